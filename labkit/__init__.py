@@ -1,0 +1,1 @@
+"""labkit: the theorem's prediction beside live training."""
