@@ -1,0 +1,170 @@
+"""Settings of an experiment: each knob once, with default, range, scale, unit and a sentence.
+
+    @dataclass(frozen=True)
+    class Residuals(Settings):
+        width: int = knob(512, "hidden units k", slider=(16, 4096), bounds=(1, None), scale="log2")
+
+Sliders, command-line flags, error messages and captions are all made from these fields.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+_SCALES = ("linear", "log", "log2")
+
+
+@dataclass(frozen=True)
+class Knob:
+    """One setting as an interface sees it.
+
+    Attributes:
+        slider: the range (lowest, highest) that a slider offers, or None for a choice or a switch.
+        bounds: what is valid at all, (lowest, highest); None means unbounded on that side.
+        scale: "linear", "log" (decades) or "log2" (octaves).
+        step: the slider's step on a linear scale.
+        choices: the allowed values of a choice.
+    """
+
+    name: str
+    type: type
+    default: Any
+    help: str
+    slider: tuple[float, float] | None
+    bounds: tuple[float | None, float | None]
+    scale: str
+    step: float | None
+    unit: str
+    choices: tuple[Any, ...] | None
+    label: str
+
+    def check(self, value: Any) -> Any:
+        """Returns the value in this knob's type.
+
+        Raises:
+            ValueError: not of the type, not finite, out of bounds or not among the choices.
+        """
+        if self.choices is not None:
+            if value not in self.choices:
+                offered = ", ".join(str(choice) for choice in self.choices)
+                raise ValueError(f"{self.name} must be one of {offered}; got {value!r}")
+            return value
+        if self.type is bool:
+            if not isinstance(value, bool):
+                raise ValueError(f"{self.name} must be true or false; got {value!r}")
+            return value
+        if self.type is str:
+            if not isinstance(value, str) or not value:
+                raise ValueError(f"{self.name} must be a text that is not empty; got {value!r}")
+            return value
+        if isinstance(value, bool) or not hasattr(value, "__float__") or not math.isfinite(float(value)):
+            raise ValueError(f"{self.name} must be a finite number; got {value!r}")
+        if self.type is int and int(value) != value:
+            raise ValueError(f"{self.name} must be a whole number; got {value!r}")
+        low, high = self.bounds
+        if (low is not None and value < low) or (high is not None and value > high):
+            raise ValueError(f"{self.name} must be {_range(low, high)}; got {value!r}")
+        return self.type(value)
+
+    def parse(self, text: str) -> Any:
+        """Reads a value from a command line."""
+        text = text.strip()
+        if self.choices is not None:
+            return self.check(next((choice for choice in self.choices if str(choice) == text), text))
+        if self.type is bool:
+            words = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+            return self.check(words.get(text.lower(), text))
+        if self.type is str:
+            return self.check(text)
+        try:
+            number: float = int(text)
+        except ValueError:
+            try:
+                number = float(text)
+            except ValueError:
+                raise ValueError(f"{self.name} must be a number; got {text!r}") from None
+        return self.check(number)
+
+
+def _range(low: float | None, high: float | None) -> str:
+    if low is not None and high is not None:
+        return f"between {low:g} and {high:g}"
+    return f"at least {low:g}" if low is not None else f"at most {high:g}"
+
+
+def knob(
+    default: Any,
+    help: str,
+    *,
+    slider: tuple[float, float] | None = None,
+    bounds: tuple[float | None, float | None] | None = None,
+    scale: str = "linear",
+    step: float | None = None,
+    unit: str = "",
+    choices: tuple[Any, ...] | None = None,
+    label: str = "",
+) -> Any:
+    """Declares one setting. `bounds` defaults to the slider's range; `label` to the setting's name in words."""
+    if scale not in _SCALES:
+        raise ValueError(f"scale must be one of {', '.join(_SCALES)}; got {scale!r}")
+    meta = {
+        "help": help, "slider": slider, "bounds": bounds or slider or (None, None), "scale": scale,
+        "step": step, "unit": unit, "choices": choices, "label": label,
+    }  # fmt: skip
+    return field(default=default, metadata=meta)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Base of every experiment's settings: immutable, checked when made."""
+
+    seed: int = knob(0, "the first seed; it fixes data, noise, initialisation and batches", bounds=(0, 2**31))
+    seeds: int = knob(3, "independent repetitions", slider=(1, 10), bounds=(1, 1000))
+    device: str = knob("cpu", "where to run", choices=("cpu", "cuda", "mps"))
+
+    def __post_init__(self) -> None:
+        for name, knob_ in self.knobs().items():
+            object.__setattr__(self, name, knob_.check(getattr(self, name)))
+
+    @classmethod
+    def knobs(cls) -> dict[str, Knob]:
+        """Name -> knob, in the order of declaration with seed, seeds and device last."""
+        found = {}
+        for item in fields(cls):
+            kind = type(item.default)
+            meta = {key: item.metadata[key] for key in item.metadata if key != "label"}
+            label = item.metadata["label"] or item.name.replace("_", " ")
+            found[item.name] = Knob(item.name, kind, item.default, label=label, **meta)
+        common = ("seed", "seeds", "device")
+        return {name: found[name] for name in (*(n for n in found if n not in common), *common)}
+
+    def replace(self, **changes: Any) -> Any:
+        """A copy with changes.
+
+        Raises:
+            ValueError: a change names no setting (the closest ones are offered) or is out of its range.
+        """
+        known = self.knobs()
+        for name in changes:
+            if name not in known:
+                close = difflib.get_close_matches(name, known, n=3) or list(known)
+                raise ValueError(f"{name} is not a setting of {type(self).__name__}; there is {', '.join(close)}")
+        return dataclasses.replace(self, **changes)
+
+    def parse(self, texts: Mapping[str, str]) -> Any:
+        """A copy with changes read from texts, as from `--set name=value`."""
+        known = self.knobs()
+        read = {name: known[name].parse(text) if name in known else text for name, text in texts.items()}
+        return self.replace(**read)
+
+    def changes_from(self, other: Settings) -> dict[str, Any]:
+        """The settings in which this differs from another of its class."""
+        return {name: getattr(self, name) for name in self.knobs() if getattr(self, name) != getattr(other, name)}
+
+    def to_dict(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in self.knobs()}
