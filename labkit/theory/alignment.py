@@ -1,0 +1,64 @@
+"""Chance levels of alignment, and how one step aligns a Jacobian (paper 003, tables 1-18, appendix D)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from labkit.theory._checks import Array, array, integer, nonnegative
+
+
+def chance_share(rank: int, m: int) -> float:
+    """|Pi_I v|/|v| in root mean square for a direction drawn at random: sqrt(r/m), m = n K."""
+    return float(np.sqrt(_rank(rank, m) / m))
+
+
+def one_hot_chance_share(rank: int, m: int, outputs: int) -> float:
+    """The same for one-hot labels whose constant part 1/K lies in I anyway: sqrt(1/K + (1 - 1/K) r/m).
+
+    The constant part holds 1/K of the energy; the rest is taken as a random direction. For centred labels y -
+    1/K use ``chance_share``.
+    """
+    share = 1.0 / integer("outputs", outputs, 1)
+    return float(np.sqrt(share + (1.0 - share) * _rank(rank, m) / m))
+
+
+def adaptation_rank(dim: int) -> int:
+    """App. D: rank 2d of the ReLU Jacobian after one large step on linear-teacher data.
+
+    All hidden weights then point along +-theta: two patterns of active samples, of rank d each.
+    """
+    return 2 * integer("dim", dim, 1)
+
+
+def adaptation_tail(dim: int, n: int) -> float:
+    """(D.1): order of sigma_(2d+1)/|J|, sqrt(d/n). Asks for n/d of 100 or so to be told from sigma_2d."""
+    return float(np.sqrt(integer("dim", dim, 1) / integer("n", n, 1)))
+
+
+def adaptation_gradient(theta: Any, v: Any) -> Array:
+    """(D.5): expected gradient in W at a small start, -(1/2) v theta^T, of rank one.
+
+    For f(x) = v.relu(Wx), the loss 1/(2n) sum (f - y)^2, y = theta.x and x ~ N(0, I). The paper has the
+    opposite sign, from residual = y where it is -y; a descent step moves W by +(lr/2) v theta^T.
+
+    Args:
+        theta: (d,). v: (k,).
+
+    Returns:
+        (k, d).
+    """
+    return -0.5 * np.outer(array("v", v, 1), array("theta", theta, 1))
+
+
+def adaptation_gradient_deviation(dim: int, n: int, v_norm: float) -> float:
+    """App. D: order of |gradient - expectation|, |v| sqrt(d/n), for |theta| = 1."""
+    return nonnegative("v_norm", v_norm) * adaptation_tail(dim, n)
+
+
+def _rank(rank: int, m: int) -> int:
+    r = integer("rank", rank, 0)
+    if r > integer("m", m, 1):
+        raise ValueError(f"rank: expected at most m = {m}, got {r}.")
+    return r
