@@ -1,0 +1,252 @@
+"""One run of the training loop: its state, and the order of events in a step."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Generator, Mapping
+from dataclasses import dataclass, field
+from itertools import count
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from labkit.experiment import Frame
+from labkit.training._advice import advice
+from labkit.training._arguments import evaluating
+from labkit.training.batches import Batches
+from labkit.training.ensemble import Ensemble
+from labkit.training.losses import LOSSES, Loss
+from labkit.training.stopping import StopRule
+
+# A loss so many times its start counts as diverged.
+OVERFLOW = 1e6
+# Off the CPU a look at the loss waits for the device, so it is taken every so many steps.
+PATIENCE = 16
+# Rows of one evaluation of the whole training set, over all copies together.
+ROWS = 4096
+
+Frames = Generator[Frame, None, Any]
+
+
+@dataclass
+class TrainingRun:
+    """Everything is checked by `train`; this only runs it."""
+
+    ensemble: Ensemble
+    batches: Batches
+    loss: str
+    optimizer: torch.optim.Optimizer
+    total: int
+    factor: Callable[[int], float] | None
+    rules: tuple[StopRule, ...]
+    measure: Mapping[str, Callable[[Ensemble], Any]]
+    due: Callable[[int], bool]
+    tick_seconds: float
+    _good: Mapping[str, np.ndarray] = field(default_factory=dict)
+    _good_step: int = 0
+    _took: dict[int, int] = field(default_factory=dict)
+    _kept: list[Tensor] | None = None
+
+    def frames(self) -> Frames:
+        """Look at the loss, differentiate, show, move: no graph is alive while a frame is out."""
+        group = self.optimizer.param_groups[0]
+        params, base = group["params"], group["lr"]
+        self._started, self._weights = self._copied(), self._copied()
+        self._shown = time.perf_counter()
+        for step in count():
+            if self.rules and not self.batches.full and step % self.batches.steps_per_epoch == 0:
+                yield from self._check_all(step)
+            outputs, y, losses = self._forward(step, step == self.total or self._all_stopped)
+            if self.rules and self.batches.full:
+                self._check(self._led(outputs), self._led(y), self._led(losses), step)
+            if step == 0:
+                self._set_limits(self._led(outputs), self._led(y), self._led(losses))
+            final = step == self.total or self._all_stopped
+            due = final or step == 0 or self.due(step)
+            total = losses.sum() if losses.ndim else losses
+            if self._exploded(total, losses, step, due):
+                del total, outputs
+                yield from self._diverged(step, self._led(losses))
+                return
+            gradients = () if final else torch.autograd.grad(total, params, allow_unused=True)
+            losses = losses.detach()
+            del total, outputs
+            if due:
+                values = yield from self._look(step, self._led(losses))
+                yield self._frame(step, values, final)
+                if final:
+                    return
+                self._shown = time.perf_counter()
+            elif self._late():
+                yield Frame.tick(step, step / self.total)
+                self._shown = time.perf_counter()
+            if self.factor is not None:
+                group["lr"] = base * float(self.factor(step))
+            for parameter, gradient in zip(params, gradients, strict=True):
+                # Batched products leave transposed gradients; the fused optimisers read memory in order.
+                parameter.grad = None if gradient is None else gradient.contiguous()
+            self.optimizer.step()
+            for parameter in params:
+                parameter.grad = None
+            if self._kept is not None:
+                self._hold_stopped()
+
+    def _forward(self, step: int, final: bool) -> tuple[Tensor, Tensor, Tensor]:
+        """Outputs, targets and losses of a step; without their leading axis for a module by itself."""
+        x, y = self.batches.take(step)
+        forward: nn.Module = self.ensemble
+        if self.ensemble.route == "single":
+            x, y, forward = x[0], y[0], self.ensemble.stack
+        if final:
+            # It only looks: running statistics stay those of the steps taken.
+            buffers = [buffer.detach() for buffer in self.ensemble.stack.buffers()]
+            before = [buffer.clone() for buffer in buffers]
+            with torch.no_grad():
+                outputs = forward(x)
+            _copy(buffers, before)
+        elif torch.is_grad_enabled():
+            outputs = forward(x)
+        else:
+            with torch.enable_grad():
+                outputs = forward(x)
+                return outputs, y, self.criterion(outputs, y)
+        return outputs, y, self.criterion(outputs, y)
+
+    def _led(self, tensor: Tensor) -> Tensor:
+        """Without graph, with its leading axis."""
+        return tensor.detach().unsqueeze(0) if self.ensemble.route == "single" else tensor.detach()
+
+    def _late(self) -> bool:
+        # Half the time allowed, because the next step or measurement takes its own.
+        return time.perf_counter() - self._shown > self.tick_seconds / 2
+
+    def _frame(self, step: int, values: dict[str, np.ndarray], final: bool) -> Frame:
+        if not final:
+            return Frame(step, values, step / self.total)
+        note = ""
+        if self.rules:
+            names = " or ".join(str(rule) for rule in self.rules)
+            values["steps"] = np.array([self._took.get(s, step) for s in range(self.ensemble.size)])
+            missed = self.ensemble.size - len(self._took)
+            note = f"{names}: reached after {max(self._took.values(), default=0)} steps"
+            if missed:
+                who = f" by {missed} of {self.ensemble.size} copies" if self.ensemble.size > 1 else ""
+                note = f"{names}: not reached{who} in {step} steps"
+        return Frame(step, values, 1.0, "done", note)
+
+    def _look(self, step: int, losses: Tensor) -> Generator[Frame, None, dict[str, np.ndarray]]:
+        """Measures, with a tick wherever that takes long."""
+        values = {"loss": _array(losses)}
+        for name, function in self.measure.items():
+            values[name] = _array(function(self.ensemble))
+            if values[name].shape[:1] != (self.ensemble.size,):
+                raise ValueError(
+                    f"measure: {name!r} gives shape {values[name].shape}; it takes one row a copy, "
+                    f"({self.ensemble.size}, ...)"
+                )
+            if self._late():
+                yield Frame.tick(step, step / max(self.total, 1))
+                self._shown = time.perf_counter()
+        self._good, self._good_step = values, step
+        _copy(self._weights, self._state)
+        return values
+
+    @property
+    def criterion(self) -> Loss:
+        return LOSSES[self.loss]
+
+    # Stopping: each copy by itself.
+
+    @property
+    def _all_stopped(self) -> bool:
+        return len(self._took) == self.ensemble.size
+
+    def _check(self, outputs: Tensor, y: Tensor, losses: Tensor, step: int) -> None:
+        reached = torch.stack([rule.reached(outputs, y, losses) for rule in self.rules]).any(0)
+        new = [s for s in reached.nonzero().flatten().tolist() if s not in self._took]
+        if not new:
+            return
+        self._took |= dict.fromkeys(new, step)
+        if self._kept is None:
+            self._kept = self._copied()
+        elif not self._all_stopped:
+            for kept, now in zip(self._kept, self._state, strict=True):
+                kept[new] = now[new]
+
+    def _check_all(self, step: int) -> Frames:
+        outputs = []
+        for x, _ in self.batches.chunks(max(1, ROWS // self.ensemble.size)):
+            with torch.no_grad(), evaluating(self.ensemble):
+                outputs.append(self.ensemble(x))
+            if self._late():
+                yield Frame.tick(step, step / max(self.total, 1))
+                self._shown = time.perf_counter()
+        whole = torch.cat(outputs, 1)
+        self._check(whole, self.batches.y, self.criterion(whole, self.batches.y), step)
+
+    def _hold_stopped(self) -> None:
+        stopped = list(self._took)
+        for kept, now in zip(self._kept or (), self._state, strict=True):
+            now[stopped] = kept[stopped]
+
+    # Diverging: back to the last good step, with advice.
+
+    def _set_limits(self, outputs: Tensor, y: Tensor, losses: Tensor) -> None:
+        # Against the loss of answering 0 as well: a network that starts at its targets may leave them.
+        limits = OVERFLOW * torch.maximum(losses, self.criterion(torch.zeros_like(outputs), y))
+        limits[~(limits.isfinite() & (limits > 0))] = torch.finfo(limits.dtype).max
+        self._limits, self._least = limits, float(limits.min())
+
+    def _exploded(self, total: Tensor, losses: Tensor, step: int, due: bool) -> bool:
+        if total.device.type != "cpu" and not due and step % PATIENCE:
+            return False
+        # Losses are not negative, so a sum within the least limit clears every copy at once.
+        return not total.item() <= self._least and not bool((self._led(losses) <= self._limits).all())
+
+    def _diverged(self, step: int, losses: Tensor) -> Frames:
+        which = (~(losses <= self._limits)).nonzero().flatten().tolist()
+        who = "" if self.ensemble.size == 1 else f" in copy {', '.join(map(str, which))}"
+        start = f"diverged{who} at step {step}, loss {float(losses[which[0]]):.3g}: "
+        _copy(self._state, self._started)
+        try:
+            work = advice(self.ensemble, self.batches, self.loss, self.optimizer)
+            remedy = yield from self._ticking(work, step)
+        finally:
+            _copy(self._state, self._weights)
+        held = f". Values and weights are those of step {self._good_step}" if self._good else ""
+        yield Frame(step, self._good, step / max(self.total, 1), "diverged", start + remedy + held)
+
+    def _ticking(self, work: Generator[None, None, str], step: int) -> Generator[Frame, None, str]:
+        while True:
+            try:
+                next(work)
+            except StopIteration as end:
+                return end.value
+            if self._late():
+                yield Frame.tick(step, step / max(self.total, 1))
+                self._shown = time.perf_counter()
+
+    # Weights and running statistics.
+
+    @property
+    def _state(self) -> list[Tensor]:
+        stack = self.ensemble.stack
+        return [p.detach() for p in stack.parameters()] + [b.detach() for b in stack.buffers()]
+
+    def _copied(self) -> list[Tensor]:
+        return [tensor.clone() for tensor in self._state]
+
+
+def _copy(to: list[Tensor], source: list[Tensor]) -> None:
+    for a, b in zip(to, source, strict=True):
+        a.copy_(b)
+
+
+def _array(value: Any) -> np.ndarray:
+    """A NumPy copy that shares nothing with the model."""
+    if isinstance(value, Tensor):
+        value = value.detach().cpu()
+        value = (value.float() if value.dtype is torch.bfloat16 else value).numpy()
+    return np.array(value)

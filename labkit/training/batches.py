@@ -1,0 +1,78 @@
+"""What each copy sees at each step: the whole training set, or a minibatch in an order of its own."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+class Batches:
+    """Training data of S copies, and the order in which each copy goes through it.
+
+    Every epoch visits each sample once; its last batch may be smaller. The order of copy s comes from its own
+    seed, so a copy sees the same batches in an ensemble as alone.
+
+    Args:
+        x, y: (n, ...) shared by all copies, or lists of S such tensors.
+        size: S.
+        batch_size: samples a step; None, or at least n: all of them.
+        seeds: one a copy.
+    """
+
+    def __init__(
+        self,
+        x: Sequence[Tensor],
+        y: Sequence[Tensor],
+        size: int,
+        batch_size: int | None,
+        seeds: Sequence[int],
+    ) -> None:
+        self.x, self.y = _joined(x, size), _joined(y, size)
+        self.n = self.x.shape[1]
+        self.full = batch_size is None or batch_size >= self.n
+        self.batch_size = self.n if self.full or batch_size is None else batch_size
+        self.steps_per_epoch = -(-self.n // self.batch_size)
+        self._shared = len(x) == 1, len(y) == 1
+        self._copies = torch.arange(size, device=self.x.device).unsqueeze(1)
+        self._generators = [_order(seed) for seed in seeds]
+        self._epoch, self._orders = -1, torch.empty(0)
+
+    def take(self, step: int) -> tuple[Tensor, Tensor]:
+        """x (S, B, ...) and y (S, B, ...) of a step; steps are asked for in order."""
+        if self.full:
+            return self.x, self.y
+        epoch, place = divmod(step, self.steps_per_epoch)
+        if epoch != self._epoch:
+            orders = [torch.randperm(self.n, generator=generator) for generator in self._generators]
+            self._epoch, self._orders = epoch, torch.stack(orders).to(self.x.device)
+        rows = self._orders[:, place * self.batch_size : (place + 1) * self.batch_size]
+        return self._pick(self.x, self._shared[0], rows), self._pick(self.y, self._shared[1], rows)
+
+    def _pick(self, data: Tensor, shared: bool, rows: Tensor) -> Tensor:
+        if not shared:
+            return data[self._copies, rows]
+        if len(rows) == 1:
+            # The fastest way to gather rows: one network alone should cost what a plain loop costs.
+            return data[0].index_select(0, rows[0]).unsqueeze(0)
+        return data[0][rows]
+
+    def chunks(self, rows: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """The whole training set in its own order, in pieces."""
+        for start in range(0, self.n, rows):
+            yield self.x[:, start : start + rows], self.y[:, start : start + rows]
+
+
+def _joined(parts: Sequence[Tensor], size: int) -> Tensor:
+    # One shared tensor is expanded, not repeated.
+    return parts[0].expand(size, *parts[0].shape) if len(parts) == 1 else torch.stack(list(parts))
+
+
+def _order(seed: int) -> torch.Generator:
+    # Mixed with its purpose: a network or a data set drawn from the same seed must not share these numbers.
+    words = [seed, zlib.crc32(b"order of samples")]
+    mixed = np.random.SeedSequence(words).generate_state(1, np.uint64)[0]
+    return torch.Generator().manual_seed(int(mixed) >> 1)

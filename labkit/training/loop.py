@@ -1,0 +1,158 @@
+"""The training loop, as a generator of frames.
+
+One loop serves all labs: one network or an ensemble of them, full-batch gradient descent or minibatches. What
+is measured comes in as functions of the ensemble; what a person sees goes out as frames. Between frames the
+model holds the weights of the step that the frame names, no graph and no gradient, so the generator may be
+closed at any moment.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from labkit.experiment import Frame
+from labkit.training._arguments import refuse_dropout, training_set, whole, within
+from labkit.training._run import TrainingRun
+from labkit.training.batches import Batches
+from labkit.training.ensemble import Ensemble
+from labkit.training.losses import loss_named
+from labkit.training.schedules import Schedule, factor_by_step
+from labkit.training.stopping import StopRule
+
+OPTIMIZERS = ("sgd", "adam")
+
+Measure = Callable[[Ensemble], Any]
+MeasureAt = int | Sequence[int] | Callable[[int], bool] | None
+
+
+def train(
+    model: nn.Module | Ensemble,
+    x: Tensor | Sequence[Tensor],
+    y: Tensor | Sequence[Tensor],
+    *,
+    loss: str = "half-sum",
+    optimizer: str = "sgd",
+    lr: float,
+    momentum: float = 0.0,
+    batch_size: int | None = None,
+    steps: int | None = None,
+    epochs: int | None = None,
+    schedule: Schedule = None,
+    stop: StopRule | Sequence[StopRule] = (),
+    measure: Mapping[str, Measure] | None = None,
+    measure_at: MeasureAt = None,
+    seed: int | Sequence[int] = 0,
+    tick_seconds: float = 0.2,
+) -> Iterator[Frame]:
+    """Trains a model in place, a frame at a time.
+
+    Arguments are checked at the call; training begins with the first `next`.
+
+    Args:
+        model: a module, trained itself, or an `Ensemble` of S copies. It stays on its device and in its mode.
+        x: inputs (n, ...) shared by all copies, or a list of S of them.
+        y: targets (n, K), or class numbers (n,) for cross-entropy; or a list of S of them.
+        loss: "half-sum", "half-mean", "mean" or "cross-entropy": see `labkit.training.losses`.
+        optimizer: "sgd" or "adam", as torch has them.
+        lr: the base learning rate.
+        momentum: of SGD, in [0, 1).
+        batch_size: samples a step; None, or at least n, takes all of them.
+        steps, epochs: how long, at most; one of the two.
+        schedule: a function step -> factor on `lr`; or {start: factor}, starts counted in epochs when
+            `epochs` is given and in steps otherwise. Factors are on the base rate: {260: 0.1, 360: 0.01}
+            divides by 10 twice.
+        stop: a rule, or several, any of which ends the training of a copy: see `labkit.training.stopping`.
+        measure: name -> function of the ensemble that gives an array (S, ...).
+        measure_at: every so many steps; or the steps; or a function of the step. None: about 100 times. The
+            first and last steps are always measured.
+        seed: fixes the order of the minibatches. Copy s takes seed + s, or the s-th of a sequence, whatever
+            the other copies do.
+        tick_seconds: at least one frame in this time, a bare tick if there is nothing new (a single step or
+            measurement that takes longer is not interrupted).
+
+    Yields:
+        Frames with "loss" (S,), on the batch of that step and before its update, and the measurements. With
+        rules, the last one also has "steps" (S,), what each copy took. The last has status "done"; or
+        "diverged", when a loss is not finite or 10^6 times its start: then values and weights are those of
+        the last measured step before, and the note says which learning rate would have been stable.
+
+    Raises:
+        ValueError: an argument is out of its range, or x, y, model and loss do not fit each other.
+    """
+    ensemble = model if isinstance(model, Ensemble) else Ensemble.sharing(model)
+    loss_named(loss)
+    xs, ys = training_set(ensemble, x, y, loss)
+    refuse_dropout(ensemble)
+    if batch_size is not None:
+        whole("batch_size", batch_size)
+    batches = Batches(xs, ys, ensemble.size, batch_size, _seeds(seed, ensemble.size))
+    if (steps is None) == (epochs is None):
+        raise ValueError(
+            f"steps, epochs: got {steps!r}, {epochs!r}; give one of them, also as the limit of a stop rule"
+        )
+    unit = 1 if epochs is None else batches.steps_per_epoch
+    total = whole("steps", steps, 0) if epochs is None else unit * whole("epochs", epochs, 0)
+    rules = (stop,) if hasattr(stop, "reached") else tuple(stop)
+    if strange := [rule for rule in rules if not callable(getattr(rule, "reached", None))]:
+        raise ValueError(
+            f"stop: got {strange[0]!r}; it takes rules such as LossBelow(0.001) or MarginAtLeast(10, 0.99)"
+        )
+    if clash := {"loss", "steps"} & set(measure or {}):
+        raise ValueError(f"measure: {', '.join(sorted(clash))} is a name of the loop's own; take another")
+    return TrainingRun(
+        ensemble=ensemble,
+        batches=batches,
+        loss=loss,
+        optimizer=_optimizer(ensemble, optimizer, lr, momentum),
+        total=total,
+        factor=factor_by_step(schedule, unit),
+        rules=rules,
+        measure=dict(measure or {}),
+        due=_due(measure_at, total),
+        tick_seconds=within("tick_seconds", tick_seconds, 0),
+    ).frames()
+
+
+def _optimizer(ensemble: Ensemble, name: str, lr: float, momentum: float) -> torch.optim.Optimizer:
+    """The optimiser acts on stacked tensors elementwise, so that copies do not mix."""
+    params = [p for p in ensemble.parameters() if p.requires_grad]
+    if not params:
+        raise ValueError("model: no parameter requires a gradient; there is nothing to train")
+    lr, momentum = within("lr", lr, 0), within("momentum", momentum, 0, 1, closed=True)
+    # One pass over the tensors instead of several: on an ensemble's large ones Adam takes a tenth of time.
+    fused = params[0].device.type in ("cpu", "cuda") or None
+    if name == "sgd":
+        return torch.optim.SGD(params, lr=lr, momentum=momentum, fused=fused)
+    if name != "adam":
+        raise ValueError(f"optimizer: {name!r} is not one of {', '.join(OPTIMIZERS)}")
+    if momentum:
+        raise ValueError(
+            f"momentum: got {momentum:g} with optimizer='adam', which has its own; leave it at 0"
+        )
+    return torch.optim.Adam(params, lr=lr, fused=fused)
+
+
+def _seeds(seed: int | Sequence[int], size: int) -> list[int]:
+    if isinstance(seed, Sequence) and not isinstance(seed, str):
+        if len(seed) != size:
+            raise ValueError(
+                f"seed: got {len(seed)} seeds for {size} copies; it takes one number, or one a copy"
+            )
+        return [whole("seed", one, 0) for one in seed]
+    return [whole("seed", seed, 0) + s for s in range(size)]
+
+
+def _due(measure_at: MeasureAt, total: int) -> Callable[[int], bool]:
+    if callable(measure_at):
+        return measure_at
+    if measure_at is None:
+        measure_at = max(1, total // 100)
+    if isinstance(measure_at, Sequence) and not isinstance(measure_at, str):
+        steps = frozenset(whole("measure_at", step, 0) for step in measure_at)
+        return steps.__contains__
+    every = whole("measure_at", measure_at)
+    return lambda step: step % every == 0
