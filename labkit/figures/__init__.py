@@ -1,0 +1,43 @@
+"""The drawing grammar: marks in panels in a chart, drawn the same in a notebook, live, and on paper.
+
+A prediction is dashed, a measurement solid in the same colour with a band over its seeds, a bound the edge
+of a shaded region, an earlier run grey. Nothing here touches pyplot or matplotlib's global settings.
+
+    marks = [Predicted(t, theory, "loss"), Measured(t, losses, "loss")]
+    Chart([Panel("Residual", marks, xlabel="step", yscale="log")], caption=caption(settings))
+"""
+
+from .chart import Chart, Panel, caption
+from .drawing import DRAWING, Drawing
+from .marks import (
+    Bound,
+    Earlier,
+    Histogram,
+    Level,
+    Mark,
+    Measured,
+    Note,
+    Points,
+    Predicted,
+    Raster,
+    mean_and_range,
+)
+
+__all__ = [
+    "DRAWING",
+    "Bound",
+    "Chart",
+    "Drawing",
+    "Earlier",
+    "Histogram",
+    "Level",
+    "Mark",
+    "Measured",
+    "Note",
+    "Panel",
+    "Points",
+    "Predicted",
+    "Raster",
+    "caption",
+    "mean_and_range",
+]

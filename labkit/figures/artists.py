@@ -1,0 +1,252 @@
+"""From a mark to matplotlib artists, and from new numbers to the same artists.
+
+Each drawer keeps its artists. ``update`` only sets data: that is what makes a live frame cheap.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
+from matplotlib.patches import Polygon, StepPatch
+
+from . import palette as p
+from .marks import (
+    Array,
+    Bound,
+    Histogram,
+    Level,
+    Mark,
+    Measured,
+    Note,
+    Points,
+    Predicted,
+    Raster,
+    mean_and_range,
+)
+
+DASHES = (0, (4.2, 2.4))
+DOTS = (0, (1, 1.8))
+
+
+def masked(values: Array, scale: str) -> Array:
+    """``values`` with everything an axis of this scale cannot show replaced by NaN."""
+    bad = ~np.isfinite(values) | (np.abs(values) > 1e300)
+    if scale in ("log", "log2"):
+        bad |= values <= 0
+    return np.where(bad, np.nan, values)
+
+
+class Drawer:
+    """Draws one mark on one axes."""
+
+    def __init__(self, ax: Axes, panel: Any, mark: Mark) -> None:
+        self.ax, self.panel = ax, panel
+        self.artists: list[Artist] = []
+        self.build(mark)
+        self.update(mark)
+
+    def build(self, mark: Any) -> None:
+        """Creates the artists, empty."""
+
+    def update(self, mark: Any) -> None:
+        """Gives the artists the numbers of ``mark``."""
+
+    def fits(self, mark: Any) -> bool:
+        """Whether ``update`` is enough to show ``mark`` well."""
+        return True
+
+    def add(self, artist: Any) -> Any:
+        self.artists.append(artist)
+        return artist
+
+    def x(self, mark: Any) -> Array:
+        return masked(mark.x, self.panel.xscale)
+
+    def y(self, values: Array) -> Array:
+        return masked(values, self.panel.yscale)
+
+    def polygon(self, patch: Polygon, x: Array, low: Array, high: Array) -> None:
+        """Sets ``patch`` to the band between two curves, clipped to a log axis where one touches zero."""
+        bottom = min(self.ax.get_ylim())
+        if self.panel.yscale in ("log", "log2"):
+            low = np.where(np.isfinite(high) & ~np.isfinite(low), bottom, low)
+        kept = np.isfinite(x) & np.isfinite(low) & np.isfinite(high)
+        x, low, high = x[kept], low[kept], high[kept]
+        patch.set_visible(bool(x.size))
+        if x.size:
+            patch.set_xy(np.concatenate([np.c_[x, low], np.c_[x, high][::-1]]))
+
+
+def _line(drawer: Drawer, **style: Any) -> Any:
+    (line,) = drawer.ax.plot([], [], solid_capstyle="round", solid_joinstyle="round",
+                             dash_capstyle="butt", **style)  # fmt: skip
+    return drawer.add(line)
+
+
+def _band(drawer: Drawer, color: str, **style: Any) -> Polygon:
+    patch = Polygon(np.zeros((1, 2)), closed=True, facecolor=color, edgecolor="none", linewidth=0, **style)
+    return drawer.add(drawer.ax.add_patch(patch))
+
+
+class DashedLine(Drawer):
+    def build(self, mark: Predicted) -> None:
+        self.line = _line(self, color=p.deeper(mark.color), linewidth=1.6, linestyle=DASHES, zorder=4.5)
+
+    def update(self, mark: Predicted) -> None:
+        self.line.set_data(self.x(mark), self.y(mark.summary[0]))
+
+
+class GreyLine(Drawer):
+    def build(self, mark: Any) -> None:
+        self.line = _line(self, color=p.GREY, linewidth=1.4, alpha=0.75, zorder=2)
+
+    def update(self, mark: Any) -> None:
+        self.line.set_data(self.x(mark), self.y(mark.summary[0]))
+
+
+class BandedLine(Drawer):
+    def build(self, mark: Measured) -> None:
+        color = p.color(mark.color)
+        self.band = _band(self, color, alpha=0.18, zorder=3.5)
+        self.line = _line(self, color=color, linewidth=2.0, zorder=4)
+        self.head = _line(self, color=color, linestyle="none", marker="o", markersize=4.2,
+                          markeredgecolor="white", markeredgewidth=0.7, zorder=5, clip_on=False)  # fmt: skip
+
+    def update(self, mark: Measured) -> None:
+        x = self.x(mark)
+        mean, low, high = (self.y(part) for part in mark.summary)
+        self.line.set_data(x, mean)
+        seen = np.flatnonzero(np.isfinite(x) & np.isfinite(mean))
+        inside = [i for i in seen[-1:] if _inside(self.ax, x[i], mean[i])]
+        self.head.set_data(x[inside], mean[inside])
+        self.polygon(self.band, x, low, high)
+
+
+def _inside(ax: Axes, x: float, y: float) -> bool:
+    (left, right), (low, high) = sorted(ax.get_xlim()), sorted(ax.get_ylim())
+    return bool(left <= x <= right and low <= y <= high)
+
+
+class Markers(Drawer):
+    def build(self, mark: Points) -> None:
+        color = p.color(mark.color)
+        self.bars = LineCollection([], colors=[color], linewidths=1.6, zorder=3.8)
+        self.add(self.ax.add_collection(self.bars, autolim=False))
+        self.line = _line(self, color=color, linewidth=1.4 if mark.line else 0, marker=p.marker(mark.color),
+                          markersize=6, markeredgecolor="white", markeredgewidth=0.8, zorder=4)  # fmt: skip
+
+    def update(self, mark: Points) -> None:
+        x = self.x(mark)
+        mean, low, high = (self.y(part) for part in mark.summary)
+        self.line.set_data(x, mean)
+        bottom = min(self.ax.get_ylim())
+        low = np.where(np.isfinite(high) & ~np.isfinite(low), bottom, low)
+        kept = np.isfinite(x) & np.isfinite(low) & np.isfinite(high) & (high > low)
+        self.bars.set_segments(list(np.stack([np.c_[x, low], np.c_[x, high]], axis=1)[kept]))
+
+
+class ForbiddenRegion(Drawer):
+    def build(self, mark: Bound) -> None:
+        color = p.color(mark.color)
+        self.band = _band(self, color, alpha=0.10, zorder=1)
+        self.line = _line(self, color=color, linewidth=1.2, zorder=2.5)
+
+    def update(self, mark: Bound) -> None:
+        x, edge = self.x(mark), self.y(mark.summary[0])
+        low, high = sorted(self.ax.get_ylim())
+        far = np.full_like(edge, high if mark.side == "above" else low)
+        kept = np.isfinite(edge)
+        # An edge beyond the axes leaves nothing to shade.
+        reach = np.clip(edge, low, high)
+        self.line.set_data(x, edge)
+        bottom, top = (reach, far) if mark.side == "above" else (far, reach)
+        self.polygon(self.band, x[kept], bottom[kept], top[kept])
+
+
+class ReferenceLine(Drawer):
+    def build(self, mark: Level) -> None:
+        style: dict[str, Any] = {"linewidth": 1.3, "linestyle": DOTS, "zorder": 2.8}
+        place = self.ax.axhline if mark.axis == "y" else self.ax.axvline
+        self.line = self.add(place(1.0, color=p.color(mark.color), **style))
+
+    def update(self, mark: Level) -> None:
+        scale = self.panel.yscale if mark.axis == "y" else self.panel.xscale
+        value = float(masked(np.array(mark.value), scale))
+        self.line.set_visible(bool(np.isfinite(value)))
+        setter = self.line.set_ydata if mark.axis == "y" else self.line.set_xdata
+        setter([value, value])
+
+
+class Bars(Drawer):
+    def build(self, mark: Histogram) -> None:
+        color = p.color(mark.color)
+        self.patch = StepPatch(np.zeros(1), np.arange(2.0), fill=True, facecolor=color, edgecolor=color,
+                               alpha=0.45, linewidth=1.0, zorder=3)  # fmt: skip
+        self.add(self.ax.add_patch(self.patch))
+
+    def update(self, mark: Histogram) -> None:
+        counts = mean_and_range(mark.counts)[0] if mark.counts.size else np.zeros(0)
+        base = min(self.ax.get_ylim()) if self.panel.yscale in ("log", "log2") else 0.0
+        self.patch.set_visible(counts.size > 0)
+        if counts.size:
+            heights = np.where(np.isfinite(counts) & (counts > base), counts, base)
+            self.patch.set_data(heights, mark.edges, baseline=base)
+
+
+class Image(Drawer):
+    def build(self, mark: Raster) -> None:
+        rows, columns = (max(n, 1) for n in mark.values.shape)
+        self.image = self.ax.imshow(np.zeros((rows, columns)), cmap="RdBu_r" if mark.diverging else "cividis",
+                                    aspect="auto", interpolation="nearest", zorder=1)  # fmt: skip
+        self.add(self.image)
+        self.ax.grid(False)
+        for axis, names in ((self.ax.xaxis, mark.xlabels), (self.ax.yaxis, mark.ylabels)):
+            if names:
+                axis.set_ticks(np.arange(len(names)), list(names))
+        self.image.set_clim(*_colors(mark))
+
+    def fits(self, mark: Raster) -> bool:
+        low, high = _colors(mark)
+        drawn_low, drawn_high = self.image.get_clim()
+        wide = drawn_high - drawn_low
+        return bool(drawn_low <= low and high <= drawn_high and high - low > wide / 2)
+
+    def update(self, mark: Raster) -> None:
+        if mark.values.size:
+            self.image.set_data(np.ma.masked_invalid(mark.values))
+
+
+def _colors(mark: Raster) -> tuple[float, float]:
+    """Colour range from the data: symmetric about zero when diverging."""
+    seen = mark.values[np.isfinite(mark.values)]
+    low, high = (float(seen.min()), float(seen.max())) if seen.size else (0.0, 1.0)
+    if mark.diverging:
+        high = max(abs(low), abs(high)) or 1.0
+        return -high, high
+    return low, high if high > low else low + 1.0
+
+
+class Words(Drawer):
+    def build(self, mark: Note) -> None:
+        style: dict[str, Any] = {"fontsize": p.LEGEND, "family": p.FONT, "color": p.INK, "zorder": 6}
+        text = self.ax.text(mark.x, mark.y, "", transform=self.ax.transAxes, va="top", ha="left", **style)
+        self.text = self.add(text)
+        self.text.set_bbox({"facecolor": "white", "alpha": 0.8, "edgecolor": "none", "pad": 1.5})
+
+    def update(self, mark: Note) -> None:
+        self.text.set_text(mark.text)
+
+
+DRAWERS: dict[type, type[Drawer]] = {
+    Predicted: DashedLine, Measured: BandedLine, Points: Markers, Bound: ForbiddenRegion,
+    Level: ReferenceLine, Histogram: Bars, Raster: Image, Note: Words,
+}  # fmt: skip
+
+
+def drawer(ax: Axes, panel: Any, mark: Mark) -> Drawer:
+    """The drawer of a mark; grey for an earlier run."""
+    return DRAWERS.get(type(mark), GreyLine)(ax, panel, mark)

@@ -1,0 +1,193 @@
+"""Panels and charts: what a figure says, apart from how it is drawn."""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+import PIL.Image
+from matplotlib.figure import Figure
+from PIL.PngImagePlugin import PngInfo
+
+from .axes import SCALES
+from .drawing import DRAWING, Drawing
+from .layout import PIXELS
+from .marks import Mark
+
+# The same chart gives the same bytes, whatever style the person has set.
+_SVG: dict[Any, Any] = {
+    "svg.hashsalt": "labkit",
+    "svg.fonttype": "path",
+    "savefig.bbox": None,
+    "savefig.facecolor": "white",
+}
+
+Ends = tuple[float | None, float | None]
+Ticks = Sequence[tuple[float, str]]
+
+
+@dataclass(frozen=True, eq=False)
+class Panel:
+    """One pair of axes and the marks on it.
+
+    Attributes:
+        title: what the panel shows, in a few words.
+        marks: what stands in it, later ones on top within their kind.
+        xscale, yscale: "linear", "log", "log2" or "symlog".
+        xlim, ylim: (low, high), either of them None for "from the data".
+        legend: whether labels are listed above the axes.
+        xticks, yticks: ticks as (place, text), for categories.
+    """
+
+    title: str
+    marks: Sequence[Mark] = ()
+    xlabel: str = ""
+    ylabel: str = ""
+    xscale: str = "linear"
+    yscale: str = "linear"
+    xlim: Ends | None = None
+    ylim: Ends | None = None
+    legend: bool = True
+    xticks: Ticks | None = None
+    yticks: Ticks | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "marks", tuple(self.marks))
+        for name in ("xscale", "yscale"):
+            if getattr(self, name) not in SCALES:
+                raise ValueError(f"{name} must be one of {', '.join(SCALES)}; got {getattr(self, name)!r}")
+        for name, scale in (("xlim", self.xscale), ("ylim", self.yscale)):
+            ends = getattr(self, name)
+            low = any(end is not None and end <= 0 for end in ends or ())
+            if low and scale in ("log", "log2"):
+                raise ValueError(f"{name} must be positive on a {scale} axis; got {ends!r}")
+
+
+@dataclass(frozen=True, eq=False)
+class Chart:
+    """Panels side by side (more than three in rows), with a title above and a caption below.
+
+    Shown in a notebook as a picture with constant text, so that stored outputs compare equal.
+    """
+
+    panels: Sequence[Panel]
+    caption: str = ""
+    title: str = ""
+
+    def __post_init__(self) -> None:
+        panels = (self.panels,) if isinstance(self.panels, Panel) else tuple(self.panels)
+        object.__setattr__(self, "panels", panels)
+
+    def render(self, width: float = 900, height: float | None = None, dpi: float = PIXELS) -> Figure:
+        """Draws the chart.
+
+        Args:
+            width, height: logical pixels, 100 to the inch; the height defaults to 340 a row of panels.
+            dpi: 100 gives one dot a logical pixel, 200 twice as many.
+        """
+        with DRAWING:
+            return Drawing(self, width, height, dpi).figure
+
+    def png(self, width: float = 900, height: float | None = None, dpi: float = PIXELS,
+            metadata: Mapping[str, Any] | None = None) -> bytes:  # fmt: skip
+        """The chart as PNG, with its provenance in the text chunks."""
+        notes = PngInfo()
+        for name, value in self.provenance(metadata).items():
+            notes.add_itxt(name, value)
+        buffer = io.BytesIO()
+        with DRAWING:
+            canvas = Drawing(self, width, height, dpi).canvas
+            canvas.draw()
+            picture = PIL.Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3])
+        picture.save(buffer, "png", pnginfo=notes, dpi=(dpi, dpi))
+        return buffer.getvalue()
+
+    def svg(self, width: float = 900, height: float | None = None,
+            metadata: Mapping[str, Any] | None = None) -> bytes:  # fmt: skip
+        """The chart as SVG, with its provenance as Dublin Core; the same chart gives the same bytes."""
+        facts = self.provenance(metadata)
+        named = {"Title": facts.pop("Title", None), "Creator": facts.pop("Software"), "Date": None}
+        named["Description"] = "; ".join(f"{name}: {value}" for name, value in facts.items())
+        buffer = io.BytesIO()
+        with DRAWING, matplotlib.rc_context(_SVG):
+            self.render(width, height).savefig(buffer, format="svg", metadata=named)
+        return buffer.getvalue()
+
+    def save(self, path: str | os.PathLike[str], metadata: Mapping[str, Any] | None = None,
+             width: float = 900, height: float | None = None) -> Path:  # fmt: skip
+        """Writes a .png (at twice the screen's resolution) or an .svg.
+
+        Raises:
+            ValueError: the path ends in neither.
+        """
+        target = Path(path)
+        if target.suffix.lower() == ".png":
+            data = self.png(width, height, 2 * PIXELS, metadata)
+        elif target.suffix.lower() == ".svg":
+            data = self.svg(width, height, metadata)
+        else:
+            raise ValueError(f"path must end in .png or .svg; got {str(path)!r}")
+        target.write_bytes(data)
+        return target
+
+    def provenance(self, more: Mapping[str, Any] | None = None) -> dict[str, str]:
+        """Where the picture comes from: title, caption with settings and seeds, versions, and ``more``."""
+        titles = self.title or " · ".join(panel.title for panel in self.panels if panel.title)
+        facts = {"Title": titles, "Description": self.caption, "Software": versions()}
+        facts |= {str(name): str(value) for name, value in (more or {}).items()}
+        return {name: value for name, value in facts.items() if value}
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
+        return {"image/png": self.png(), "text/plain": repr(self)}
+
+    def __repr__(self) -> str:
+        return "<Chart>"
+
+
+def versions() -> str:
+    """labkit and the libraries that made the numbers, with versions."""
+    found = []
+    for name in ("labkit", "torch", "numpy", "matplotlib"):
+        version = getattr(sys.modules.get(name), "__version__", None)
+        found.append(f"{name} {version}" if version else name if name == "labkit" else "")
+    return ", ".join(part for part in found if part)
+
+
+def caption(settings: Any = None, **extra: Any) -> str:
+    """One line of provenance: every setting but the seeds, then ``extra``, then the seeds.
+
+    Args:
+        settings: a settings dataclass, or None.
+        **extra: more facts to state, such as ``eta=0.1``.
+    """
+    facts = {}
+    if settings is not None:
+        facts = {item.name: getattr(settings, item.name) for item in fields(settings)}
+    seed, seeds = facts.pop("seed", None), facts.pop("seeds", None)
+    device = facts.pop("device", None)
+    knobs = settings.knobs() if hasattr(settings, "knobs") else {}
+    words = [_fact(getattr(knobs.get(name), "label", "") or name, value, getattr(knobs.get(name), "unit", ""))
+             for name, value in (facts | extra).items() if value is not None]  # fmt: skip
+    if device not in (None, "cpu"):
+        words.append(str(device))
+    if seeds is not None:
+        first = seed or 0
+        words.append(f"seeds {first}–{first + seeds - 1}" if seeds > 1 else f"seed {first}")
+    elif seed is not None:
+        words.append(f"seed {seed}")
+    return " · ".join(words)
+
+
+def _fact(name: str, value: Any, unit: str = "") -> str:
+    words = name.replace("_", " ")
+    if isinstance(value, (bool, np.bool_)):
+        return words if value else f"no {words}"
+    text = f"{value:.4g}" if isinstance(value, (float, np.floating)) else str(value)
+    return f"{words} {text} {unit}".rstrip()

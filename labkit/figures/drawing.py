@@ -1,0 +1,237 @@
+"""A chart on paper: the figure, and what in it can be brought up to date without drawing it again."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Rectangle
+from matplotlib.text import Text
+
+from . import palette as p
+from .artists import DASHES, DOTS, Drawer, Image, drawer
+from .axes import Limits, limits, prepare_axis, widen
+from .change import same_numbers, structure
+from .layout import CAPTION_ROW, GAP, HANDLE, LEGEND_ROW, PIXELS, Cell, Entry, Layout, fit, layout, sides
+from .marks import DYNAMIC, Raster
+
+DRAWING = threading.RLock()
+"""Held while anything is drawn: matplotlib's font and formula caches are not made for two threads."""
+
+Reach = tuple[tuple[Limits, Limits], ...]
+
+
+def reach(chart: Any, held: Reach | None = None) -> Reach:
+    """The limits (x, y) of every panel; those ``held`` from an earlier frame are kept while they suffice."""
+    found = []
+    for i, panel in enumerate(chart.panels):
+        pair = limits(panel, "x"), limits(panel, "y")
+        if held is not None and i < len(held) and not any(isinstance(mark, Raster) for mark in panel.marks):
+            pair = (widen(held[i][0], pair[0], panel.xscale), widen(held[i][1], pair[1], panel.yscale))
+        found.append(pair)
+    return tuple(found)
+
+
+class Drawing:
+    """One chart drawn on one figure.
+
+    Args:
+        chart: what to draw.
+        width, height: logical pixels; the height defaults to 340 a row of panels.
+        dpi: dots per inch; 100 gives one dot a logical pixel.
+        held: limits to keep where they suffice, so that axes stand still from frame to frame.
+        live: leave marks and caption to ``refresh`` and ``draw``, for blitting.
+    """
+
+    def __init__(self, chart: Any, width: float = 900, height: float | None = None, dpi: float = PIXELS, *,
+                 held: Reach | None = None, live: bool = False) -> None:  # fmt: skip
+        self.chart, self.live = chart, live
+        self.layout: Layout = layout(chart, width, height)
+        self.reach = reach(chart, held)
+        size = (self.layout.width / PIXELS, self.layout.height / PIXELS)
+        self.figure = Figure(figsize=size, dpi=dpi, facecolor="white")
+        self.figure.set_layout_engine("none")
+        self.canvas = FigureCanvasAgg(self.figure)
+        self.drawers: list[list[Drawer]] = []
+        self.captions: list[Text] = []
+        for panel, cell, ends in zip(chart.panels, self.layout.cells, self.reach, strict=True):
+            self.drawers.append(self._panel(panel, cell, ends))
+        self._frame()
+
+    def _panel(self, panel: Any, cell: Cell, ends: tuple[Limits, Limits]) -> list[Drawer]:
+        wide, high = self.layout.width, self.layout.height
+        ax = self.figure.add_axes(
+            (cell.left / wide, cell.bottom / high, cell.width / wide, cell.height / high), facecolor="white"
+        )
+        _plain(ax)
+        prepare_axis(ax, "x", panel.xscale, ends[0], cell.width, panel.xticks)
+        prepare_axis(ax, "y", panel.yscale, ends[1], cell.height, panel.yticks)
+        drawers = [drawer(ax, panel, mark) for mark in panel.marks]
+        ax.set_xlim(ends[0].low, ends[0].high)
+        ax.set_ylim(ends[1].low, ends[1].high)
+        if self.live:
+            for artist in (artist for done in drawers for artist in done.artists):
+                artist.set_animated(True)
+        self._words(panel, cell)
+        if cell.bar:
+            self._bar(cell, drawers)
+        self._entries(cell.legend, cell.left, cell.legend_y, p.LEGEND, LEGEND_ROW)
+        return drawers
+
+    def _words(self, panel: Any, cell: Cell) -> None:
+        title, size = fit(panel.title, p.SUBTITLE, cell.width + 40, bold=True)
+        self._text(cell.left, cell.title_y, title, size, weight="bold")
+        if panel.xlabel:
+            text, size = fit(panel.xlabel, p.LABEL, cell.width + 30)
+            self._text(cell.left + cell.width / 2, cell.bottom - 34, text, size, ha="center", color=p.MUTED)
+        if panel.ylabel:
+            text, size = fit(panel.ylabel, p.LABEL, cell.height + 30)
+            away = cell.left - sides(panel)[0] + 10
+            style = {"ha": "center", "rotation": 90, "color": p.MUTED}
+            self._text(away, cell.bottom + cell.height / 2, text, size, **style)
+
+    def _bar(self, cell: Cell, drawers: list[Drawer]) -> None:
+        """A narrow colour scale beside an image."""
+        image = next(done.image for done in drawers if isinstance(done, Image))
+        wide, high = self.layout.width, self.layout.height
+        left = (cell.left + cell.width + 6) / wide
+        ax = self.figure.add_axes((left, cell.bottom / high, 9 / wide, cell.height / high))
+        self.figure.colorbar(image, cax=ax)
+        ax.tick_params(labelsize=p.CAPTION, length=2, colors=p.MUTED, labelfontfamily=p.FONT)
+        ax.yaxis.get_offset_text().set_fontsize(p.CAPTION)
+        for spine in ax.spines.values():
+            spine.set_visible(False)
+
+    def _frame(self) -> None:
+        """Title, caption and the key to the line styles."""
+        plan = self.layout
+        if self.chart.title:
+            text, size = fit(self.chart.title, p.TITLE, plan.width - 20, bold=True)
+            self._text(10, plan.height - 15, text, size, weight="bold")
+        for line, y in plan.caption:
+            written = self._text(10, y, line, p.CAPTION, color=p.MUTED)
+            written.set_animated(self.live)
+            self.captions.append(written)
+        self._entries(plan.key, plan.key_x, plan.key_y, p.CAPTION, CAPTION_ROW)
+
+    def _text(self, x: float, y: float, text: str, size: float, **style: Any) -> Text:
+        style = {"ha": "left", "color": p.INK, **style}
+        x, y = x / self.layout.width, y / self.layout.height
+        common: dict[str, Any] = {"va": "center", "family": p.FONT, "rotation_mode": "anchor"}
+        return self.figure.text(x, y, text, fontsize=size, **common, **style)
+
+    def _entries(self, found: tuple[Entry, ...], x: float, y: float, size: float, row: float) -> None:
+        for entry in found:
+            at, level = x + entry.x, y - entry.row * row
+            self._sample(entry, at, level)
+            ink = p.INK if size > p.CAPTION else p.MUTED
+            self._text(at + HANDLE + GAP, level, entry.text, size, color=ink)
+
+    def _sample(self, entry: Entry, x: float, y: float) -> None:
+        """The little drawing in front of a legend entry: solid when it is predicted and measured."""
+        color, kinds = p.color(entry.color), entry.kinds
+        if "region" in kinds or "patch" in kinds:
+            self._box(x, y, color, edge="region" in kinds)
+        if "earlier" in kinds:
+            self._stroke(x, x + HANDLE, y, p.GREY, linewidth=1.6)
+        if "dotted" in kinds:
+            self._stroke(x, x + HANDLE, y, color, linewidth=1.5, linestyle=DOTS)
+        if kinds & {"solid", "points"}:
+            self._stroke(x, x + HANDLE, y, color, linewidth=2.0)
+        elif "dashed" in kinds:
+            self._stroke(x, x + HANDLE, y, p.deeper(entry.color), linewidth=1.6, linestyle=DASHES)
+        if "points" in kinds:
+            mark = p.marker(entry.color)
+            self._stroke(x + HANDLE / 2, x + HANDLE / 2, y, color, marker=mark, markersize=5)
+
+    def _stroke(self, x: float, end: float, y: float, color: str, **style: Any) -> None:
+        wide, high = self.layout.width, self.layout.height
+        self.figure.add_artist(Line2D([x / wide, end / wide], [y / high] * 2, color=color, **style))
+
+    def _box(self, x: float, y: float, color: str, edge: bool) -> None:
+        wide, high = self.layout.width, self.layout.height
+        style: dict[str, Any] = {"facecolor": color, "alpha": 0.14 if edge else 0.45, "edgecolor": "none"}
+        box = Rectangle((x / wide, (y - 5) / high), HANDLE / wide, 10 / high, **style)
+        self.figure.add_artist(box)
+        if edge:
+            self._stroke(x, x + HANDLE, y - 5, color, linewidth=1.2)
+
+    def takes(self, chart: Any) -> bool:
+        """Whether ``chart`` differs from the one drawn only in what ``refresh`` can change: its numbers."""
+        if chart.title != self.chart.title or len(chart.panels) != len(self.chart.panels):
+            return False
+        if any(structure(a) != structure(b) for a, b in zip(self.chart.panels, chart.panels, strict=True)):
+            return False
+        plan = layout(chart, self.layout.width, self.layout.height)
+        if (plan.cells, plan.key) != (self.layout.cells, self.layout.key):
+            return False
+        if [y for _, y in plan.caption] != [y for _, y in self.layout.caption]:
+            return False
+        return reach(chart, self.reach) == self.reach and all(
+            done.fits(mark)
+            for panel, drawers in zip(chart.panels, self.drawers, strict=True)
+            for mark, done in zip(panel.marks, drawers, strict=True)
+        )
+
+    def refresh(self, chart: Any) -> bool:
+        """Puts the numbers of a chart that the drawing ``takes`` into the artists.
+
+        Returns:
+            whether anything changed that usually stands still, such as a prediction or the caption.
+        """
+        stirred = chart.caption != self.chart.caption
+        if stirred:
+            plan = layout(chart, self.layout.width, self.layout.height)
+            for text, (line, _) in zip(self.captions, plan.caption, strict=True):
+                text.set_text(line)
+        for old, panel, drawers in zip(self.chart.panels, chart.panels, self.drawers, strict=True):
+            for before, mark, done in zip(old.marks, panel.marks, drawers, strict=True):
+                if isinstance(mark, DYNAMIC):
+                    done.update(mark)
+                elif not same_numbers(before, mark):
+                    done.update(mark)
+                    stirred = True
+        self.chart = chart
+        return stirred
+
+    def draw(self, moving: bool) -> None:
+        """Draws the parts that move from frame to frame, or those that do not, over what is there."""
+        for panel, drawers in zip(self.chart.panels, self.drawers, strict=True):
+            artists = [
+                artist
+                for mark, done in zip(panel.marks, drawers, strict=True)
+                if isinstance(mark, DYNAMIC) == moving
+                for artist in done.artists
+            ]
+            for artist in sorted(artists, key=lambda one: one.get_zorder()):
+                self.figure.draw_artist(artist)
+        for text in [] if moving else self.captions:
+            self.figure.draw_artist(text)
+
+
+def _plain(ax: Axes) -> None:
+    """No box, pale horizontal lines, small quiet ticks."""
+    for side in ("top", "right"):
+        ax.spines[side].set_visible(False)
+    for side in ("left", "bottom"):
+        ax.spines[side].set_visible(True)
+        ax.spines[side].set_color(p.SPINE)
+        ax.spines[side].set_linewidth(0.8)
+    ax.grid(False, axis="x")
+    ax.grid(True, axis="y", which="major", color=p.GRID, linewidth=0.8, linestyle="-", alpha=1.0)
+    ax.set_axisbelow(True)
+    ax.margins(0)
+    style: dict[str, Any] = {
+        "colors": p.SPINE,
+        "labelcolor": p.MUTED,
+        "labelsize": p.TICK,
+        "labelfontfamily": p.FONT,
+    }
+    ax.tick_params(which="both", direction="out", length=3, width=0.8, **style)
+    sides: dict[str, Any] = {"top": False, "right": False, "left": True, "bottom": True}
+    ax.tick_params(which="both", **sides, **{f"label{side}": shown for side, shown in sides.items()})
+    ax.tick_params(which="minor", length=1.8, width=0.6)

@@ -1,0 +1,209 @@
+"""Where everything in a chart stands, from measured text and never from the data.
+
+All lengths are logical pixels (100 to the inch). Titles, legends and captions have rows of their own outside
+the axes, so nothing can cover a curve, and the axes stay where they are from the first frame to the last.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from matplotlib.backends.backend_agg import RendererAgg
+from matplotlib.cbook import is_math_text
+from matplotlib.font_manager import FontProperties
+
+from . import palette as p
+from .marks import Bound, Earlier, Histogram, Level, Measured, Points, Predicted, Raster
+
+PIXELS = 100  # logical pixels per inch
+ROW = 340  # default height of one row of panels
+HANDLE, GAP, BETWEEN = 22.0, 5.0, 15.0  # legend: length of a sample, space to its text, space to the next
+LEGEND_ROW, CAPTION_ROW = 17.0, 13.0
+
+
+@lru_cache(maxsize=4096)
+def text_width(text: str, size: float, bold: bool = False) -> float:
+    """Width of ``text`` in logical pixels at ``size`` points."""
+    if not text:
+        return 0.0
+    font = FontProperties(family=p.FONT, size=size, weight="bold" if bold else "normal")
+    renderer = RendererAgg(1, 1, PIXELS)
+    return float(renderer.get_text_width_height_descent(text, font, is_math_text(text))[0])
+
+
+def fit(text: str, size: float, room: float, bold: bool = False) -> tuple[str, float]:
+    """``text`` and a size at which it is at most ``room`` pixels wide: smaller first, then shortened."""
+    wide = text_width(text, size, bold)
+    if wide <= room or not text:
+        return text, size
+    smaller = max(0.8 * size, size * room / wide)
+    if text_width(text, smaller, bold) <= room or "$" in text:
+        return text, smaller
+    while len(text) > 1 and text_width(text + "…", smaller, bold) > room:
+        text = text[:-1].rstrip()
+    return text + "…", smaller
+
+
+def wrap(text: str, size: float, room: float, rows: int) -> list[str]:
+    """``text`` broken at " · " or spaces into at most ``rows`` lines; the rest becomes "…"."""
+    joint = " · " if " · " in text else " "
+    lines: list[str] = []
+    for piece in text.split(joint) if text else []:
+        longer = lines[-1] + joint + piece if lines else piece
+        if lines and text_width(longer, size) <= room:
+            lines[-1] = longer
+        else:
+            lines.append(piece)
+    if len(lines) > rows:
+        lines = [*lines[: rows - 1], lines[rows - 1] + " …"]
+    return [fit(line, size, room)[0] for line in lines]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One legend entry: what its sample shows, in which colour, and its text."""
+
+    kinds: frozenset[str]
+    color: p.Color
+    text: str
+    x: float = 0.0
+    row: int = 0
+
+
+_KINDS = {
+    Predicted: "dashed", Measured: "solid", Points: "points", Bound: "region", Earlier: "earlier",
+    Level: "dotted", Histogram: "patch",
+}  # fmt: skip
+
+
+def entries(panel: Any) -> list[Entry]:
+    """The legend of a panel: one entry a colour and label, whether predicted, measured or both."""
+    found: dict[tuple[p.Color, str], set[str]] = {}
+    for mark in panel.marks:
+        if type(mark) in _KINDS and mark.label not in ("", "earlier run"):  # the key explains grey
+            found.setdefault((mark.color, mark.label), set()).add(_KINDS[type(mark)])
+    ordered = sorted(found.items(), key=lambda item: item[1] == {"earlier"})
+    return [Entry(frozenset(kinds), color, text) for (color, text), kinds in ordered]
+
+
+def key(chart: Any) -> list[Entry]:
+    """What the line styles mean: once a figure, beside the caption."""
+    kinds = {type(mark) for panel in chart.panels for mark in panel.marks}
+    seeds = any(
+        mark.y.ndim == 2 and (len(mark.y) > 1 or not mark.y.size)  # no data yet: seeds are to come
+        for panel in chart.panels
+        for mark in panel.marks
+        if isinstance(mark, (Measured, Points))
+    )
+    found = []
+    if Predicted in kinds:
+        found.append(Entry(frozenset({"dashed"}), p.MUTED, "predicted"))
+    if kinds & {Measured, Points}:
+        style = "solid" if Measured in kinds else "points"
+        shape = "band" if Measured in kinds else "bar"
+        found.append(Entry(frozenset({style}), p.MUTED, f"measured: mean, {shape} from lowest to highest seed"
+                           if seeds else "measured"))  # fmt: skip
+    if Bound in kinds:
+        found.append(Entry(frozenset({"region"}), p.MUTED, "ruled out"))
+    if Earlier in kinds:
+        found.append(Entry(frozenset({"earlier"}), "grey", "earlier run"))
+    return found
+
+
+def arrange(found: list[Entry], size: float, room: float, rows: int) -> list[Entry]:
+    """Gives every entry its place, left to right and then down; beyond ``rows`` rows it is left out."""
+    placed, x, row = [], 0.0, 0
+    for entry in found:
+        text, _ = fit(entry.text, size, max(room - HANDLE - GAP, 20.0))
+        wide = HANDLE + GAP + text_width(text, size)
+        if x and x + wide > room:
+            x, row = 0.0, row + 1
+        if row >= rows:
+            break
+        placed.append(Entry(entry.kinds, entry.color, text, x, row))
+        x += wide + BETWEEN
+    return placed
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One panel: its axes, in pixels from the lower left corner, and its legend."""
+
+    left: float
+    bottom: float
+    width: float
+    height: float
+    legend: tuple[Entry, ...]
+    title_y: float
+    legend_y: float
+    bar: bool = False
+
+
+@dataclass(frozen=True)
+class Layout:
+    width: float
+    height: float
+    cells: tuple[Cell, ...]
+    caption: tuple[tuple[str, float], ...]  # each line and its height above the bottom edge
+    key: tuple[Entry, ...]
+    key_x: float
+    key_y: float
+
+
+def grid(count: int) -> tuple[int, int]:
+    """Rows and columns for ``count`` panels: up to three side by side."""
+    rows = -(-count // 3) if count else 1
+    return rows, -(-count // rows) if count else 1
+
+
+def layout(chart: Any, width: float, height: float | None) -> Layout:
+    """Places the parts of ``chart`` on ``width`` by ``height`` logical pixels (340 a row when None)."""
+    rows, columns = grid(len(chart.panels))
+    height = float(height if height is not None else ROW * rows)
+    margin = 10.0
+    styles = arrange(key(chart), p.CAPTION, width - 2 * margin, 1)
+    key_wide = max((e.x + HANDLE + GAP + text_width(e.text, p.CAPTION) for e in styles), default=0.0)
+    beside = width - 2 * margin - key_wide - 20
+    lines = wrap(chart.caption, p.CAPTION, width - 2 * margin, 2)
+    share = bool(lines) and bool(styles) and (len(lines) > 1 or text_width(lines[0], p.CAPTION) > beside)
+    foot_rows = len(lines) + (1 if share else 0) if lines else (1 if styles else 0)
+    foot = foot_rows * CAPTION_ROW + (8 if foot_rows else 2)
+    low = 4 + CAPTION_ROW / 2
+    written = [(line, low + CAPTION_ROW * (i + share)) for i, line in enumerate(reversed(lines))]
+    head = 28.0 if chart.title else 2.0
+
+    cell_wide, cell_high = width / columns, (height - head - foot) / rows
+    strips = []
+    for panel in chart.panels:
+        left, right = sides(panel)
+        strips.append((left, right, arrange(entries(panel) if panel.legend else [], p.LEGEND,
+                                            cell_wide - left - right, 3)))  # fmt: skip
+    cells = []
+    for i, (panel, (left, right, strip)) in enumerate(zip(chart.panels, strips, strict=True)):
+        row, column = divmod(i, columns)
+        beside_it = range(row * columns, min((row + 1) * columns, len(strips)))
+        # Neighbours share the height of their titles and legends, so that their axes line up.
+        legend = max((strips[j][2][-1].row + 1 if strips[j][2] else 0) for j in beside_it) * LEGEND_ROW
+        title = 24.0 if any(chart.panels[j].title for j in beside_it) else 4.0
+        below = 22.0 + (18.0 if any(chart.panels[j].xlabel for j in beside_it) else 2.0)
+        top = height - head - row * cell_high
+        bottom = height - head - (row + 1) * cell_high + below
+        used = title + legend + (6 if legend else 2)
+        bar = any(isinstance(mark, Raster) for mark in panel.marks)
+        inner = max(cell_wide - left - right, 10.0), max(top - used - bottom, 10.0)
+        heights = top - 14, top - title - 8
+        cells.append(Cell(column * cell_wide + left, bottom, *inner, tuple(strip), *heights, bar))
+    return Layout(width, height, tuple(cells), tuple(written), tuple(styles), width - margin - key_wide, low)
+
+
+def sides(panel: Any) -> tuple[float, float]:
+    """Room left and right of the axes of a panel."""
+    left = 46.0 + (18.0 if panel.ylabel else 0.0)
+    names = [text for mark in panel.marks if isinstance(mark, Raster) for text in mark.ylabels]
+    names += [text for _, text in panel.yticks or ()]
+    if names:
+        left = 14.0 + max(text_width(text, p.TICK) for text in names) + (18.0 if panel.ylabel else 0.0)
+    bar = any(isinstance(mark, Raster) for mark in panel.marks)
+    return left, 60.0 if bar else 16.0

@@ -1,0 +1,269 @@
+"""The drawing grammar: what is drawn, that nothing overlaps, and that nothing odd in the data can break it."""
+
+from __future__ import annotations
+
+import io
+import itertools
+import threading
+from typing import Any
+
+import matplotlib
+import numpy as np
+import PIL.Image
+import pytest
+
+from labkit.figures import (
+    Bound,
+    Chart,
+    Drawing,
+    Earlier,
+    Histogram,
+    Level,
+    Measured,
+    Note,
+    Panel,
+    Points,
+    Predicted,
+    Raster,
+    caption,
+    mean_and_range,
+)
+from labkit.figures.layout import text_width, wrap
+from labkit.figures.palette import COLORS
+
+T = np.arange(0.0, 50.0)
+CURVE = np.exp(-T / 10)
+SEEDS = CURVE * np.linspace(0.8, 1.2, 3)[:, None]
+MARKS = {
+    "predicted": Predicted(T, CURVE, "a"),
+    "measured": Measured(T, SEEDS, "a"),
+    "points": Points(T[:5], SEEDS[:, :5], "b", 1),
+    "bound": Bound(T, 2 * CURVE, "c", 2),
+    "bound below": Bound(T, 0.5 * CURVE, "c", 2, side="below"),
+    "earlier": Earlier(T, SEEDS),
+    "level": Level(0.5, "half"),
+    "vertical": Level(10.0, "cut", axis="x"),
+    "histogram": Histogram(np.linspace(0, 1, 11), np.arange(10.0), "h"),
+    "raster": Raster(np.arange(12.0).reshape(3, 4), diverging=True, ylabels=("cat", "aeroplane", "ship")),
+    "note": Note("here"),
+}
+ODD = {
+    "empty": np.zeros(0),
+    "one": np.array([1.0]),
+    "zeros": np.zeros(9),
+    "negative": -np.arange(9.0),
+    "nan": np.full(9, np.nan),
+    "inf": np.array([1.0, np.inf, -np.inf, np.nan, 0.0, 1e308, 5e-324, -1e308, 2.0]),
+    "huge span": np.logspace(-300, 300, 9),
+    "constant": np.full(9, 3.0),
+    "tiny differences": 1 + 1e-12 * np.arange(9),
+}
+
+
+def pixels(chart: Chart, **size: Any) -> np.ndarray:
+    return np.asarray(PIL.Image.open(io.BytesIO(chart.png(**size))).convert("RGB")).astype(int)
+
+
+@pytest.mark.parametrize("name", MARKS)
+@pytest.mark.parametrize("scale", ["linear", "log", "symlog"])
+def test_every_mark_leaves_ink_on_every_scale(name: str, scale: str) -> None:
+    """Catches: a mark that is silently not drawn."""
+    bare = Chart([Panel("", [], xlim=(0, 50), ylim=(0.01, 10), yscale=scale)])
+    full = Chart([Panel("", [MARKS[name]], xlim=(0, 50), ylim=(0.01, 10), yscale=scale, legend=False)])
+    assert np.abs(pixels(bare) - pixels(full)).max() > 20
+
+
+@pytest.mark.parametrize("name", ODD)
+@pytest.mark.parametrize("scale", ["linear", "log", "log2", "symlog"])
+def test_odd_numbers_draw_without_a_warning(name: str, scale: str) -> None:
+    """Catches: a zero on a log axis, a NaN or an infinity that warns on stderr, or ends the lesson."""
+    x, y = np.arange(float(ODD[name].size)), ODD[name]
+    marks = [kind(x, y, "k") for kind in (Predicted, Measured, Points, Bound, Earlier)]
+    for panel in (Panel("p", marks, "x", "y", yscale=scale), Panel("p", [Measured(y, x)], xscale=scale)):
+        assert pixels(Chart([panel])).shape == (340, 900, 3)
+
+
+def test_a_chart_with_no_panel_no_mark_or_one_seed_still_draws() -> None:
+    """Catches: the figure of a run that has not begun."""
+    for chart in (Chart([]), Chart([Panel("")]), Chart([Panel("a", [Measured([], np.zeros((0, 0)), "x")])])):
+        assert pixels(chart).shape == (340, 900, 3)
+
+
+def test_a_prediction_is_broken_and_a_measurement_is_not() -> None:
+    """Catches: theory and experiment that cannot be told apart on a black-and-white print."""
+
+    def gaps(mark: Any) -> int:
+        image = pixels(Chart([Panel("", [mark], xlim=(0, 49), ylim=(-1, 1), legend=False)]))
+        plan = Drawing(Chart([Panel("", [mark])])).layout.cells[0]
+        row = 340 - round(plan.bottom + plan.height / 2)
+        line = (
+            image[row - 2 : row + 3, round(plan.left) + 5 : round(plan.left + plan.width) - 8]
+            .sum(axis=2)
+            .min(axis=0)
+        )
+        return int(np.count_nonzero(np.diff((line < 500).astype(int)) == -1))
+
+    assert gaps(Predicted(T, 0 * T)) > 20 and gaps(Measured(T, 0 * T)) == 0
+
+
+def test_the_band_spans_the_seeds_and_skips_what_is_not_finite() -> None:
+    """Catches: one diverged seed that takes the mean and the band of the others with it."""
+    mean, low, high = mean_and_range(np.array([[1.0, 2.0, np.nan], [3.0, np.nan, np.nan]]))
+    assert mean.tolist()[:2] == [2.0, 2.0] and np.isnan(mean[2])
+    assert (low[0], high[0], low[1], high[1]) == (1.0, 3.0, 2.0, 2.0)
+
+
+def test_the_axes_stand_still_while_data_arrive_and_earlier_runs_come() -> None:
+    """Catches: a picture that jumps from frame to frame."""
+
+    def cells(count: int, *more: Any) -> Any:
+        seen = Measured(T[:count], SEEDS[:, :count], "loss")
+        marks = [Predicted(T, CURVE, "loss"), seen, *more]
+        return Drawing(Chart([Panel("a", marks, "x", "y"), Panel("b", marks)], "width 3")).layout.cells
+
+    first = Measured([], np.zeros((0, 1)).T, "loss")
+    start = Drawing(Chart([Panel("a", [Predicted(T, CURVE, "loss"), first], "x", "y"),
+                           Panel("b", [Predicted(T, CURVE, "loss"), first])], "width 3")).layout.cells  # fmt: skip
+    places = [[(c.left, c.bottom, c.width, c.height) for c in one] for one in (start, cells(1), cells(50))]
+    assert places[0] == places[1] == places[2]
+    with_earlier = cells(50, Earlier(T, CURVE), Earlier(T, CURVE))
+    assert [(c.left, c.bottom, c.width, c.height) for c in with_earlier] == places[0]
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 6])
+def test_no_two_texts_overlap(count: int) -> None:
+    """Catches: a legend over a title, a caption over an axis label, ticks of one panel over the next panel's."""
+    labels = ["information space", "nuisance space", "the whole of the test set", "half"]
+    marks = [Measured(T, SEEDS * (i + 1), name, i) for i, name in enumerate(labels)]
+    panels = [
+        Panel(f"Residual energy of part {i}", marks, "step of gradient descent", "‖Π r‖² / n")
+        for i in range(count)
+    ]
+    chart = Chart(panels, " · ".join(f"setting {i} {i}" for i in range(24)), "One lesson in several pictures")
+    figure = chart.render()
+    renderer = figure.canvas.get_renderer()  # type: ignore[attr-defined]
+    figure.canvas.draw()
+    texts = [text for text in figure.texts if text.get_text()]
+    for ax in figure.axes:
+        texts += [tick for tick in (*ax.get_xticklabels(), *ax.get_yticklabels()) if tick.get_text()]
+    boxes = [(text.get_text(), text.get_window_extent(renderer)) for text in texts]
+    shown = [(a, b) for a, b in boxes if b.width > 0]
+    for (name, box), (other, its) in itertools.combinations(shown, 2):
+        wide = min(box.x1, its.x1) - max(box.x0, its.x0)
+        high = min(box.y1, its.y1) - max(box.y0, its.y0)
+        assert wide <= 1 or high <= 2.5, f"{name!r} and {other!r} overlap by {wide:.1f} x {high:.1f} pixels"
+    for name, box in shown:
+        assert box.x0 >= -1 and box.x1 <= 901, f"{name!r} leaves the picture"
+
+
+def test_the_colours_stay_apart_for_the_colour_blind() -> None:
+    """Catches: two curves that one man in twelve sees in one colour. Simulation: Viénot, Brettel, Mollon (1999)."""
+    to_lms = np.array(
+        [[17.8824, 43.5161, 4.11935], [3.45565, 27.1554, 3.86714], [0.0299566, 0.184309, 1.46709]]
+    )
+    blind = {
+        "protan": np.array([[0, 2.02344, -2.52581], [0, 1, 0], [0, 0, 1]]),
+        "deutan": np.array([[1, 0, 0], [0.494207, 0, 1.24827], [0, 0, 1]]),
+    }
+    rgb = np.array([[int(color[i : i + 2], 16) / 255 for i in (1, 3, 5)] for color in COLORS[:5]])
+    for name, matrix in blind.items():
+        seen = (np.linalg.inv(to_lms) @ matrix @ to_lms @ (rgb**2.2).T).T.clip(0, 1) ** (1 / 2.2)
+        for i, j in itertools.combinations(range(len(seen)), 2):
+            assert np.linalg.norm(seen[i] - seen[j]) > 0.12, f"{COLORS[i]} and {COLORS[j]} ({name})"
+
+
+def test_the_picture_tells_where_it_comes_from() -> None:
+    """Catches: a figure in a talk that nobody can repeat."""
+    chart = Chart([Panel("Residual", [MARKS["measured"]])], "width 64 · seeds 0–2")
+    info = PIL.Image.open(io.BytesIO(chart.png(metadata={"Repeat": "run"}))).info
+    assert info["Description"] == "width 64 · seeds 0–2" and info["Title"] == "Residual"
+    assert "matplotlib" in info["Software"] and info["Repeat"] == "run"
+    text = chart.svg(metadata={"Repeat": "run"}).decode()
+    assert "width 64 · seeds 0–2" in text and "Repeat: run" in text
+
+
+def test_the_same_chart_gives_the_same_bytes() -> None:
+    """Catches: notebooks and vector files that change whenever they are executed."""
+    chart = Chart([Panel("Residual", list(MARKS.values())[:7])])
+    assert chart.png() == chart.png() and chart.svg() == chart.svg()
+
+
+def test_saving_takes_png_and_svg_and_refuses_the_rest(tmp_path: Any) -> None:
+    """Catches: a .pdf that is a PNG inside."""
+    chart = Chart([Panel("Residual", [MARKS["measured"]])])
+    assert PIL.Image.open(chart.save(tmp_path / "a.png")).size == (1800, 680)
+    assert chart.save(tmp_path / "a.svg").read_text().startswith("<?xml")
+    with pytest.raises(ValueError, match=r"path must end in \.png or \.svg; got .*a\.pdf"):
+        chart.save(tmp_path / "a.pdf")
+
+
+def test_nothing_global_changes_and_no_style_leaks_in() -> None:
+    """Catches: a figure that depends on the style the person has set, or sets one."""
+    before = dict(matplotlib.rcParams)
+    chart = Chart([Panel("Residual", [MARKS["measured"], MARKS["points"]], "step", "loss", yscale="log")])
+    plain = pixels(chart)
+    chart.svg()
+    assert dict(matplotlib.rcParams) == before
+    with matplotlib.rc_context({"axes.facecolor": "black", "axes.grid": True, "font.size": 30, "text.color": "red",
+                                "axes.spines.right": True, "xtick.color": "red", "figure.autolayout": True,
+                                "savefig.bbox": "tight", "axes.titlesize": 40}):  # fmt: skip
+        assert np.array_equal(pixels(chart), plain)
+
+
+def test_two_threads_may_draw_at_once() -> None:
+    """Catches: matplotlib's caches corrupted by the panel's thread and a cell's."""
+    chart = Chart([Panel(r"$\sigma_1$ and friends", [MARKS["measured"]], yscale="log")])
+    wanted, got = chart.png(), []
+    threads = [threading.Thread(target=lambda: got.append(chart.png())) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert got == [wanted] * 4
+
+
+def test_text_and_picture_in_a_notebook_are_constant_text() -> None:
+    """Catches: a memory address in a cell that nbval compares."""
+    bundle = Chart([Panel("")])._repr_mimebundle_()
+    assert bundle["text/plain"] == "<Chart>" and bundle["image/png"].startswith(b"\x89PNG")
+
+
+def test_a_caption_names_settings_and_seeds() -> None:
+    """Catches: a figure that does not say how many seeds it shows."""
+    from dataclasses import dataclass
+
+    from labkit.settings import Settings, knob
+
+    @dataclass(frozen=True)
+    class Own(Settings):
+        label_noise: float = knob(0.25, "share")
+        width: int = knob(64, "width")
+
+    assert caption(Own(), rank=5) == "label noise 0.25 · width 64 · rank 5 · seeds 0–2"
+    assert caption(Own(seed=7, seeds=1)).endswith("seed 7")
+
+
+def test_a_long_caption_is_broken_between_settings() -> None:
+    """Catches: provenance that runs out of the picture."""
+    text = " · ".join(f"setting number {i}" for i in range(20))
+    lines = wrap(text, 7.2, 400, 3)
+    assert len(lines) == 3 and all(text_width(line, 7.2) <= 400 for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (lambda: Measured(T, SEEDS.T), "pass y.T"),
+        (lambda: Measured(T, CURVE[:7]), r"with T = 50 as in x, got \(7,\)"),
+        (lambda: Bound(T, CURVE, side="left"), "side must be 'above' or 'below', got 'left'"),
+        (lambda: Level(1.0, axis="z"), "axis must be 'x' or 'y'"),
+        (lambda: Histogram(T, CURVE), "one entry fewer than edges"),
+        (lambda: Raster(CURVE), r"values must be \(rows, columns\)"),
+        (lambda: Panel("", yscale="logg"), "yscale must be one of linear, log, log2, symlog; got 'logg'"),
+        (lambda: Panel("", yscale="log", ylim=(0, 1)), "ylim must be positive on a log axis"),
+    ],
+)
+def test_a_wrong_mark_is_refused_by_name(make: Any, says: str) -> None:
+    """Catches: a shape error three calls deeper, in the worker."""
+    with pytest.raises(ValueError, match=says):
+        make()
