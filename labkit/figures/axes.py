@@ -122,9 +122,9 @@ def widen(held: Limits, needed: Limits, scale: str) -> Limits:
         return needed  # what was held belongs to another picture
     low, high = min(held.low, needed.low), max(held.high, needed.high)
     if scale in ("log", "log2") and low > 0:
-        factor = (high / low) ** 0.15
+        factor = (high / low) ** 0.2
         return Limits(low / factor if low < held.low else low, high * factor if high > held.high else high)
-    room = 0.25 * (high - low)
+    room = 0.4 * (high - low)
     if low < held.low and not (low == 0 or (held.low == 0 and low > 0)):
         low -= room
     return Limits(low, high + room if high > held.high else high, min(held.threshold, needed.threshold))

@@ -68,8 +68,9 @@ class Drawing:
             (cell.left / wide, cell.bottom / high, cell.width / wide, cell.height / high), facecolor="white"
         )
         _plain(ax)
-        prepare_axis(ax, "x", panel.xscale, ends[0], cell.width, panel.xticks)
-        prepare_axis(ax, "y", panel.yscale, ends[1], cell.height, panel.yticks)
+        image = any(isinstance(mark, Raster) for mark in panel.marks)  # rows and columns count evenly
+        prepare_axis(ax, "x", "linear" if image else panel.xscale, ends[0], cell.width, panel.xticks)
+        prepare_axis(ax, "y", "linear" if image else panel.yscale, ends[1], cell.height, panel.yticks)
         drawers = [drawer(ax, panel, mark) for mark in panel.marks]
         ax.set_xlim(ends[0].low, ends[0].high)
         ax.set_ylim(ends[1].low, ends[1].high)

@@ -1,4 +1,4 @@
-"""The drawing grammar: what is drawn, that nothing overlaps, and that nothing odd in the data can break it."""
+"""The drawing grammar: what is drawn, that nothing overlaps, and that nothing odd in the data breaks it."""
 
 from __future__ import annotations
 
@@ -122,8 +122,8 @@ def test_the_axes_stand_still_while_data_arrive_and_earlier_runs_come() -> None:
         return Drawing(Chart([Panel("a", marks, "x", "y"), Panel("b", marks)], "width 3")).layout.cells
 
     first = Measured([], np.zeros((0, 1)).T, "loss")
-    start = Drawing(Chart([Panel("a", [Predicted(T, CURVE, "loss"), first], "x", "y"),
-                           Panel("b", [Predicted(T, CURVE, "loss"), first])], "width 3")).layout.cells  # fmt: skip
+    begun = [Predicted(T, CURVE, "loss"), first]
+    start = Drawing(Chart([Panel("a", begun, "x", "y"), Panel("b", begun)], "width 3")).layout.cells
     places = [[(c.left, c.bottom, c.width, c.height) for c in one] for one in (start, cells(1), cells(50))]
     assert places[0] == places[1] == places[2]
     with_earlier = cells(50, Earlier(T, CURVE), Earlier(T, CURVE))
@@ -132,7 +132,7 @@ def test_the_axes_stand_still_while_data_arrive_and_earlier_runs_come() -> None:
 
 @pytest.mark.parametrize("count", [1, 2, 3, 4, 6])
 def test_no_two_texts_overlap(count: int) -> None:
-    """Catches: a legend over a title, a caption over an axis label, ticks of one panel over the next panel's."""
+    """Catches: a legend over a title, a caption over an axis label, ticks over the next panel."""
     labels = ["information space", "nuisance space", "the whole of the test set", "half"]
     marks = [Measured(T, SEEDS * (i + 1), name, i) for i, name in enumerate(labels)]
     panels = [
@@ -143,10 +143,11 @@ def test_no_two_texts_overlap(count: int) -> None:
     figure = chart.render()
     renderer = figure.canvas.get_renderer()  # type: ignore[attr-defined]
     figure.canvas.draw()
-    texts = [text for text in figure.texts if text.get_text()]
+    boxes = [(text.get_text(), text.get_window_extent(renderer)) for text in figure.texts if text.get_text()]
     for ax in figure.axes:
-        texts += [tick for tick in (*ax.get_xticklabels(), *ax.get_yticklabels()) if tick.get_text()]
-    boxes = [(text.get_text(), text.get_window_extent(renderer)) for text in texts]
+        for axis, places in ((ax.xaxis, ax.get_xlim()), (ax.yaxis, ax.get_ylim())):
+            drawn = [tick for tick in axis.get_major_ticks() if places[0] <= tick.get_loc() <= places[1]]
+            boxes += [(tick.label1.get_text(), tick.label1.get_window_extent(renderer)) for tick in drawn]
     shown = [(a, b) for a, b in boxes if b.width > 0]
     for (name, box), (other, its) in itertools.combinations(shown, 2):
         wide = min(box.x1, its.x1) - max(box.x0, its.x0)
@@ -157,7 +158,7 @@ def test_no_two_texts_overlap(count: int) -> None:
 
 
 def test_the_colours_stay_apart_for_the_colour_blind() -> None:
-    """Catches: two curves that one man in twelve sees in one colour. Simulation: Viénot, Brettel, Mollon (1999)."""
+    """Catches: two curves that one man in twelve sees in one colour. After Viénot, Brettel, Mollon (1999)."""
     to_lms = np.array(
         [[17.8824, 43.5161, 4.11935], [3.45565, 27.1554, 3.86714], [0.0299566, 0.184309, 1.46709]]
     )
@@ -191,7 +192,8 @@ def test_the_same_chart_gives_the_same_bytes() -> None:
 def test_saving_takes_png_and_svg_and_refuses_the_rest(tmp_path: Any) -> None:
     """Catches: a .pdf that is a PNG inside."""
     chart = Chart([Panel("Residual", [MARKS["measured"]])])
-    assert PIL.Image.open(chart.save(tmp_path / "a.png")).size == (1800, 680)
+    with PIL.Image.open(chart.save(tmp_path / "a.png")) as image:
+        assert image.size == (1800, 680)
     assert chart.save(tmp_path / "a.svg").read_text().startswith("<?xml")
     with pytest.raises(ValueError, match=r"path must end in \.png or \.svg; got .*a\.pdf"):
         chart.save(tmp_path / "a.pdf")
@@ -204,9 +206,14 @@ def test_nothing_global_changes_and_no_style_leaks_in() -> None:
     plain = pixels(chart)
     chart.svg()
     assert dict(matplotlib.rcParams) == before
-    with matplotlib.rc_context({"axes.facecolor": "black", "axes.grid": True, "font.size": 30, "text.color": "red",
-                                "axes.spines.right": True, "xtick.color": "red", "figure.autolayout": True,
-                                "savefig.bbox": "tight", "axes.titlesize": 40}):  # fmt: skip
+    loud = {"axes.facecolor": "black", "axes.grid": True, "font.size": 30, "text.color": "red"}
+    odd = {
+        "axes.spines.right": True,
+        "xtick.color": "red",
+        "figure.autolayout": True,
+        "savefig.bbox": "tight",
+    }
+    with matplotlib.rc_context({**loud, **odd, "lines.linestyle": ":", "lines.marker": "x"}):
         assert np.array_equal(pixels(chart), plain)
 
 
