@@ -1,0 +1,46 @@
+"""The slow obvious twins: one backward pass an entry of f. Every fast path is held to these.
+
+They share no code with the fast paths, take n K backward passes and hold all of J; use them on a few samples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from labkit.measure.functional import Model
+
+__all__ = ["dense_jacobian", "dense_ntk"]
+
+
+def dense_jacobian(model: Model, x: Tensor, *, params: Mapping[str, Tensor] | None = None) -> Tensor:
+    """J (n*K, p), row i*K + k the gradient of output k of sample i, columns as `named_parameters()` that
+    require grad.
+
+    Raises:
+        ValueError: if `model` is a function and `params` is missing.
+    """
+    if isinstance(model, nn.Module):
+        leaves: list[Tensor] = [p for p in model.parameters() if p.requires_grad]
+        y = model(x)
+    elif params is None:
+        raise ValueError(
+            "dense_jacobian: model is a function, so params must be its dictionary of tensors, got None"
+        )
+    else:
+        at = {name: value.detach().clone().requires_grad_() for name, value in params.items()}
+        leaves, y = list(at.values()), model(at, x)
+    gradients = [
+        torch.autograd.grad(value, leaves, retain_graph=True, allow_unused=True, materialize_grads=True)
+        for value in y.reshape(-1)
+    ]
+    return torch.stack([torch.cat([g.reshape(-1) for g in row]) for row in gradients])
+
+
+def dense_ntk(model: Model, x: Tensor, *, params: Mapping[str, Tensor] | None = None) -> Tensor:
+    """J J^T as (n, K, n, K), from `dense_jacobian`."""
+    J = dense_jacobian(model, x, params=params)
+    K = J.shape[0] // x.shape[0]
+    return (J @ J.T).reshape(x.shape[0], K, x.shape[0], K)

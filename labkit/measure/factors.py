@@ -1,0 +1,119 @@
+"""Dense layers by their factors: the Jacobian, its products and its Gram matrix without a single row of J.
+
+For z = W a + b, row (i, k) of the weight's columns is B[i, k] a[i]^T. With the inputs a (n, d) and the
+back-propagations B (n, K, m) at hand, J v, J^T u and J J^T are a few small matrix products, K times cheaper
+than with J itself, and exact.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from labkit.measure.functional import Network
+from labkit.measure.structure import Tapped
+from labkit.measure.taps import Linear
+
+__all__ = ["Factors", "add_layers", "factors", "pull", "push"]
+
+# Columns of a block of vectors that are carried together: reads B once for all of them.
+_COLUMNS = 16
+# Side of a tile of the kernel, in rows i*K + k: small enough that a tile stays in cache between layers.
+_TILE = 400
+
+
+@dataclass(frozen=True, eq=False)
+class Factors:
+    """A dense layer: inputs a (n, d), back-propagations B (K, n, m); class first: a tile of B is a matrix."""
+
+    weight: str | None
+    bias: str | None
+    a: Tensor
+    B: Tensor
+
+
+def factors(network: Network, x: Tensor, names: frozenset[str] | None = None) -> list[Factors]:
+    """The factors of every tapped dense layer, one forward and one batched backward a chunk of samples."""
+    widest = 256 if network.device.type == "cpu" else 4096
+    found: list[list[tuple[Linear, Tensor]]] = []
+    for start in range(0, x.shape[0], widest):
+        run = Tapped(network, x[start : start + widest], names)
+        found.append(
+            [
+                (tap, B)
+                for tap, B in zip(run.taps, run.backpropagations(), strict=True)
+                if isinstance(tap, Linear) and B is not None
+            ]
+        )
+    return [
+        Factors(
+            layer[0][0].weight,
+            layer[0][0].bias,
+            torch.cat([tap.a for tap, _ in layer]) if len(layer) > 1 else layer[0][0].a,
+            torch.cat([B.transpose(0, 1) for _, B in layer], dim=1).contiguous(),
+        )
+        for layer in zip(*found, strict=True)
+    ]
+
+
+def push(layers: Sequence[Factors], network: Network, V: Tensor) -> Tensor:
+    """J V, (p, b) -> (n*K, b)."""
+    K, n = layers[0].B.shape[:2]
+    out = V.new_zeros(n, K, V.shape[1])
+    for start in range(0, V.shape[1], _COLUMNS):
+        along = [network.split(v.contiguous()) for v in V[:, start : start + _COLUMNS].unbind(1)]
+        for layer in layers:
+            moved = V.new_zeros(n, layer.B.shape[2], len(along))
+            for c, v in enumerate(along):
+                if layer.weight:
+                    moved[:, :, c] = layer.a @ v[layer.weight].T
+                if layer.bias:
+                    moved[:, :, c] += v[layer.bias]
+            out[:, :, start : start + _COLUMNS] += torch.bmm(layer.B.transpose(0, 1), moved)
+    return out.view(n * K, -1)
+
+
+def pull(layers: Sequence[Factors], network: Network, U: Tensor) -> Tensor:
+    """J^T U, (n*K, b) -> (p, b)."""
+    K, n = layers[0].B.shape[:2]
+    out = U.new_zeros(U.shape[1], network.p)
+    places = [network.split(row) for row in out]
+    for start in range(0, U.shape[1], _COLUMNS):
+        block = U[:, start : start + _COLUMNS].reshape(n, K, -1)
+        for layer in layers:
+            G = torch.bmm(layer.B.permute(1, 2, 0), block)  # (n, m, columns)
+            for c in range(G.shape[2]):
+                if layer.weight:
+                    torch.mm(G[:, :, c].T, layer.a, out=places[start + c][layer.weight])
+                if layer.bias:
+                    places[start + c][layer.bias].copy_(G[:, :, c].sum(0))
+    return out.T.contiguous()
+
+
+def add_layers(left: Sequence[Factors], right: Sequence[Factors], out: Tensor, *, symmetric: bool) -> None:
+    """Add sum over layers of (a a^T + 1) o (B B^T) to out (n, K, n2, K); only tiles j >= i when symmetric."""
+    n, K, n2, _ = out.shape
+    side = max(1, _TILE // K)
+    tile = torch.empty(K * side * K * side, dtype=out.dtype, device=out.device)
+    total = torch.empty_like(tile)
+    for i in range(0, n, side):
+        for j in range(i if symmetric else 0, n2, side):
+            ti, tj = min(side, n - i), min(side, n2 - j)
+            # Class-major inside a tile: the factor of the inputs then broadcasts along contiguous samples.
+            product = tile[: K * ti * K * tj].view(K * ti, K * tj)
+            so_far = total[: K * ti * K * tj].view(K, ti, K, tj)
+            so_far.zero_()
+            for f, g in zip(left, right, strict=True):
+                torch.mm(
+                    f.B[:, i : i + ti].reshape(K * ti, -1),
+                    g.B[:, j : j + tj].reshape(K * tj, -1).T,
+                    out=product,
+                )
+                scale = f.a[i : i + ti] @ g.a[j : j + tj].T if f.weight else f.a.new_zeros(ti, tj)
+                if f.bias:
+                    scale += 1
+                so_far.addcmul_(product.view(K, ti, K, tj), scale[None, :, None, :])
+            out[i : i + ti, :, j : j + tj].copy_(so_far.permute(1, 0, 3, 2))
