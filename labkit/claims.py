@@ -184,7 +184,9 @@ class Verdicts(tuple[Verdict, ...]):
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
-        head = "".join(f"<th>{name}</th>" for name in ("", "verdict", "claim", "predicted", "measured", "rule"))
+        head = "".join(
+            f"<th>{name}</th>" for name in ("", "verdict", "claim", "predicted", "measured", "rule")
+        )
         rows = "".join(_row(verdict) for verdict in self)
         return f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
 
@@ -204,7 +206,11 @@ def _row(verdict: Verdict) -> str:
         numbers(verdict.measured, verdict.spread),
         f"<small>{html.escape(verdict.rule)}</small>",
     )
-    return "<tr>" + "".join(f"<td style='text-align:left;vertical-align:top'>{cell}</td>" for cell in cells) + "</tr>"
+    return (
+        "<tr>"
+        + "".join(f"<td style='text-align:left;vertical-align:top'>{cell}</td>" for cell in cells)
+        + "</tr>"
+    )
 
 
 def numbers(values: tuple[float | None, ...], spreads: tuple[float | None, ...] = ()) -> str:

@@ -101,7 +101,9 @@ class AtMost:
         return _worst(predicted + self.slack * np.maximum(np.abs(predicted), np.abs(measured)) - measured)
 
     def __str__(self) -> str:
-        return "at most the prediction, everywhere" if self.exact else "at most the prediction, by the interval"
+        return (
+            "at most the prediction, everywhere" if self.exact else "at most the prediction, by the interval"
+        )
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,26 @@
+"""The labs, one package a paper. A new lab is one line here and a package with a `LAB`."""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+from labkit.experiment import Lab
+
+# number -> (name, package): read before any lab is imported, so that a listing is cheap.
+LABS = {4: ("jacobian", "labkit.labs.jacobian")}
+
+
+def load_lab(lab: int | str) -> Lab:
+    """A lab by number or name.
+
+    Raises:
+        ValueError: there is no such lab.
+    """
+    wanted = str(lab).strip().lower()
+    for number, (name, package) in LABS.items():
+        if wanted in (str(number), f"{number:02d}", name):
+            loaded = import_module(package).LAB
+            assert isinstance(loaded, Lab)
+            return loaded
+    known = ", ".join(f"{number} ({name})" for number, (name, _) in LABS.items())
+    raise ValueError(f"lab: there is no lab {lab!r}; there is {known}")

@@ -1,0 +1,94 @@
+"""What several experiments of this lab share: the data, the model of (1.1), the split of label space."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from labkit import data, models
+from labkit.experiment import Frame, series
+from labkit.measure import jacobian, rows
+
+PAPER = "Generalization Guarantees for Neural Nets via Harnessing the Low-rankness of Jacobian (2020)"
+# Colours mean the same thing in every figure of the lab.
+INFORMATION, NUISANCE, TRAIN, TEST = 0, 1, 2, 3
+
+
+def classification(
+    dataset: str, *, n: int, classes: int, n_test: int, label_noise: float, normalize: str, seed: int,
+    dtype: torch.dtype = torch.float32, device: str = "cpu",
+) -> data.Dataset:  # fmt: skip
+    """A noisy training set and at most `n_test` clean test samples, as vectors.
+
+    Noise picks a strictly different class (App. C.2).
+    """
+    loaded = data.load(
+        dataset, n_train=n, classes=classes, label_noise=label_noise, noise_kind="strict", normalize=normalize,
+        flatten=True, seed=seed, dtype=dtype, device=device,
+    )  # fmt: skip
+    return loaded.subset(n_test=min(n_test, loaded.n_test), seed=seed)
+
+
+def network(
+    inputs: int, width: int, depth: int, outputs: int, *, activation: str, output_std: float, seed: int,
+    dtype: torch.dtype = torch.float32, device: str = "cpu",
+) -> nn.Module:  # fmt: skip
+    """Depth 1: the network of (1.1), f(x) = V phi(W x) with V fixed. Deeper: an MLP without biases, all trained."""
+    if depth == 1:
+        return models.one_hidden(
+            inputs,
+            width,
+            outputs,
+            activation=activation,
+            output_std=output_std,
+            seed=seed,
+            dtype=dtype,
+            device=device,
+        )
+    return models.mlp(
+        inputs, width, depth, outputs, activation=activation, bias=False, init="lecun", output_scale=output_std,
+        seed=seed, dtype=dtype, device=device,
+    )  # fmt: skip
+
+
+def residual(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    """f(x) - y as one vector (n*K,), row i*K + k for output k of sample i; float64."""
+    with torch.no_grad():
+        return rows(model(x).double() - y.double())
+
+
+def gram_spectrum(model: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Singular values (nK,) descending and left singular vectors (nK, nK) of the Jacobian, through J Jᵀ."""
+    gram = jacobian(model, x).gram()
+    eigenvalues, vectors = torch.linalg.eigh(gram.double())
+    return eigenvalues.flip(0).clamp(min=0).sqrt(), vectors.flip(1)
+
+
+def project(basis: Tensor, vector: Tensor, rank: int) -> tuple[Tensor, Tensor]:
+    """Norms of the parts of a vector in label space on I (the first `rank` columns) and on N (the others)."""
+    coefficients = basis.T @ vector
+    return coefficients[:rank].norm(), coefficients[rank:].norm()
+
+
+def error_rate(outputs: Tensor, labels: Tensor) -> np.ndarray:
+    """Share of wrong classes: outputs (S, n, K), labels (S, n) -> (S,)."""
+    return (outputs.argmax(-1) != labels).double().mean(-1).cpu().numpy()
+
+
+def curve(frames: Sequence[Frame], name: str) -> tuple[np.ndarray, np.ndarray]:
+    """One value over a run, as figures take it: steps (T,) and values (S, T)."""
+    steps, values = series(frames, name)
+    return steps, values.T
+
+
+def stack(values: Sequence[Tensor | float]) -> np.ndarray:
+    """One value a seed -> an array with a leading seed axis."""
+    return np.stack([v.detach().cpu().numpy() if isinstance(v, Tensor) else np.asarray(v) for v in values])
+
+
+def measured_steps(steps: int, count: int = 120) -> list[int]:
+    """About `count` steps from 0 to `steps`: every one at first, then ever sparser, as residuals fall by rates."""
+    return sorted({0, steps, *np.unique(np.geomspace(1, max(steps, 1), count).round().astype(int)).tolist()})

@@ -1,0 +1,219 @@
+"""Half the labels are wrong: why is the truth learned first? Test error dips, then the noise is learned (J12, Fig. 6).
+
+The test residual is projected on the information space of the test Jacobian at the dip. After the dip it rises on N
+and not on I. Prediction before training: what a network that knows nothing gets wrong, 1 − 1/K.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from labkit import data, figures, krylov, models, training
+from labkit.claims import Claim
+from labkit.experiment import Experiment, Frame, Prediction, Run
+from labkit.labs.jacobian import common
+from labkit.measure import jacobian
+from labkit.rules import AtMost, Evidence, Ordered
+from labkit.settings import Settings, knob
+
+PROJECTED = 200  # test images whose residual is projected
+
+
+@dataclass(frozen=True)
+class Corruption(Settings):
+    width: int = knob(64, "hidden units a layer", slider=(16, 256), bounds=(1, None), scale="log2")
+    depth: int = knob(2, "hidden layers", slider=(1, 5), bounds=(1, 50), step=1)
+    label_noise: float = knob(
+        0.5,
+        "share of training labels moved to a strictly different class",
+        slider=(0, 1),
+        step=0.05,
+        label="label noise (strict)",
+    )
+    lr: float = knob(
+        0.1,
+        "learning rate, with momentum .9, on (1/2n)‖f − y‖²",
+        slider=(0.01, 0.5),
+        bounds=(1e-6, 100),
+        scale="log",
+        label="learning rate",
+    )
+    steps: int = knob(
+        1000,
+        "steps of full-batch gradient descent with momentum",
+        slider=(200, 5000),
+        bounds=(10, None),
+        scale="log",
+    )
+    rank: int = knob(50, "dimension r of the information space", slider=(5, 200), bounds=(1, None), step=5)
+    n: int = knob(200, "training images", slider=(50, 800), bounds=(10, None), step=50)
+    classes: int = knob(10, "classes K", slider=(2, 10), bounds=(2, None), step=1)
+    dataset: str = knob("digits", "name of a data set, or path to an .npz")
+
+
+@dataclass(frozen=True)
+class Setup:
+    settings: Corruption
+    sets: tuple[data.Dataset, ...]
+    models: tuple[nn.Module, ...]
+
+
+def prepare(settings: Corruption) -> Setup:
+    seeds = range(settings.seed, settings.seed + settings.seeds)
+    sets = tuple(
+        common.classification(
+            settings.dataset, n=settings.n, classes=settings.classes, n_test=300, label_noise=settings.label_noise,
+            normalize="none", seed=seed, device=settings.device,
+        )
+        for seed in seeds
+    )  # fmt: skip
+    nets = tuple(
+        models.mlp(
+            one.x_train.shape[1], settings.width, settings.depth, settings.classes, init="glorot", seed=seed,
+            device=settings.device,
+        )
+        for one, seed in zip(sets, seeds, strict=True)
+    )  # fmt: skip
+    return Setup(settings, sets, nets)
+
+
+def predict(setup: Setup) -> Prediction:
+    """Before training: guessing errs on 1 − 1/K of the test set, and a perfect fit on 0 of the training set."""
+    return {"guess": np.asarray(1 - 1 / setup.settings.classes), "steps": np.asarray(setup.settings.steps)}
+
+
+def run(setup: Setup) -> Iterator[Frame]:
+    settings = setup.settings
+    x = torch.stack([one.x_train for one in setup.sets])
+    y = torch.stack([data.one_hot(one.y_train, settings.classes) for one in setup.sets])
+    labels = torch.stack([one.y_train for one in setup.sets])
+    x_test = torch.stack([one.x_test for one in setup.sets])
+    y_test = torch.stack([one.y_test for one in setup.sets])
+    truth = data.one_hot(y_test.flatten(), settings.classes).unflatten(0, y_test.shape)
+    best = [np.inf] * settings.seeds
+    dips: list[nn.Module] = [setup.models[0]] * settings.seeds
+    kept: list[Tensor] = []
+    kept_steps: list[int] = []
+
+    def measure(ensemble: training.Ensemble) -> np.ndarray:
+        with torch.no_grad():
+            train, test = ensemble(x), ensemble(x_test)
+        errors = common.error_rate(test, y_test)
+        kept.append((test - truth)[:, :PROJECTED].flatten(1))
+        for seed, error in enumerate(errors):
+            if error < best[seed]:
+                best[seed], dips[seed] = float(error), ensemble.member(seed)
+        return np.column_stack([common.error_rate(train, labels), errors])
+
+    frames = training.train(
+        training.Ensemble(setup.models), list(x), list(y), loss="half-mean", lr=settings.lr, momentum=0.9,
+        steps=settings.steps, measure={"errors": measure}, measure_at=common.measured_steps(settings.steps, 60),
+        seed=settings.seed,
+    )  # fmt: skip
+    for frame in frames:
+        values = dict(frame.values)
+        errors = values.pop("errors", None)
+        if errors is not None:
+            kept_steps.append(frame.step)
+            values |= {"train_error": errors[:, 0], "test_error": errors[:, 1]}
+        ending = frame.status != "running"
+        if ending:  # the last frame waits for the projections
+            yield Frame(frame.step, values, 0.9)
+            parts = []
+            for seed, dip in enumerate(dips):
+                parts.append(_projections(setup, seed, dip, kept[: len(kept_steps)]))
+                yield Frame.tick(frame.step, 0.9 + 0.1 * (seed + 1) / len(dips))
+            inside, outside = (np.array(part) for part in zip(*parts, strict=True))
+            where = np.tile(np.array(kept_steps), (len(dips), 1))
+            values |= {"test_information": inside, "test_nuisance": outside, "test_steps": where}
+        yield Frame(frame.step, values, frame.progress if not ending else 1.0, frame.status, frame.note)
+
+
+def _projections(
+    setup: Setup, seed: int, dip: nn.Module, residuals: Sequence[Tensor]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Test residuals of the whole run on I and on N of the test Jacobian at the dip, over √n: each (T,)."""
+    x = setup.sets[seed].x_test[:PROJECTED]
+    rank = min(setup.settings.rank, len(x) * setup.settings.classes - 1)
+    top = krylov.svd(jacobian(dip, x), rank).U
+    R = torch.stack([residual[seed] for residual in residuals])
+    inside = (R @ top.to(R.dtype)).norm(dim=1)
+    outside = (R.norm(dim=1) ** 2 - inside**2).clamp(min=0).sqrt()
+    scale = np.sqrt(len(x))
+    return inside.cpu().numpy() / scale, outside.cpu().numpy() / scale
+
+
+def figure(
+    frames: Sequence[Frame],
+    prediction: Prediction,
+    previous: Sequence[Run] = (),
+    settings: Corruption | None = None,
+) -> figures.Chart:
+    errors: list[figures.Mark] = [
+        figures.Earlier(*common.curve(old.frames, "test_error"), label="earlier run (test)")
+        for old in previous
+    ]
+    errors.append(figures.Level(float(prediction["guess"]), label="guessing"))
+    for name, label, color in (
+        ("train_error", "training labels", common.TRAIN),
+        ("test_error", "test", common.TEST),
+    ):
+        errors.append(figures.Measured(*common.curve(frames, name), label=label, color=color))
+    parts: list[figures.Mark] = []
+    found = next((frame.values for frame in reversed(frames) if "test_nuisance" in frame.values), None)
+    if found is None:
+        parts.append(figures.Note("drawn when training ends: it needs the Jacobian at the dip"))
+    else:
+        steps = found["test_steps"][0]
+        parts.append(
+            figures.Measured(steps, found["test_information"], label="on I", color=common.INFORMATION)
+        )
+        parts.append(figures.Measured(steps, found["test_nuisance"], label="on N", color=common.NUISANCE))
+        dip = steps[common.curve(frames, "test_error")[1].mean(axis=0)[: len(steps)].argmin()]
+        parts.append(figures.Level(float(dip), axis="x", label="dip"))
+    end = int(prediction["steps"])
+    return figures.Chart(
+        (
+            figures.Panel("Error rate", tuple(errors), xlabel="step", ylabel="share of wrong classes", xscale="symlog", xlim=(0, end), ylim=(0, 1)),
+            figures.Panel("Test residual on I and N of J at the dip", tuple(parts), xlabel="step", ylabel="‖Π r‖ / √n", xscale="symlog", xlim=(0, end), ylim=(0, None)),
+        ),
+        caption=figures.caption(settings) if settings else "",
+    )  # fmt: skip
+
+
+def _u_shape(run: Run) -> tuple[Evidence, Evidence, Evidence]:
+    steps, error = common.curve(run.frames, "test_error")
+    inside, outside = run.last("test_information"), run.last("test_nuisance")
+    each = np.arange(len(error))
+    dip = error[:, : inside.shape[1]].argmin(axis=1)
+    before, after = inside[each, dip], inside[:, -1]
+    return (
+        Evidence(
+            np.stack([error[each, dip], error[:, -1]], axis=1),
+            note=f"test error {error[each, dip].mean():.3f} at step {int(np.median(steps[dip]))} → {error[:, -1].mean():.3f}",
+        ),
+        Evidence(
+            np.stack([outside[each, dip], outside[:, -1]], axis=1),
+            note=f"on N {outside[each, dip].mean():.2f} → {outside[:, -1].mean():.2f}, on I {before.mean():.2f} → {after.mean():.2f}",
+        ),
+        Evidence(after - before, 0.5 * (outside[:, -1] - outside[each, dip])),
+    )
+
+
+J12 = Claim(
+    "J12", "With half the labels corrupted test error is U-shaped; after the dip the test residual rises on N and not on I.",
+    "paper 003, Figs. 5 and 6", (Ordered(0.05), Ordered(0.05), AtMost(exact=False)), _u_shape, "holds",
+    {"holds": "test error dips and rises again, on the nuisance space and not on the information space",
+     "fails": "there is no dip, or the rise is not on the nuisance space"},
+)  # fmt: skip
+
+CORRUPTION = Experiment(
+    "corruption", "Half the labels are wrong: why is the truth learned first?", Corruption,
+    {"quick": Corruption(), "paper": Corruption(dataset="mnist", n=800, width=256, steps=5000, seeds=5)},
+    prepare, predict, run, figure, (J12,), controls=("width", "depth", "label_noise", "lr", "steps"),
+)  # fmt: skip

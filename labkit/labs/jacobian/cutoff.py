@@ -1,0 +1,309 @@
+"""Where to cut? The three terms of Thm 2.2 against the cutoff (J8), and the bound from a later start, Thm 2.3 (J9).
+
+A small cutoff α takes more of the labels into I and asks for more steps, T = Γ/(ηα²), and a longer way from the
+start. Network: (1.1) with a small output layer, so that r₀ ≈ −y, gradient descent on ½‖f − y‖².
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from labkit import data, figures, training
+from labkit.claims import Claim
+from labkit.experiment import Experiment, Frame, Prediction, Run
+from labkit.labs.jacobian import common
+from labkit.rules import AtMost, Evidence, Ordered
+from labkit.settings import Settings, knob
+from labkit.theory import jacobian as theory
+from labkit.theory import kernels
+
+ITERATES = (0.0, 0.02, 0.1, 0.4, 1.0)  # of the run, at which J is taken again (Thm 2.3)
+
+
+@dataclass(frozen=True)
+class Cutoff(Settings):
+    width: int = knob(1024, "hidden units k", slider=(64, 4096), bounds=(1, None), scale="log2")
+    label_noise: float = knob(
+        0.25,
+        "share of training labels moved to a strictly different class",
+        slider=(0, 1),
+        step=0.05,
+        label="label noise (strict)",
+    )
+    duration: float = knob(
+        3.0,
+        "Γ: training lasts T = Γ/(ηα²) steps",
+        slider=(1, 8),
+        bounds=(1, 100),
+        step=0.5,
+        label="stopping time Γ",
+    )
+    steps: int = knob(
+        1500,
+        "longest training; cutoffs that ask for more are left out",
+        slider=(200, 5000),
+        bounds=(10, None),
+        scale="log",
+    )
+    lr: float = knob(
+        0.9,
+        "learning rate in units of 1/λ₁²; the theorem asks for at most 1",
+        slider=(0.1, 1.5),
+        bounds=(1e-6, 10),
+        scale="log",
+        unit="1/λ₁²",
+        label="learning rate",
+    )
+    output_std: float = knob(
+        0.1,
+        "ν: the output layer has variance ν²/k",
+        slider=(0.01, 1),
+        bounds=(1e-6, 1e3),
+        scale="log",
+        label="output scale ν",
+    )
+    n: int = knob(150, "training images", slider=(30, 300), bounds=(10, None), step=10)
+    classes: int = knob(3, "classes K", slider=(2, 10), bounds=(2, None), step=1)
+    dataset: str = knob("digits", "name of a data set, or path to an .npz")
+
+
+@dataclass(frozen=True)
+class Setup:
+    settings: Cutoff
+    sets: tuple[data.Dataset, ...]
+    models: tuple[nn.Module, ...]
+    targets: tuple[Tensor, ...]
+
+
+def prepare(settings: Cutoff) -> Setup:
+    seeds = range(settings.seed, settings.seed + settings.seeds)
+    sets = tuple(
+        common.classification(
+            settings.dataset, n=settings.n, classes=settings.classes, n_test=300, label_noise=settings.label_noise,
+            normalize="standardize+unit-length", seed=seed, device=settings.device,
+        )
+        for seed in seeds
+    )  # fmt: skip
+    models = tuple(
+        common.network(
+            one.x_train.shape[1], settings.width, 1, settings.classes, activation="softplus",
+            output_std=settings.output_std, seed=seed, device=settings.device,
+        )
+        for one, seed in zip(sets, seeds, strict=True)
+    )  # fmt: skip
+    return Setup(settings, sets, models, tuple(data.one_hot(one.y_train, settings.classes) for one in sets))
+
+
+def predict(setup: Setup) -> Prediction:
+    """The three terms at the cutoffs λ_r of ν·Σ(X)^½, the analytic kernel; and the step T at which each is read."""
+    settings = setup.settings
+    found: dict[str, list[np.ndarray]] = {
+        name: [] for name in ("bias", "variance", "total", "cutoff", "step", "nuisance")
+    }
+    beta = max(_largest(model, one.x_train) for model, one in zip(setup.models, setup.sets, strict=True))
+    lr = settings.lr / beta**2
+    ranks = np.unique(np.geomspace(1, 0.9 * settings.n * settings.classes, 40).round().astype(int))
+    for one, y in zip(setup.sets, setup.targets, strict=True):
+        kernel = kernels.mntk_full(one.x_train.double().cpu().numpy(), settings.classes, "softplus")
+        eigenvalues, vectors = np.linalg.eigh(kernel)
+        spectrum = np.sqrt(np.maximum(eigenvalues[::-1], 0))
+        labels = vectors[:, ::-1].T @ y.double().cpu().numpy().reshape(-1)
+        terms = theory.tradeoff(
+            spectrum,
+            labels,
+            settings.n,
+            settings.duration,
+            outputs=settings.classes,
+            cutoffs=spectrum[ranks - 1],
+        )
+        step = np.ceil(settings.duration / (lr * (settings.output_std * terms.cutoff) ** 2))
+        values = (
+            terms.bias,
+            terms.variance,
+            terms.total,
+            terms.cutoff,
+            step,
+            terms.bias * np.sqrt(settings.n),
+        )
+        for name, value in zip(found, values, strict=True):
+            found[name].append(value)
+    return {name: np.array(values) for name, values in found.items()} | {"ranks": ranks, "lr": np.asarray(lr)}
+
+
+def _largest(model: nn.Module, x: Tensor) -> float:
+    return float(common.gram_spectrum(model, x)[0][0])
+
+
+def run(setup: Setup) -> Iterator[Frame]:
+    settings, prediction = setup.settings, predict(setup)
+    wanted = np.unique(prediction["step"][prediction["step"] <= settings.steps]).astype(int)
+    iterates = [round(share * settings.steps) for share in ITERATES]
+    x = torch.stack([one.x_train for one in setup.sets])
+    y = torch.stack(setup.targets)
+    x_test = torch.stack([one.x_test for one in setup.sets])
+    y_test = torch.stack([one.y_test for one in setup.sets])
+
+    def measure(ensemble: training.Ensemble) -> np.ndarray:
+        with torch.no_grad():
+            residual, test = ensemble(x) - y, ensemble(x_test)
+        return np.column_stack(
+            [common.stack(list(residual.flatten(1).norm(dim=1))), common.error_rate(test, y_test)]
+        )
+
+    ensemble = training.Ensemble(setup.models)
+    frames = training.train(
+        ensemble, list(x), list(y), loss="half-sum", lr=float(prediction["lr"]), steps=settings.steps,
+        measure={"pair": measure}, measure_at=sorted({0, settings.steps, *wanted.tolist(), *iterates}), seed=settings.seed,
+    )  # fmt: skip
+    for frame in frames:
+        values = dict(frame.values)
+        pair = values.pop("pair", None)
+        if pair is not None:
+            values |= {"residual": pair[:, 0], "test_error": pair[:, 1]}
+        if frame.values and frame.step in iterates and frame.status in ("running", "done"):
+            values["later_bound"] = _bounds(setup, ensemble)
+        yield Frame(frame.step, values, frame.progress, frame.status, frame.note)
+
+
+def _bounds(setup: Setup, ensemble: training.Ensemble) -> np.ndarray:
+    """Thm 2.3's sum at the present weights, at its best cutoff, for each seed: from r_τ, and from y instead of it."""
+    settings, found = setup.settings, []
+    # The theorem's output layer has entries of at most ν/√(kK); ours has ν/√k.
+    nu = settings.output_std * np.sqrt(settings.classes)
+    for seed, (one, y) in enumerate(zip(setup.sets, setup.targets, strict=True)):
+        model = ensemble.member(seed)
+        spectrum, basis = common.gram_spectrum(model, one.x_train)
+        vectors = {"residual": common.residual(model, one.x_train, y), "labels": common.rows(y.double())}
+        totals = [
+            theory.tradeoff(
+                (spectrum / nu).cpu().numpy(),
+                (basis.T @ v).cpu().numpy(),
+                settings.n,
+                settings.duration,
+                start="given",
+            ).total.min()
+            for v in vectors.values()
+        ]
+        found.append(totals)
+    return np.array(found)
+
+
+def figure(
+    frames: Sequence[Frame],
+    prediction: Prediction,
+    previous: Sequence[Run] = (),
+    settings: Cutoff | None = None,
+) -> figures.Chart:
+    ranks = prediction["ranks"]
+    terms: list[figures.Mark] = [
+        figures.Predicted(ranks, prediction["bias"], label="‖Π_N y‖/√n", color=common.NUISANCE),
+        figures.Predicted(ranks, prediction["variance"], label="Γ/(α√n)", color=common.INFORMATION),
+        figures.Predicted(ranks, prediction["total"], label="sum with e^(−Γ)", color=common.TRAIN),
+    ]
+    loss: list[figures.Mark] = []
+    read = _read(frames, prediction)
+    if read is not None:
+        kept, residual, error = read
+        scale = np.sqrt(_samples(prediction))
+        bound = (prediction["nuisance"] / scale + np.exp(-_duration(settings)))[:, kept]
+        loss = [
+            figures.Bound(ranks[kept], bound, label="bound on the training loss", color=common.TRAIN),
+            figures.Points(ranks[kept], residual / scale, label="‖f − y‖/√n at step T", color=common.TRAIN),
+        ]
+        terms.append(figures.Points(ranks[kept], error, label="test error at step T", color=common.TEST))
+    for old in previous:
+        earlier = _read(old.frames, old.prediction)
+        if earlier is not None:
+            terms.append(
+                figures.Earlier(old.prediction["ranks"][earlier[0]], earlier[2], label="earlier test error")
+            )
+    best = int(ranks[prediction["total"].mean(axis=0).argmin()])
+    terms.append(figures.Level(best, axis="x", label="least sum"))
+    return figures.Chart(
+        (
+            figures.Panel("Three terms against the cutoff", tuple(terms), xlabel="rank r of I (smaller α →)", ylabel="share", xscale="log", yscale="log"),
+            figures.Panel("Training loss after T = Γ/(ηα²) steps", tuple(loss), xlabel="rank r of I (smaller α →)", ylabel="‖f − y‖/√n", xscale="log", xlim=(1, float(ranks[-1]))),
+        ),
+        caption=figures.caption(settings) if settings else "",
+    )  # fmt: skip
+
+
+def _samples(prediction: Prediction) -> float:
+    return float((prediction["nuisance"][0, 0] / prediction["bias"][0, 0]) ** 2)
+
+
+def _duration(settings: Cutoff | None) -> float:
+    return (settings or Cutoff()).duration
+
+
+def _read(
+    frames: Sequence[Frame], prediction: Prediction
+) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
+    """Residual norm and test error of each seed at the step T of each cutoff that was reached: (kept, (S, G), (S, G))."""
+    steps, residual = common.curve(frames, "residual")
+    _, error = common.curve(frames, "test_error")
+    if not len(steps):
+        return None
+    kept = np.flatnonzero((prediction["step"] <= steps[-1]).all(axis=0))
+    if not len(kept):
+        return None
+    where = np.searchsorted(steps, prediction["step"][:, kept])
+    seeds = np.arange(len(residual))[:, None]
+    return kept, residual[seeds, where], error[seeds, where]
+
+
+def _three_terms(run: Run) -> tuple[Evidence, Evidence]:
+    read = _read(run.frames, run.prediction)
+    if read is None:
+        raise ValueError("no cutoff has been reached yet")
+    kept, residual, error = read
+    settings, total = run.settings, run.prediction["total"][:, kept]
+    n, gamma = settings.n, settings.duration
+    bound = run.prediction["nuisance"][:, kept] + np.exp(-gamma) * np.sqrt(n)
+    trivial = 1 - 1 / settings.classes
+    best = run.prediction["total"].mean(axis=0).argmin()
+    alpha = theory.relative_cutoff(float(run.prediction["cutoff"][:, best].mean()), n, settings.classes)
+    width = theory.width_condition(alpha, n, gamma)
+    return (
+        Evidence(residual, bound, note=f"{len(kept)} cutoffs; the loss is {np.mean(residual / bound):.2g} of its bound on average"),
+        Evidence(
+            error, total, vacuous=bool(run.prediction["total"].min(axis=1).mean() >= trivial),
+            note=f"least sum {run.prediction['total'].min():.2g} at r = {run.prediction['ranks'][best]}, test error there or at the last cutoff "
+            f"{error[:, min(best, len(kept) - 1)].mean():.2g}; (2.2) asks for a width of order {width:.0e}, here {settings.width}",
+        ),
+    )  # fmt: skip
+
+
+def _later_starts(run: Run) -> Evidence:
+    steps, bounds = run.series("later_bound")
+    if len(steps) < len(ITERATES):
+        raise ValueError("the run has not come to its last iterate")
+    residual, labels = bounds[:, :, 0].T, bounds[:, :, 1].T
+    return Evidence(
+        -residual,
+        note=f"bound at τ = {', '.join(str(s) for s in steps)}: {', '.join(f'{b:.3g}' for b in residual.mean(axis=0))}; "
+        f"with y for r_τ, so that only J changes: {', '.join(f'{b:.3g}' for b in labels.mean(axis=0))}",
+    )
+
+
+J8 = Claim(
+    "J8", "After T ∝ Γ/α² steps ‖f − y‖ ≲ ‖Π_N y‖ + e^(−Γ)√n, and the error is ≲ ‖Π_N y‖/√n + e^(−Γ) + Γ/(α√n): a trade-off in α.",
+    "paper 003, Thm 2.2 (2.2), (2.3)", (AtMost(), AtMost()), _three_terms, "holds",
+    {"holds": "loss and test error stay below their sums at every cutoff", "fails": "a sum is exceeded at some cutoff"},
+)  # fmt: skip
+J9 = Claim(
+    "J9", "The same bound holds from any start; taken at later iterates, the Jacobian and residual there give a smaller one.",
+    "paper 003, Thm 2.3", (Ordered(),), _later_starts, "holds",
+    {"holds": "the bound from J at later iterates keeps falling", "fails": "the bound from a later iterate is not smaller"},
+)  # fmt: skip
+
+CUTOFF = Experiment(
+    "cutoff", "Where to cut: which α promises the least error?", Cutoff,
+    {"quick": Cutoff(), "paper": Cutoff(dataset="mnist", n=300, classes=10, width=8192, steps=20_000)},
+    prepare, predict, run, figure, (J8, J9), controls=("width", "label_noise", "lr", "duration", "steps"),
+)  # fmt: skip

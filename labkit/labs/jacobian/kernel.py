@@ -1,0 +1,191 @@
+"""What is the Jacobian at random initialisation? Def. 2.1 and Lemma 6.11 (J1), both layers trained (J16, App. B).
+
+Rows of J for the network (1.1) are V[l, s]·φ'(w_s·x_i)·x_i, so JJᵀ is (BBᵀ) ∘ (XXᵀ) with B[(i, l), s] = V[l, s]φ'(w_s·x_i);
+over random V and W its mean is ν²Σ(X). The average of k independent terms misses its mean by about 1/√k.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from labkit import data, figures, models
+from labkit.claims import Claim
+from labkit.experiment import Experiment, Frame, Prediction, Run
+from labkit.labs.jacobian import common
+from labkit.measure import dense_jacobian, jacobian
+from labkit.rules import AtMost, Equals, Evidence, Exponent
+from labkit.settings import Settings, knob
+from labkit.stats import exponent
+from labkit.theory import jacobian as theory
+from labkit.theory import kernels
+
+ACTIVATIONS = ("relu", "softplus")
+
+
+@dataclass(frozen=True)
+class Kernel(Settings):
+    n: int = knob(30, "points on the unit sphere", slider=(5, 60), bounds=(2, 500), step=5)
+    inputs: int = knob(10, "input dimension d", slider=(2, 50), bounds=(1, None), step=1)
+    classes: int = knob(3, "outputs K", slider=(1, 6), bounds=(1, None), step=1)
+    widest: int = knob(31_623, "largest width k", slider=(1000, 100_000), bounds=(200, None), scale="log")
+    output_std: float = knob(
+        1.0, "ν: the output layer has variance ν²/k", slider=(0.1, 3), bounds=(1e-6, None), label="ν"
+    )
+
+
+@dataclass(frozen=True)
+class Setup:
+    settings: Kernel
+    points: tuple[Tensor, ...]
+    widths: tuple[int, ...]
+
+
+def prepare(settings: Kernel) -> Setup:
+    seeds = range(settings.seed, settings.seed + settings.seeds)
+    points = tuple(data.sphere(settings.n, settings.inputs, seed=seed, dtype=torch.float64) for seed in seeds)
+    widths = np.unique(np.geomspace(100, settings.widest, 6).round().astype(int))
+    return Setup(settings, points, tuple(int(width) for width in widths))
+
+
+def predict(setup: Setup) -> Prediction:
+    """ν²Σ(X) for each seed and activation, in labkit's row order, and the 1/√k line through nothing measured."""
+    settings = setup.settings
+    expected = {
+        f"kernel_{name}": np.stack(
+            [
+                settings.output_std**2 * kernels.mntk_full(x.numpy(), settings.classes, name)
+                for x in setup.points
+            ]
+        )
+        for name in ACTIVATIONS
+    }
+    return expected | {"widths": np.array(setup.widths)}
+
+
+def run(setup: Setup) -> Iterator[Frame]:
+    settings, expected = setup.settings, predict(setup)
+    total = len(setup.widths)
+    for index, width in enumerate(setup.widths):
+        values: dict[str, np.ndarray] = {}
+        for name in ACTIVATIONS:
+            errors = []
+            for seed, x in enumerate(setup.points):
+                gram = jacobian(_model(settings, width, name, settings.seed + seed), x).gram().numpy()
+                kernel = expected[f"kernel_{name}"][seed]
+                errors.append(np.linalg.norm(gram - kernel) / np.linalg.norm(kernel))
+                yield Frame.tick(width, (index + 0.5) / total)
+            values[f"error_{name}"] = np.array(errors)
+        yield Frame(width, values, (index + 1) / total)
+    yield Frame(setup.widths[-1], _joint(setup), 1.0, "done")
+
+
+def _model(
+    settings: Kernel, width: int, activation: str, seed: int, *, train_readout: bool = False
+) -> models.OneHidden:
+    return models.one_hidden(
+        settings.inputs, width, settings.classes, activation=activation, output_std=settings.output_std,
+        readout="gaussian", seed=seed, dtype=torch.float64,
+        train_readout=train_readout,
+    )  # fmt: skip
+
+
+def _joint(setup: Setup, width: int = 60) -> dict[str, np.ndarray]:
+    """Both layers trained, at a small width: the blocks of J and the quantities of Thm B.1, from a dense Jacobian."""
+    settings, found = setup.settings, []
+    for seed, x in enumerate(setup.points):
+        model = _model(settings, width, "softplus", settings.seed + seed, train_readout=True)
+        joint = dense_jacobian(model, x)
+        inner = dense_jacobian(_model(settings, width, "softplus", settings.seed + seed), x)
+        # Output layer: row (i, l) is φ(W x_i) in block l, nothing elsewhere.
+        hidden = model.phi(x @ model.W.T).detach()
+        outer = torch.kron(torch.eye(settings.classes, dtype=x.dtype), hidden)
+        outer = outer.reshape(settings.classes, settings.n, -1).transpose(0, 1).reshape(len(joint), -1)
+        blocks = {"W": inner, "V": outer}
+        assembled = torch.cat([blocks[name] for name, _ in model.named_parameters()], dim=1)
+        bound = theory.joint_jacobian_bound(
+            1.0, settings.classes, width, float(model.V.detach().abs().max()), float(torch.linalg.matrix_norm(model.W.detach())),
+            float(torch.linalg.matrix_norm(x, 2)), phi0=float(np.log(2)), n=settings.n,
+        )  # fmt: skip
+        found.append(
+            (float((joint - assembled).abs().max()), float(torch.linalg.matrix_norm(joint, 2)), bound)
+        )
+    return {
+        name: np.array(column)
+        for name, column in zip(
+            ("block_error", "joint_norm", "joint_bound"), zip(*found, strict=True), strict=True
+        )
+    }
+
+
+def figure(
+    frames: Sequence[Frame],
+    prediction: Prediction,
+    previous: Sequence[Run] = (),
+    settings: Kernel | None = None,
+) -> figures.Chart:
+    marks: list[figures.Mark] = []
+    for old in previous:
+        for name in ACTIVATIONS:
+            marks.append(figures.Earlier(*common.curve(old.frames, f"error_{name}")))
+    widths = prediction["widths"]
+    for color, name in enumerate(ACTIVATIONS):
+        x, y = common.curve(frames, f"error_{name}")
+        if len(x):  # the theory fixes the slope, not the constant: the line starts at the first point
+            line = y[:, 0].mean() * np.sqrt(widths[0] / widths)
+            marks.append(figures.Predicted(widths, line, label=f"{name}: slope −½", color=color))
+        marks.append(figures.Points(x, y, label=f"{name}, measured", color=color))
+    kernel = prediction["kernel_relu"][0]
+    return figures.Chart(
+        (
+            figures.Panel(
+                "How far is JJᵀ from ν²Σ(X)?", tuple(marks), xlabel="width k", ylabel="relative error",
+                xscale="log", yscale="log", xlim=(float(widths[0]) * 0.8, float(widths[-1]) * 1.25),
+            ),
+            figures.Panel(
+                "ν²Σ(X): one block a class, interleaved", (figures.Raster(kernel, diverging=True),),
+                xlabel="row i·K + k", ylabel="row i·K + k",
+            ),
+        ),
+        caption=figures.caption(settings) if settings else "",
+    )  # fmt: skip
+
+
+def _falls_as_root_width(run: Run) -> tuple[Evidence, Evidence]:
+    evidence = []
+    for name in ACTIVATIONS:
+        widths, errors = run.series(f"error_{name}")
+        constant = (errors * np.sqrt(widths)[:, None]).mean()
+        evidence.append(Evidence(exponent(widths, errors.T), -0.5, note=f"{name}: error·√k = {constant:.2g}"))
+    return evidence[0], evidence[1]
+
+
+def _joint_blocks(run: Run) -> tuple[Evidence, Evidence]:
+    norm, bound = run.last("joint_norm"), run.last("joint_bound")
+    return (
+        Evidence(run.last("block_error"), 0.0),
+        Evidence(norm, bound, note=f"the spectral bound is {np.mean(bound / norm):.3g} times the norm"),
+    )
+
+
+J1 = Claim(
+    "J1", "At random initialisation E[JJᵀ] = ν²Σ(X), Σ(X) = I_K ⊗ (XXᵀ ∘ E[φ'(Xw)φ'(Xw)ᵀ]); a network of width k misses it by about 1/√k.",
+    "paper 003, Def. 2.1 and Lemma 6.11", (Exponent(-0.65, -0.35), Exponent(-0.65, -0.35)), _falls_as_root_width, "holds",
+    {"holds": "JJᵀ approaches the kernel as one over the root of the width, for ReLU and softplus",
+     "fails": "JJᵀ does not approach the kernel as one over the root of the width"},
+)  # fmt: skip
+J16 = Claim(
+    "J16", "With both layers trained the Jacobian is the input part beside the block-diagonal output part, and ‖J‖ ≤ B‖X‖(‖W‖_F + √(Kk)‖V‖_∞) + |φ(0)|√(nk).",
+    "paper 003, (B.2) and Thm B.1", (Equals(1e-10, absolute=True), AtMost()), _joint_blocks, "holds",
+    {"holds": "the blocks agree with the dense Jacobian and the spectral bound holds", "fails": "a block or the bound is wrong"},
+)  # fmt: skip
+
+KERNEL = Experiment(
+    "kernel", "What is the Jacobian of a wide random network?", Kernel,
+    {"quick": Kernel(), "paper": Kernel(n=60, inputs=20, widest=100_000, seeds=5)},
+    prepare, predict, run, figure, (J1, J16), controls=("n", "inputs", "classes", "widest"),
+)  # fmt: skip

@@ -1,0 +1,177 @@
+"""Can one step make the Jacobian low-rank? Linear-teacher data and a single large step (J15, App. D).
+
+After it every hidden weight points along ±θ, so samples are active in two patterns only, of rank d each: rank 2d.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from labkit import data, figures, models
+from labkit.claims import Claim
+from labkit.experiment import Experiment, Frame, Prediction, Run
+from labkit.labs.jacobian import common
+from labkit.rules import AtMost, Evidence, Located
+from labkit.settings import Settings, knob
+from labkit.theory import jacobian as theory
+
+ORDER = 2.0  # the constant we give to "of order √(d/n)"
+
+
+@dataclass(frozen=True)
+class OneStep(Settings):
+    inputs: int = knob(5, "input dimension d", slider=(2, 12), bounds=(1, None), step=1)
+    n: int = knob(500, "samples", slider=(50, 1000), bounds=(10, None), step=50)
+    width: int = knob(400, "hidden units k", slider=(50, 1000), bounds=(2, None), step=50)
+    step_size: float = knob(
+        100.0,
+        "how many times its start the step moves a weight",
+        slider=(0.1, 1000),
+        bounds=(0, 1e9),
+        scale="log",
+        label="step size",
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.width % 2:
+            raise ValueError(f"width must be even: half of V is positive (App. D); got {self.width}")
+        if 4 * self.inputs >= self.n:
+            raise ValueError(f"n must be more than 4·inputs = {4 * self.inputs}; got {self.n}")
+
+
+@dataclass(frozen=True)
+class Setup:
+    settings: OneStep
+    draws: tuple[tuple[Tensor, Tensor, Tensor], ...]
+    models: tuple[models.OneHidden, ...]
+
+
+def prepare(settings: OneStep) -> Setup:
+    seeds = range(settings.seed, settings.seed + settings.seeds)
+    draws = tuple(
+        data.linear_teacher(settings.n, settings.inputs, seed=seed, dtype=torch.float64) for seed in seeds
+    )
+    nets = tuple(
+        models.one_hidden(
+            settings.inputs,
+            settings.width,
+            1,
+            activation="relu",
+            output_std=1e-4,
+            readout="half",
+            seed=seed,
+            dtype=torch.float64,
+        )
+        for seed in seeds
+    )
+    return Setup(settings, draws, nets)
+
+
+def predict(setup: Setup) -> Prediction:
+    """The rank 2d, the order √(d/n) of what is left, and the spectrum if W₁ pointed along ±θ exactly."""
+    settings, ideal = setup.settings, []
+    for (x, _, theta), model in zip(setup.draws, setup.models, strict=True):
+        aligned = torch.sign(model.V).T * theta[None, :]
+        ideal.append(_spectrum(x, aligned, model.V))
+    return {
+        "rank": np.asarray(theory.adaptation_rank(settings.inputs)),
+        "order": np.asarray(theory.adaptation_tail(settings.inputs, settings.n)),
+        "ideal": np.array(ideal),
+    }
+
+
+def _spectrum(x: Tensor, W: Tensor, V: Tensor) -> np.ndarray:
+    """Singular values of J(W)/(‖v‖‖X‖), descending: rows are v_s·1[w_s·x_i > 0]·x_i."""
+    active = (x @ W.T > 0).to(x.dtype) * V
+    eigenvalues = torch.linalg.eigvalsh((active @ active.T) * (x @ x.T)).flip(0).clamp(min=0)
+    return (eigenvalues.sqrt() / (V.norm() * torch.linalg.matrix_norm(x, 2))).numpy()
+
+
+def run(setup: Setup) -> Iterator[Frame]:
+    settings = setup.settings
+    before, after = [], []
+    for (x, y, _), model in zip(setup.draws, setup.models, strict=True):
+        before.append(_spectrum(x, model.W.detach(), model.V))
+        loss = ((model(x)[:, 0] - y) ** 2).sum() / (2 * settings.n)
+        (gradient,) = torch.autograd.grad(loss, [model.W])
+        # The step that moves a typical row by `step_size` times its own length.
+        size = settings.step_size * model.W.detach().norm() / gradient.norm()
+        after.append(_spectrum(x, model.W.detach() - size * gradient, model.V))
+        yield Frame.tick(0)
+    yield Frame(0, {"before": np.array(before)}, 0.5)
+    yield Frame(1, {"after": np.array(after)}, 1.0, "done")
+
+
+def figure(
+    frames: Sequence[Frame],
+    prediction: Prediction,
+    previous: Sequence[Run] = (),
+    settings: OneStep | None = None,
+) -> figures.Chart:
+    rank = int(prediction["rank"])
+    shown = 4 * rank
+    index = np.arange(1, shown + 1)
+    marks: list[figures.Mark] = [
+        figures.Earlier(index, old.last("after")[:, :shown], label="earlier step")
+        for old in previous
+        if old.frames
+    ]
+    marks.append(
+        figures.Predicted(
+            index[:rank], prediction["ideal"][:, :rank], label="weights along ±θ", color=common.INFORMATION
+        )
+    )
+    for name, label, color in (
+        ("before", "before the step", common.TRAIN),
+        ("after", "after one step", common.INFORMATION),
+    ):
+        found = next((frame.values[name] for frame in reversed(frames) if name in frame.values), None)
+        if found is not None:
+            marks.append(figures.Measured(index, found[:, :shown], label=label, color=color))
+    marks.append(figures.Level(rank, axis="x", label="2d"))
+    marks.append(figures.Level(float(prediction["order"]), label="√(d/n)"))
+    panel = figures.Panel(
+        "Singular values of J / (‖v‖‖X‖)",
+        tuple(marks),
+        xlabel="index s",
+        ylabel="σ_s",
+        yscale="log",
+        xlim=(0, shown),
+    )
+    return figures.Chart((panel,), caption=figures.caption(settings) if settings else "")
+
+
+def _rank_2d(run: Run) -> tuple[Evidence, Evidence]:
+    rank, order = int(run.prediction["rank"]), float(run.prediction["order"])
+    after = run.last("after")
+    ratio = after[:, : 2 * rank] / np.maximum(after[:, 1 : 2 * rank + 1], 1e-300)
+    energy = (after[:, :rank] ** 2).sum(axis=1) / (after**2).sum(axis=1)
+    # The first value stands apart too (the mean of the active samples): the knee is looked for after it.
+    place = ratio[:, 1:].argmax(axis=1) + 2
+    return (
+        Evidence(
+            place,
+            rank,
+            note=f"σ_2d = {after[:, rank - 1].mean():.3f}, σ_(2d+1) = {after[:, rank].mean():.3f}, √(d/n) = {order:.3f}; top 2d carry {energy.mean():.1%} of the energy",
+        ),
+        Evidence(after[:, rank], ORDER * order),
+    )
+
+
+J15 = Claim(
+    "J15", "After one large step on linear-teacher data the Jacobian has about rank 2d: σ_(2d+1) is of order √(d/n), far below σ_2d.",
+    "paper 003, App. D (D.1)", (Located(), AtMost()), _rank_2d, "holds",
+    {"holds": "the gap is at 2d and what is left is of order √(d/n)", "fails": "the gap is not at 2d, or more is left than √(d/n)"},
+)  # fmt: skip
+
+ONESTEP = Experiment(
+    "one-step", "Can one step make the Jacobian low-rank?", OneStep,
+    {"quick": OneStep(), "paper": OneStep(inputs=10, n=2000, width=1000, seeds=5)},
+    prepare, predict, run, figure, (J15,), controls=("inputs", "n", "width", "step_size"),
+)  # fmt: skip

@@ -1,0 +1,274 @@
+"""Where does learning go fast? The residual on the information and the nuisance space (Def. 1.1, eq. 5.11, Lemma 6.2).
+
+The theory is told before training: with J the Jacobian at the start, the residual of the linearised network is
+r̃_τ = (I − ηJJᵀ)^τ r₀, so the part along a left singular vector u_s shrinks by 1 − ηλ_s² a step. Network: (1.1),
+gradient descent on ½‖f − y‖² (1.3).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from labkit import data, figures, training
+from labkit.claims import Claim
+from labkit.experiment import Experiment, Frame, Prediction, Run
+from labkit.labs.jacobian import common
+from labkit.rules import AtMost, Equals, Evidence, Ordered
+from labkit.settings import Settings, knob
+from labkit.theory import jacobian as theory
+
+
+@dataclass(frozen=True)
+class Residuals(Settings):
+    width: int = knob(512, "hidden units k", slider=(16, 4096), bounds=(1, None), scale="log2")
+    depth: int = knob(1, "hidden layers; 1 is the network of (1.1)", slider=(1, 4), bounds=(1, 50), step=1)
+    label_noise: float = knob(
+        0.0, "share of training labels moved to a strictly different class", slider=(0, 1), step=0.05,
+        label="label noise (strict)",
+    )  # fmt: skip
+    lr: float = knob(
+        0.9, "learning rate in units of 1/λ₁²; the theorem asks for at most 1, and 2 is the edge of stability",
+        slider=(0.05, 4), bounds=(1e-6, 1e3), scale="log", unit="1/λ₁²", label="learning rate",
+    )  # fmt: skip
+    rank: int = knob(15, "dimension r of the information space", slider=(1, 100), bounds=(1, None), step=1)
+    steps: int = knob(400, "steps of gradient descent", slider=(50, 2000), bounds=(1, None), scale="log")
+    activation: str = knob("softplus", "activation φ", choices=("softplus", "relu", "tanh"))
+    output_std: float = knob(
+        0.1, "ν: the output layer has variance ν²/k", slider=(0.01, 2), bounds=(1e-6, 1e3), scale="log",
+        label="output scale ν",
+    )  # fmt: skip
+    n: int = knob(120, "training images", slider=(30, 400), bounds=(4, None), step=10)
+    classes: int = knob(3, "classes K", slider=(2, 10), bounds=(2, None), step=1)
+    dataset: str = knob("digits", "name of a data set, or path to an .npz")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.rank >= self.n * self.classes:
+            raise ValueError(
+                f"rank must be below n·K = {self.n * self.classes}, the size of label space; got {self.rank}"
+            )
+
+
+@dataclass(frozen=True)
+class Setup:
+    settings: Residuals
+    sets: tuple[data.Dataset, ...]
+    models: tuple[nn.Module, ...]
+    targets: tuple[Tensor, ...]
+    steps: tuple[int, ...]
+
+    @property
+    def x(self) -> tuple[Tensor, ...]:
+        return tuple(one.x_train for one in self.sets)
+
+
+def prepare(settings: Residuals) -> Setup:
+    seeds = range(settings.seed, settings.seed + settings.seeds)
+    sets = tuple(
+        common.classification(
+            settings.dataset, n=settings.n, classes=settings.classes, n_test=300, label_noise=settings.label_noise,
+            normalize="standardize+unit-length", seed=seed, device=settings.device,
+        )
+        for seed in seeds
+    )  # fmt: skip
+    models = tuple(
+        common.network(
+            one.x_train.shape[1], settings.width, settings.depth, settings.classes, activation=settings.activation,
+            output_std=settings.output_std, seed=seed, device=settings.device,
+        )
+        for one, seed in zip(sets, seeds, strict=True)
+    )  # fmt: skip
+    targets = tuple(data.one_hot(one.y_train, settings.classes) for one in sets)
+    return Setup(settings, sets, models, targets, tuple(common.measured_steps(settings.steps)))
+
+
+def predict(setup: Setup) -> Prediction:
+    """The curves of (5.11) from the Jacobian at the start, alone."""
+    rank, steps = setup.settings.rank, np.asarray(setup.steps)
+    spectra, bases, coefficients = [], [], []
+    for model, x, y in zip(setup.models, setup.x, setup.targets, strict=True):
+        values, basis = common.gram_spectrum(model, x)
+        spectra.append(values.cpu().numpy())
+        bases.append(basis.cpu().numpy())
+        coefficients.append((basis.T @ common.residual(model, x, y)).cpu().numpy())
+    # One learning rate for all seeds, from the steepest of them.
+    lr = setup.settings.lr / max(float(spectrum[0]) ** 2 for spectrum in spectra)
+    start = np.linalg.norm(coefficients, axis=1)
+    parts = [theory.residual_parts(s, c, rank, lr, steps) for s, c in zip(spectra, coefficients, strict=True)]
+    return {
+        "steps": steps, "rank": np.asarray(rank), "lr": np.asarray(lr), "start": start,
+        "spectrum": np.array(spectra), "basis": np.array(bases), "coefficients": np.array(coefficients),
+        "information": np.array([p.information for p in parts]) / start[:, None],
+        "nuisance": np.array([p.nuisance for p in parts]) / start[:, None],
+    }  # fmt: skip
+
+
+def linearized(setup: Setup, prediction: Prediction) -> dict[str, np.ndarray]:
+    """The same curves the long way: gradient descent on the linearised loss, step by step, without a spectrum."""
+    shares = []
+    for seed, (model, x, y) in enumerate(zip(setup.models, setup.x, setup.targets, strict=True)):
+        gram = common.jacobian(model, x).gram().double()
+        basis = torch.as_tensor(prediction["basis"][seed]).to(gram.device)
+        residual, lr = common.residual(model, x, y), float(prediction["lr"])
+        parts, done = [], 0
+        for step in setup.steps:
+            while done < step:
+                residual, done = residual - lr * (gram @ residual), done + 1
+            parts.append(common.stack(common.project(basis, residual, setup.settings.rank)))
+        shares.append(np.stack(parts, axis=1) / prediction["start"][seed])
+    stacked = np.stack(shares)
+    return {"linear_information": stacked[:, 0], "linear_nuisance": stacked[:, 1]}
+
+
+def run(
+    setup: Setup, *, project: Callable[[Tensor, Tensor, int], tuple[Tensor, Tensor]] = common.project
+) -> Iterator[Frame]:
+    """Trains all seeds at once and projects their residuals; `project` is the step that the notebook spells out."""
+    settings, prediction = setup.settings, predict(setup)
+    bases = torch.as_tensor(prediction["basis"]).to(settings.device)
+    x_test = torch.stack([one.x_test for one in setup.sets])
+    y_test = torch.stack([one.y_test for one in setup.sets])
+    y_train = torch.stack([one.y_train for one in setup.sets])
+    x, y = torch.stack(setup.x), torch.stack(setup.targets)
+
+    def measure(ensemble: nn.Module) -> np.ndarray:
+        with torch.no_grad():
+            outputs, test = ensemble(x), ensemble(x_test)
+        residuals = (outputs.double() - y.double()).flatten(1)
+        parts = [project(basis, r, settings.rank) for basis, r in zip(bases, residuals, strict=True)]
+        shares = common.stack([torch.stack(pair) for pair in parts]) / prediction["start"][:, None]
+        return np.column_stack([shares, common.error_rate(outputs, y_train), common.error_rate(test, y_test)])
+
+    names = ("information", "nuisance", "train_error", "test_error")
+    yield Frame(0, linearized(setup, prediction))
+    frames = training.train(
+        training.Ensemble(setup.models), list(x), list(y), loss="half-sum", lr=float(prediction["lr"]),
+        steps=settings.steps, measure={"parts": measure}, measure_at=setup.steps, seed=settings.seed,
+    )  # fmt: skip
+    for frame in frames:
+        values = dict(frame.values)
+        parts = values.pop("parts", None)
+        if parts is not None:
+            values |= {name: parts[:, column] for column, name in enumerate(names)}
+        yield Frame(frame.step, values, frame.progress, frame.status, frame.note)
+
+
+def figure(
+    frames: Sequence[Frame],
+    prediction: Prediction,
+    previous: Sequence[Run] = (),
+    settings: Residuals | None = None,
+) -> figures.Chart:
+    left: list[figures.Mark] = []
+    right: list[figures.Mark] = []
+    for old in previous:
+        for name in ("information", "nuisance"):
+            label = "earlier run" if name == "information" else ""
+            left.append(figures.Earlier(*common.curve(old.frames, name), label=label))
+        right.append(figures.Earlier(*common.curve(old.frames, "test_error"), label="earlier run (test)"))
+    rank = int(prediction["rank"])
+    for name, label, color in (
+        ("information", f"on I (top {rank})", common.INFORMATION),
+        ("nuisance", "on N (the rest)", common.NUISANCE),
+    ):
+        left.append(
+            figures.Predicted(prediction["steps"], prediction[name], label=f"{label}, predicted", color=color)
+        )
+        steps, values = common.curve(frames, name)
+        left.append(figures.Measured(steps, values, label=f"{label}, trained", color=color))
+    for name, label, color in (
+        ("train_error", "training", common.TRAIN),
+        ("test_error", "test", common.TEST),
+    ):
+        steps, values = common.curve(frames, name)
+        right.append(figures.Measured(steps, values, label=label, color=color))
+    end = int(prediction["steps"][-1])
+    return figures.Chart(
+        (
+            figures.Panel(
+                "Residual, by part of label space", tuple(left), xlabel="step τ", ylabel="‖Π r‖ / ‖r₀‖",
+                xscale="symlog", yscale="log", xlim=(0, end), ylim=(1e-3, 1.5),
+            ),
+            figures.Panel(
+                "Error rate", tuple(right), xlabel="step τ", ylabel="share of wrong classes", xscale="symlog",
+                xlim=(0, end), ylim=(0, 1),
+            ),
+        ),
+        caption=figures.caption(settings) if settings else "",
+    )  # fmt: skip
+
+
+def _linear_follows_the_formula(run: Run) -> tuple[Evidence, Evidence]:
+    curves = [np.stack([run.prediction[name]]) for name in ("information", "nuisance")]
+    linear = [np.stack([run.last(f"linear_{name}")]) for name in ("information", "nuisance")]
+    predicted, measured = np.concatenate(curves).swapaxes(0, 1), np.concatenate(linear).swapaxes(0, 1)
+    left = {name: run.last(name) / run.prediction[name][:, 0] for name in ("information", "nuisance")}
+    return (
+        Evidence(
+            measured, predicted, note=f"largest difference {np.abs(measured - predicted).max():.1e} of ‖r₀‖"
+        ),
+        Evidence(
+            np.stack([left["information"], left["nuisance"]], axis=1),
+            note=f"what is left at step {run.frames[-1].step}: {left['information'].mean():.2g} of the part on I, "
+            f"{left['nuisance'].mean():.2g} of the part on N",
+        ),
+    )
+
+
+def _early_stopping_value(run: Run) -> tuple[Evidence, Evidence, Evidence]:
+    """Lemma 6.2 at every cutoff α = λ_r and several Γ, from the measured spectrum and residual."""
+    stores: tuple[list[np.ndarray], ...] = ([], [], [], [])
+    for spectrum, coefficients in zip(
+        run.prediction["spectrum"], run.prediction["coefficients"], strict=True
+    ):
+        bounds = []
+        for gamma in (1.0, 2.0, 5.0, 20.0):
+            for rank in range(1, min(len(spectrum), 200), 3):
+                alpha = float(spectrum[rank - 1])
+                if alpha <= 1e-8 * spectrum[0]:
+                    break
+                cut = (spectrum, coefficients, rank, alpha, gamma)
+                bound = theory.early_stopping_bounds(*cut)
+                bounds.append((bound.lower, theory.early_stopping_value(*cut), bound.upper, bound.crude))
+        for store, column in zip(stores, np.array(bounds).T, strict=True):
+            store.append(column)
+    sizes = min(len(column) for column in stores[0])
+    below, b, above, crude = (np.stack([column[:sizes] for column in store]) for store in stores)
+    tight = float((b / above).max())
+    return (
+        Evidence(below, b),
+        Evidence(
+            b, above, note=f"over {sizes} pairs (α, Γ) a seed; the upper bound is met to {tight:.0%} at best"
+        ),
+        Evidence(above, crude),
+    )
+
+
+J4 = Claim(
+    "J4", "The linearised residual is r̃_τ = (I − ηJJᵀ)^τ r₀: it falls fast on I and slowly on N; the trained network overlays it.",
+    "paper 003, (5.11) and Lemma 6.5", (Equals(1e-6, absolute=True), Ordered()), _linear_follows_the_formula, "holds",
+    {
+        "holds": "the linearised model follows the formula, and the network keeps more of N than of I",
+        "fails": "the formula or the order of the two spaces is wrong here",
+    },
+)  # fmt: skip
+J7 = Claim(
+    "J7", "‖Π_I r₀‖·α/λ₁ ≤ B_{α,Γ} ≤ (‖Π_I r₀‖² + Γ²‖Π_N r₀‖²)^½ ≤ Γ‖r₀‖ for every cutoff α and stopping time Γ ≥ 1.",
+    "paper 003, Lemma 6.2", (AtMost(), AtMost(), AtMost()), _early_stopping_value, "holds",
+    {"holds": "the early-stopping value lies between its bounds for every α and Γ tried", "fails": "a bound is violated"},
+)  # fmt: skip
+
+RESIDUALS = Experiment(
+    "residuals", "Where does learning go fast, and where does label noise go?", Residuals,
+    {
+        "quick": Residuals(),
+        "paper": Residuals(dataset="mnist", n=400, classes=10, width=4096, rank=50, steps=2000, label_noise=0.5),
+    },
+    prepare, predict, run, figure, (J4, J7),
+    controls=("width", "depth", "label_noise", "lr", "rank", "steps"),
+)  # fmt: skip
