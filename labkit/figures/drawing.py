@@ -151,6 +151,7 @@ class Drawing:
 
     def _stroke(self, x: float, end: float, y: float, color: str, **style: Any) -> None:
         wide, high = self.layout.width, self.layout.height
+        style = {"linestyle": "-", "marker": "None", **style}
         self.figure.add_artist(Line2D([x / wide, end / wide], [y / high] * 2, color=color, **style))
 
     def _box(self, x: float, y: float, color: str, edge: bool) -> None:

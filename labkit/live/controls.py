@@ -1,0 +1,153 @@
+"""A widget for every setting, made from its knob."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import ipywidgets as widgets
+
+from labkit.settings import Knob, Settings
+
+SLIDERS = (widgets.IntSlider, widgets.FloatSlider, widgets.FloatLogSlider, widgets.SelectionSlider)
+_STYLE = {"description_width": "150px"}
+
+
+def _layout() -> widgets.Layout:
+    return widgets.Layout(
+        flex="1 1 340px", min_width="260px", max_width="460px", width="auto", margin="1px 8px 1px 0"
+    )
+
+
+def _steps(knob: Knob, value: Any) -> list[Any]:
+    """The stops of an octave or whole-number decade slider; the present value is always one of them."""
+    low, high = knob.slider or (1, 2)
+    stops: list[Any] = []
+    if knob.scale == "log2":
+        at = 2.0 ** math.ceil(math.log2(low) - 1e-9)
+        while at <= high * (1 + 1e-9):
+            stops.append(knob.type(at))
+            at *= 2
+    else:
+        for decade in range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1):
+            stops += [
+                knob.type(digit * 10**decade) for digit in (1, 2, 5) if low <= digit * 10**decade <= high
+            ]
+    return sorted({*stops, knob.type(low), knob.type(high), value})
+
+
+def control(knob: Knob, value: Any) -> Any:
+    """The widget that fits a knob: a slider where it names a range, else a menu, a switch or a field."""
+    label = knob.label + (f" ({knob.unit})" if knob.unit else "")
+    common = {"description": label, "tooltip": knob.help, "style": _STYLE, "layout": _layout()}
+    if knob.choices is not None:
+        options = [(str(choice), choice) for choice in knob.choices]
+        return widgets.Dropdown(options=options, value=value, **common)
+    if knob.type is bool:
+        return widgets.Checkbox(value=value, **{**common, "indent": True})
+    if knob.type is str:
+        return widgets.Text(value=value, continuous_update=False, **common)
+    if knob.slider is None:
+        return _field(knob, value, common)
+    low, high = (float(end) for end in knob.slider)
+    if knob.scale == "log2" or (knob.scale == "log" and knob.type is int):
+        options = [(_short(stop), stop) for stop in _steps(knob, value)]
+        return widgets.SelectionSlider(options=options, value=value, continuous_update=False, **common)
+    first, last = float(min(low, value)), float(max(high, value))
+    if knob.scale == "log":
+        ends = {"min": math.log10(first), "max": math.log10(last), "step": 0.05, "base": 10.0}
+        return widgets.FloatLogSlider(
+            value=value, **ends, readout_format=".2g", continuous_update=False, **common
+        )
+    if knob.type is int:
+        return widgets.IntSlider(
+            value=value,
+            min=int(first),
+            max=int(last),
+            step=int(knob.step or 1),
+            continuous_update=False,
+            **common,
+        )
+    step = knob.step or 10.0 ** math.floor(math.log10((last - first) / 20))
+    places = max(0, -math.floor(math.log10(step) + 1e-9))
+    shown = f".{places + (round(step * 10**places) / 10**places != step)}f"
+    return widgets.FloatSlider(
+        value=value, min=first, max=last, step=step, readout_format=shown, continuous_update=False, **common
+    )
+
+
+def _field(knob: Knob, value: Any, common: dict[str, Any]) -> Any:
+    low, high = knob.bounds
+    kind = widgets.BoundedIntText if knob.type is int else widgets.BoundedFloatText
+    far = 2**31 if knob.type is int else 1e300
+    return kind(
+        value=value, min=-far if low is None else low, max=far if high is None else high,
+        continuous_update=False, **common,
+    )  # fmt: skip
+
+
+def _short(stop: Any) -> str:
+    return f"{stop:.6g}" if isinstance(stop, float) else str(stop)
+
+
+class Controls:
+    """All settings of an experiment as widgets: those offered in front, the others folded away.
+
+    Args:
+        settings: the values to begin with.
+        front: the names offered in front, in order.
+        changed: called, with no arguments, when the person changed a value.
+
+    Raises:
+        ValueError: ``front`` names something that is not a setting.
+    """
+
+    def __init__(self, settings: Settings, front: Sequence[str], changed: Callable[[], None]) -> None:
+        self._settings, self._changed, self._quiet = settings, changed, False
+        knobs = settings.knobs()
+        for name in front:
+            if name not in knobs:
+                raise ValueError(f"controls: {name!r} is not a setting; there is {', '.join(knobs)}")
+        self.widgets = {name: control(knob, getattr(settings, name)) for name, knob in knobs.items()}
+        self._shown = {name: widget.value for name, widget in self.widgets.items()}
+        for widget in self.widgets.values():
+            widget.observe(self._observe, "value")
+        wrap = widgets.Layout(display="flex", flex_flow="row wrap", width="100%")
+        self.front = widgets.Box([self.widgets[name] for name in front], layout=wrap)
+        rest = [self.widgets[name] for name in knobs if name not in front]
+        self.rest = widgets.Box(rest, layout=wrap)
+
+    def _observe(self, change: Any) -> None:
+        if not self._quiet:
+            self._changed()
+
+    def settings(self) -> Any:
+        """The settings as the widgets stand.
+
+        Raises:
+            ValueError: the settings refuse a value, or a combination.
+        """
+        values = {}
+        for name, widget in self.widgets.items():
+            # A widget may round what it was given; what nobody moved keeps its exact value.
+            if widget.value != self._shown[name]:
+                values[name] = self._tidy(name, widget.value)
+        return self._settings.replace(**values)
+
+    def _tidy(self, name: str, value: Any) -> Any:
+        if self._settings.knobs()[name].type is float and isinstance(value, (int, float)):
+            return float(
+                f"{value:.3g}" if isinstance(self.widgets[name], widgets.FloatLogSlider) else f"{value:.10g}"
+            )
+        return value
+
+    def follow(self, wanted: bool) -> None:
+        """Whether sliders report while they are dragged, or when they are let go."""
+        for widget in self.widgets.values():
+            if isinstance(widget, SLIDERS) and widget.continuous_update != wanted:
+                widget.continuous_update = wanted
+
+    def close(self) -> None:
+        for widget in (*self.widgets.values(), self.front, self.rest):
+            widget.close()

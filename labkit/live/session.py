@@ -1,0 +1,270 @@
+"""What a panel does, apart from how it looks: predict at once, train when asked, keep earlier runs.
+
+The session lives between two threads. The person's thread only says what is wanted (`want`, `stop`, `keep`,
+`forget`); the worker's thread prepares, predicts, trains and tells the view. The view is held weakly, so that
+a panel nobody holds can be collected while its last run is still going.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+import weakref
+from collections.abc import Mapping
+from functools import partial
+from typing import Any, Protocol
+
+from labkit.experiment import Experiment, Frame, Prediction, Run
+from labkit.figures import Chart
+
+from . import words
+from .worker import Ticket, Worker
+
+DEBOUNCE = 0.15  # seconds of quiet after which a moved slider counts as let go
+FOLLOW = 0.1  # a prediction cheaper than this follows the slider
+THROTTLE = 0.08  # seconds between two predictions of a drag, at least
+FRAME = 0.2  # seconds between two pictures, at least
+SHARE = 0.03  # of the time may go into pictures; slower ones come less often
+KEPT = 6  # earlier runs that can be kept; more cannot be told apart in grey
+
+
+class View(Protocol):
+    """What a session tells, from the worker's thread."""
+
+    def picture(self, chart: Chart, *, rest: bool = False, refit: bool = False) -> None: ...
+    def status(self, text: str, busy: bool) -> None: ...
+    def progress(self, share: float | None, state: str) -> None: ...
+    def verdicts(self, html: str) -> None: ...
+    def grey(self, text: str) -> None: ...
+    def follow(self, wanted: bool) -> None: ...
+    def failed(self, problem: BaseException, doing: str) -> None: ...
+    def clear_error(self) -> None: ...
+
+
+class Session:
+    """The present run of an experiment and its predecessors.
+
+    Attributes:
+        kept: runs that the person keeps in grey. ghost: the last run, in grey after the settings changed.
+        ready: set as soon as the first prediction is there or has failed.
+    """
+
+    def __init__(self, experiment: Experiment, settings: Any, steps: Mapping[str, Any], view: View) -> None:
+        self.experiment, self.steps = experiment, dict(steps)
+        self.kept: tuple[Run, ...] = ()
+        self.ghost: Run | None = None
+        self.ready = threading.Event()
+        self.started = 0  # runs begun so far
+        self._view = weakref.ref(view)
+        self._doing = "Preparing"
+        self._stopping = self._ended = False
+        self._predicted = self._follows = False
+        self._setup: Any = None  # prepared and not yet run: a run may change it
+        self._now: tuple[Any, Prediction, list[Frame]] = (settings, {}, [])  # replaced as one
+        self._seconds = 0.0
+        self._worker = Worker(f"labkit-{experiment.name}", self._failed)
+
+    # ---- the person's thread
+
+    def want(self, settings: Any, train: bool, quiet: float = 0.0) -> None:
+        """Predicts for ``settings`` and, after ``quiet`` seconds without another wish, trains."""
+        self._stopping = False
+        self._worker.submit(partial(self._work, settings, train, quiet))
+
+    def stop(self) -> bool:
+        """Ends the run between two frames; what was measured stays. Says whether something was under way."""
+        self._stopping = True
+        return self._worker.cancel()
+
+    def keep(self) -> bool:
+        """Keeps the present run in grey; says whether there was one to keep."""
+        run = self.run
+        if not run.frames:
+            return False
+        self.kept = (*(old for old in self.kept if old.settings != run.settings), run)[-KEPT:]
+        self._tell("grey", self.grey_text())
+        return True
+
+    def forget(self) -> None:
+        """Drops all runs in grey."""
+        self.kept, self.ghost = (), None
+        if not self._worker.busy:
+            self._worker.submit(self._redraw)
+
+    def close(self) -> None:
+        self._worker.close()
+
+    @property
+    def run(self) -> Run:
+        """The present run as it stands: settings, prediction and the frames so far."""
+        settings, prediction, frames = self._now
+        return Run(self.experiment, settings, prediction, tuple(frames), self._seconds)
+
+    @property
+    def busy(self) -> bool:
+        return self._worker.busy
+
+    def join(self, timeout: float | None = None) -> bool:
+        """Waits until nothing is going on; says whether that came about in time."""
+        return self._worker.join(timeout)
+
+    @property
+    def previous(self) -> tuple[Run, ...]:
+        """The runs drawn in grey."""
+        ghost = self.ghost
+        if ghost is None or any(run.settings == ghost.settings for run in self.kept):
+            return tuple(run for run in self.kept if run.settings != self.run.settings)
+        return tuple(run for run in (*self.kept, ghost) if run.settings != self.run.settings)
+
+    def chart(self) -> Chart:
+        """The figure of the present run as it stands."""
+        run = self.run
+        return self.experiment.figure(run.frames, run.prediction, self.previous, run.settings)
+
+    def grey_text(self) -> str:
+        """Which runs are in grey, by what sets them apart."""
+        found = [words.difference(self.run.settings, run.settings) for run in self.previous]
+        waiting = [run for run in self.kept if run.settings == self.run.settings]
+        text = "In grey: " + "; ".join(found) if found else ""
+        if waiting:
+            text += ("  ·  " if text else "") + "this run is kept: it turns grey when a setting changes"
+        return text
+
+    # ---- the worker's thread
+
+    def _tell(self, name: str, *args: Any, **more: Any) -> None:
+        view = self._view()
+        if view is not None:
+            getattr(view, name)(*args, **more)
+
+    def _failed(self, problem: BaseException) -> None:
+        self.ready.set()
+        self._tell("progress", None, "danger")
+        self._tell("status", f"{self._doing} failed.", False)
+        self._tell("failed", problem, f"{self._doing} failed")
+
+    def _redraw(self, ticket: Ticket) -> None:
+        self._doing = "Drawing"
+        self._tell("grey", self.grey_text())
+        self._tell("picture", self.chart(), rest=True)
+
+    def _work(self, settings: Any, train: bool, quiet: float, ticket: Ticket) -> None:
+        self._doing, begun = "Preparing", time.perf_counter()
+        slow = not self._follows
+        if slow and quiet and not ticket.wait(quiet):
+            self._stopped_early()
+            return  # a costly preparation begins only when the slider has come to rest
+        self._tell("clear_error")
+        if slow:
+            self._tell("status", "Preparing and predicting …", True)
+        setup = self._prepare(settings)
+        if slow and not ticket.current:
+            self._stopped_early()
+            return
+        self._tell("verdicts", words.verdicts([(claim, None, "") for claim in self.experiment.claims], True))
+        self._tell("grey", self.grey_text())
+        self._tell("picture", self.chart())
+        self.ready.set()
+        time.sleep(max(0.0, min(THROTTLE, quiet) - (time.perf_counter() - begun)))
+        pause = quiet - (time.monotonic() - ticket.since) if train else 0.0
+        if not ticket.wait(pause):
+            self._stopped_early()
+            return
+        if train:
+            self._train(setup, ticket)
+        else:
+            self._tell("progress", None, "")
+            self._tell("status", "Dashed: the prediction. Press Train to measure.", False)
+            self._tell("picture", self.chart(), rest=True)
+
+    def _prepare(self, settings: Any) -> Any:
+        """Setup and prediction for ``settings``; what the last wish computed is not computed again."""
+        same = self._predicted and settings == self._now[0]
+        begun = time.perf_counter()
+        setup = self._setup if same and self._setup is not None else self.experiment.prepare(settings)
+        self._setup = setup
+        prediction = self._now[1]
+        if not same:
+            prediction = self.experiment.predict(setup)
+            # A little below the edge before it begins to follow again, so that it does not flicker.
+            self._follows = time.perf_counter() - begun < (FOLLOW if self._follows else 0.8 * FOLLOW)
+            self._tell("follow", self._follows)
+        self._turn(settings, prediction)
+        return setup
+
+    def _turn(self, settings: Any, prediction: Prediction) -> None:
+        """Makes room for a run with these settings; the one before turns grey when it is worth it."""
+        old = self.run
+        if old.frames and old.settings != settings and (self._ended or self.ghost is None):
+            self.ghost = old
+        self._now, self._seconds = (settings, prediction, []), 0.0
+        self._predicted, self._ended = True, False
+
+    def _stopped_early(self) -> None:
+        if self._stopping:
+            self._tell("progress", None, "")
+            self._tell("status", "Stopped before the first step.", False)
+
+    def _train(self, setup: Any, ticket: Ticket) -> None:
+        self._doing, self._setup = "Training", None
+        self.started += 1
+        self._tell("progress", 0.0, "info")
+        frames = self.experiment.run(setup, **self.steps)
+        try:
+            last = self._watch(frames, ticket)
+        finally:
+            close = getattr(frames, "close", None)
+            if close is not None:
+                close()  # in the thread that ran it, between two frames
+        if not ticket.current and not self._stopping:
+            return  # superseded: the next job speaks now
+        self._conclude(last)
+
+    def _watch(self, frames: Any, ticket: Ticket) -> Frame:
+        """Takes frames until the run ends or is not wanted any more; returns the last."""
+        begun = drawn = judged = time.perf_counter()
+        interval, verdict_interval = 0.0, 1.0
+        unseen, last, first_step = False, Frame(0), None
+        for frame in frames:
+            now = time.perf_counter()
+            last = frame
+            if not frame.is_tick:
+                self._now[2].append(frame)
+                self._seconds = now - begun
+                unseen = True
+            if first_step is None:
+                first_step, timed = frame.step, now
+            if not ticket.current:
+                break
+            if now - drawn >= interval:
+                speed = (frame.step - first_step) / (now - timed) if now - timed > 0.3 else None
+                line = words.progress_line(frame, str(self._now[0].device), speed, now - begun)
+                self._tell("status", line, True)
+                self._tell("progress", frame.progress, "info")
+                if unseen:
+                    self._tell("picture", self.chart())
+                    unseen = False
+                    interval = min(max(FRAME, (time.perf_counter() - now) / SHARE), 1.0)
+                drawn = time.perf_counter()
+            if now - judged >= verdict_interval and self._now[2]:
+                self._tell("verdicts", words.verdicts(words.decide(self.experiment, self.run), False))
+                judged = time.perf_counter()
+                verdict_interval = max(1.0, (judged - now) / SHARE)
+        return last
+
+    def _conclude(self, last: Frame) -> None:
+        """The run is over: last picture, verdicts, and how it went."""
+        if self._stopping and last.status == "running":
+            self._now[2].append(Frame(last.step, {}, last.progress, "stopped"))
+        run = self.run
+        self._ended = bool(run.frames)
+        says = {"done": "Done", "diverged": "Diverged", "stopped": "Stopped"}.get(run.status, "Done")
+        text = f"{says} at step {last.step:,} after {run.seconds:.1f} s on {run.settings.device}."
+        note = run.frames[-1].note if run.frames else ""
+        self._tell("status", f"{text} {note}".strip(), False)
+        state = {"Done": "success", "Diverged": "danger", "Stopped": "warning"}[says]
+        self._tell("progress", 1.0 if says == "Done" else last.progress, state)
+        self._tell("picture", self.chart())
+        self._tell("verdicts", words.verdicts(words.decide(self.experiment, run), says != "Stopped"))
+        self._tell("grey", self.grey_text())
+        self._tell("picture", self.chart(), rest=True, refit=True)
