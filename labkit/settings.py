@@ -153,7 +153,9 @@ class Settings:
         for name in changes:
             if name not in known:
                 close = difflib.get_close_matches(name, known, n=3) or list(known)
-                raise ValueError(f"{name} is not a setting of {type(self).__name__}; there is {', '.join(close)}")
+                raise ValueError(
+                    f"{name} is not a setting of {type(self).__name__}; there is {', '.join(close)}"
+                )
         return dataclasses.replace(self, **changes)
 
     def parse(self, texts: Mapping[str, str]) -> Any:
@@ -164,7 +166,9 @@ class Settings:
 
     def changes_from(self, other: Settings) -> dict[str, Any]:
         """The settings in which this differs from another of its class."""
-        return {name: getattr(self, name) for name in self.knobs() if getattr(self, name) != getattr(other, name)}
+        return {
+            name: getattr(self, name) for name in self.knobs() if getattr(self, name) != getattr(other, name)
+        }
 
     def to_dict(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in self.knobs()}
