@@ -10,6 +10,7 @@ Names are loaded on first use, so that `import labkit` costs next to nothing.
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
@@ -44,6 +45,11 @@ if TYPE_CHECKING:
     from labkit.theory import analytic_ntk as analytic_ntk
     from labkit.training import Ensemble as Ensemble
     from labkit.training import train as train
+
+# Read by OpenMP when torch is first imported. Where another program holds one of two cores, threads that spin
+# while they wait make small matrix products several times slower; alone on the machine it makes no
+# difference.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 _WHERE = {
     "claims": ("judge", "judge_all"),

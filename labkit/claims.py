@@ -2,7 +2,8 @@
 
 A claim names what is measured and which rules decide. Judging it gives one of five words:
 
-    holds           the rule is met: in every seed for an exact rule, by the interval over seeds for the others
+    holds           the rule is met: in every seed for an exact rule,
+                    by the interval over seeds for the others
     fails           it is not
     undecided       the interval straddles the edge, or a check (mixing, convergence, number of seeds) failed
     out of regime   a condition of the theorem is not met, so it promises nothing here
@@ -103,11 +104,18 @@ class Verdict:
             return values[0] if len(values) == 1 else list(values)
 
         return {
-            "id": self.id, "statement": self.statement, "source": self.source, "rule": self.rule,
-            "verdict": self.word, "vacuous": self.vacuous, "expected": self.expected,
-            "predicted": plain(self.predicted), "measured": plain(self.measured), "spread": plain(self.spread),
+            "id": self.id,
+            "statement": self.statement,
+            "source": self.source,
+            "rule": self.rule,
+            "verdict": self.word,
+            "vacuous": self.vacuous,
+            "expected": self.expected,
+            "predicted": plain(self.predicted),
+            "measured": plain(self.measured),
+            "spread": plain(self.spread),
             "note": self.note,
-        }  # fmt: skip
+        }
 
     def __str__(self) -> str:
         return self.line
@@ -131,7 +139,7 @@ def judge(claim: Claim, run: Run) -> Verdict:
         decided.append((word, "the run diverged", 0.0))
     return Verdict(
         id=claim.id, statement=claim.statement, source=claim.source, rule=claim.rule, word=word,
-        vacuous=any(piece.vacuous for piece in evidence), expected=claim.expected,
+        vacuous=word == "holds" and any(piece.vacuous for piece in evidence), expected=claim.expected,
         predicted=tuple(_mean(piece.predicted) for piece in evidence),
         measured=tuple(_mean(piece.measured) for piece in evidence),
         spread=tuple(None if piece.measured is None else spread(piece.measured) for piece in evidence),

@@ -6,9 +6,9 @@
     figure(frames, prediction, previous, settings) -> Chart
     claims                              what is decided from (settings, prediction, frames)
 
-The same generator `run` is drained by a notebook cell, streamed by the live panel, mapped by a sweep and stepped by
-a test. Frames and predictions hold NumPy arrays with a leading seed axis, never tensors: no graph leaks, safe across
-threads, picklable.
+The same generator `run` is drained by a notebook cell, streamed by the live panel, mapped by a sweep and
+stepped by a test. Frames and predictions hold NumPy arrays with a leading seed axis, never tensors: no graph
+leaks, safe across threads, picklable.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
-"""The rules that decide claims. Few, shared, named; each turns evidence into one margin a seed, >= 0 when it is met.
+"""The rules that decide claims. Few, shared, named;
+each turns evidence into one margin a seed, >= 0 when it is met.
 
-Rules marked *exact* must be met in every seed: one violation of an inequality refutes it. The others are decided by
-the interval of the mean margin over seeds. Every rule has a satisfied and a violated example in `EXAMPLES`, which
-the tests run and the documentation shows.
+Rules marked *exact* must be met in every seed: one violation of an inequality refutes it. The others are
+decided by the interval of the mean margin over seeds. Every rule has a satisfied and a violated example in
+`EXAMPLES`, which the tests run and the documentation shows.
 """
 
 from __future__ import annotations

@@ -109,7 +109,10 @@ def knob(
     choices: tuple[Any, ...] | None = None,
     label: str = "",
 ) -> Any:
-    """Declares one setting. `bounds` defaults to the slider's range; `label` to the setting's name in words."""
+    """Declares one setting.
+
+    `bounds` defaults to the slider's range; `label` to the setting's name in words.
+    """
     if scale not in _SCALES:
         raise ValueError(f"scale must be one of {', '.join(_SCALES)}; got {scale!r}")
     meta = {

@@ -1,7 +1,7 @@
 """Maps an experiment over a grid of settings, on any executor.
 
-A process pool, Dask's `Client.get_executor()`, submitit and mpi4py.futures are all `concurrent.futures.Executor`s;
-labkit has no scheduler of its own.
+A process pool, Dask's `Client.get_executor()`, submitit and mpi4py.futures are all
+`concurrent.futures.Executor`s; labkit has no scheduler of its own.
 """
 
 from __future__ import annotations

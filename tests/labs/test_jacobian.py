@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -58,7 +59,10 @@ def _reversed_levels(run: Run, *names: str) -> Run:
 
 # What each claim must refuse: a run in which one thing is not as the paper says.
 VIOLATED: dict[str, list[Callable[[Run], Run]]] = {
-    "J1": [lambda run: changed(run, error_relu=_constant(0.1)), lambda run: changed(run, error_softplus=np.sqrt)],
+    "J1": [
+        lambda run: changed(run, error_relu=_constant(0.1)),
+        lambda run: changed(run, error_softplus=np.sqrt),
+    ],
     "J2": [
         lambda run: changed(run, clean_rank=lambda v: v + 3),
         lambda run: changed(run, clean_share=lambda v: v - 1e-6),
@@ -177,7 +181,9 @@ def test_the_lab_covers_the_sheet() -> None:
 
 @pytest.mark.parametrize("experiment", LAB.experiments, ids=lambda e: e.name)
 def test_an_experiment_keeps_the_protocol(experiment: Experiment) -> None:
-    """Frames without a seed axis, tensors in frames, steps that go back, a run that ends without saying how."""
+    """Frames without a seed axis, tensors in frames,
+    steps that go back, a run that ends without saying how.
+    """
     run = quick(experiment.name)
     seeds = run.settings.seeds
     steps = [frame.step for frame in run.frames]
@@ -212,7 +218,9 @@ def test_a_seed_gives_bit_equal_frames(name: str) -> None:
 
 
 def test_the_panel_controls_are_alive() -> None:
-    """A slider that does nothing: each control of each experiment, moved, must change the prediction or the frames."""
+    """A slider that does nothing:
+    each control of each experiment, moved, must change the prediction or the frames.
+    """
     for experiment in LAB.experiments:
         cheap = _cheap(experiment)
         base = _outcome(experiment, cheap)
@@ -223,13 +231,18 @@ def test_the_panel_controls_are_alive() -> None:
 
 def _cheap(experiment: Experiment):
     small = {
-        "kernel": dict(widest=300, n=6), "mixture": dict(clusters=3, per_cluster=3, width=50),
-        "residuals": dict(n=24, width=32, steps=30, rank=5), "linearization": dict(widest=210, steps=10, repeats=1, n=12),
-        "meta-theorem": dict(width=200, n=12, rank=4), "corruption": dict(n=30, width=16, steps=30, rank=10, classes=3),
-        "cutoff": dict(n=24, width=32, steps=60), "alignment": dict(n=30, width=16, steps=20, rank=10, classes=3),
-        "linear": dict(n=20, inputs=40, rank=3, steps=20), "spectrum": dict(n=10, width=16, steps=10, lanczos_steps=8, classes=3),
-        "one-step": dict(n=60, width=20, inputs=3),
-    }  # fmt: skip
+        "kernel": {"widest": 300, "n": 6},
+        "mixture": {"clusters": 3, "per_cluster": 3, "width": 50},
+        "residuals": {"n": 24, "width": 32, "steps": 30, "rank": 5},
+        "linearization": {"widest": 210, "steps": 10, "repeats": 1, "n": 12},
+        "meta-theorem": {"width": 200, "n": 12, "rank": 4},
+        "corruption": {"n": 30, "width": 16, "steps": 30, "rank": 10, "classes": 3},
+        "cutoff": {"n": 24, "width": 32, "steps": 60},
+        "alignment": {"n": 30, "width": 16, "steps": 20, "rank": 10, "classes": 3},
+        "linear": {"n": 20, "inputs": 40, "rank": 3, "steps": 20},
+        "spectrum": {"n": 10, "width": 16, "steps": 10, "lanczos_steps": 8, "classes": 3},
+        "one-step": {"n": 60, "width": 20, "inputs": 3},
+    }
     return experiment.preset(seeds=1, **small[experiment.name])
 
 
@@ -270,3 +283,34 @@ def test_predictions_are_made_before_training() -> None:
         frames: list[Frame] = list(experiment.run(setup))
         after = experiment.predict(setup)
         assert frames and all(np.array_equal(before[key], after[key]) for key in before), experiment.name
+
+
+def test_the_papers_network_runs_too(tmp_path: Path) -> None:
+    """A `paper` preset that nobody could run: its path, on a handful of images and two steps."""
+    rng = np.random.default_rng(0)
+    images, labels = rng.integers(0, 256, (40, 8, 8, 3), dtype=np.uint8), np.arange(40) % 3
+    np.savez(tmp_path / "tiny.npz", x_train=images, y_train=labels, x_test=images[:12], y_test=labels[:12])
+    alignment = LAB.experiment("alignment")
+    settings = alignment.preset(
+        "paper",
+        dataset=str(tmp_path / "tiny.npz"),
+        n=12,
+        n_test=12,
+        classes=3,
+        width=2,
+        steps=10,
+        rank=5,
+        batch_size=5,
+        seeds=2,
+    )
+    run = drain(alignment, settings)
+    assert run.status == "done" and run.last("final").shape == (2, 5)
+
+
+def test_a_diverged_ensemble_ends_the_alignment() -> None:
+    """Shares of weights that are not numbers."""
+    alignment = LAB.experiment("alignment")
+    run = drain(alignment, _cheap(alignment).replace(lr=50.0, steps=60))
+    assert run.status == "diverged" and "stable" in run.frames[-1].note
+    assert "final" not in run.frames[-1].values
+    run.figure().png()

@@ -19,13 +19,14 @@ LAB = Lab(
     title="The low-rank Jacobian",
     paper=PAPER,
     experiments=(
-        KERNEL, MIXTURE, RESIDUALS, LINEARIZATION, META, CORRUPTION, CUTOFF, ALIGNMENT, LINEAR, SPECTRUM, ONESTEP,
+        KERNEL, MIXTURE, RESIDUALS, LINEARIZATION, META, CORRUPTION,
+        CUTOFF, ALIGNMENT, LINEAR, SPECTRUM, ONESTEP,
     ),
     core=("J1", "J2", "J3", "J4", "J5", "J7", "J8", "J11", "J12"),
     notebook="04_low_rank_jacobian",
 )  # fmt: skip
 
 __all__ = [
-    "ALIGNMENT", "CORRUPTION", "CUTOFF", "KERNEL", "LAB", "LINEAR", "LINEARIZATION", "META", "MIXTURE", "ONESTEP",
-    "RESIDUALS", "SPECTRUM", "project", "published",
+    "ALIGNMENT", "CORRUPTION", "CUTOFF", "KERNEL", "LAB", "LINEAR", "LINEARIZATION", "META", "MIXTURE",
+    "ONESTEP", "RESIDUALS", "SPECTRUM", "project", "published",
 ]  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -19,24 +20,49 @@ INFORMATION, NUISANCE, TRAIN, TEST = 0, 1, 2, 3
 
 def classification(
     dataset: str, *, n: int, classes: int, n_test: int, label_noise: float, normalize: str, seed: int,
-    dtype: torch.dtype = torch.float32, device: str = "cpu",
+    dtype: torch.dtype = torch.float32, device: str = "cpu", flatten: bool = True,
 ) -> data.Dataset:  # fmt: skip
-    """A noisy training set and at most `n_test` clean test samples, as vectors.
+    """A noisy training set and at most `n_test` clean test samples, as vectors or as images.
 
     Noise picks a strictly different class (App. C.2).
     """
-    loaded = data.load(
-        dataset, n_train=n, classes=classes, label_noise=label_noise, noise_kind="strict", normalize=normalize,
-        flatten=True, seed=seed, dtype=dtype, device=device,
-    )  # fmt: skip
-    return loaded.subset(n_test=min(n_test, loaded.n_test), seed=seed)
+    loaded = _clean(dataset, n, classes, normalize, seed, dtype, device, flatten)
+    chosen = loaded.subset(n_test=min(n_test, loaded.n_test), seed=seed)
+    return chosen.with_label_noise(label_noise, "strict", seed=seed) if label_noise else chosen
+
+
+@lru_cache(maxsize=32)
+def _clean(
+    dataset: str,
+    n: int,
+    classes: int,
+    normalize: str,
+    seed: int,
+    dtype: torch.dtype,
+    device: str,
+    flatten: bool,
+) -> data.Dataset:
+    # Kept, because a prediction that follows a slider cannot read a file each time. A Dataset is immutable.
+    return data.load(
+        dataset,
+        n_train=n,
+        classes=classes,
+        normalize=normalize,
+        flatten=flatten,
+        seed=seed,
+        dtype=dtype,
+        device=device,
+    )
 
 
 def network(
     inputs: int, width: int, depth: int, outputs: int, *, activation: str, output_std: float, seed: int,
     dtype: torch.dtype = torch.float32, device: str = "cpu",
 ) -> nn.Module:  # fmt: skip
-    """Depth 1: the network of (1.1), f(x) = V phi(W x) with V fixed. Deeper: an MLP without biases, all trained."""
+    """Depth 1: the network of (1.1), f(x) = V phi(W x) with V fixed.
+
+    Deeper: an MLP without biases, all trained.
+    """
     if depth == 1:
         return models.one_hidden(
             inputs,
@@ -49,9 +75,18 @@ def network(
             device=device,
         )
     return models.mlp(
-        inputs, width, depth, outputs, activation=activation, bias=False, init="lecun", output_scale=output_std,
-        seed=seed, dtype=dtype, device=device,
-    )  # fmt: skip
+        inputs,
+        width,
+        depth,
+        outputs,
+        activation=activation,
+        bias=False,
+        init="lecun",
+        output_scale=output_std,
+        seed=seed,
+        dtype=dtype,
+        device=device,
+    )
 
 
 def residual(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
@@ -90,5 +125,7 @@ def stack(values: Sequence[Tensor | float]) -> np.ndarray:
 
 
 def measured_steps(steps: int, count: int = 120) -> list[int]:
-    """About `count` steps from 0 to `steps`: every one at first, then ever sparser, as residuals fall by rates."""
+    """About `count` steps from 0 to `steps`:
+    every one at first, then ever sparser, as residuals fall by rates.
+    """
     return sorted({0, steps, *np.unique(np.geomspace(1, max(steps, 1), count).round().astype(int)).tolist()})

@@ -1,7 +1,8 @@
-"""Half the labels are wrong: why is the truth learned first? Test error dips, then the noise is learned (J12, Fig. 6).
+"""Half the labels are wrong: why is the truth learned first?
+Test error dips, then the noise is learned (J12, Fig. 6).
 
-The test residual is projected on the information space of the test Jacobian at the dip. After the dip it rises on N
-and not on I. Prediction before training: what a network that knows nothing gets wrong, 1 − 1/K.
+The test residual is projected on the information space of the test Jacobian at the dip. After the dip it
+rises on N and not on I. Prediction before training: what a network that knows nothing gets wrong, 1 − 1/K.
 """
 
 from __future__ import annotations
@@ -67,11 +68,17 @@ def prepare(settings: Corruption) -> Setup:
     seeds = range(settings.seed, settings.seed + settings.seeds)
     sets = tuple(
         common.classification(
-            settings.dataset, n=settings.n, classes=settings.classes, n_test=300, label_noise=settings.label_noise,
-            normalize="none", seed=seed, device=settings.device,
+            settings.dataset,
+            n=settings.n,
+            classes=settings.classes,
+            n_test=300,
+            label_noise=settings.label_noise,
+            normalize="none",
+            seed=seed,
+            device=settings.device,
         )
         for seed in seeds
-    )  # fmt: skip
+    )
     nets = tuple(
         models.mlp(
             one.x_train.shape[1], settings.width, settings.depth, settings.classes, init="glorot", seed=seed,
@@ -83,7 +90,9 @@ def prepare(settings: Corruption) -> Setup:
 
 
 def predict(setup: Setup) -> Prediction:
-    """Before training: guessing errs on 1 − 1/K of the test set, and a perfect fit on 0 of the training set."""
+    """Before training:
+    guessing errs on 1 − 1/K of the test set, and a perfect fit on 0 of the training set.
+    """
     return {"guess": np.asarray(1 - 1 / setup.settings.classes), "steps": np.asarray(setup.settings.steps)}
 
 
@@ -111,10 +120,17 @@ def run(setup: Setup) -> Iterator[Frame]:
         return np.column_stack([common.error_rate(train, labels), errors])
 
     frames = training.train(
-        training.Ensemble(setup.models), list(x), list(y), loss="half-mean", lr=settings.lr, momentum=0.9,
-        steps=settings.steps, measure={"errors": measure}, measure_at=common.measured_steps(settings.steps, 60),
+        training.Ensemble(setup.models),
+        list(x),
+        list(y),
+        loss="half-mean",
+        lr=settings.lr,
+        momentum=0.9,
+        steps=settings.steps,
+        measure={"errors": measure},
+        measure_at=common.measured_steps(settings.steps, 60),
         seed=settings.seed,
-    )  # fmt: skip
+    )
     for frame in frames:
         values = dict(frame.values)
         errors = values.pop("errors", None)
@@ -179,11 +195,27 @@ def figure(
     end = int(prediction["steps"])
     return figures.Chart(
         (
-            figures.Panel("Error rate", tuple(errors), xlabel="step", ylabel="share of wrong classes", xscale="symlog", xlim=(0, end), ylim=(0, 1)),
-            figures.Panel("Test residual on I and N of J at the dip", tuple(parts), xlabel="step", ylabel="‖Π r‖ / √n", xscale="symlog", xlim=(0, end), ylim=(0, None)),
+            figures.Panel(
+                "Error rate",
+                tuple(errors),
+                xlabel="step",
+                ylabel="share of wrong classes",
+                xscale="symlog",
+                xlim=(0, end),
+                ylim=(0, 1),
+            ),
+            figures.Panel(
+                "Test residual on I and N of J at the dip",
+                tuple(parts),
+                xlabel="step",
+                ylabel="‖Π r‖ / √n",
+                xscale="symlog",
+                xlim=(0, end),
+                ylim=(0, None),
+            ),
         ),
         caption=figures.caption(settings) if settings else "",
-    )  # fmt: skip
+    )
 
 
 def _u_shape(run: Run) -> tuple[Evidence, Evidence, Evidence]:
@@ -195,18 +227,22 @@ def _u_shape(run: Run) -> tuple[Evidence, Evidence, Evidence]:
     return (
         Evidence(
             np.stack([error[each, dip], error[:, -1]], axis=1),
-            note=f"test error {error[each, dip].mean():.3f} at step {int(np.median(steps[dip]))} → {error[:, -1].mean():.3f}",
+            note=f"test error {error[each, dip].mean():.3f} at step {int(np.median(steps[dip]))} → "
+            f"{error[:, -1].mean():.3f}",
         ),
         Evidence(
             np.stack([outside[each, dip], outside[:, -1]], axis=1),
-            note=f"on N {outside[each, dip].mean():.2f} → {outside[:, -1].mean():.2f}, on I {before.mean():.2f} → {after.mean():.2f}",
+            note=f"on N {outside[each, dip].mean():.2f} → {outside[:, -1].mean():.2f}, "
+            f"on I {before.mean():.2f} → {after.mean():.2f}",
         ),
         Evidence(after - before, 0.5 * (outside[:, -1] - outside[each, dip])),
     )
 
 
 J12 = Claim(
-    "J12", "With half the labels corrupted test error is U-shaped; after the dip the test residual rises on N and not on I.",
+    "J12",
+    "With half the labels corrupted test error is U-shaped; "
+    "after the dip the test residual rises on N and not on I.",
     "paper 003, Figs. 5 and 6", (Ordered(0.05), Ordered(0.05), AtMost(exact=False)), _u_shape, "holds",
     {"holds": "test error dips and rises again, on the nuisance space and not on the information space",
      "fails": "there is no dip, or the rise is not on the nuisance space"},

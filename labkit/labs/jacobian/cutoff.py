@@ -1,7 +1,8 @@
-"""Where to cut? The three terms of Thm 2.2 against the cutoff (J8), and the bound from a later start, Thm 2.3 (J9).
+"""Where to cut?
+The three terms of Thm 2.2 against the cutoff (J8), and the bound from a later start, Thm 2.3 (J9).
 
-A small cutoff α takes more of the labels into I and asks for more steps, T = Γ/(ηα²), and a longer way from the
-start. Network: (1.1) with a small output layer, so that r₀ ≈ −y, gradient descent on ½‖f − y‖².
+A small cutoff α takes more of the labels into I and asks for more steps, T = Γ/(ηα²), and a longer way from
+the start. Network: (1.1) with a small output layer, so that r₀ ≈ −y, gradient descent on ½‖f − y‖².
 """
 
 from __future__ import annotations
@@ -56,7 +57,6 @@ class Cutoff(Settings):
         slider=(0.1, 1.5),
         bounds=(1e-6, 10),
         scale="log",
-        unit="1/λ₁²",
         label="learning rate",
     )
     output_std: float = knob(
@@ -84,11 +84,17 @@ def prepare(settings: Cutoff) -> Setup:
     seeds = range(settings.seed, settings.seed + settings.seeds)
     sets = tuple(
         common.classification(
-            settings.dataset, n=settings.n, classes=settings.classes, n_test=300, label_noise=settings.label_noise,
-            normalize="standardize+unit-length", seed=seed, device=settings.device,
+            settings.dataset,
+            n=settings.n,
+            classes=settings.classes,
+            n_test=300,
+            label_noise=settings.label_noise,
+            normalize="standardize+unit-length",
+            seed=seed,
+            device=settings.device,
         )
         for seed in seeds
-    )  # fmt: skip
+    )
     models = tuple(
         common.network(
             one.x_train.shape[1], settings.width, 1, settings.classes, activation="softplus",
@@ -100,7 +106,9 @@ def prepare(settings: Cutoff) -> Setup:
 
 
 def predict(setup: Setup) -> Prediction:
-    """The three terms at the cutoffs λ_r of ν·Σ(X)^½, the analytic kernel; and the step T at which each is read."""
+    """The three terms at the cutoffs λ_r of ν·Σ(X)^½, the analytic kernel;
+    and the step T at which each is read.
+    """
     settings = setup.settings
     found: dict[str, list[np.ndarray]] = {
         name: [] for name in ("bias", "variance", "total", "cutoff", "step", "nuisance")
@@ -157,9 +165,16 @@ def run(setup: Setup) -> Iterator[Frame]:
 
     ensemble = training.Ensemble(setup.models)
     frames = training.train(
-        ensemble, list(x), list(y), loss="half-sum", lr=float(prediction["lr"]), steps=settings.steps,
-        measure={"pair": measure}, measure_at=sorted({0, settings.steps, *wanted.tolist(), *iterates}), seed=settings.seed,
-    )  # fmt: skip
+        ensemble,
+        list(x),
+        list(y),
+        loss="half-sum",
+        lr=float(prediction["lr"]),
+        steps=settings.steps,
+        measure={"pair": measure},
+        measure_at=sorted({0, settings.steps, *wanted.tolist(), *iterates}),
+        seed=settings.seed,
+    )
     for frame in frames:
         values = dict(frame.values)
         pair = values.pop("pair", None)
@@ -171,7 +186,9 @@ def run(setup: Setup) -> Iterator[Frame]:
 
 
 def _bounds(setup: Setup, ensemble: training.Ensemble) -> np.ndarray:
-    """Thm 2.3's sum at the present weights, at its best cutoff, for each seed: from r_τ, and from y instead of it."""
+    """Thm 2.3's sum at the present weights, at its best cutoff, for each seed:
+    from r_τ, and from y instead of it.
+    """
     settings, found = setup.settings, []
     # The theorem's output layer has entries of at most ν/√(kK); ours has ν/√k.
     nu = settings.output_std * np.sqrt(settings.classes)
@@ -226,11 +243,25 @@ def figure(
     terms.append(figures.Level(best, axis="x", label="least sum"))
     return figures.Chart(
         (
-            figures.Panel("Three terms against the cutoff", tuple(terms), xlabel="rank r of I (smaller α →)", ylabel="share", xscale="log", yscale="log"),
-            figures.Panel("Training loss after T = Γ/(ηα²) steps", tuple(loss), xlabel="rank r of I (smaller α →)", ylabel="‖f − y‖/√n", xscale="log", xlim=(1, float(ranks[-1]))),
+            figures.Panel(
+                "Three terms against the cutoff",
+                tuple(terms),
+                xlabel="rank r of I (smaller α →)",
+                ylabel="share",
+                xscale="log",
+                yscale="log",
+            ),
+            figures.Panel(
+                "Training loss after T = Γ/(ηα²) steps",
+                tuple(loss),
+                xlabel="rank r of I (smaller α →)",
+                ylabel="‖f − y‖/√n",
+                xscale="log",
+                xlim=(1, float(ranks[-1])),
+            ),
         ),
         caption=figures.caption(settings) if settings else "",
-    )  # fmt: skip
+    )
 
 
 def _samples(prediction: Prediction) -> float:
@@ -244,7 +275,9 @@ def _duration(settings: Cutoff | None) -> float:
 def _read(
     frames: Sequence[Frame], prediction: Prediction
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
-    """Residual norm and test error of each seed at the step T of each cutoff that was reached: (kept, (S, G), (S, G))."""
+    """Residual norm and test error of each seed at the step T of each cutoff that was reached:
+    (kept, (S, G), (S, G)).
+    """
     steps, residual = common.curve(frames, "residual")
     _, error = common.curve(frames, "test_error")
     if not len(steps):
@@ -270,13 +303,21 @@ def _three_terms(run: Run) -> tuple[Evidence, Evidence]:
     alpha = theory.relative_cutoff(float(run.prediction["cutoff"][:, best].mean()), n, settings.classes)
     width = theory.width_condition(alpha, n, gamma)
     return (
-        Evidence(residual, bound, note=f"{len(kept)} cutoffs; the loss is {np.mean(residual / bound):.2g} of its bound on average"),
         Evidence(
-            error, total, vacuous=bool(run.prediction["total"].min(axis=1).mean() >= trivial),
-            note=f"least sum {run.prediction['total'].min():.2g} at r = {run.prediction['ranks'][best]}, test error there or at the last cutoff "
-            f"{error[:, min(best, len(kept) - 1)].mean():.2g}; (2.2) asks for a width of order {width:.0e}, here {settings.width}",
+            residual,
+            bound,
+            note=f"{len(kept)} cutoffs; the loss is {np.mean(residual / bound):.2g} of its bound on average",
         ),
-    )  # fmt: skip
+        Evidence(
+            error,
+            total,
+            vacuous=bool(run.prediction["total"].min(axis=1).mean() >= trivial),
+            note=f"least sum {run.prediction['total'].min():.2g} at r = {run.prediction['ranks'][best]}, "
+            "test error there or at the last cutoff "
+            f"{error[:, min(best, len(kept) - 1)].mean():.2g}; (2.2) asks for a width of order {width:.0e}, "
+            f"here {settings.width}",
+        ),
+    )
 
 
 def _later_starts(run: Run) -> Evidence:
@@ -286,20 +327,27 @@ def _later_starts(run: Run) -> Evidence:
     residual, labels = bounds[:, :, 0].T, bounds[:, :, 1].T
     return Evidence(
         -residual,
-        note=f"bound at τ = {', '.join(str(s) for s in steps)}: {', '.join(f'{b:.3g}' for b in residual.mean(axis=0))}; "
+        note=f"bound at τ = {', '.join(str(s) for s in steps)}: "
+        f"{', '.join(f'{b:.3g}' for b in residual.mean(axis=0))}; "
         f"with y for r_τ, so that only J changes: {', '.join(f'{b:.3g}' for b in labels.mean(axis=0))}",
     )
 
 
 J8 = Claim(
-    "J8", "After T ∝ Γ/α² steps ‖f − y‖ ≲ ‖Π_N y‖ + e^(−Γ)√n, and the error is ≲ ‖Π_N y‖/√n + e^(−Γ) + Γ/(α√n): a trade-off in α.",
+    "J8",
+    "After T ∝ Γ/α² steps ‖f − y‖ ≲ ‖Π_N y‖ + e^(−Γ)√n, "
+    "and the error is ≲ ‖Π_N y‖/√n + e^(−Γ) + Γ/(α√n): a trade-off in α.",
     "paper 003, Thm 2.2 (2.2), (2.3)", (AtMost(), AtMost()), _three_terms, "holds",
-    {"holds": "loss and test error stay below their sums at every cutoff", "fails": "a sum is exceeded at some cutoff"},
+    {"holds": "loss and test error stay below their sums at every cutoff",
+     "fails": "a sum is exceeded at some cutoff"},
 )  # fmt: skip
 J9 = Claim(
-    "J9", "The same bound holds from any start; taken at later iterates, the Jacobian and residual there give a smaller one.",
+    "J9",
+    "The same bound holds from any start; "
+    "taken at later iterates, the Jacobian and residual there give a smaller one.",
     "paper 003, Thm 2.3", (Ordered(),), _later_starts, "holds",
-    {"holds": "the bound from J at later iterates keeps falling", "fails": "the bound from a later iterate is not smaller"},
+    {"holds": "the bound from J at later iterates keeps falling",
+     "fails": "the bound from a later iterate is not smaller"},
 )  # fmt: skip
 
 CUTOFF = Experiment(

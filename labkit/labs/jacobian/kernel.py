@@ -1,7 +1,9 @@
-"""What is the Jacobian at random initialisation? Def. 2.1 and Lemma 6.11 (J1), both layers trained (J16, App. B).
+"""What is the Jacobian at random initialisation?
+Def. 2.1 and Lemma 6.11 (J1), both layers trained (J16, App. B).
 
-Rows of J for the network (1.1) are V[l, s]·φ'(w_s·x_i)·x_i, so JJᵀ is (BBᵀ) ∘ (XXᵀ) with B[(i, l), s] = V[l, s]φ'(w_s·x_i);
-over random V and W its mean is ν²Σ(X). The average of k independent terms misses its mean by about 1/√k.
+Rows of J for the network (1.1) are V[l, s]·φ'(w_s·x_i)·x_i, so JJᵀ is (BBᵀ) ∘ (XXᵀ) with B[(i, l), s] = V[l,
+s]φ'(w_s·x_i); over random V and W its mean is ν²Σ(X). The average of k independent terms misses its mean by
+about 1/√k.
 """
 
 from __future__ import annotations
@@ -53,7 +55,9 @@ def prepare(settings: Kernel) -> Setup:
 
 
 def predict(setup: Setup) -> Prediction:
-    """ν²Σ(X) for each seed and activation, in labkit's row order, and the 1/√k line through nothing measured."""
+    """ν²Σ(X) for each seed and activation, in labkit's row order,
+    and the 1/√k line through nothing measured.
+    """
     settings = setup.settings
     expected = {
         f"kernel_{name}": np.stack(
@@ -95,7 +99,9 @@ def _model(
 
 
 def _joint(setup: Setup, width: int = 60) -> dict[str, np.ndarray]:
-    """Both layers trained, at a small width: the blocks of J and the quantities of Thm B.1, from a dense Jacobian."""
+    """Both layers trained, at a small width:
+    the blocks of J and the quantities of Thm B.1, from a dense Jacobian.
+    """
     settings, found = setup.settings, []
     for seed, x in enumerate(setup.points):
         model = _model(settings, width, "softplus", settings.seed + seed, train_readout=True)
@@ -108,9 +114,15 @@ def _joint(setup: Setup, width: int = 60) -> dict[str, np.ndarray]:
         blocks = {"W": inner, "V": outer}
         assembled = torch.cat([blocks[name] for name, _ in model.named_parameters()], dim=1)
         bound = theory.joint_jacobian_bound(
-            1.0, settings.classes, width, float(model.V.detach().abs().max()), float(torch.linalg.matrix_norm(model.W.detach())),
-            float(torch.linalg.matrix_norm(x, 2)), phi0=float(np.log(2)), n=settings.n,
-        )  # fmt: skip
+            1.0,
+            settings.classes,
+            width,
+            float(model.V.detach().abs().max()),
+            float(torch.linalg.matrix_norm(model.W.detach())),
+            float(torch.linalg.matrix_norm(x, 2)),
+            phi0=float(np.log(2)),
+            n=settings.n,
+        )
         found.append(
             (float((joint - assembled).abs().max()), float(torch.linalg.matrix_norm(joint, 2)), bound)
         )
@@ -173,15 +185,21 @@ def _joint_blocks(run: Run) -> tuple[Evidence, Evidence]:
 
 
 J1 = Claim(
-    "J1", "At random initialisation E[JJᵀ] = ν²Σ(X), Σ(X) = I_K ⊗ (XXᵀ ∘ E[φ'(Xw)φ'(Xw)ᵀ]); a network of width k misses it by about 1/√k.",
-    "paper 003, Def. 2.1 and Lemma 6.11", (Exponent(-0.65, -0.35), Exponent(-0.65, -0.35)), _falls_as_root_width, "holds",
+    "J1",
+    "At random initialisation E[JJᵀ] = ν²Σ(X), Σ(X) = I_K ⊗ (XXᵀ ∘ E[φ'(Xw)φ'(Xw)ᵀ]); "
+    "a network of width k misses it by about 1/√k.",
+    "paper 003, Def. 2.1 and Lemma 6.11", (Exponent(-0.65, -0.35), Exponent(-0.65, -0.35)),
+    _falls_as_root_width, "holds",
     {"holds": "JJᵀ approaches the kernel as one over the root of the width, for ReLU and softplus",
      "fails": "JJᵀ does not approach the kernel as one over the root of the width"},
 )  # fmt: skip
 J16 = Claim(
-    "J16", "With both layers trained the Jacobian is the input part beside the block-diagonal output part, and ‖J‖ ≤ B‖X‖(‖W‖_F + √(Kk)‖V‖_∞) + |φ(0)|√(nk).",
+    "J16",
+    "With both layers trained the Jacobian is the input part beside the block-diagonal output part, "
+    "and ‖J‖ ≤ B‖X‖(‖W‖_F + √(Kk)‖V‖_∞) + |φ(0)|√(nk).",
     "paper 003, (B.2) and Thm B.1", (Equals(1e-10, absolute=True), AtMost()), _joint_blocks, "holds",
-    {"holds": "the blocks agree with the dense Jacobian and the spectral bound holds", "fails": "a block or the bound is wrong"},
+    {"holds": "the blocks agree with the dense Jacobian and the spectral bound holds",
+     "fails": "a block or the bound is wrong"},
 )  # fmt: skip
 
 KERNEL = Experiment(

@@ -99,7 +99,8 @@ def run(setup: Setup) -> Iterator[Frame]:
     rng = np.random.default_rng(settings.seed)
     sampled = set(np.unique(np.geomspace(1, settings.steps, 6).round().astype(int)).tolist())
     for step in range(settings.steps + 1):
-        # On I: the misfit of the clean data, seen through U, and r/n of the noise; on N: the rest of the noise.
+        # On I: the misfit of the clean data, seen through U, and r/n of the noise.
+        # On N: the rest of the noise.
         misfit = (U.mT @ (clean @ w[..., None] - labels[..., None]))[..., 0]
         noise = 0.5 * (settings.sigma_x**2 * (w**2).sum(-1) + settings.sigma_y**2)
         share = settings.rank / settings.n
@@ -159,11 +160,25 @@ def figure(
     end = int(prediction["steps"][-1])
     return figures.Chart(
         (
-            figures.Panel("Population risk", tuple(marks["risk"]), xlabel="step τ", ylabel="E L(w_τ)", xlim=(0, end), ylim=(0, None)),
-            figures.Panel("Its two parts", (*marks["information"], *marks["nuisance"]), xlabel="step τ", ylabel="E L(w_τ)", xlim=(0, end), ylim=(0, None)),
+            figures.Panel(
+                "Population risk",
+                tuple(marks["risk"]),
+                xlabel="step τ",
+                ylabel="E L(w_τ)",
+                xlim=(0, end),
+                ylim=(0, None),
+            ),
+            figures.Panel(
+                "Its two parts",
+                (*marks["information"], *marks["nuisance"]),
+                xlabel="step τ",
+                ylabel="E L(w_τ)",
+                xlim=(0, end),
+                ylim=(0, None),
+            ),
         ),
         caption=figures.caption(settings) if settings else "",
-    )  # fmt: skip
+    )
 
 
 def _dips(run: Run) -> tuple[Evidence, Evidence, Evidence, Evidence]:
@@ -179,7 +194,8 @@ def _dips(run: Run) -> tuple[Evidence, Evidence, Evidence, Evidence]:
         Evidence(
             difference.max(axis=1),
             0.0,
-            note=f"risk {risk[:, 0].mean():.2g} → {risk.min(axis=1).mean():.2g} at τ = {dip.min()}–{dip.max()} → {risk[:, -1].mean():.2g}",
+            note=f"risk {risk[:, 0].mean():.2g} → {risk.min(axis=1).mean():.2g} "
+            f"at τ = {dip.min()}–{dip.max()} → {risk[:, -1].mean():.2g}",
         ),
         Evidence(
             np.abs(sampled - at).T / error.T, 6.0, note="fresh noise against closed form, in standard errors"
@@ -195,9 +211,13 @@ def _dips(run: Run) -> tuple[Evidence, Evidence, Evidence, Evidence]:
 
 
 J10 = Claim(
-    "J10", "In the linear model the population risk dips: its part on I falls fast, its part on N rises, all in closed form.",
-    "paper 003, §5.1 and Fig. 8", (Equals(1e-10, absolute=True), AtMost(), Ordered(), Ordered()), _dips, "holds",
-    {"holds": "closed form, descent and fresh noise agree; the risk falls, then rises on N", "fails": "closed form or dip is not as told"},
+    "J10",
+    "In the linear model the population risk dips: its part on I falls fast, its part on N rises, "
+    "all in closed form.",
+    "paper 003, §5.1 and Fig. 8", (Equals(1e-10, absolute=True), AtMost(), Ordered(), Ordered()),
+    _dips, "holds",
+    {"holds": "closed form, descent and fresh noise agree; the risk falls, then rises on N",
+     "fails": "closed form or dip is not as told"},
 )  # fmt: skip
 
 LINEAR = Experiment(

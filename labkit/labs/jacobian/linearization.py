@@ -1,8 +1,9 @@
-"""How wide is wide enough for the linearised picture? Deviation of trained and linearised residuals (J5, J6, Thm 5.3).
+"""How wide is wide enough for the linearised picture?
+Deviation of trained and linearised residuals (J5, J6, Thm 5.3).
 
-J5 sweeps the width. J6 takes one width and asks whether the theorem's conditions hold there, with measured constants:
-α = λ_r at the start, β the largest ‖J‖ and ε twice the largest ‖J(θ_τ) − J(θ₀)‖ met along the path (a lower estimate of the
-theorem's suprema over a ball: if the conditions fail with these, they fail).
+J5 sweeps the width. J6 takes one width and asks whether the theorem's conditions hold there, with measured
+constants: α = λ_r at the start, β the largest ‖J‖ and ε twice the largest ‖J(θ_τ) − J(θ₀)‖ met along the path
+(a lower estimate of the theorem's suprema over a ball: if the conditions fail with these, they fail).
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ class Linearization(Settings):
     repeats: int = knob(4, "networks averaged in each seed", slider=(1, 8), bounds=(1, None), step=1)
     steps: int = knob(60, "steps of gradient descent", slider=(20, 300), bounds=(1, None), scale="log")
     lr: float = knob(
-        0.9, "learning rate in units of 1/λ₁²", slider=(0.05, 1.9), bounds=(1e-6, 1e3), scale="log", unit="1/λ₁²",
+        0.9, "learning rate in units of 1/λ₁²", slider=(0.05, 1.9), bounds=(1e-6, 1e3), scale="log",
         label="learning rate",
     )  # fmt: skip
     label_noise: float = knob(
@@ -112,7 +113,9 @@ def factor(model: models.OneHidden, x: Tensor) -> Tensor:
 
 
 def gram(B: Tensor, x: Tensor, outputs: int) -> Tensor:
-    """JJᵀ = (BBᵀ) ∘ (XXᵀ ⊗ 1) from the factor of `factor`; the difference of two factors gives that of two Jacobians."""
+    """JJᵀ = (BBᵀ) ∘ (XXᵀ ⊗ 1) from the factor of `factor`;
+    the difference of two factors gives that of two Jacobians.
+    """
     inner = (x @ x.T).repeat_interleave(outputs, 0).repeat_interleave(outputs, 1)
     return (B @ B.T) * inner
 
@@ -122,7 +125,7 @@ def descend(model: models.OneHidden, x: Tensor, y: Tensor, lr: float) -> Tensor:
     with torch.no_grad():
         z = x @ model.W.T
         residual = model.phi(z) @ model.V.T - y
-        model.W -= lr * ((residual @ model.V) * model.dphi(z)).T @ x
+        model.W.sub_(lr * ((residual @ model.V) * model.dphi(z)).T @ x)
     return residual
 
 
@@ -164,7 +167,7 @@ def _deviation(setup: Setup, width: int, activation: str, seed: int, repeat: int
     lr = settings.lr / norm(kernel) ** 2
     linear = common.residual(model, x, y)
     start, worst = 0.0, 0.0
-    for step in range(settings.steps + 1):
+    for _ in range(settings.steps + 1):
         true = descend(model, x, y, lr).flatten()
         start = start or float(true.norm())
         worst = max(worst, float((true - linear).norm()) / start)
@@ -194,9 +197,14 @@ def figure(
             )
         marks.append(figures.Points(x, y, label=f"{name}, measured", color=color))
     panel = figures.Panel(
-        "How far does training leave the linearised path?", tuple(marks), xlabel="width k", ylabel="max ‖r − r̃‖ / ‖r₀‖",
-        xscale="log", yscale="log", xlim=(float(widths[0]) * 0.8, float(widths[-1]) * 1.25),
-    )  # fmt: skip
+        "How far does training leave the linearised path?",
+        tuple(marks),
+        xlabel="width k",
+        ylabel="max ‖r − r̃‖ / ‖r₀‖",
+        xscale="log",
+        yscale="log",
+        xlim=(float(widths[0]) * 0.8, float(widths[-1]) * 1.25),
+    )
     return figures.Chart((panel,), caption=figures.caption(settings) if settings else "")
 
 
@@ -323,13 +331,28 @@ def meta_constants(run: Run) -> dict[str, np.ndarray]:
         [theory.smallest_delta(alpha[s], found["beta"][s], found["epsilon"][s], 0.0, gamma[s]) for s in each]
     )
     bounds = {
-        "deviation_bound": [theory.meta_theorem_bound(alpha[s], found["beta"][s], delta[s], found["start"][s]) for s in each],
-        "moved_bound": [theory.distance_bound(found["pinv"][s], found["nuisance"][s], found["start"][s], alpha[s], gamma[s], delta[s]) for s in each],
-        "final_bound": [
-            theory.final_residual_bound(found["information"][s], found["nuisance"][s], found["start"][s], alpha[s], found["beta"][s], gamma[s], delta[s])
+        "deviation_bound": [
+            theory.meta_theorem_bound(alpha[s], found["beta"][s], delta[s], found["start"][s]) for s in each
+        ],
+        "moved_bound": [
+            theory.distance_bound(
+                found["pinv"][s], found["nuisance"][s], found["start"][s], alpha[s], gamma[s], delta[s]
+            )
             for s in each
         ],
-    }  # fmt: skip
+        "final_bound": [
+            theory.final_residual_bound(
+                found["information"][s],
+                found["nuisance"][s],
+                found["start"][s],
+                alpha[s],
+                found["beta"][s],
+                gamma[s],
+                delta[s],
+            )
+            for s in each
+        ],
+    }
     return (
         found
         | {"alpha": alpha, "duration": gamma, "delta": delta}
@@ -343,7 +366,9 @@ def figure_meta(
     previous: Sequence[Run] = (),
     settings: MetaTheorem | None = None,
 ) -> figures.Chart:
-    """The three inequalities as measured against bound, one point a seed, with the condition δ ≤ 1 in the title."""
+    """The three inequalities as measured against bound,
+    one point a seed, with the condition δ ≤ 1 in the title.
+    """
     names = (("deviation", "‖r − r̃‖"), ("moved", "‖θ − θ₀‖"), ("final", "‖r_T‖"))
     marks: list[figures.Mark] = []
     title = "Thm 5.3: measured against bound"
@@ -376,7 +401,8 @@ def _exponents(run: Run) -> tuple[Evidence, Evidence]:
             Evidence(
                 exponent(widths, worst.T),
                 run.prediction[name],
-                note=f"{name}: {worst[0].mean():.2g} at k = {widths[0]}, {worst[-1].mean():.2g} at k = {widths[-1]}",
+                note=f"{name}: {worst[0].mean():.2g} at k = {widths[0]}, "
+                f"{worst[-1].mean():.2g} at k = {widths[-1]}",
             )
         )
     return evidence[0], evidence[1]
@@ -388,9 +414,11 @@ def _meta_theorem(run: Run) -> tuple[Evidence, Evidence, Evidence]:
     conditions = (Condition("δ, the least for which (5.13) holds", delta, 1.0),)
     share = constants["deviation_bound"] / constants["start"]
     notes = (
-        f"δ = {delta:.2g}; ‖r − r̃‖/‖r₀‖ = {np.max(constants['deviation'] / constants['start']):.2g} against {share.min():.2g}; ε and β measured along the path",
-        "", "",
-    )  # fmt: skip
+        f"δ = {delta:.2g}; ‖r − r̃‖/‖r₀‖ = {np.max(constants['deviation'] / constants['start']):.2g} against "
+        f"{share.min():.2g}; ε and β measured along the path",
+        "",
+        "",
+    )
     return tuple(
         Evidence(
             constants[name],
@@ -408,12 +436,17 @@ def _meta_theorem(run: Run) -> tuple[Evidence, Evidence, Evidence]:
 
 
 J5 = Claim(
-    "J5", "The deviation of the trained from the linearised residual falls with width: about as 1/k for a smooth activation, 1/√k for ReLU.",
+    "J5",
+    "The deviation of the trained from the linearised residual falls with width: "
+    "about as 1/k for a smooth activation, 1/√k for ReLU.",
     "paper 003, Thm 5.3", (Exponent(-1.3, -0.7), Exponent(-0.85, -0.25)), _exponents, "holds",
-    {"holds": "the deviation falls like 1/k for softplus and like 1/√k for ReLU", "fails": "an exponent is outside its interval"},
+    {"holds": "the deviation falls like 1/k for softplus and like 1/√k for ReLU",
+     "fails": "an exponent is outside its interval"},
 )  # fmt: skip
 J6 = Claim(
-    "J6", "If (5.13) holds with δ ≤ 1, then ‖r − r̃‖ ≤ (3/5)(δα/β)‖r₀‖, the weights stay within (5.15), and ‖r_T‖ obeys (5.16).",
+    "J6",
+    "If (5.13) holds with δ ≤ 1, then ‖r − r̃‖ ≤ (3/5)(δα/β)‖r₀‖, the weights stay within (5.15), "
+    "and ‖r_T‖ obeys (5.16).",
     "paper 003, Thm 5.3, (5.13)–(5.16)", (AtMost(), AtMost(), AtMost()), _meta_theorem, "holds",
     {"holds": "the conditions hold at this width, and so do the three inequalities",
      "out of regime": "the conditions of the theorem do not hold at this width",

@@ -1,7 +1,8 @@
-"""Where is the knee? A mixture of K classes of C clusters gives a Jacobian of rank about K²C (Thm A.1, Fig. 3).
+"""Where is the knee?
+A mixture of K classes of C clusters gives a Jacobian of rank about K²C (Thm A.1, Fig. 3).
 
-With σ = 0 there are KC different inputs and K outputs: rank K²C exactly, labels inside I. With σ > 0 the knee stays
-and the top singular values grow as √(n/KC): double n at fixed centres and they grow by √2.
+With σ = 0 there are KC different inputs and K outputs: rank K²C exactly, labels inside I. With σ > 0 the knee
+stays and the top singular values grow as √(n/KC): double n at fixed centres and they grow by √2.
 """
 
 from __future__ import annotations
@@ -54,9 +55,16 @@ def prepare(settings: MixtureSettings) -> Setup:
     def draw(per_cluster: int, sigma: float, seed: int) -> data.Mixture:
         n = settings.classes * settings.clusters * per_cluster
         return data.gaussian_mixture(
-            settings.classes, settings.clusters, n, settings.inputs, sigma, min_distance=0.5, n_test=0, seed=seed,
+            settings.classes,
+            settings.clusters,
+            n,
+            settings.inputs,
+            sigma,
+            min_distance=0.5,
+            n_test=0,
+            seed=seed,
             dtype=torch.float64,
-        )  # fmt: skip
+        )
 
     seeds = range(settings.seed, settings.seed + settings.seeds)
     return Setup(
@@ -100,7 +108,9 @@ def run(setup: Setup) -> Iterator[Frame]:
 
 
 def _without_noise(setup: Setup) -> dict[str, np.ndarray]:
-    """Thm A.1 on the analytic kernel: rank, share of the labels in its range, least and largest non-zero eigenvalue."""
+    """Thm A.1 on the analytic kernel:
+    rank, share of the labels in its range, least and largest non-zero eigenvalue.
+    """
     settings, found = setup.settings, []
     for mixture in setup.clean:
         kernel = kernels.mntk_full(mixture.x_train.numpy(), settings.classes, settings.activation)
@@ -150,14 +160,28 @@ def figure(
     gaps: list[figures.Mark] = [figures.Level(rank, label="K²C", axis="x")]
     if found["single"] is not None:
         ratio = found["single"][:, :-1] / np.maximum(found["single"][:, 1:], 1e-300)
-        gaps.append(figures.Measured(np.arange(1, ratio.shape[1] + 1), ratio, label="λ_s / λ_(s+1)", color=0))
+        gaps.append(figures.Measured(np.arange(1, ratio.shape[1] + 1), ratio, label="λₛ / λₛ₊₁", color=0))
     return figures.Chart(
         (
-            figures.Panel("Singular values of J at the start", tuple(marks), xlabel="index s", ylabel="λ_s", yscale="log", xlim=(0, shown)),
-            figures.Panel("Where is the gap?", tuple(gaps), xlabel="index s", ylabel="ratio of neighbours", xlim=(0, shown), ylim=(0.9, None)),
+            figures.Panel(
+                "Singular values of J at the start",
+                tuple(marks),
+                xlabel="index s",
+                ylabel="λₛ",
+                yscale="log",
+                xlim=(0, shown),
+            ),
+            figures.Panel(
+                "Where is the gap?",
+                tuple(gaps),
+                xlabel="index s",
+                ylabel="ratio of neighbours",
+                xlim=(0, shown),
+                ylim=(0.9, None),
+            ),
         ),
         caption=figures.caption(settings) if settings else "",
-    )  # fmt: skip
+    )
 
 
 def _newest(frames: Sequence[Frame], name: str) -> np.ndarray | None:
@@ -204,9 +228,12 @@ def _knee(run: Run) -> tuple[Evidence, Evidence]:
 
 
 J2 = Claim(
-    "J2", "For the mixture with σ = 0, Σ(X) has rank K²C, the labels lie in its range, and its non-zero eigenvalues lie between (n/2KC)·s_min(Σ(M)) and (2n/KC)·‖Σ(M)‖.",
+    "J2",
+    "For the mixture with σ = 0, Σ(X) has rank K²C, the labels lie in its range, "
+    "and its non-zero eigenvalues lie between (n/2KC)·s_min(Σ(M)) and (2n/KC)·‖Σ(M)‖.",
     "paper 003, Thm A.1", (Located(), Equals(1e-10), AtMost(), AtMost()), _exact_without_noise, "holds",
-    {"holds": "rank K²C, labels inside the information space, eigenvalues in the interval", "fails": "rank, labels or interval are not as the theorem says"},
+    {"holds": "rank K²C, labels inside the information space, eigenvalues in the interval",
+     "fails": "rank, labels or interval are not as the theorem says"},
 )  # fmt: skip
 J3 = Claim(
     "J3", "For σ > 0 the knee of the spectrum stays at K²C, and the top singular values grow as √(n/KC).",
@@ -218,5 +245,6 @@ J3 = Claim(
 MIXTURE = Experiment(
     "mixture", "Where is the knee of the spectrum?", MixtureSettings,
     {"quick": MixtureSettings(), "paper": MixtureSettings(clusters=15, per_cluster=30, seeds=5)},
-    prepare, predict, run, figure, (J2, J3), controls=("clusters", "sigma", "per_cluster", "width", "classes"),
+    prepare, predict, run, figure, (J2, J3),
+    controls=("clusters", "sigma", "per_cluster", "width", "classes"),
 )  # fmt: skip

@@ -1,6 +1,7 @@
 """Can one step make the Jacobian low-rank? Linear-teacher data and a single large step (J15, App. D).
 
-After it every hidden weight points along ±θ, so samples are active in two patterns only, of rank d each: rank 2d.
+After it every hidden weight points along ±θ, so samples are active in two patterns only, of rank d each: rank
+2d.
 """
 
 from __future__ import annotations
@@ -140,7 +141,7 @@ def figure(
         "Singular values of J / (‖v‖‖X‖)",
         tuple(marks),
         xlabel="index s",
-        ylabel="σ_s",
+        ylabel="σₛ",
         yscale="log",
         xlim=(0, shown),
     )
@@ -158,16 +159,20 @@ def _rank_2d(run: Run) -> tuple[Evidence, Evidence]:
         Evidence(
             place,
             rank,
-            note=f"σ_2d = {after[:, rank - 1].mean():.3f}, σ_(2d+1) = {after[:, rank].mean():.3f}, √(d/n) = {order:.3f}; top 2d carry {energy.mean():.1%} of the energy",
+            note=f"σ_2d = {after[:, rank - 1].mean():.3f}, σ_(2d+1) = {after[:, rank].mean():.3f}, "
+            f"√(d/n) = {order:.3f}; top 2d carry {energy.mean():.1%} of the energy",
         ),
         Evidence(after[:, rank], ORDER * order),
     )
 
 
 J15 = Claim(
-    "J15", "After one large step on linear-teacher data the Jacobian has about rank 2d: σ_(2d+1) is of order √(d/n), far below σ_2d.",
+    "J15",
+    "After one large step on linear-teacher data the Jacobian has about rank 2d: "
+    "σ_(2d+1) is of order √(d/n), far below σ_2d.",
     "paper 003, App. D (D.1)", (Located(), AtMost()), _rank_2d, "holds",
-    {"holds": "the gap is at 2d and what is left is of order √(d/n)", "fails": "the gap is not at 2d, or more is left than √(d/n)"},
+    {"holds": "the gap is at 2d and what is left is of order √(d/n)",
+     "fails": "the gap is not at 2d, or more is left than √(d/n)"},
 )  # fmt: skip
 
 ONESTEP = Experiment(

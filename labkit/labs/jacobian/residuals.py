@@ -1,8 +1,9 @@
-"""Where does learning go fast? The residual on the information and the nuisance space (Def. 1.1, eq. 5.11, Lemma 6.2).
+"""Where does learning go fast?
+The residual on the information and the nuisance space (Def. 1.1, eq. 5.11, Lemma 6.2).
 
-The theory is told before training: with J the Jacobian at the start, the residual of the linearised network is
-r̃_τ = (I − ηJJᵀ)^τ r₀, so the part along a left singular vector u_s shrinks by 1 − ηλ_s² a step. Network: (1.1),
-gradient descent on ½‖f − y‖² (1.3).
+The theory is told before training: with J the Jacobian at the start, the residual of the linearised network
+is r̃_τ = (I − ηJJᵀ)^τ r₀, so the part along a left singular vector u_s shrinks by 1 − ηλ_s² a step. Network:
+(1.1), gradient descent on ½‖f − y‖² (1.3).
 """
 
 from __future__ import annotations
@@ -32,9 +33,13 @@ class Residuals(Settings):
         label="label noise (strict)",
     )  # fmt: skip
     lr: float = knob(
-        0.9, "learning rate in units of 1/λ₁²; the theorem asks for at most 1, and 2 is the edge of stability",
-        slider=(0.05, 4), bounds=(1e-6, 1e3), scale="log", unit="1/λ₁²", label="learning rate",
-    )  # fmt: skip
+        0.9,
+        "learning rate in units of 1/λ₁²; the theorem asks for at most 1, and 2 is the edge of stability",
+        slider=(0.05, 4),
+        bounds=(1e-6, 1e3),
+        scale="log",
+        label="learning rate",
+    )
     rank: int = knob(15, "dimension r of the information space", slider=(1, 100), bounds=(1, None), step=1)
     steps: int = knob(400, "steps of gradient descent", slider=(50, 2000), bounds=(1, None), scale="log")
     activation: str = knob("softplus", "activation φ", choices=("softplus", "relu", "tanh"))
@@ -71,18 +76,30 @@ def prepare(settings: Residuals) -> Setup:
     seeds = range(settings.seed, settings.seed + settings.seeds)
     sets = tuple(
         common.classification(
-            settings.dataset, n=settings.n, classes=settings.classes, n_test=300, label_noise=settings.label_noise,
-            normalize="standardize+unit-length", seed=seed, device=settings.device,
+            settings.dataset,
+            n=settings.n,
+            classes=settings.classes,
+            n_test=300,
+            label_noise=settings.label_noise,
+            normalize="standardize+unit-length",
+            seed=seed,
+            device=settings.device,
         )
         for seed in seeds
-    )  # fmt: skip
+    )
     models = tuple(
         common.network(
-            one.x_train.shape[1], settings.width, settings.depth, settings.classes, activation=settings.activation,
-            output_std=settings.output_std, seed=seed, device=settings.device,
+            one.x_train.shape[1],
+            settings.width,
+            settings.depth,
+            settings.classes,
+            activation=settings.activation,
+            output_std=settings.output_std,
+            seed=seed,
+            device=settings.device,
         )
         for one, seed in zip(sets, seeds, strict=True)
-    )  # fmt: skip
+    )
     targets = tuple(data.one_hot(one.y_train, settings.classes) for one in sets)
     return Setup(settings, sets, models, targets, tuple(common.measured_steps(settings.steps)))
 
@@ -109,7 +126,9 @@ def predict(setup: Setup) -> Prediction:
 
 
 def linearized(setup: Setup, prediction: Prediction) -> dict[str, np.ndarray]:
-    """The same curves the long way: gradient descent on the linearised loss, step by step, without a spectrum."""
+    """The same curves the long way:
+    gradient descent on the linearised loss, step by step, without a spectrum.
+    """
     shares = []
     for seed, (model, x, y) in enumerate(zip(setup.models, setup.x, setup.targets, strict=True)):
         gram = common.jacobian(model, x).gram().double()
@@ -128,7 +147,9 @@ def linearized(setup: Setup, prediction: Prediction) -> dict[str, np.ndarray]:
 def run(
     setup: Setup, *, project: Callable[[Tensor, Tensor, int], tuple[Tensor, Tensor]] = common.project
 ) -> Iterator[Frame]:
-    """Trains all seeds at once and projects their residuals; `project` is the step that the notebook spells out."""
+    """Trains all seeds at once and projects their residuals;
+    `project` is the step that the notebook spells out.
+    """
     settings, prediction = setup.settings, predict(setup)
     bases = torch.as_tensor(prediction["basis"]).to(settings.device)
     x_test = torch.stack([one.x_test for one in setup.sets])
@@ -214,7 +235,8 @@ def _linear_follows_the_formula(run: Run) -> tuple[Evidence, Evidence]:
         ),
         Evidence(
             np.stack([left["information"], left["nuisance"]], axis=1),
-            note=f"what is left at step {run.frames[-1].step}: {left['information'].mean():.2g} of the part on I, "
+            note=f"what is left at step {run.frames[-1].step}: "
+            f"{left['information'].mean():.2g} of the part on I, "
             f"{left['nuisance'].mean():.2g} of the part on N",
         ),
     )
@@ -250,24 +272,32 @@ def _early_stopping_value(run: Run) -> tuple[Evidence, Evidence, Evidence]:
 
 
 J4 = Claim(
-    "J4", "The linearised residual is r̃_τ = (I − ηJJᵀ)^τ r₀: it falls fast on I and slowly on N; the trained network overlays it.",
-    "paper 003, (5.11) and Lemma 6.5", (Equals(1e-6, absolute=True), Ordered()), _linear_follows_the_formula, "holds",
+    "J4",
+    "The linearised residual is r̃_τ = (I − ηJJᵀ)^τ r₀: it falls fast on I and slowly on N; "
+    "the trained network overlays it.",
+    "paper 003, (5.11) and Lemma 6.5",
+    (Equals(1e-6, absolute=True), Ordered()), _linear_follows_the_formula, "holds",
     {
         "holds": "the linearised model follows the formula, and the network keeps more of N than of I",
         "fails": "the formula or the order of the two spaces is wrong here",
     },
 )  # fmt: skip
 J7 = Claim(
-    "J7", "‖Π_I r₀‖·α/λ₁ ≤ B_{α,Γ} ≤ (‖Π_I r₀‖² + Γ²‖Π_N r₀‖²)^½ ≤ Γ‖r₀‖ for every cutoff α and stopping time Γ ≥ 1.",
+    "J7",
+    "‖Π_I r₀‖·α/λ₁ ≤ B_{α,Γ} ≤ (‖Π_I r₀‖² + Γ²‖Π_N r₀‖²)^½ ≤ Γ‖r₀‖ "
+    "for every cutoff α and stopping time Γ ≥ 1.",
     "paper 003, Lemma 6.2", (AtMost(), AtMost(), AtMost()), _early_stopping_value, "holds",
-    {"holds": "the early-stopping value lies between its bounds for every α and Γ tried", "fails": "a bound is violated"},
+    {"holds": "the early-stopping value lies between its bounds for every α and Γ tried",
+     "fails": "a bound is violated"},
 )  # fmt: skip
 
 RESIDUALS = Experiment(
     "residuals", "Where does learning go fast, and where does label noise go?", Residuals,
     {
         "quick": Residuals(),
-        "paper": Residuals(dataset="mnist", n=400, classes=10, width=4096, rank=50, steps=2000, label_noise=0.5),
+        "paper": Residuals(
+            dataset="mnist", n=400, classes=10, width=4096, rank=50, steps=2000, label_noise=0.5
+        ),
     },
     prepare, predict, run, figure, (J4, J7),
     controls=("width", "depth", "label_noise", "lr", "rank", "steps"),

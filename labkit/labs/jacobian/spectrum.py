@@ -1,7 +1,9 @@
-"""What does the whole spectrum look like? Stochastic Lanczos quadrature against the exact spectrum (J14, Figs. 4, 9).
+"""What does the whole spectrum look like?
+Stochastic Lanczos quadrature against the exact spectrum (J14, Figs. 4, 9).
 
-The density of the eigenvalues of JJᵀ, smoothed by a Gaussian of variance 10⁻⁵ (in units of the largest eigenvalue
-squared), from a few random probes: at the size of this experiment the exact answer can be formed beside it.
+The density of the eigenvalues of JJᵀ, smoothed by a Gaussian of variance 10⁻⁵ (in units of the largest
+eigenvalue squared), from a few random probes: at the size of this experiment the exact answer can be formed
+beside it.
 """
 
 from __future__ import annotations
@@ -49,11 +51,18 @@ def prepare(settings: Spectrum) -> Setup:
     seeds = range(settings.seed, settings.seed + settings.seeds)
     sets = tuple(
         common.classification(
-            settings.dataset, n=settings.n, classes=settings.classes, n_test=30, label_noise=0.0, normalize="none",
-            seed=seed, dtype=torch.float64, device=settings.device,
+            settings.dataset,
+            n=settings.n,
+            classes=settings.classes,
+            n_test=30,
+            label_noise=0.0,
+            normalize="none",
+            seed=seed,
+            dtype=torch.float64,
+            device=settings.device,
         )
         for seed in seeds
-    )  # fmt: skip
+    )
     nets = tuple(
         models.mlp(
             one.x_train.shape[1], settings.width, settings.depth, settings.classes, init="glorot", seed=seed,
@@ -106,7 +115,9 @@ def _spectra(
 
 
 def _densities(A: krylov.Operator, settings: Spectrum, seed: int) -> tuple[np.ndarray, ...]:
-    """Exact eigenvalues, grid, exact and estimated densities, and the L1 error with all and with an eighth of the steps."""
+    """Exact eigenvalues, grid, exact and estimated densities,
+    and the L1 error with all and with an eighth of the steps.
+    """
     eigenvalues = krylov.singular_values(A).double() ** 2
     top = float(eigenvalues[0])
     sigma = VARIANCE**0.5 * top
@@ -182,7 +193,7 @@ def figure(
         figures.Panel(
             "Top singular values of J",
             tuple(marks),
-            xlabel="λ_s",
+            xlabel="λₛ",
             ylabel="count",
             yscale="log",
             ylim=(0.5, None),
@@ -198,7 +209,8 @@ def _against_exact(run: Run) -> tuple[Evidence, Evidence]:
         Evidence(
             long.mean(axis=1),
             0.1,
-            note=f"L1 distance from the exact density: {long.mean():.3f} with {run.settings.lanczos_steps} steps",
+            note=f"L1 distance from the exact density: {long.mean():.3f} "
+            f"with {run.settings.lanczos_steps} steps",
         ),
         Evidence(
             np.stack([long.mean(axis=1), short.mean(axis=1)], axis=1),
@@ -208,9 +220,12 @@ def _against_exact(run: Run) -> tuple[Evidence, Evidence]:
 
 
 J14 = Claim(
-    "J14", "Ten probes of 80 Lanczos steps give the spectral density of JJᵀ, smoothed by a Gaussian of variance 10⁻⁵: few large values over a bulk near zero.",
+    "J14",
+    "Ten probes of 80 Lanczos steps give the spectral density of JJᵀ, "
+    "smoothed by a Gaussian of variance 10⁻⁵: few large values over a bulk near zero.",
     "paper 003, App. C.5, Figs. 4 and 9", (AtMost(exact=False), Ordered()), _against_exact, "holds",
-    {"holds": "the estimate is within a tenth of the exact density, and an eighth of the steps does worse", "fails": "the estimate misses the exact density"},
+    {"holds": "the estimate is within a tenth of the exact density, and an eighth of the steps does worse",
+     "fails": "the estimate misses the exact density"},
 )  # fmt: skip
 
 SPECTRUM = Experiment(
