@@ -1,0 +1,201 @@
+"""The command `labkit`: open the notebooks, run a lab headless, list the claims, look at the machine.
+
+Exit codes: 0 when the command completes, whatever the verdicts; 2 on bad input, with one line that says what
+is wrong; 130 when interrupted. Files appear whole or not at all.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from labkit.output import ProgressBar, check_writable, verdict_table, write_atomically
+
+BAD_INPUT = 2
+INTERRUPTED = 130
+
+
+class _Parser(argparse.ArgumentParser):
+    """Reports a mistake in one line, without the usage in front of it."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(BAD_INPUT, f"{self.prog}: {message}\n")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command line and returns its exit code."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    try:
+        if words[:1] == ["lab"]:  # Its other arguments are Jupyter's, which argparse would take apart.
+            return _lab(words[1:])
+        args = _parser().parse_args(words)
+        code = int(args.command(args))
+        sys.stdout.flush()  # Here, where a reader that has gone away can still be dealt with.
+        return code
+    except SystemExit as stop:
+        return stop.code if isinstance(stop.code, int) else 0
+    except KeyboardInterrupt:
+        print(f"\nlabkit {words[0] if words else ''}: interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:  # The reader, such as `head`, has seen enough.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except (ValueError, OSError, ImportError) as error:
+        if "--traceback" in words:
+            raise
+        print(f"labkit {words[0]}: {' '.join(_message(error).split())}", file=sys.stderr)
+        return BAD_INPUT
+
+
+def _message(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror and error.filename is not None:
+        return f"{error.strerror}: {error.filename}"
+    return str(error) or type(error).__name__
+
+
+def _parser() -> argparse.ArgumentParser:
+    from labkit.audit import versions
+
+    parser = _Parser(prog="labkit", description="The theorem's prediction beside live training.")
+    version = versions().get("labkit", "(source tree)")
+    parser.add_argument("--version", action="version", version=f"labkit {version}")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=_Parser)
+
+    commands.add_parser("lab", help="open the notebooks in JupyterLab")
+
+    run = commands.add_parser("run", help="run a lab and print its verdicts", allow_abbrev=False)
+    run.add_argument("lab", metavar="LAB", help="a lab's number or name")
+    run.add_argument("--all-claims", action="store_true", help="every claim, not the core ones alone")
+    run.add_argument("--preset", choices=("quick", "paper"), default="quick", help="default: quick")
+    run.add_argument("--set", nargs="+", action="extend", default=[], metavar="NAME=VALUE", dest="changes",
+                     help="change a setting in every experiment that has it")  # fmt: skip
+    run.add_argument("--seed", type=int, default=0, metavar="N", help="the first seed (default: 0)")
+    run.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"), default="cpu", help="default: cpu")
+    run.add_argument("--json", type=Path, metavar="FILE", help="write settings, versions and verdicts")
+    run.add_argument("--html", type=Path, metavar="FILE", help="write one page with verdicts and figures")
+    run.add_argument("--traceback", action="store_true", help="show where an error came from")
+    run.set_defaults(command=_run)
+
+    claims = commands.add_parser("claims", help="list the claims of all labs", allow_abbrev=False)
+    claims.add_argument("--json", action="store_true", help="as JSON")
+    claims.set_defaults(command=_claims)
+
+    doctor = commands.add_parser("doctor", help="what this machine has and lacks", allow_abbrev=False)
+    doctor.set_defaults(command=_doctor)
+    return parser
+
+
+# --- labkit lab ---------------------------------------------------------------
+
+
+def _lab(words: list[str]) -> int:
+    import subprocess
+    from urllib.parse import quote
+
+    from labkit.notebooks import find_folder, find_notebook
+
+    if "-h" in words or "--help" in words:
+        print("usage: labkit lab [NOTEBOOK] [--no-browser] [Jupyter's own arguments]\n\n"
+              "Opens JupyterLab on the notebooks; NOTEBOOK is a number, a name or a file.")  # fmt: skip
+        return 0
+    rest = [word for word in words if word != "--no-browser"]
+    wanted = rest.pop(0) if rest and not rest[0].startswith("-") else None
+    notebook = find_notebook(wanted) if wanted is not None else None
+    folder = notebook.parent if notebook is not None else find_folder()
+    command = [sys.executable, "-m", "jupyterlab", f"--ServerApp.root_dir={folder}"]
+    if notebook is not None:
+        command.append(f"--LabApp.default_url=/lab/tree/{quote(notebook.name)}")
+    if "--no-browser" in words:
+        command.append("--no-browser")
+    if hasattr(os, "geteuid") and os.geteuid() == 0:
+        command.append("--allow-root")  # A container's only user; the server listens on this machine alone.
+    # The kernel must be this environment's, also where another "python3" is installed for the user.
+    environment = {**os.environ, "JUPYTER_PREFER_ENV_PATH": "1"}
+    process = subprocess.Popen([*command, *rest], env=environment)
+    while True:
+        try:
+            code = process.wait()
+            return code if code >= 0 else 128 - code
+        except KeyboardInterrupt:  # Jupyter has had it too, and asks before it ends.
+            continue
+
+
+# --- labkit run ---------------------------------------------------------------
+
+
+def _run(args: argparse.Namespace) -> int:
+    changes = _changes(args.changes)
+    named = {"--json": args.json, "--html": args.html}
+    outputs = {option: path for option, path in named.items() if path is not None}
+    if len({path.resolve() for path in outputs.values()}) < len(outputs):
+        raise ValueError(f"--json and --html name the same file, {args.json}")
+    for option, path in outputs.items():
+        check_writable(path, option)
+
+    from labkit.audit import audit
+    from labkit.labs import load_lab
+
+    lab = load_lab(args.lab)
+    with ProgressBar(sys.stderr) as bar:
+        result = audit(
+            lab, all_claims=args.all_claims, preset=args.preset, changes=changes, seed=args.seed,
+            device=args.device, progress=bar,
+        )  # fmt: skip
+    if args.json is not None:
+        text = json.dumps(result.to_json(), indent=2, ensure_ascii=False, allow_nan=False)
+        write_atomically(args.json, text + "\n")
+    if args.html is not None:
+        from labkit.report import to_html
+
+        write_atomically(args.html, to_html(result))
+    print(verdict_table(result))
+    return 0
+
+
+def _changes(words: Sequence[str]) -> dict[str, str]:
+    changes = {}
+    for word in words:
+        name, equals, value = word.partition("=")
+        if not (name and equals and value):
+            raise ValueError(f"--set takes name=value, got {word!r}")
+        changes[name.strip().replace("-", "_")] = value
+    return changes
+
+
+# --- labkit claims, labkit doctor ---------------------------------------------
+
+
+def _claims(args: argparse.Namespace) -> int:
+    from labkit.labs import LABS, load_lab
+
+    rows = []
+    for number in LABS:
+        lab = load_lab(number)
+        owner = {claim.id: experiment.name for experiment in lab.experiments for claim in experiment.claims}
+        for claim in lab.claims:
+            own = {"lab": lab.name, "core": claim.id in lab.core, "experiment": owner[claim.id]}
+            rows.append({**claim.to_dict(), **own})
+    if args.json:
+        print(json.dumps(rows, indent=2, ensure_ascii=False))
+        return 0
+    for row in rows:
+        mark = "*" if row["core"] else " "
+        print(f"{row['id']:>4}{mark} {row['lab']}/{row['experiment']}  expected: {row['expected']}")
+        print(textwrap.fill(row["statement"], 100, initial_indent="      ", subsequent_indent="      "))
+        print(f"      {row['source']}; decided by: {row['rule']}")
+    print("* core: `labkit run LAB` decides these; `labkit run LAB --all-claims` decides all")
+    return 0
+
+
+def _doctor(_: argparse.Namespace) -> int:
+    from labkit.doctor import examine, to_text
+
+    findings = examine()
+    print(to_text(findings))
+    return 1 if any(finding.state == "missing" for finding in findings) else 0
