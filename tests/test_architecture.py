@@ -1,0 +1,197 @@
+"""Who may import whom, read from the source: leaves know no leaves, theory no torch, live no paper."""
+
+from __future__ import annotations
+
+import ast
+import re
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT
+
+PACKAGE = ROOT / "labkit"
+LEAVES = {"data", "models", "training", "krylov", "measure", "theory"}
+SHARED = {"experiment", "settings", "claims", "rules", "stats", "figures"}
+# What each part may import of labkit, besides itself.
+ALLOWED = {
+    **{leaf: {"experiment"} for leaf in LEAVES - {"theory", "krylov", "measure"}},
+    "theory": set(),
+    "krylov": set(),
+    "measure": {"krylov", "experiment"},
+    **dict.fromkeys(SHARED, SHARED),
+    "live": {"experiment", "claims", "settings", "figures", "stats"},
+    "labs": LEAVES | SHARED,
+}
+TEXTS = {".py", ".md", ".toml", ".ipynb", ".yml", ".yaml", ".txt", ".cfg", ".csv", ".sh", ""}
+SKIPPED = {
+    ".git", ".venv", "artifacts", "build", "dist", "__pycache__", ".mypy_cache", ".ruff_cache",
+    ".pytest_cache", ".hypothesis", ".ipynb_checkpoints",
+}  # fmt: skip
+
+
+def imports(source: str, package: str) -> Iterator[tuple[str, str]]:
+    """(module, name) of every import in a source text, those inside functions included."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, "") for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            module = node.module or ""
+            if node.level:  # Relative to the package, counted upwards.
+                base = package.split(".")[: len(package.split(".")) - node.level + 1]
+                module = ".".join([*base, *([module] if module else [])])
+            yield from ((module, alias.name) for alias in node.names)
+
+
+def parts_of_labkit(module: str, name: str) -> str | None:
+    """The part of labkit that an import reaches, such as "measure", or None if it reaches none."""
+    words = module.split(".")
+    if words[0] != "labkit":
+        return None
+    return words[1] if len(words) > 1 else name
+
+
+def sources() -> list[Path]:
+    return sorted(PACKAGE.rglob("*.py"))
+
+
+def package_of(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).parent.parts)
+
+
+def part_of(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def violations(part: str, source: str, package: str) -> list[str]:
+    """The imports of labkit that a part may not have."""
+    if part not in ALLOWED:
+        return []
+    allowed = ALLOWED[part] | {part}
+    found = []
+    for module, name in imports(source, package):
+        reached = parts_of_labkit(module, name)
+        if reached is not None and reached not in allowed:
+            found.append(f"imports {module} {name}".strip())
+        elif reached == "experiment" and part in LEAVES and name != "Frame":
+            found.append(f"imports {name or module} of experiment, where leaves may have Frame alone")
+    return found
+
+
+def test_every_part_imports_only_what_its_place_allows():
+    """One import of a lab in a leaf, and the leaf can no longer be used or tested without that paper."""
+    found = {
+        str(path.relative_to(ROOT)): wrong
+        for path in sources()
+        if (wrong := violations(part_of(path), path.read_text(encoding="utf-8"), package_of(path)))
+    }
+    assert found == {}
+
+
+@pytest.mark.parametrize(
+    ("part", "source"),
+    [
+        ("models", "from labkit.training import train"),
+        ("training", "import labkit.measure.jacobian"),
+        ("krylov", "def f():\n    from labkit import measure"),
+        ("data", "from ..settings import Settings"),
+        ("training", "from labkit.experiment import drain"),
+        ("live", "from labkit.labs.jacobian import LAB"),
+        ("figures", "from labkit.models import mlp"),
+        ("labs", "from labkit.live import panel"),
+    ],
+)
+def test_the_import_check_sees_each_kind_of_violation(part, source):
+    """A check that finds nothing anywhere proves nothing."""
+    assert violations(part, source, f"labkit.{part}") != []
+
+
+def test_measure_may_use_krylov_and_itself():
+    """The one allowed edge between leaves."""
+    source = "from labkit.krylov import svd\nfrom .dense import dense_ntk\nfrom labkit.measure import ntk"
+    assert violations("measure", source, "labkit.measure") == []
+
+
+def test_theory_never_imports_torch():
+    """A prediction computed by the library that also measures is no independent prediction."""
+    found = [
+        path.name
+        for path in (PACKAGE / "theory").rglob("*.py")
+        for module, _ in imports(path.read_text(encoding="utf-8"), package_of(path))
+        if module.split(".")[0] in ("torch", "torchvision")
+    ]
+    assert found == []
+
+
+def test_torchvision_is_imported_in_one_file_alone():
+    """Beside a torch of another build it cannot be imported, and everything else must still work."""
+    found = {
+        str(path.relative_to(PACKAGE).as_posix())
+        for path in sources()
+        for module, _ in imports(path.read_text(encoding="utf-8"), package_of(path))
+        if module.split(".")[0] == "torchvision"
+    }
+    assert found <= {"data/vision.py"}
+
+
+def test_no_pyplot_in_the_package():
+    """pyplot keeps global state, which JupyterLab's subshell threads corrupt."""
+    found = [
+        str(path.relative_to(PACKAGE))
+        for path in sources()
+        for module, name in imports(path.read_text(encoding="utf-8"), package_of(path))
+        if "pyplot" in (*module.split("."), name)
+    ]
+    assert found == []
+
+
+def test_the_global_random_state_of_torch_is_never_set():
+    """Seeding it changes a user's other results; all randomness goes through explicit generators."""
+    found = [
+        f"{path.relative_to(PACKAGE)}:{node.lineno}"
+        for path in sources()
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Attribute)
+        and node.attr in ("manual_seed", "manual_seed_all", "seed", "set_rng_state")
+        and isinstance(node.value, ast.Name)
+        and node.value.id in ("torch", "random")
+    ]
+    assert found == []
+
+
+def test_no_file_names_a_path_of_one_machine():
+    """Such a path works for its author alone."""
+    pattern = re.compile(r"(?:^|[\"' =(`])/(?:home|root|tmp|Users|work)/", re.MULTILINE)
+    found = []
+    for path in ROOT.rglob("*"):
+        inside = path.relative_to(ROOT).parts
+        if SKIPPED.intersection(inside) or not path.is_file() or path.suffix not in TEXTS:
+            continue
+        match = pattern.search(path.read_text(encoding="utf-8", errors="replace"))
+        if match:
+            found.append(f"{path.relative_to(ROOT)}: {match.group().strip()}")
+    assert found == []
+
+
+@pytest.mark.parametrize(("mark", "ends"), [("open", "labkit lab"), ("tests", "pytest")])
+def test_readme_holds_the_two_commands_as_one_line_each(mark, ends):
+    """.ci/run executes the line between these marks, so that what the README promises is what was tested."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    block = re.search(rf"<!-- {mark}:begin -->\s*```\w*\n(.*?)```\s*<!-- {mark}:end -->", text, re.DOTALL)
+    assert block is not None
+    lines = block.group(1).strip().splitlines()
+    assert len(lines) == 1 and lines[0].endswith(ends) and "pip install" in lines[0]
+
+
+def test_binder_installs_every_dependency():
+    """A dependency forgotten there breaks the one link that most readers click."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    environment = (
+        (ROOT / "binder" / "environment.yml").read_text(encoding="utf-8").partition("dependencies:")[2]
+    )
+    listed = {re.split(r"[=<> ]", line.strip(" -"))[0] for line in environment.strip().splitlines()}
+    other_names = {"torch": "pytorch-cpu", "matplotlib": "matplotlib-base"}
+    wanted = {re.split(r"[<>=!~\[ ]", line)[0] for line in project["dependencies"]}
+    assert listed == {other_names.get(name, name) for name in wanted} | {"python", "pip"}
