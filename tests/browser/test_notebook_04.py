@@ -48,4 +48,5 @@ def test_a_student_reads_runs_and_plays(open_notebook: Callable[..., Any]) -> No
     assert page.wait_status("Stopped at step") < 1.5
     page.page.wait_for_timeout(800)
     page.shot("4-stopped-with-an-earlier-run")
+    page.shot("5-panel", only_panel=True)
     assert page.errors() == []
