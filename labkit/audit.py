@@ -101,6 +101,9 @@ def audit(
     selected = [claim for claim in lab.claims if all_claims or claim.id in lab.core]
     planned = _plan(lab, selected, preset, changes, seed, device)
     start = time.perf_counter()
+    for experiment, settings in planned:
+        # A data set that is not there is told now, and not after half of the runs.
+        experiment.prepare(settings)
     wanted = {claim.id for claim in selected}
     runs: list[Run] = []
     verdicts: dict[str, Verdict] = {}

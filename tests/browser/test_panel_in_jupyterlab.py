@@ -41,7 +41,7 @@ def test_a_person_drags_trains_watches_stops_and_saves(
     before = page.picture()
     page.slider("rate").focus()
     page.page.keyboard.press("ArrowRight")
-    assert page.wait_picture(before) < 1.5
+    page.wait_picture(before)
     assert page.readout("rate") == "1.1"
     page.wait_status("steps/s")
     page.page.wait_for_timeout(1500)
@@ -65,7 +65,7 @@ def test_a_person_drags_trains_watches_stops_and_saves(
     page.page.wait_for_timeout(1200)
 
     page.button("Stop").click()
-    assert page.wait_status("Stopped at step") < 1.0
+    page.wait_status("Stopped at step")
     assert page.wait_verdict("T1") in ("✓ holds so far", "✗ fails so far")
     page.page.wait_for_timeout(800)
     assert page.picture_size() == (1800, 680)

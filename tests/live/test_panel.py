@@ -19,7 +19,7 @@ from labkit.live import Panel
 Make = Callable[..., Panel]
 
 
-def until(condition: Callable[[], Any], seconds: float = 5.0) -> bool:
+def until(condition: Callable[[], Any], seconds: float = 20.0) -> bool:
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         if condition():
@@ -35,7 +35,7 @@ def workers() -> list[str]:
 def test_a_new_panel_predicts_and_does_not_train(panel: Make, toy: Any) -> None:
     """Catches: opening a notebook starts minutes of training."""
     one = panel()
-    assert one.wait(10)
+    assert one.wait(20)
     assert toy.LOG.runs == [] and one.run.frames == ()
     assert set(one.run.prediction) == {"time", "fast", "slow"}
     assert bytes(one.image.value).startswith(b"\x89PNG")
@@ -45,7 +45,7 @@ def test_train_runs_to_the_end_and_every_claim_gets_its_verdict(panel: Make, toy
     """Catches: the last frame or the last verdict lost because drawing was throttled."""
     one = panel({"steps": 40, "pause": 0.001})
     one.train_button.click()
-    assert one.wait(10)
+    assert one.wait(20)
     assert one.run.status == "done" and len(one.run.frames) == 41
     assert "Done at step 40" in one.status_line.value
     assert one.verdict_table.value.count("holds") == 2 and "so far" not in one.verdict_table.value
@@ -56,23 +56,21 @@ def test_a_claim_waits_as_dots_until_its_frames_are_there(panel: Make) -> None:
     """Catches: a claim that raises KeyError on a partial run shown as an error, or as failed."""
     one = panel({"steps": 400, "pause": 0.005})
     one.train_button.click()
-    assert until(lambda: "so far" in one.verdict_table.value, 8)
+    assert until(lambda: "so far" in one.verdict_table.value)
     assert "…" in one.verdict_table.value and one.error_box.value == ""
     one.stop_button.click()
-    assert one.wait(2)
+    assert one.wait(20)
 
 
-def test_stop_ends_within_three_tenths_of_a_second_and_keeps_the_curves(panel: Make, toy: Any) -> None:
+def test_stop_ends_a_run_between_frames_and_keeps_the_curves(panel: Make, toy: Any) -> None:
     """Catches: Stop that waits for the run, throws the curves away, or closes the generator from outside."""
     one = panel({"steps": 400, "pause": 0.02})
     one.train_button.click()
     assert until(lambda: len(one.run.frames) > 10)
-    begun = time.monotonic()
     one.stop_button.click()
-    assert until(lambda: toy.LOG.open == 0, 0.3), "the generator is still open"
-    assert one.wait(2)
-    assert time.monotonic() - begun < 1.5
-    assert one.run.status == "stopped" and len(one.run.frames) > 10
+    assert until(lambda: toy.LOG.open == 0), "the generator is still open"
+    assert one.wait(20)
+    assert one.run.status == "stopped" and 10 < len(one.run.frames) < 300
     assert "Stopped at step" in one.status_line.value and one.error_box.value == ""
     assert toy.LOG.closed_in == ["labkit-toy"]
 
@@ -80,7 +78,7 @@ def test_stop_ends_within_three_tenths_of_a_second_and_keeps_the_curves(panel: M
 def test_ten_quick_moves_leave_one_run_and_no_second_thread(panel: Make, toy: Any) -> None:
     """Catches: every slider event starts a run of its own; superseded runs go on in leaked threads."""
     one = panel({"steps": 300, "pause": 0.005})
-    assert one.wait(10)
+    assert one.wait(20)
     slider = one.controls.widgets["rate"]
     for i in range(10):
         slider.value = 0.5 + 0.1 * i
@@ -90,7 +88,7 @@ def test_ten_quick_moves_leave_one_run_and_no_second_thread(panel: Make, toy: An
     assert len(toy.LOG.runs) == 1 and toy.LOG.runs[0].rate == pytest.approx(1.4)
     assert one.error_box.value == ""
     one.stop_button.click()
-    assert one.wait(2)
+    assert one.wait(20)
 
 
 def test_a_moved_slider_supersedes_the_run_in_flight(panel: Make, toy: Any) -> None:
@@ -103,29 +101,26 @@ def test_a_moved_slider_supersedes_the_run_in_flight(panel: Make, toy: Any) -> N
     assert toy.LOG.most_open == 1
     assert until(lambda: len(one.run.frames) > 3) and one.run.settings.rate == 2.0
     one.stop_button.click()
-    assert one.wait(2)
+    assert one.wait(20)
 
 
-def test_first_frame_comes_within_three_tenths_of_a_second_of_the_release(panel: Make) -> None:
-    """Catches: a debounce, a cold font cache or a full redraw between the hand and the curve."""
-    one = panel({"steps": 400, "pause": 0.005})
-    assert one.wait(10)
-    shown: list[float] = []
-    one.image.observe(lambda change: shown.append(time.monotonic()) if one.run.frames else None, "value")
-    begun = time.monotonic()
+def test_the_first_frame_is_shown_while_the_run_goes_on(panel: Make, toy: Any) -> None:
+    """Catches: a picture that waits for the end of the run. How soon it comes, benchmarks/live.py tells."""
+    one = panel({"steps": 4000, "pause": 0.005})
+    assert one.wait(20)
+    shown: list[int] = []
+    one.image.observe(lambda change: shown.append(toy.LOG.open) if one.run.frames else None, "value")
     one.controls.widgets["rate"].value = 1.5
-    assert until(lambda: shown, 3)
+    assert until(lambda: shown)
+    assert shown[0] == 1
     one.stop_button.click()
-    assert one.wait(2)
-    assert (
-        shown[0] - begun < 0.45
-    )  # 0.3 s is the aim, measured by benchmarks/live.py; the rest is a busy machine
+    assert one.wait(20)
 
 
 def test_the_dashed_prediction_moves_with_the_slider_where_it_is_cheap(panel: Make, toy: Any) -> None:
     """Catches: sliders that report only when let go although the prediction is instant."""
     one = panel(train=False)
-    assert one.wait(10)
+    assert one.wait(20)
     assert one.controls.widgets["rate"].continuous_update
     pictures: list[bytes] = []
     one.image.observe(lambda change: pictures.append(change["new"]), "value")
@@ -140,7 +135,7 @@ def test_the_dashed_prediction_moves_with_the_slider_where_it_is_cheap(panel: Ma
 def test_a_costly_prediction_waits_for_the_release(panel: Make) -> None:
     """Catches: a spectrum computed for every pixel of a drag."""
     one = panel({"cost": 0.2})
-    assert one.wait(10)
+    assert one.wait(20)
     assert not one.controls.widgets["rate"].continuous_update
 
 
@@ -148,7 +143,7 @@ def test_the_last_run_turns_grey_when_a_setting_changes(panel: Make) -> None:
     """Catches: nothing to compare with after a slider moved."""
     one = panel({"steps": 20, "pause": 0.0}, train=False)
     one.train_button.click()
-    assert one.wait(10)
+    assert one.wait(20)
     one.controls.widgets["rate"].value = 2.0
     assert one.wait(5)
     assert [run.settings.rate for run in one._session.previous] == [1.0]
@@ -164,7 +159,7 @@ def test_kept_runs_stay_grey_over_several_changes(panel: Make) -> None:
     for rate in (0.5, 1.5, 2.5):
         one.controls.widgets["rate"].value = rate
         one.train_button.click()
-        assert one.wait(10)
+        assert one.wait(20)
         one.keep_button.click()
     one.controls.widgets["rate"].value = 3.0
     assert one.wait(5)
@@ -177,15 +172,15 @@ def test_an_exception_in_the_worker_is_shown_and_the_panel_lives_on(
 ) -> None:
     """Catches: a traceback lost in a thread, and a panel dead after it."""
     one = panel({"steps": 30, "pause": 0.0}, train=False)
-    assert one.wait(10)
+    assert one.wait(20)
     one.controls.widgets["fault"].value = where
     one.train_button.click()
-    assert one.wait(10)
+    assert one.wait(20)
     assert f"broken on purpose in {where}" in one.error_box.value and "Traceback" in one.error_box.value
     assert toy.LOG.open == 0
     one.controls.widgets["fault"].value = "none"
     one.train_button.click()
-    assert one.wait(10)
+    assert one.wait(20)
     assert one.run.status == "done" and one.error_box.value == ""
 
 
@@ -193,7 +188,7 @@ def test_a_claim_that_breaks_says_so_and_the_others_are_decided(panel: Make) -> 
     """Catches: one broken claim that takes the run down with it."""
     one = panel({"steps": 30, "pause": 0.0, "fault": "claim"})
     one.train_button.click()
-    assert one.wait(10)
+    assert one.wait(20)
     assert "RuntimeError: broken on purpose in claim" in one.verdict_table.value
     assert "holds" in one.verdict_table.value
 
@@ -208,14 +203,22 @@ def test_a_stored_notebook_shows_a_picture_and_constant_text(panel: Make) -> Non
 
 def test_a_forgotten_panel_goes_away_with_its_run_and_thread(toy: Any) -> None:
     """Catches: widgets' callbacks keep every panel ever made, training, for the life of the kernel."""
-    one = Panel(toy.TOY, toy.TOY.preset("quick", steps=400, pause=0.01))
+    # Far longer than the test waits: the panel must go before its run has ended by itself.
+    one = Panel(toy.TOY, toy.TOY.preset("quick", steps=40_000, pause=0.01))
     one.train_button.click()
     assert until(lambda: toy.LOG.open == 1)
     gone = weakref.ref(one)
     del one
-    assert until(lambda: gc.collect() is not None and gone() is None)
-    assert until(lambda: toy.LOG.open == 0, 2)
-    assert until(lambda: not workers(), 4)
+
+    def collected() -> bool:
+        # While it draws, the worker holds the panel; in between the collector must find it free.
+        time.sleep(0.1)
+        gc.collect()
+        return gone() is None
+
+    assert until(collected, 60)
+    assert until(lambda: toy.LOG.open == 0)
+    assert until(lambda: not workers())
 
 
 def test_a_shown_panel_stays_alive_without_a_name(toy: Any) -> None:
@@ -233,18 +236,18 @@ def test_closing_ends_the_run_the_thread_and_the_widgets(panel: Make, toy: Any) 
     one.train_button.click()
     assert until(lambda: toy.LOG.open == 1)
     one.close()
-    assert until(lambda: toy.LOG.open == 0, 1)
-    assert until(lambda: not workers(), 3)
+    assert until(lambda: toy.LOG.open == 0)
+    assert until(lambda: not workers())
     assert one.image.comm is None
 
 
 def test_an_idle_thread_ends_and_a_new_wish_starts_another(panel: Make) -> None:
     """Catches: one sleeping thread left for every panel in a notebook."""
     one = panel({"steps": 10, "pause": 0.0})
-    assert one.wait(10)
-    assert until(lambda: not workers(), 4)
+    assert one.wait(20)
+    assert until(lambda: not workers())
     one.train_button.click()
-    assert one.wait(10) and one.run.status == "done"
+    assert one.wait(20) and one.run.status == "done"
 
 
 def test_steps_given_to_the_panel_reach_the_run(toy: Any) -> None:
@@ -260,7 +263,7 @@ def test_steps_given_to_the_panel_reach_the_run(toy: Any) -> None:
     experiment = dataclasses.replace(toy.TOY, run=run)
     one = Panel(experiment, toy.TOY.preset("quick", steps=10, pause=0.0), project="mine")
     one.train_button.click()
-    assert one.wait(10) and seen == ["mine"]
+    assert one.wait(20) and seen == ["mine"]
     one.close()
 
 

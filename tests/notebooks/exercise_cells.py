@@ -25,7 +25,7 @@ import torch
 
 from tests.conftest import ROOT
 
-LONGEST_CHECK = 20.0  # seconds; 4 on an idle machine
+LONGEST_CHECK = 20.0  # seconds of processor time, the limit of a grader; they take about 1
 
 
 class Exercises:
@@ -131,9 +131,9 @@ class ExerciseTests:
 
     def test_hidden_tests_are_quick_and_leave_the_global_random_state_alone(self, exercise: str) -> None:
         """A class of 200 is graded on one core, and a test must not depend on the cells before it."""
-        before, start = torch.random.get_rng_state(), time.perf_counter()
+        before, start = torch.random.get_rng_state(), time.process_time()
         self.check(exercise)(self.solution(exercise))
-        assert time.perf_counter() - start < LONGEST_CHECK
+        assert time.process_time() - start < LONGEST_CHECK
         assert torch.equal(torch.random.get_rng_state(), before)
 
     def test_a_wrong_answer_is_rejected_with_a_reason(self, exercise: str, mistake: str) -> None:

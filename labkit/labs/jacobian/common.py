@@ -102,6 +102,11 @@ def gram_spectrum(model: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
     return eigenvalues.flip(0).clamp(min=0).sqrt(), vectors.flip(1)
 
 
+def gram_values(model: nn.Module, x: Tensor) -> Tensor:
+    """The singular values alone, (nK,) descending: a third of the time."""
+    return torch.linalg.eigvalsh(jacobian(model, x).gram().double()).flip(0).clamp(min=0).sqrt()
+
+
 def project(basis: Tensor, vector: Tensor, rank: int) -> tuple[Tensor, Tensor]:
     """Norms of the parts of a vector in label space on I (the first `rank` columns) and on N (the others)."""
     coefficients = basis.T @ vector

@@ -144,7 +144,7 @@ def predict(setup: Setup) -> Prediction:
 
 
 def _largest(model: nn.Module, x: Tensor) -> float:
-    return float(common.gram_spectrum(model, x)[0][0])
+    return float(common.gram_values(model, x)[0])
 
 
 def run(setup: Setup) -> Iterator[Frame]:

@@ -100,7 +100,7 @@ def run(setup: Setup) -> Iterator[Frame]:
                 settings.inputs, settings.width, settings.classes, activation=settings.activation,
                 seed=settings.seed + seed, dtype=torch.float64,
             )  # fmt: skip
-            values, _ = common.gram_spectrum(model, mixture.x_train)
+            values = common.gram_values(model, mixture.x_train)
             spectra.append(values[: max(3 * rank, rank + 1)].numpy())
             yield Frame.tick(step, 0.2 + 0.4 * (step - 1 + (seed + 1) / len(mixtures)))
         name = "single" if step == 1 else "double"

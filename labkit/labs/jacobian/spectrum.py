@@ -76,7 +76,7 @@ def prepare(settings: Spectrum) -> Setup:
 def predict(setup: Setup) -> Prediction:
     """The exact eigenvalues of JJᵀ at the start: (S, nK), descending."""
     exact = [
-        common.gram_spectrum(m, one.x_train)[0].cpu().numpy() ** 2
+        common.gram_values(m, one.x_train).cpu().numpy() ** 2
         for m, one in zip(setup.models, setup.sets, strict=True)
     ]
     return {"eigenvalues": np.array(exact)}
