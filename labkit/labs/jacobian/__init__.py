@@ -7,7 +7,8 @@ from labkit.labs.jacobian.corruption import CORRUPTION
 from labkit.labs.jacobian.cutoff import CUTOFF
 from labkit.labs.jacobian.kernel import KERNEL
 from labkit.labs.jacobian.linear import LINEAR
-from labkit.labs.jacobian.linearization import LINEARIZATION, META
+from labkit.labs.jacobian.linearization import LINEARIZATION
+from labkit.labs.jacobian.meta_theorem import META
 from labkit.labs.jacobian.mixture import MIXTURE
 from labkit.labs.jacobian.onestep import ONESTEP
 from labkit.labs.jacobian.residuals import RESIDUALS

@@ -82,20 +82,18 @@ class Setup:
 
 
 def prepare(settings: Alignment) -> Setup:
-    seeds = range(settings.seed, settings.seed + settings.seeds)
     sets = tuple(
-        tuple(
-            common.classification(
-                settings.dataset, n=settings.n, classes=settings.classes, n_test=settings.n_test,
-                label_noise=level, normalize="none", seed=seed, device=settings.device,
-                flatten=settings.network == "mlp",
-            )
-            for seed in seeds
+        common.datasets(
+            settings,
+            n_test=settings.n_test,
+            normalize="none",
+            label_noise=level,
+            flatten=settings.network == "mlp",
         )
         for level in LEVELS
-    )  # fmt: skip
+    )
     inputs = sets[0][0].x_train.shape[1]  # numbers of a vector, channels of an image
-    return Setup(settings, sets, tuple(_network(settings, inputs, seed) for seed in seeds))
+    return Setup(settings, sets, tuple(_network(settings, inputs, seed) for seed in common.seeds(settings)))
 
 
 def _network(settings: Alignment, inputs: int, seed: int) -> nn.Module:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from labkit import data, models
 from labkit.experiment import Frame, series
 from labkit.measure import jacobian, rows
+from labkit.settings import Settings
 
 PAPER = "Generalization Guarantees for Neural Nets via Harnessing the Low-rankness of Jacobian (2020)"
 # Colours mean the same thing in every figure of the lab.
@@ -53,6 +55,25 @@ def _clean(
         dtype=dtype,
         device=device,
     )
+
+
+def datasets(
+    settings: Any, *, n_test: int, normalize: str, label_noise: float = 0.0,
+    dtype: torch.dtype = torch.float32, flatten: bool = True,
+) -> tuple[data.Dataset, ...]:  # fmt: skip
+    """One data set a seed, from the settings that all experiments on images share."""
+    return tuple(
+        classification(
+            settings.dataset, n=settings.n, classes=settings.classes, n_test=n_test, label_noise=label_noise,
+            normalize=normalize, seed=seed, dtype=dtype, device=settings.device, flatten=flatten,
+        )
+        for seed in seeds(settings)
+    )  # fmt: skip
+
+
+def seeds(settings: Settings) -> range:
+    """The seeds of a run."""
+    return range(settings.seed, settings.seed + settings.seeds)
 
 
 def network(

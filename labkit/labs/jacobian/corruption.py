@@ -65,26 +65,13 @@ class Setup:
 
 
 def prepare(settings: Corruption) -> Setup:
-    seeds = range(settings.seed, settings.seed + settings.seeds)
-    sets = tuple(
-        common.classification(
-            settings.dataset,
-            n=settings.n,
-            classes=settings.classes,
-            n_test=300,
-            label_noise=settings.label_noise,
-            normalize="none",
-            seed=seed,
-            device=settings.device,
-        )
-        for seed in seeds
-    )
+    sets = common.datasets(settings, n_test=300, normalize="none", label_noise=settings.label_noise)
     nets = tuple(
         models.mlp(
             one.x_train.shape[1], settings.width, settings.depth, settings.classes, init="glorot", seed=seed,
             device=settings.device,
         )
-        for one, seed in zip(sets, seeds, strict=True)
+        for one, seed in zip(sets, common.seeds(settings), strict=True)
     )  # fmt: skip
     return Setup(settings, sets, nets)
 

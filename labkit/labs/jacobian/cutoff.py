@@ -81,26 +81,15 @@ class Setup:
 
 
 def prepare(settings: Cutoff) -> Setup:
-    seeds = range(settings.seed, settings.seed + settings.seeds)
-    sets = tuple(
-        common.classification(
-            settings.dataset,
-            n=settings.n,
-            classes=settings.classes,
-            n_test=300,
-            label_noise=settings.label_noise,
-            normalize="standardize+unit-length",
-            seed=seed,
-            device=settings.device,
-        )
-        for seed in seeds
+    sets = common.datasets(
+        settings, n_test=300, normalize="standardize+unit-length", label_noise=settings.label_noise
     )
     models = tuple(
         common.network(
             one.x_train.shape[1], settings.width, 1, settings.classes, activation="softplus",
             output_std=settings.output_std, seed=seed, device=settings.device,
         )
-        for one, seed in zip(sets, seeds, strict=True)
+        for one, seed in zip(sets, common.seeds(settings), strict=True)
     )  # fmt: skip
     return Setup(settings, sets, models, tuple(data.one_hot(one.y_train, settings.classes) for one in sets))
 

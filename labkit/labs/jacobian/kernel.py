@@ -48,7 +48,7 @@ class Setup:
 
 
 def prepare(settings: Kernel) -> Setup:
-    seeds = range(settings.seed, settings.seed + settings.seeds)
+    seeds = common.seeds(settings)
     points = tuple(data.sphere(settings.n, settings.inputs, seed=seed, dtype=torch.float64) for seed in seeds)
     widths = np.unique(np.geomspace(100, settings.widest, 6).round().astype(int))
     return Setup(settings, points, tuple(int(width) for width in widths))

@@ -65,7 +65,7 @@ def prepare(settings: LinearModel) -> Setup:
             seed=seed,
             dtype=torch.float64,
         )
-        for seed in range(settings.seed, settings.seed + settings.seeds)
+        for seed in common.seeds(settings)
     )
     return Setup(settings, tuple(draws))
 

@@ -1,9 +1,7 @@
 """How wide is wide enough for the linearised picture?
-Deviation of trained and linearised residuals (J5, J6, Thm 5.3).
+Deviation of trained and linearised residuals (J5, Thm 5.3).
 
-J5 sweeps the width. J6 takes one width and asks whether the theorem's conditions hold there, with measured
-constants: α = λ_r at the start, β the largest ‖J‖ and ε twice the largest ‖J(θ_τ) − J(θ₀)‖ met along the path
-(a lower estimate of the theorem's suprema over a ball: if the conditions fail with these, they fail).
+The width is swept for a smooth activation and for ReLU, and the slope of the deviation read off.
 """
 
 from __future__ import annotations
@@ -13,16 +11,15 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from labkit import data, figures, models
+from labkit import figures
 from labkit.claims import Claim
 from labkit.experiment import Experiment, Frame, Prediction, Run
 from labkit.labs.jacobian import common
-from labkit.rules import AtMost, Condition, Evidence, Exponent
+from labkit.labs.jacobian.shallow import Setup, descend, factor, gram, norm
+from labkit.rules import Evidence, Exponent
 from labkit.settings import Settings, knob
 from labkit.stats import exponent
-from labkit.theory import jacobian as theory
 
 ACTIVATIONS = ("softplus", "relu")
 
@@ -48,94 +45,12 @@ class Linearization(Settings):
     dataset: str = knob("digits", "name of a data set, or path to an .npz")
 
 
-@dataclass(frozen=True)
-class MetaTheorem(Settings):
-    width: int = knob(100_000, "hidden units k", slider=(100, 100_000), bounds=(1, None), scale="log")
-    rank: int = knob(
-        9,
-        "dimension r of the information space; the cutoff α is λ_r",
-        slider=(1, 60),
-        bounds=(1, None),
-        step=1,
-    )
-    duration: float = knob(
-        1.0,
-        "Γ: training lasts T = Γ/(ηα²) steps",
-        slider=(1, 5),
-        bounds=(1, 100),
-        step=0.5,
-        label="stopping time Γ",
-    )
-    n: int = knob(40, "training images", slider=(10, 60), bounds=(4, None), step=10)
-    classes: int = knob(3, "classes K", slider=(2, 10), bounds=(2, None), step=1)
-    dataset: str = knob("digits", "name of a data set, or path to an .npz")
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.rank >= self.n * self.classes:
-            raise ValueError(f"rank must be below n·K = {self.n * self.classes}; got {self.rank}")
-
-
-@dataclass(frozen=True)
-class Setup:
-    settings: Linearization | MetaTheorem
-    sets: tuple[data.Dataset, ...]
-    widths: tuple[int, ...]
-
-    def network(
-        self, width: int, activation: str, seed: int, repeat: int = 0
-    ) -> tuple[models.OneHidden, Tensor, Tensor]:
-        """Model, inputs and one-hot targets of one seed, in float64; `repeat` draws another network."""
-        one = self.sets[seed]
-        model = models.one_hidden(
-            one.x_train.shape[1], width, self.settings.classes, activation=activation,
-            seed=self.settings.seed + seed + 1000 * repeat, dtype=torch.float64, device=self.settings.device,
-        )  # fmt: skip
-        return model, one.x_train, data.one_hot(one.y_train, self.settings.classes, torch.float64)
-
-
-def _data(
-    settings: Linearization | MetaTheorem, label_noise: float, normalize: str
-) -> tuple[data.Dataset, ...]:
-    return tuple(
-        common.classification(
-            settings.dataset, n=settings.n, classes=settings.classes, n_test=30, label_noise=label_noise,
-            normalize=normalize, seed=seed, dtype=torch.float64, device=settings.device,
-        )
-        for seed in range(settings.seed, settings.seed + settings.seeds)
-    )  # fmt: skip
-
-
-def factor(model: models.OneHidden, x: Tensor) -> Tensor:
-    """B (nK, k) with B[(i, l), s] = V[l, s]·φ'(w_s·x_i): row (i, l) of J is B[(i, l)] ⊗ x_i (6.28)."""
-    with torch.no_grad():
-        return (model.dphi(x @ model.W.T)[:, None, :] * model.V).flatten(0, 1)
-
-
-def gram(B: Tensor, x: Tensor, outputs: int) -> Tensor:
-    """JJᵀ = (BBᵀ) ∘ (XXᵀ ⊗ 1) from the factor of `factor`;
-    the difference of two factors gives that of two Jacobians.
-    """
-    inner = (x @ x.T).repeat_interleave(outputs, 0).repeat_interleave(outputs, 1)
-    return (B @ B.T) * inner
-
-
-def descend(model: models.OneHidden, x: Tensor, y: Tensor, lr: float) -> Tensor:
-    """One step of gradient descent on ½‖f − y‖², in place; returns the residual before it, (n, K)."""
-    with torch.no_grad():
-        z = x @ model.W.T
-        residual = model.phi(z) @ model.V.T - y
-        model.W.sub_(lr * ((residual @ model.V) * model.dphi(z)).T @ x)
-    return residual
-
-
-def norm(symmetric: Tensor) -> float:
-    return float(torch.linalg.eigvalsh(symmetric)[-1].clamp(min=0).sqrt())
-
-
 def prepare(settings: Linearization) -> Setup:
     widths = np.unique(np.geomspace(100, settings.widest, 5).round().astype(int))
-    return Setup(settings, _data(settings, settings.label_noise, "none"), tuple(int(w) for w in widths))
+    sets = common.datasets(
+        settings, n_test=30, normalize="none", label_noise=settings.label_noise, dtype=torch.float64
+    )
+    return Setup(settings, sets, tuple(int(w) for w in widths))
 
 
 def predict(setup: Setup) -> Prediction:
@@ -208,191 +123,6 @@ def figure(
     return figures.Chart((panel,), caption=figures.caption(settings) if settings else "")
 
 
-def prepare_meta(settings: MetaTheorem) -> Setup:
-    return Setup(settings, _data(settings, 0.0, "standardize+unit-length"), (settings.width,))
-
-
-def predict_meta(setup: Setup) -> Prediction:
-    """What the theorem asks for before training: α, ‖J₀‖, Γ and the number of steps T at η = 1/β²."""
-    settings = setup.settings
-    assert isinstance(settings, MetaTheorem)
-    found = []
-    for seed in range(len(setup.sets)):
-        model, x, _ = setup.network(settings.width, "softplus", seed)
-        spectrum = (
-            torch.linalg.eigvalsh(gram(factor(model, x), x, settings.classes)).flip(0).clamp(min=0).sqrt()
-        )
-        found.append((float(spectrum[settings.rank - 1]), float(spectrum[0])))
-    alpha, beta = np.array(found).T
-    # A little room: ‖J‖ may grow along the path, and η must stay below 1/β².
-    lr = 0.98 / beta**2
-    steps = np.ceil(settings.duration / (lr * alpha**2))
-    return {
-        "alpha": alpha,
-        "beta": beta,
-        "lr": lr,
-        "steps": steps,
-        "duration": steps * lr * alpha**2,
-        "rank": np.asarray(settings.rank),
-    }
-
-
-def run_meta(setup: Setup) -> Iterator[Frame]:
-    settings, prediction = setup.settings, predict_meta(setup)
-    assert isinstance(settings, MetaTheorem)
-    names = (
-        "start",
-        "deviation",
-        "epsilon",
-        "beta",
-        "information",
-        "nuisance",
-        "final",
-        "moved",
-        "pinv",
-        "linear_moved",
-    )
-    rows = []
-    for seed in range(len(setup.sets)):
-        lr, steps = float(prediction["lr"][seed]), int(prediction["steps"][seed])
-        for step, row in enumerate(_track(setup, seed, lr, steps)):
-            if row is not None:
-                rows.append(row)
-            yield Frame.tick(step, (seed + step / (steps + 2)) / len(setup.sets))
-    columns = {name: np.array(column) for name, column in zip(names, zip(*rows, strict=True), strict=True)}
-    yield Frame(int(prediction["steps"].max()), columns, 1.0, "done")
-
-
-def _track(setup: Setup, seed: int, lr: float, steps: int) -> Iterator[tuple[float, ...] | None]:
-    """Trains one seed beside its linearisation; the last item is the row of measured constants."""
-    settings = setup.settings
-    assert isinstance(settings, MetaTheorem)
-    model, x, y = setup.network(settings.width, "softplus", seed)
-    start_factor, start_weights = factor(model, x), model.W.detach().clone()
-    kernel = gram(start_factor, x, settings.classes)
-    eigenvalues, basis = torch.linalg.eigh(kernel)
-    spectrum, basis = eigenvalues.flip(0).clamp(min=0).sqrt(), basis.flip(1)
-    r0 = common.residual(model, x, y)
-    inside, outside = common.project(basis, r0, settings.rank)
-    linear, deviation, epsilon, beta = r0, 0.0, 0.0, float(spectrum[0])
-    duals = torch.zeros_like(r0)  # θ̃_τ − θ₀ = −η Jᵀ Σ r̃, so its norm needs the Gram matrix only
-    checks = set(np.linspace(1, steps, min(steps, 5)).round().astype(int).tolist())
-    for step in range(steps + 1):
-        if step in checks:
-            B = factor(model, x)
-            # The proof of Lemma 6.7 takes ‖J(θ) − J(θ₀)‖ ≤ ε/2.
-            epsilon = max(epsilon, 2 * norm(gram(B - start_factor, x, settings.classes)))
-            beta = max(beta, norm(gram(B, x, settings.classes)))
-        if step == steps:
-            break
-        true = descend(model, x, y, lr).flatten()
-        deviation = max(deviation, float((true - linear).norm()))
-        duals += linear
-        linear = linear - lr * (kernel @ linear)
-        yield None
-    final = common.residual(model, x, y)
-    deviation = max(deviation, float((final - linear).norm()))
-    moved = float((model.W.detach() - start_weights).norm())
-    linear_moved = lr * float((duals @ (kernel @ duals)).clamp(min=0).sqrt())
-    pinv = float((basis[:, : settings.rank].T @ r0 / spectrum[: settings.rank]).norm())
-    yield (
-        float(r0.norm()),
-        deviation,
-        epsilon,
-        beta,
-        float(inside),
-        float(outside),
-        float(final.norm()),
-        moved,
-        pinv,
-        linear_moved,
-    )
-
-
-def meta_constants(run: Run) -> dict[str, np.ndarray]:
-    """δ and the two sides of (5.14), (5.15) and (5.16) for each seed, from the measured constants."""
-    found = {
-        name: run.last(name)
-        for name in (
-            "start",
-            "deviation",
-            "epsilon",
-            "beta",
-            "information",
-            "nuisance",
-            "final",
-            "moved",
-            "pinv",
-        )
-    }
-    alpha, gamma = run.prediction["alpha"], run.prediction["duration"]
-    each = range(len(alpha))
-    delta = np.array(
-        [theory.smallest_delta(alpha[s], found["beta"][s], found["epsilon"][s], 0.0, gamma[s]) for s in each]
-    )
-    bounds = {
-        "deviation_bound": [
-            theory.meta_theorem_bound(alpha[s], found["beta"][s], delta[s], found["start"][s]) for s in each
-        ],
-        "moved_bound": [
-            theory.distance_bound(
-                found["pinv"][s], found["nuisance"][s], found["start"][s], alpha[s], gamma[s], delta[s]
-            )
-            for s in each
-        ],
-        "final_bound": [
-            theory.final_residual_bound(
-                found["information"][s],
-                found["nuisance"][s],
-                found["start"][s],
-                alpha[s],
-                found["beta"][s],
-                gamma[s],
-                delta[s],
-            )
-            for s in each
-        ],
-    }
-    return (
-        found
-        | {"alpha": alpha, "duration": gamma, "delta": delta}
-        | {name: np.array(values) for name, values in bounds.items()}
-    )
-
-
-def figure_meta(
-    frames: Sequence[Frame],
-    prediction: Prediction,
-    previous: Sequence[Run] = (),
-    settings: MetaTheorem | None = None,
-) -> figures.Chart:
-    """The three inequalities as measured against bound,
-    one point a seed, with the condition δ ≤ 1 in the title.
-    """
-    names = (("deviation", "‖r − r̃‖"), ("moved", "‖θ − θ₀‖"), ("final", "‖r_T‖"))
-    marks: list[figures.Mark] = []
-    title = "Thm 5.3: measured against bound"
-    for old in previous:
-        constants = meta_constants(old)
-        marks.append(
-            figures.Earlier(
-                np.arange(3), np.stack([constants[n] / constants[f"{n}_bound"] for n, _ in names], axis=1)
-            )
-        )
-    if frames:
-        run = Run(META, settings, prediction, tuple(frames))
-        constants = meta_constants(run)
-        ratio = np.stack([constants[name] / constants[f"{name}_bound"] for name, _ in names], axis=1)
-        marks.append(figures.Points(np.arange(3), ratio, label="measured / bound", color=0, line=False))
-        title = f"Thm 5.3 needs δ ≤ 1; here δ = {constants['delta'].mean():.2g}"
-    marks.append(figures.Level(1.0, label="the bound"))
-    panel = figures.Panel(
-        title, tuple(marks), ylabel="share of the bound", yscale="log", xlim=(-0.5, 2.5), ylim=(1e-4, 3),
-        xticks=[(i, label) for i, (_, label) in enumerate(names)],
-    )  # fmt: skip
-    return figures.Chart((panel,), caption=figures.caption(settings) if settings else "")
-
-
 def _exponents(run: Run) -> tuple[Evidence, Evidence]:
     evidence = []
     for name in ACTIVATIONS:
@@ -408,33 +138,6 @@ def _exponents(run: Run) -> tuple[Evidence, Evidence]:
     return evidence[0], evidence[1]
 
 
-def _meta_theorem(run: Run) -> tuple[Evidence, Evidence, Evidence]:
-    constants = meta_constants(run)
-    delta = float(constants["delta"].max())
-    conditions = (Condition("δ, the least for which (5.13) holds", delta, 1.0),)
-    share = constants["deviation_bound"] / constants["start"]
-    notes = (
-        f"δ = {delta:.2g}; ‖r − r̃‖/‖r₀‖ = {np.max(constants['deviation'] / constants['start']):.2g} against "
-        f"{share.min():.2g}; ε and β measured along the path",
-        "",
-        "",
-    )
-    return tuple(
-        Evidence(
-            constants[name],
-            constants[f"{name}_bound"],
-            conditions,
-            vacuous=bool((bound >= trivial).any()),
-            note=note,
-        )
-        for name, bound, trivial, note in (
-            ("deviation", constants["deviation_bound"], 2 * constants["start"], notes[0]),
-            ("moved", constants["moved_bound"], np.inf, notes[1]),
-            ("final", constants["final_bound"], np.inf, notes[2]),
-        )
-    )  # type: ignore[return-value]
-
-
 J5 = Claim(
     "J5",
     "The deviation of the trained from the linearised residual falls with width: "
@@ -443,23 +146,8 @@ J5 = Claim(
     {"holds": "the deviation falls like 1/k for softplus and like 1/√k for ReLU",
      "fails": "an exponent is outside its interval"},
 )  # fmt: skip
-J6 = Claim(
-    "J6",
-    "If (5.13) holds with δ ≤ 1, then ‖r − r̃‖ ≤ (3/5)(δα/β)‖r₀‖, the weights stay within (5.15), "
-    "and ‖r_T‖ obeys (5.16).",
-    "paper 003, Thm 5.3, (5.13)–(5.16)", (AtMost(), AtMost(), AtMost()), _meta_theorem, "holds",
-    {"holds": "the conditions hold at this width, and so do the three inequalities",
-     "out of regime": "the conditions of the theorem do not hold at this width",
-     "fails": "the conditions hold and an inequality is violated"},
-)  # fmt: skip
-
 LINEARIZATION = Experiment(
     "linearization", "How wide is wide enough for the linearised picture?", Linearization,
     {"quick": Linearization(), "paper": Linearization(widest=12_800, steps=100, seeds=5)},
     prepare, predict, run, figure, (J5,), controls=("widest", "label_noise", "lr", "steps"),
-)  # fmt: skip
-META = Experiment(
-    "meta-theorem", "Where do the conditions of Thm 5.3 hold?", MetaTheorem,
-    {"quick": MetaTheorem(), "paper": MetaTheorem(width=300_000, seeds=5)},
-    prepare_meta, predict_meta, run_meta, figure_meta, (J6,), controls=("width", "rank", "duration"),
 )  # fmt: skip

@@ -66,7 +66,7 @@ def prepare(settings: MixtureSettings) -> Setup:
             dtype=torch.float64,
         )
 
-    seeds = range(settings.seed, settings.seed + settings.seeds)
+    seeds = common.seeds(settings)
     return Setup(
         settings,
         tuple(draw(settings.per_cluster, settings.sigma, seed) for seed in seeds),

@@ -54,7 +54,7 @@ class Setup:
 
 
 def prepare(settings: OneStep) -> Setup:
-    seeds = range(settings.seed, settings.seed + settings.seeds)
+    seeds = common.seeds(settings)
     draws = tuple(
         data.linear_teacher(settings.n, settings.inputs, seed=seed, dtype=torch.float64) for seed in seeds
     )

@@ -73,19 +73,8 @@ class Setup:
 
 
 def prepare(settings: Residuals) -> Setup:
-    seeds = range(settings.seed, settings.seed + settings.seeds)
-    sets = tuple(
-        common.classification(
-            settings.dataset,
-            n=settings.n,
-            classes=settings.classes,
-            n_test=300,
-            label_noise=settings.label_noise,
-            normalize="standardize+unit-length",
-            seed=seed,
-            device=settings.device,
-        )
-        for seed in seeds
+    sets = common.datasets(
+        settings, n_test=300, normalize="standardize+unit-length", label_noise=settings.label_noise
     )
     models = tuple(
         common.network(
@@ -98,7 +87,7 @@ def prepare(settings: Residuals) -> Setup:
             seed=seed,
             device=settings.device,
         )
-        for one, seed in zip(sets, seeds, strict=True)
+        for one, seed in zip(sets, common.seeds(settings), strict=True)
     )
     targets = tuple(data.one_hot(one.y_train, settings.classes) for one in sets)
     return Setup(settings, sets, models, targets, tuple(common.measured_steps(settings.steps)))

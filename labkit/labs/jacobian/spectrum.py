@@ -48,27 +48,13 @@ class Setup:
 
 
 def prepare(settings: Spectrum) -> Setup:
-    seeds = range(settings.seed, settings.seed + settings.seeds)
-    sets = tuple(
-        common.classification(
-            settings.dataset,
-            n=settings.n,
-            classes=settings.classes,
-            n_test=30,
-            label_noise=0.0,
-            normalize="none",
-            seed=seed,
-            dtype=torch.float64,
-            device=settings.device,
-        )
-        for seed in seeds
-    )
+    sets = common.datasets(settings, n_test=30, normalize="none", dtype=torch.float64)
     nets = tuple(
         models.mlp(
             one.x_train.shape[1], settings.width, settings.depth, settings.classes, init="glorot", seed=seed,
             dtype=torch.float64, device=settings.device,
         )
-        for one, seed in zip(sets, seeds, strict=True)
+        for one, seed in zip(sets, common.seeds(settings), strict=True)
     )  # fmt: skip
     return Setup(settings, sets, nets)
 
