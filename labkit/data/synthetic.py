@@ -2,8 +2,7 @@
 
 All draw in float64 and then convert, so a seed gives the same data, up to rounding, in every dtype.
 
-The paper is "Generalization guarantees for neural networks via harnessing the low-rank structure of the
-Jacobian".
+Paper 003 is "Generalization Guarantees for Neural Nets via Harnessing the Low-rankness of Jacobian" (2020).
 """
 
 from collections.abc import Callable

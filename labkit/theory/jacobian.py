@@ -34,14 +34,17 @@ duration. Layout: row i*K + k is output k of sample i; the paper stacks class by
 number, a regime returns pairs.
 
 Errata, each repeated where it matters:
-    section 2.3  the eigenvalues grow as n/KC, the singular values as its root; the caption of Fig. 3 means
-    the top K^2 C Def. 2.1     an output variance of nu^2/k (width), not nu^2/K Def. 5.1     |J_0 J_0^T - J
-    J^T| <= eps0^2; Thm 5.3 takes an (eps0, beta) reference Def. 5.2     r(alpha) is the largest index with
-    lambda_s >= alpha Assumption 2 |J(theta) - J(theta_0)| <= eps/2, as the proof of Lemma 6.7 and Lemma 6.19
-    use it Thm 5.3      the proof of (5.14) loses sqrt(1 + 1/Gamma^2) and has the room for it Lemma 6.2    its
-    last inequality needs Gamma >= 1 Thm 6.25     10 sqrt(log(2/delta)/n) may be 5, as in Thm 6.24 Thm A.1
-    the last bullet has Sigma(M) Thm B.1      the spectral and the entry bound need phi(0) = 0, or a term for
-    it App. D       the residual is about -y; smoothness of phi' is not needed in practice
+    section 2.3   the eigenvalues grow as n/KC, the singular values as its root; Fig. 3 means the top K^2 C
+    Def. 2.1      an output variance of nu^2/k (width), not nu^2/K
+    Def. 5.1      |J_0 J_0^T - J J^T| <= eps0^2; Thm 5.3 takes an (eps0, beta) reference
+    Def. 5.2      r(alpha) is the largest index with lambda_s >= alpha
+    Assumption 2  |J(theta) - J(theta_0)| <= eps/2, as the proofs of Lemmas 6.7 and 6.19 use it
+    Thm 5.3       the proof of (5.14) loses sqrt(1 + 1/Gamma^2) and has the room for it
+    Lemma 6.2     its last inequality needs Gamma >= 1
+    Thm 6.25      10 sqrt(log(2/delta)/n) may be 5, as in Thm 6.24
+    Thm A.1       the last bullet has Sigma(M)
+    Thm B.1       the spectral and the entry bound need phi(0) = 0, or a term for it
+    App. D        the residual is about -y; smoothness of phi' is not needed in practice
 """
 
 from labkit.theory.alignment import (
