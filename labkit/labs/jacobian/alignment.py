@@ -240,10 +240,10 @@ def figure(
             ("initial", "first Jacobian", common.TRAIN),
             ("final", "last Jacobian", common.INFORMATION),
         ):
-            found = _value(frames, name + suffix)
+            found = common.newest(frames, name + suffix)
             if found is not None:
                 marks[which].append(figures.Points(levels, found, label=label, color=color))
-    final, error = _value(frames, "final"), _value(frames, "test_error")
+    final, error = common.newest(frames, "final"), common.newest(frames, "test_error")
     if final is not None and error is not None:
         marks["error"].append(
             figures.Points(
@@ -263,10 +263,6 @@ def figure(
         for which, title in titles
     )
     return figures.Chart(panels, caption=figures.caption(settings) if settings else "")
-
-
-def _value(frames: Sequence[Frame], name: str) -> np.ndarray | None:
-    return next((frame.values[name] for frame in reversed(frames) if name in frame.values), None)
 
 
 def published() -> list[dict[str, str]]:

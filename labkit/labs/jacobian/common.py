@@ -145,6 +145,11 @@ def curve(frames: Sequence[Frame], name: str) -> tuple[np.ndarray, np.ndarray]:
     return steps, values.T
 
 
+def newest(frames: Sequence[Frame], name: str) -> np.ndarray | None:
+    """The newest value of `name`, or None while no frame carries it."""
+    return next((frame.values[name] for frame in reversed(frames) if name in frame.values), None)
+
+
 def stack(values: Sequence[Tensor | float]) -> np.ndarray:
     """One value a seed -> an array with a leading seed axis."""
     return np.stack([v.detach().cpu().numpy() if isinstance(v, Tensor) else np.asarray(v) for v in values])

@@ -136,12 +136,12 @@ def figure(
     settings: MixtureSettings | None = None,
 ) -> figures.Chart:
     rank, shown = int(prediction["rank"]), int(prediction["shown"])
-    found = {name: _newest(frames, name) for name in ("single", "double")}
+    found = {name: common.newest(frames, name) for name in ("single", "double")}
     index = np.arange(1, shown + 1)
     spectrum = [
         figures.Earlier(*_shown(old.last("single"), shown), label="earlier run")
         for old in previous
-        if _newest(old.frames, "single") is not None
+        if common.newest(old.frames, "single") is not None
     ]
     marks: list[figures.Mark] = [*spectrum, figures.Level(rank, label="K²C", axis="x")]
     for color, (name, scale) in enumerate((("single", 1.0), ("double", np.sqrt(2)))):
@@ -182,10 +182,6 @@ def figure(
         ),
         caption=figures.caption(settings) if settings else "",
     )
-
-
-def _newest(frames: Sequence[Frame], name: str) -> np.ndarray | None:
-    return next((frame.values[name] for frame in reversed(frames) if name in frame.values), None)
 
 
 def _shown(spectra: np.ndarray, shown: int) -> tuple[np.ndarray, np.ndarray]:

@@ -132,7 +132,7 @@ def figure(
         ("before", "before the step", common.TRAIN),
         ("after", "after one step", common.INFORMATION),
     ):
-        found = next((frame.values[name] for frame in reversed(frames) if name in frame.values), None)
+        found = common.newest(frames, name)
         if found is not None:
             marks.append(figures.Measured(index, found[:, :shown], label=label, color=color))
     marks.append(figures.Level(rank, axis="x", label="2d"))
