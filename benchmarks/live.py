@@ -47,7 +47,7 @@ def predict(setup: Bench) -> dict[str, np.ndarray]:
     }
 
 
-def run(setup: Bench) -> Iterator[Frame]:
+def run(setup: Bench, prediction: object = None) -> Iterator[Frame]:
     """As much arithmetic a step as a small network: about a millisecond."""
     draw = np.random.default_rng(setup.seed)
     weights = draw.standard_normal((256, 256)) / 16

@@ -2,7 +2,7 @@
 
     prepare(settings) -> setup          everything random is decided here
     predict(setup) -> prediction        the dashed curves, before any training
-    run(setup, **steps) -> frames       the measurement, a little at a time
+    run(setup, prediction, **steps)     the measurement, as frames, a little at a time
     figure(frames, prediction, previous, settings) -> Chart
     claims                              what is decided from (settings, prediction, frames)
 
@@ -165,7 +165,7 @@ def drain(
     setup = experiment.prepare(settings)
     prediction = experiment.predict(setup)
     frames = []
-    for frame in experiment.run(setup, **steps):
+    for frame in experiment.run(setup, prediction, **steps):
         if not frame.is_tick:
             frames.append(frame)
         if progress is not None:

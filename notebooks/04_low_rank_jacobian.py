@@ -159,7 +159,7 @@ lab.RESIDUALS.figure((), prediction, settings=settings)
 
 # %%
 frames = []
-for frame in lab.RESIDUALS.run(setup, project=project):
+for frame in lab.RESIDUALS.run(setup, prediction, project=project):
     if not frame.is_tick:
         frames.append(frame)
 lab.RESIDUALS.figure(frames, prediction, settings=settings)

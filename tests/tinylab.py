@@ -27,13 +27,13 @@ class Extra(Settings):
     fate: str = knob("done", "how it ends", choices=("done", "diverged", "interrupted"))
 
 
-def _run(settings: Any) -> Iterator[Frame]:
+def _run(settings: Any, prediction: Any) -> Iterator[Frame]:
     for step in range(4):
         yield Frame(step, {"loss": np.full(settings.seeds, 2.0**-step)}, progress=step / 3)
     yield Frame(3, status="done", progress=1.0)
 
 
-def _run_extra(settings: Any) -> Iterator[Frame]:
+def _run_extra(settings: Any, prediction: Any) -> Iterator[Frame]:
     if settings.fate == "interrupted":
         raise KeyboardInterrupt
     if settings.fate == "diverged":

@@ -209,7 +209,7 @@ class Session:
         self._doing, self._setup = "Training", None
         self.started += 1
         self._tell("progress", 0.0, "info")
-        frames = self.experiment.run(setup, **self.steps)
+        frames = self.experiment.run(setup, self._now[1], **self.steps)
         try:
             last = self._watch(frames, ticket)
         finally:

@@ -70,7 +70,7 @@ def watch(
 
     show()
     drawn, step = time.perf_counter(), 0
-    frames = experiment.run(setup, **steps)
+    frames = experiment.run(setup, prediction, **steps)
     try:
         for frame in frames:
             step = frame.step

@@ -280,7 +280,7 @@ def test_predictions_are_made_before_training() -> None:
         settings = _cheap(experiment)
         setup = experiment.prepare(settings)
         before = experiment.predict(setup)
-        frames: list[Frame] = list(experiment.run(setup))
+        frames: list[Frame] = list(experiment.run(setup, before))
         after = experiment.predict(setup)
         assert frames and all(np.array_equal(before[key], after[key]) for key in before), experiment.name
 

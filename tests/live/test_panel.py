@@ -254,9 +254,9 @@ def test_steps_given_to_the_panel_reach_the_run(toy: Any) -> None:
     """Catches: the visible step of the lesson replaced by the library's own."""
     seen: list[Any] = []
 
-    def run(setup: Any, project: Any = None) -> Any:
+    def run(setup: Any, prediction: Any, project: Any = None) -> Any:
         seen.append(project)
-        return toy.run(setup)
+        return toy.run(setup, prediction)
 
     import dataclasses
 

@@ -24,8 +24,8 @@ def test_watching_gives_the_run_that_draining_gives(toy: Any) -> None:
 def test_interrupting_keeps_what_was_measured(toy: Any) -> None:
     """Catches: the stop button of a notebook that throws the run away."""
 
-    def run(setup: Any) -> Any:
-        for frame in toy.run(setup):
+    def run(setup: Any, prediction: Any) -> Any:
+        for frame in toy.run(setup, prediction):
             if frame.step == 5:
                 raise KeyboardInterrupt
             yield frame

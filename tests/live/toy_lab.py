@@ -66,7 +66,7 @@ def predict(setup: Toy) -> dict[str, np.ndarray]:
     return {"time": TIME, "fast": np.exp(-setup.rate * TIME), "slow": slow}
 
 
-def run(setup: Toy, **steps: Any) -> Iterator[Frame]:
+def run(setup: Toy, prediction: Any, **steps: Any) -> Iterator[Frame]:
     import threading
 
     LOG.runs.append(setup)

@@ -2,7 +2,6 @@
 
 from labkit.experiment import Lab
 from labkit.labs.jacobian.alignment import ALIGNMENT, published
-from labkit.labs.jacobian.common import PAPER, project
 from labkit.labs.jacobian.corruption import CORRUPTION
 from labkit.labs.jacobian.cutoff import CUTOFF
 from labkit.labs.jacobian.kernel import KERNEL
@@ -12,6 +11,7 @@ from labkit.labs.jacobian.meta_theorem import META
 from labkit.labs.jacobian.mixture import MIXTURE
 from labkit.labs.jacobian.onestep import ONESTEP
 from labkit.labs.jacobian.residuals import RESIDUALS
+from labkit.labs.jacobian.shared import PAPER, project
 from labkit.labs.jacobian.spectrum import SPECTRUM
 
 LAB = Lab(

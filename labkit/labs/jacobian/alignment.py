@@ -20,7 +20,8 @@ from torch import Tensor, nn
 from labkit import data, figures, krylov, models, training
 from labkit.claims import Claim
 from labkit.experiment import Experiment, Frame, Prediction, Run
-from labkit.labs.jacobian import common
+from labkit.labs import common
+from labkit.labs.jacobian import shared
 from labkit.measure import jacobian, split
 from labkit.rules import Evidence, Monotone, Ordered, Reported
 from labkit.settings import Settings, knob
@@ -135,7 +136,7 @@ def _shares_on(found: krylov.SVD, y: Tensor, rank: int) -> tuple[float, float, f
     )
 
 
-def run(setup: Setup) -> Iterator[Frame]:
+def run(setup: Setup, prediction: Prediction) -> Iterator[Frame]:
     settings, seeds = setup.settings, len(setup.models)
     start, total = [], len(LEVELS) * seeds + 2 * seeds
     for seed, model in enumerate(setup.models):
@@ -237,8 +238,8 @@ def figure(
                 if f"final{suffix}" in f.values
             )
         for name, label, color in (
-            ("initial", "first Jacobian", common.TRAIN),
-            ("final", "last Jacobian", common.INFORMATION),
+            ("initial", "first Jacobian", shared.TRAIN),
+            ("final", "last Jacobian", shared.INFORMATION),
         ):
             found = common.newest(frames, name + suffix)
             if found is not None:
@@ -247,10 +248,10 @@ def figure(
     if final is not None and error is not None:
         marks["error"].append(
             figures.Points(
-                levels, np.sqrt(1 - final**2), label="share of y on N, last Jacobian", color=common.NUISANCE
+                levels, np.sqrt(1 - final**2), label="share of y on N, last Jacobian", color=shared.NUISANCE
             )
         )
-        marks["error"].append(figures.Points(levels, error, label="test error", color=common.TEST))
+        marks["error"].append(figures.Points(levels, error, label="test error", color=shared.TEST))
     titles = (
         ("one-hot", "‖Π_I y‖ / ‖y‖"),
         ("centred", "the same for y − 1/K"),

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from labkit import data, figures, krylov, models, training
 from labkit.claims import Claim
 from labkit.experiment import Experiment, Frame, Prediction, Run
-from labkit.labs.jacobian import common
+from labkit.labs import common
+from labkit.labs.jacobian import shared
 from labkit.measure import jacobian
 from labkit.rules import AtMost, Evidence, Ordered
 from labkit.settings import Settings, knob
@@ -83,7 +84,7 @@ def predict(setup: Setup) -> Prediction:
     return {"guess": np.asarray(1 - 1 / setup.settings.classes), "steps": np.asarray(setup.settings.steps)}
 
 
-def run(setup: Setup) -> Iterator[Frame]:
+def run(setup: Setup, prediction: Prediction) -> Iterator[Frame]:
     settings = setup.settings
     x = torch.stack([one.x_train for one in setup.sets])
     y = torch.stack([data.one_hot(one.y_train, settings.classes) for one in setup.sets])
@@ -163,8 +164,8 @@ def figure(
     ]
     errors.append(figures.Level(float(prediction["guess"]), label="guessing"))
     for name, label, color in (
-        ("train_error", "training labels", common.TRAIN),
-        ("test_error", "test", common.TEST),
+        ("train_error", "training labels", shared.TRAIN),
+        ("test_error", "test", shared.TEST),
     ):
         errors.append(figures.Measured(*common.curve(frames, name), label=label, color=color))
     parts: list[figures.Mark] = []
@@ -174,9 +175,9 @@ def figure(
     else:
         steps = found["test_steps"][0]
         parts.append(
-            figures.Measured(steps, found["test_information"], label="on I", color=common.INFORMATION)
+            figures.Measured(steps, found["test_information"], label="on I", color=shared.INFORMATION)
         )
-        parts.append(figures.Measured(steps, found["test_nuisance"], label="on N", color=common.NUISANCE))
+        parts.append(figures.Measured(steps, found["test_nuisance"], label="on N", color=shared.NUISANCE))
         dip = steps[common.curve(frames, "test_error")[1].mean(axis=0)[: len(steps)].argmin()]
         parts.append(figures.Level(float(dip), axis="x", label="dip"))
     end = int(prediction["steps"])

@@ -17,7 +17,9 @@ from torch import Tensor, nn
 from labkit import data, figures, training
 from labkit.claims import Claim
 from labkit.experiment import Experiment, Frame, Prediction, Run
-from labkit.labs.jacobian import common
+from labkit.labs import common
+from labkit.labs.jacobian import shared
+from labkit.measure import rows
 from labkit.rules import AtMost, Evidence, Ordered
 from labkit.settings import Settings, knob
 from labkit.theory import jacobian as theory
@@ -85,7 +87,7 @@ def prepare(settings: Cutoff) -> Setup:
         settings, n_test=300, normalize="standardize+unit-length", label_noise=settings.label_noise
     )
     models = tuple(
-        common.network(
+        shared.network(
             one.x_train.shape[1], settings.width, 1, settings.classes, activation="softplus",
             output_std=settings.output_std, seed=seed, device=settings.device,
         )
@@ -133,11 +135,11 @@ def predict(setup: Setup) -> Prediction:
 
 
 def _largest(model: nn.Module, x: Tensor) -> float:
-    return float(common.gram_values(model, x)[0])
+    return float(shared.gram_values(model, x)[0])
 
 
-def run(setup: Setup) -> Iterator[Frame]:
-    settings, prediction = setup.settings, predict(setup)
+def run(setup: Setup, prediction: Prediction) -> Iterator[Frame]:
+    settings = setup.settings
     wanted = np.unique(prediction["step"][prediction["step"] <= settings.steps]).astype(int)
     iterates = [round(share * settings.steps) for share in ITERATES]
     x = torch.stack([one.x_train for one in setup.sets])
@@ -183,8 +185,8 @@ def _bounds(setup: Setup, ensemble: training.Ensemble) -> np.ndarray:
     nu = settings.output_std * np.sqrt(settings.classes)
     for seed, (one, y) in enumerate(zip(setup.sets, setup.targets, strict=True)):
         model = ensemble.member(seed)
-        spectrum, basis = common.gram_spectrum(model, one.x_train)
-        vectors = {"residual": common.residual(model, one.x_train, y), "labels": common.rows(y.double())}
+        spectrum, basis = shared.gram_spectrum(model, one.x_train)
+        vectors = {"residual": shared.residual(model, one.x_train, y), "labels": rows(y.double())}
         totals = [
             theory.tradeoff(
                 (spectrum / nu).cpu().numpy(),
@@ -207,9 +209,9 @@ def figure(
 ) -> figures.Chart:
     ranks = prediction["ranks"]
     terms: list[figures.Mark] = [
-        figures.Predicted(ranks, prediction["bias"], label="‖Π_N y‖/√n", color=common.NUISANCE),
-        figures.Predicted(ranks, prediction["variance"], label="Γ/(α√n)", color=common.INFORMATION),
-        figures.Predicted(ranks, prediction["total"], label="sum with e^(−Γ)", color=common.TRAIN),
+        figures.Predicted(ranks, prediction["bias"], label="‖Π_N y‖/√n", color=shared.NUISANCE),
+        figures.Predicted(ranks, prediction["variance"], label="Γ/(α√n)", color=shared.INFORMATION),
+        figures.Predicted(ranks, prediction["total"], label="sum with e^(−Γ)", color=shared.TRAIN),
     ]
     loss: list[figures.Mark] = []
     read = _read(frames, prediction)
@@ -218,10 +220,10 @@ def figure(
         scale = np.sqrt(_samples(prediction))
         bound = (prediction["nuisance"] / scale + np.exp(-_duration(settings)))[:, kept]
         loss = [
-            figures.Bound(ranks[kept], bound, label="bound on the training loss", color=common.TRAIN),
-            figures.Points(ranks[kept], residual / scale, label="‖f − y‖/√n at step T", color=common.TRAIN),
+            figures.Bound(ranks[kept], bound, label="bound on the training loss", color=shared.TRAIN),
+            figures.Points(ranks[kept], residual / scale, label="‖f − y‖/√n at step T", color=shared.TRAIN),
         ]
-        terms.append(figures.Points(ranks[kept], error, label="test error at step T", color=common.TEST))
+        terms.append(figures.Points(ranks[kept], error, label="test error at step T", color=shared.TEST))
     for old in previous:
         earlier = _read(old.frames, old.prediction)
         if earlier is not None:

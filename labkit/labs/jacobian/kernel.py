@@ -18,7 +18,7 @@ from torch import Tensor
 from labkit import data, figures, models
 from labkit.claims import Claim
 from labkit.experiment import Experiment, Frame, Prediction, Run
-from labkit.labs.jacobian import common
+from labkit.labs import common
 from labkit.measure import dense_jacobian, jacobian
 from labkit.rules import AtMost, Equals, Evidence, Exponent
 from labkit.settings import Settings, knob
@@ -71,8 +71,8 @@ def predict(setup: Setup) -> Prediction:
     return expected | {"widths": np.array(setup.widths)}
 
 
-def run(setup: Setup) -> Iterator[Frame]:
-    settings, expected = setup.settings, predict(setup)
+def run(setup: Setup, prediction: Prediction) -> Iterator[Frame]:
+    settings = setup.settings
     total = len(setup.widths)
     for index, width in enumerate(setup.widths):
         values: dict[str, np.ndarray] = {}
@@ -80,7 +80,7 @@ def run(setup: Setup) -> Iterator[Frame]:
             errors = []
             for seed, x in enumerate(setup.points):
                 gram = jacobian(_model(settings, width, name, settings.seed + seed), x).gram().numpy()
-                kernel = expected[f"kernel_{name}"][seed]
+                kernel = prediction[f"kernel_{name}"][seed]
                 errors.append(np.linalg.norm(gram - kernel) / np.linalg.norm(kernel))
                 yield Frame.tick(width, (index + 0.5) / total)
             values[f"error_{name}"] = np.array(errors)

@@ -15,7 +15,8 @@ import torch
 from labkit import data, figures
 from labkit.claims import Claim
 from labkit.experiment import Experiment, Frame, Prediction, Run
-from labkit.labs.jacobian import common
+from labkit.labs import common
+from labkit.labs.jacobian import shared
 from labkit.rules import AtMost, Equals, Evidence, Ordered
 from labkit.settings import Settings, knob
 from labkit.theory import linear_model
@@ -88,7 +89,7 @@ def predict(setup: Setup) -> Prediction:
     return {"steps": steps} | dict(zip(PARTS, np.stack(curves, axis=1), strict=True))
 
 
-def run(setup: Setup) -> Iterator[Frame]:
+def run(setup: Setup, prediction: Prediction) -> Iterator[Frame]:
     """The loop (5.2), step by step, with the risk by Monte Carlo over fresh noise at a few steps."""
     settings = setup.settings
     X, y = torch.stack([d.X for d in setup.draws]), torch.stack([d.y for d in setup.draws])
@@ -134,7 +135,7 @@ def figure(
     previous: Sequence[Run] = (),
     settings: LinearModel | None = None,
 ) -> figures.Chart:
-    colors = {"risk": common.TEST, "information": common.INFORMATION, "nuisance": common.NUISANCE}
+    colors = {"risk": shared.TEST, "information": shared.INFORMATION, "nuisance": shared.NUISANCE}
     labels = {"risk": "population risk", "information": "part on I", "nuisance": "part on N"}
     marks: dict[str, list[figures.Mark]] = {name: [] for name in PARTS}
     for name in PARTS:
@@ -155,7 +156,7 @@ def figure(
     steps, sampled = common.curve(frames, "sampled")
     if len(steps):
         marks["risk"].append(
-            figures.Points(steps, sampled, label="fresh noise drawn", color=common.TRAIN, line=False)
+            figures.Points(steps, sampled, label="fresh noise drawn", color=shared.TRAIN, line=False)
         )
     end = int(prediction["steps"][-1])
     return figures.Chart(

@@ -15,7 +15,8 @@ import torch
 from labkit import figures
 from labkit.claims import Claim
 from labkit.experiment import Experiment, Frame, Prediction, Run
-from labkit.labs.jacobian import common
+from labkit.labs import common
+from labkit.labs.jacobian import shared
 from labkit.labs.jacobian.shallow import Setup, descend, factor, gram, norm
 from labkit.rules import Evidence, Exponent
 from labkit.settings import Settings, knob
@@ -58,7 +59,7 @@ def predict(setup: Setup) -> Prediction:
     return {"widths": np.array(setup.widths), "softplus": np.array(-1.0), "relu": np.array(-0.5)}
 
 
-def run(setup: Setup) -> Iterator[Frame]:
+def run(setup: Setup, prediction: Prediction) -> Iterator[Frame]:
     settings = setup.settings
     assert isinstance(settings, Linearization)
     for index, width in enumerate(setup.widths):
@@ -80,7 +81,7 @@ def _deviation(setup: Setup, width: int, activation: str, seed: int, repeat: int
     model, x, y = setup.network(width, activation, seed, repeat)
     kernel = gram(factor(model, x), x, settings.classes)
     lr = settings.lr / norm(kernel) ** 2
-    linear = common.residual(model, x, y)
+    linear = shared.residual(model, x, y)
     start, worst = 0.0, 0.0
     for _ in range(settings.steps + 1):
         true = descend(model, x, y, lr).flatten()

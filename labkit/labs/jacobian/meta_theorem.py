@@ -16,7 +16,8 @@ import torch
 from labkit import figures
 from labkit.claims import Claim
 from labkit.experiment import Experiment, Frame, Prediction, Run
-from labkit.labs.jacobian import common
+from labkit.labs import common
+from labkit.labs.jacobian import shared
 from labkit.labs.jacobian.shallow import Setup, descend, factor, gram, norm
 from labkit.rules import AtMost, Condition, Evidence
 from labkit.settings import Settings, knob
@@ -89,8 +90,8 @@ def predict(setup: Setup) -> Prediction:
     }
 
 
-def run(setup: Setup) -> Iterator[Frame]:
-    settings, prediction = setup.settings, predict(setup)
+def run(setup: Setup, prediction: Prediction) -> Iterator[Frame]:
+    settings = setup.settings
     assert isinstance(settings, MetaTheorem)
     rows = []
     for seed in range(len(setup.sets)):
@@ -112,8 +113,8 @@ def _track(setup: Setup, seed: int, lr: float, steps: int) -> Iterator[tuple[flo
     kernel = gram(start_factor, x, settings.classes)
     eigenvalues, basis = torch.linalg.eigh(kernel)
     spectrum, basis = eigenvalues.flip(0).clamp(min=0).sqrt(), basis.flip(1)
-    r0 = common.residual(model, x, y)
-    inside, outside = common.project(basis, r0, settings.rank)
+    r0 = shared.residual(model, x, y)
+    inside, outside = shared.project(basis, r0, settings.rank)
     linear, deviation, epsilon, beta = r0, 0.0, 0.0, float(spectrum[0])
     checks = set(np.linspace(1, steps, min(steps, 5)).round().astype(int).tolist())
     for step in range(steps + 1):
@@ -128,7 +129,7 @@ def _track(setup: Setup, seed: int, lr: float, steps: int) -> Iterator[tuple[flo
         deviation = max(deviation, float((true - linear).norm()))
         linear = linear - lr * (kernel @ linear)
         yield None
-    final = common.residual(model, x, y)
+    final = shared.residual(model, x, y)
     deviation = max(deviation, float((final - linear).norm()))
     moved = float((model.W.detach() - start_weights).norm())
     pinv = float((basis[:, : settings.rank].T @ r0 / spectrum[: settings.rank]).norm())

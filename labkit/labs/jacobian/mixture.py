@@ -16,7 +16,8 @@ import torch
 from labkit import data, figures, models
 from labkit.claims import Claim
 from labkit.experiment import Experiment, Frame, Prediction, Run
-from labkit.labs.jacobian import common
+from labkit.labs import common
+from labkit.labs.jacobian import shared
 from labkit.rules import AtMost, Equals, Evidence, Located
 from labkit.settings import Settings, knob
 from labkit.theory import jacobian as theory
@@ -89,7 +90,7 @@ def predict(setup: Setup) -> Prediction:
     return {"rank": np.asarray(rank), "shown": np.asarray(shown), "spectrum": np.array(spectra)}
 
 
-def run(setup: Setup) -> Iterator[Frame]:
+def run(setup: Setup, prediction: Prediction) -> Iterator[Frame]:
     settings = setup.settings
     rank = int(theory.mixture_rank(settings.classes, settings.clusters))
     yield Frame(0, _without_noise(setup), 0.2)
@@ -100,7 +101,7 @@ def run(setup: Setup) -> Iterator[Frame]:
                 settings.inputs, settings.width, settings.classes, activation=settings.activation,
                 seed=settings.seed + seed, dtype=torch.float64,
             )  # fmt: skip
-            values = common.gram_values(model, mixture.x_train)
+            values = shared.gram_values(model, mixture.x_train)
             spectra.append(values[: max(3 * rank, rank + 1)].numpy())
             yield Frame.tick(step, 0.2 + 0.4 * (step - 1 + (seed + 1) / len(mixtures)))
         name = "single" if step == 1 else "double"

@@ -16,7 +16,8 @@ from torch import Tensor
 from labkit import data, figures, models
 from labkit.claims import Claim
 from labkit.experiment import Experiment, Frame, Prediction, Run
-from labkit.labs.jacobian import common
+from labkit.labs import common
+from labkit.labs.jacobian import shared
 from labkit.rules import AtMost, Evidence, Located
 from labkit.settings import Settings, knob
 from labkit.theory import jacobian as theory
@@ -94,7 +95,7 @@ def _spectrum(x: Tensor, W: Tensor, V: Tensor) -> np.ndarray:
     return (eigenvalues.sqrt() / (V.norm() * torch.linalg.matrix_norm(x, 2))).numpy()
 
 
-def run(setup: Setup) -> Iterator[Frame]:
+def run(setup: Setup, prediction: Prediction) -> Iterator[Frame]:
     settings = setup.settings
     before, after = [], []
     for (x, y, _), model in zip(setup.draws, setup.models, strict=True):
@@ -125,12 +126,12 @@ def figure(
     ]
     marks.append(
         figures.Predicted(
-            index[:rank], prediction["ideal"][:, :rank], label="weights along ±θ", color=common.INFORMATION
+            index[:rank], prediction["ideal"][:, :rank], label="weights along ±θ", color=shared.INFORMATION
         )
     )
     for name, label, color in (
-        ("before", "before the step", common.TRAIN),
-        ("after", "after one step", common.INFORMATION),
+        ("before", "before the step", shared.TRAIN),
+        ("after", "after one step", shared.INFORMATION),
     ):
         found = common.newest(frames, name)
         if found is not None:

@@ -18,7 +18,9 @@ from torch import Tensor, nn
 from labkit import data, figures, training
 from labkit.claims import Claim
 from labkit.experiment import Experiment, Frame, Prediction, Run
-from labkit.labs.jacobian import common
+from labkit.labs import common
+from labkit.labs.jacobian import shared
+from labkit.measure import jacobian
 from labkit.rules import AtMost, Equals, Evidence, Ordered
 from labkit.settings import Settings, knob
 from labkit.theory import jacobian as theory
@@ -77,7 +79,7 @@ def prepare(settings: Residuals) -> Setup:
         settings, n_test=300, normalize="standardize+unit-length", label_noise=settings.label_noise
     )
     models = tuple(
-        common.network(
+        shared.network(
             one.x_train.shape[1],
             settings.width,
             settings.depth,
@@ -98,10 +100,10 @@ def predict(setup: Setup) -> Prediction:
     rank, steps = setup.settings.rank, np.asarray(setup.steps)
     spectra, bases, coefficients = [], [], []
     for model, x, y in zip(setup.models, setup.x, setup.targets, strict=True):
-        values, basis = common.gram_spectrum(model, x)
+        values, basis = shared.gram_spectrum(model, x)
         spectra.append(values.cpu().numpy())
         bases.append(basis.cpu().numpy())
-        coefficients.append((basis.T @ common.residual(model, x, y)).cpu().numpy())
+        coefficients.append((basis.T @ shared.residual(model, x, y)).cpu().numpy())
     # One learning rate for all seeds, from the steepest of them.
     lr = setup.settings.lr / max(float(spectrum[0]) ** 2 for spectrum in spectra)
     start = np.linalg.norm(coefficients, axis=1)
@@ -120,26 +122,29 @@ def linearized(setup: Setup, prediction: Prediction) -> dict[str, np.ndarray]:
     """
     shares = []
     for seed, (model, x, y) in enumerate(zip(setup.models, setup.x, setup.targets, strict=True)):
-        gram = common.jacobian(model, x).gram().double()
+        gram = jacobian(model, x).gram().double()
         basis = torch.as_tensor(prediction["basis"][seed]).to(gram.device)
-        residual, lr = common.residual(model, x, y), float(prediction["lr"])
+        residual, lr = shared.residual(model, x, y), float(prediction["lr"])
         parts, done = [], 0
         for step in setup.steps:
             while done < step:
                 residual, done = residual - lr * (gram @ residual), done + 1
-            parts.append(common.stack(common.project(basis, residual, setup.settings.rank)))
+            parts.append(common.stack(shared.project(basis, residual, setup.settings.rank)))
         shares.append(np.stack(parts, axis=1) / prediction["start"][seed])
     stacked = np.stack(shares)
     return {"linear_information": stacked[:, 0], "linear_nuisance": stacked[:, 1]}
 
 
 def run(
-    setup: Setup, *, project: Callable[[Tensor, Tensor, int], tuple[Tensor, Tensor]] = common.project
+    setup: Setup,
+    prediction: Prediction,
+    *,
+    project: Callable[[Tensor, Tensor, int], tuple[Tensor, Tensor]] = shared.project,
 ) -> Iterator[Frame]:
     """Trains all seeds at once and projects their residuals;
     `project` is the step that the notebook spells out.
     """
-    settings, prediction = setup.settings, predict(setup)
+    settings = setup.settings
     bases = torch.as_tensor(prediction["basis"]).to(settings.device)
     x_test = torch.stack([one.x_test for one in setup.sets])
     y_test = torch.stack([one.y_test for one in setup.sets])
@@ -183,8 +188,8 @@ def figure(
         right.append(figures.Earlier(*common.curve(old.frames, "test_error"), label="earlier run (test)"))
     rank = int(prediction["rank"])
     for name, label, color in (
-        ("information", f"on I (top {rank})", common.INFORMATION),
-        ("nuisance", "on N (the rest)", common.NUISANCE),
+        ("information", f"on I (top {rank})", shared.INFORMATION),
+        ("nuisance", "on N (the rest)", shared.NUISANCE),
     ):
         left.append(
             figures.Predicted(prediction["steps"], prediction[name], label=f"{label}, predicted", color=color)
@@ -192,8 +197,8 @@ def figure(
         steps, values = common.curve(frames, name)
         left.append(figures.Measured(steps, values, label=f"{label}, trained", color=color))
     for name, label, color in (
-        ("train_error", "training", common.TRAIN),
-        ("test_error", "test", common.TEST),
+        ("train_error", "training", shared.TRAIN),
+        ("test_error", "test", shared.TEST),
     ):
         steps, values = common.curve(frames, name)
         right.append(figures.Measured(steps, values, label=label, color=color))

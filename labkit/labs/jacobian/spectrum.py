@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from labkit import data, figures, krylov, models, training
 from labkit.claims import Claim
 from labkit.experiment import Experiment, Frame, Prediction, Run
-from labkit.labs.jacobian import common
+from labkit.labs import common
+from labkit.labs.jacobian import shared
 from labkit.measure import jacobian
 from labkit.rules import AtMost, Evidence, Ordered
 from labkit.settings import Settings, knob
@@ -62,13 +63,13 @@ def prepare(settings: Spectrum) -> Setup:
 def predict(setup: Setup) -> Prediction:
     """The exact eigenvalues of JJᵀ at the start: (S, nK), descending."""
     exact = [
-        common.gram_values(m, one.x_train).cpu().numpy() ** 2
+        shared.gram_values(m, one.x_train).cpu().numpy() ** 2
         for m, one in zip(setup.models, setup.sets, strict=True)
     ]
     return {"eigenvalues": np.array(exact)}
 
 
-def run(setup: Setup) -> Iterator[Frame]:
+def run(setup: Setup, prediction: Prediction) -> Iterator[Frame]:
     settings = setup.settings
     yield from _spectra(setup, setup.models, "initial", (0.0, 0.4))
     ensemble = training.Ensemble(setup.models)
@@ -154,7 +155,7 @@ def figure(
                     grid,
                     np.maximum(found[f"{when}_quadrature"][0], 1e-6),
                     label="Lanczos quadrature",
-                    color=common.INFORMATION,
+                    color=shared.INFORMATION,
                 ),
             ]
         panels.append(
@@ -169,7 +170,7 @@ def figure(
             )
         )
     marks = []
-    for color, when in ((common.TRAIN, "initial"), (common.INFORMATION, "final")):
+    for color, when in ((shared.TRAIN, "initial"), (shared.INFORMATION, "final")):
         found = next((f.values for f in frames if f"{when}_eigenvalues" in f.values), None)
         if found is not None:
             values = np.sqrt(np.maximum(found[f"{when}_eigenvalues"][0], 0))
