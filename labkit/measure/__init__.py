@@ -1,17 +1,42 @@
-"""What is measured on a network: its Jacobian, its tangent kernel, and how labels split between their large
-and small directions. Every fast path has a slow obvious twin in `dense`."""
+"""What is measured on a network: its Jacobian and tangent kernel, its norms, margins and capacities, how
+sharp its minimum is, how far it has come. Every fast path has a slow obvious twin, here or in the tests."""
 
+from labkit.measure.capacity import Capacities as Capacities
+from labkit.measure.capacity import capacities as capacities
+from labkit.measure.capacity import local_lipschitz as local_lipschitz
+from labkit.measure.conditions import Conditions as Conditions
+from labkit.measure.conditions import conditions as conditions
+from labkit.measure.conditions import linear_perturbation as linear_perturbation
 from labkit.measure.dense import dense_jacobian as dense_jacobian
 from labkit.measure.dense import dense_ntk as dense_ntk
+from labkit.measure.distance import Distances as Distances
+from labkit.measure.distance import distances as distances
+from labkit.measure.distance import from_start as from_start
 from labkit.measure.information import Split as Split
 from labkit.measure.information import information_basis as information_basis
 from labkit.measure.information import split as split
 from labkit.measure.jacobian import Jacobian as Jacobian
 from labkit.measure.jacobian import jacobian as jacobian
+from labkit.measure.layers import Layer as Layer
+from labkit.measure.layers import weight_layers as weight_layers
 from labkit.measure.layout import from_class_major as from_class_major
 from labkit.measure.layout import rows as rows
 from labkit.measure.layout import to_class_major as to_class_major
 from labkit.measure.layout import unrows as unrows
+from labkit.measure.margins import margin as margin
+from labkit.measure.margins import margins as margins
+from labkit.measure.norms import LayerNorms as LayerNorms
+from labkit.measure.norms import frobenius as frobenius
+from labkit.measure.norms import group_norm as group_norm
+from labkit.measure.norms import layer_norms as layer_norms
+from labkit.measure.norms import spectral as spectral
 from labkit.measure.ntk import empirical_ntk as empirical_ntk
 from labkit.measure.ntk import ntk_route as ntk_route
+from labkit.measure.paths import path_norm as path_norm
+from labkit.measure.paths import path_norms as path_norms
 from labkit.measure.price import Price as Price
+from labkit.measure.rademacher import RademacherEstimate as RademacherEstimate
+from labkit.measure.rademacher import rademacher_lower as rademacher_lower
+from labkit.measure.sharpness import expected_sharpness as expected_sharpness
+from labkit.measure.sharpness import kl_at_sharpness as kl_at_sharpness
+from labkit.measure.sharpness import max_sharpness as max_sharpness

@@ -1,0 +1,198 @@
+"""A copy of a network whose parameters are one vector, to be moved about: what both sharpnesses stand on.
+
+Moving the parameters of a copy in place and calling it was faster on one CPU core than a batched
+evaluation: 800 perturbed networks 64-256-10 on 900 samples took 0.5 s, with `vmap` over draws 1.4 s, since
+single products keep the caches.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from labkit.measure.guards import refuse_active_layers, refuse_broken_promise, untouched_rng
+
+__all__ = ["LOSSES", "MiB", "PerturbedCopy", "generator_of", "parameter_vector"]
+
+MiB = 2**20
+
+# name -> (loss of each sample (n,), mean over the samples or sum); the names are those of labkit.training.
+LOSSES: dict[str, tuple[Callable[[Tensor, Tensor], Tensor], str]] = {
+    "cross-entropy": (lambda f, y: F.cross_entropy(f, y, reduction="none"), "mean"),
+    "error": (lambda f, y: (f.argmax(1) != y).to(f.dtype), "mean"),
+    "half-sum": (lambda f, y: (f - y).square().sum(1) / 2, "sum"),
+    "half-mean": (lambda f, y: (f - y).square().sum(1) / 2, "mean"),
+    "mean": (lambda f, y: (f - y).square().mean(1), "mean"),
+}
+_CLASSES = ("cross-entropy", "error")
+
+
+def parameter_vector(model: nn.Module) -> Tensor:
+    """The parameters that require grad as one vector (p,), detached, in the order of `named_parameters`.
+
+    Raises:
+        ValueError: none requires grad.
+    """
+    return torch.cat([p.detach().flatten() for _, p in _trainable(model, "parameter_vector")])
+
+
+class PerturbedCopy:
+    """A copy of a model at parameters of one's choice, with its loss over a data set.
+
+    Args:
+        model: left as it is. Its parameters that require grad are the ones that move.
+        x: (n, ...). y: class numbers (n,), or targets (n, K) for a squared loss.
+        loss: a name of `LOSSES`.
+        caller: the name that error messages begin with.
+        memory: bytes that activations may take; the samples are evaluated in chunks to fit.
+        gradients: whether `gradient` will be asked for; it holds all activations instead of the largest.
+
+    Attributes:
+        weights: the model's own parameters, (p,).
+
+    Raises:
+        ValueError: no parameter requires grad, the model is random or looks at the whole batch, the loss is
+            unknown or has no gradient, or x and y do not fit the model.
+    """
+
+    def __init__(
+        self, model: nn.Module, x: Tensor, y: Tensor, loss: str, caller: str, *,
+        memory: int = 64 * MiB, gradients: bool = False,
+    ) -> None:  # fmt: skip
+        if not isinstance(model, nn.Module):
+            raise TypeError(f"{caller}: model is a {type(model).__name__}, needs a torch.nn.Module")
+        offered = [name for name in LOSSES if not (gradients and name == "error")]
+        if loss not in offered:
+            raise ValueError(f"{caller}: loss {loss!r} is not one of {', '.join(offered)}")
+        if not isinstance(x, Tensor) or x.ndim < 2 or x.shape[0] == 0:
+            got = tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__
+            raise ValueError(f"{caller}: x is {got}, needs a tensor (n, ...) with at least one sample")
+        if not memory > 0:
+            raise ValueError(f"{caller}: memory is {memory!r}, needs a positive number of bytes")
+        refuse_active_layers(model, caller)
+        own = _trainable(model, caller)
+        self.names = [name for name, _ in own]
+        self.shapes = [p.shape for _, p in own]
+        kinds = {(p.dtype, p.device) for _, p in own}
+        if len(kinds) > 1:
+            raise ValueError(f"{caller}: parameters of {sorted(map(str, kinds))}, needs one type and device")
+        self.weights = parameter_vector(model)
+        self._each, self._reduction = LOSSES[loss]
+        self._copy = copy.deepcopy(model)
+        named = dict(self._copy.named_parameters())
+        self._params = [named[name] for name in self.names]
+        self._vector = self.weights.clone()
+        for param, part in zip(self._params, self.split(self._vector).values(), strict=True):
+            param.data, param.grad = part, None
+        with untouched_rng(x.device), torch.no_grad():
+            refuse_broken_promise(lambda part: self._copy(part).flatten(1), x, caller)
+            outputs = self._copy(x[:1])
+        self._x, self._y = x, _targets(loss, outputs, x, y, caller)
+        self._chunk = max(1, int(memory // self._bytes_a_sample(gradients)))
+
+    @property
+    def n(self) -> int:
+        return self._x.shape[0]
+
+    def split(self, vector: Tensor) -> dict[str, Tensor]:
+        """A vector (p,) as tensors of the parameters' shapes, by name (views)."""
+        parts = vector.split([math.prod(shape) for shape in self.shapes])
+        return {n: v.view(s) for n, s, v in zip(self.names, self.shapes, parts, strict=True)}
+
+    def place(self, weights: Tensor, noise: Tensor | None = None, scale: float = 1.0) -> None:
+        """Moves the copy to `weights` (p,), or to weights + scale * noise."""
+        if noise is None:
+            self._vector.copy_(weights)
+        else:
+            torch.add(weights, noise, alpha=scale, out=self._vector)
+
+    def loss(self) -> float:
+        """The loss over all samples where the copy stands, summed in float64."""
+        with untouched_rng(self._x.device), torch.no_grad():
+            found = [self._each(self._copy(x), y).sum(dtype=torch.float64) for x, y in self._chunks(None)]
+        return float(torch.stack(found).sum()) / self._divisor(self.n)
+
+    def gradient(self, index: Tensor | None = None) -> tuple[float, Tensor]:
+        """The loss and its gradient (p,) where the copy stands, over all samples or those of `index`."""
+        total, count, gradient = 0.0, 0, torch.zeros_like(self.weights)
+        with untouched_rng(self._x.device), torch.enable_grad():
+            for x, y in self._chunks(index):
+                each = self._each(self._copy(x), y)
+                parts = torch.autograd.grad(
+                    each.sum(), self._params, allow_unused=True, materialize_grads=True
+                )
+                gradient += torch.cat([part.flatten() for part in parts])
+                total, count = total + float(each.detach().sum(dtype=torch.float64)), count + len(x)
+        divisor = self._divisor(count)
+        return total / divisor, gradient / divisor
+
+    def _divisor(self, count: int) -> int:
+        return count if self._reduction == "mean" else 1
+
+    def _chunks(self, index: Tensor | None) -> Iterator[tuple[Tensor, Tensor]]:
+        x, y = (self._x, self._y) if index is None else (self._x[index], self._y[index])
+        return zip(x.split(self._chunk), y.split(self._chunk), strict=True)
+
+    def _bytes_a_sample(self, gradients: bool) -> float:
+        """Activations of one sample: all of them for a gradient, else about three of the largest."""
+        sizes: list[int] = []
+        hooks = [
+            part.register_forward_hook(lambda _part, _inputs, out: sizes.extend(_numbers(out)))
+            for part in self._copy.modules()
+        ]
+        try:
+            with untouched_rng(self._x.device), torch.no_grad():
+                self._copy(self._x[:1])
+        finally:
+            for hook in hooks:
+                hook.remove()
+        most = max([self._x[0].numel(), *sizes])
+        return self.weights.element_size() * (2 * sum(sizes) + most if gradients else 3 * most)
+
+
+def generator_of(source: torch.Generator | int, caller: str) -> torch.Generator:
+    """The generator itself, or one of its own for a seed."""
+    if isinstance(source, torch.Generator):
+        return source
+    if isinstance(source, bool) or not isinstance(source, int) or source < 0:
+        raise ValueError(
+            f"{caller}: generator is {source!r}, needs a torch.Generator or a seed of at least 0"
+        )
+    return torch.Generator().manual_seed(source)
+
+
+def _trainable(model: nn.Module, caller: str) -> Sequence[tuple[str, nn.Parameter]]:
+    found = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    if not found:
+        raise ValueError(
+            f"{caller}: no parameter of the model requires grad, so nothing is there to perturb; call "
+            "model.requires_grad_()"
+        )
+    return found
+
+
+def _numbers(out: Any) -> list[int]:
+    return [out.numel()] if isinstance(out, Tensor) else []
+
+
+def _targets(loss: str, outputs: Tensor, x: Tensor, y: Tensor, caller: str) -> Tensor:
+    """The targets in the form that the loss takes."""
+    if not isinstance(y, Tensor):
+        raise ValueError(f"{caller}: y is a {type(y).__name__}, needs a tensor")
+    if outputs.ndim != 2:
+        raise ValueError(f"{caller}: the model returned {tuple(outputs.shape)} for one sample, needs (1, K)")
+    n, K = x.shape[0], outputs.shape[1]
+    got = f"{caller}: y is {tuple(y.shape)} of {y.dtype} for {n} samples and {K} outputs"
+    if loss in _CLASSES:
+        if y.is_floating_point() or y.shape != (n,) or not 0 <= int(y.min()) <= int(y.max()) < K:
+            raise ValueError(f"{got}; {loss} takes class numbers below {K}, (n,) int64")
+        return y.to(torch.int64)
+    if not y.is_floating_point() or y.shape != (n, K):
+        raise ValueError(f"{got}; {loss} takes floats (n, K)")
+    return y
