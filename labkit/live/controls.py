@@ -25,7 +25,7 @@ def _steps(knob: Knob, value: Any) -> list[Any]:
     low, high = knob.slider or (1, 2)
     stops: list[Any] = []
     if knob.scale == "log2":
-        at = 2.0 ** math.ceil(math.log2(low) - 1e-9)
+        at = float(low)  # octaves from its low end: 40, 80, .. as well as 64, 128, ..
         while at <= high * (1 + 1e-9):
             stops.append(knob.type(at))
             at *= 2
