@@ -7,7 +7,10 @@ from importlib import import_module
 from labkit.experiment import Lab
 
 # number -> (name, package): read before any lab is imported, so that a listing is cheap.
-LABS = {4: ("jacobian", "labkit.labs.jacobian")}
+LABS = {
+    1: ("distance", "labkit.labs.distance"),
+    4: ("jacobian", "labkit.labs.jacobian"),
+}
 
 
 def load_lab(lab: int | str) -> Lab:

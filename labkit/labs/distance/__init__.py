@@ -1,0 +1,24 @@
+"""Lab 1, distance from initialization (paper 000): one module an experiment, in the order of the story."""
+
+from labkit.experiment import Lab
+from labkit.labs.distance.bounds import BOUNDS
+from labkit.labs.distance.complexity import COMPLEXITY
+from labkit.labs.distance.concentration import CONCENTRATION
+from labkit.labs.distance.initialization import INITIALIZATION
+from labkit.labs.distance.noise import NOISE
+from labkit.labs.distance.scaling import SCALING
+from labkit.labs.distance.shared import PAPER, distance
+
+LAB = Lab(
+    number=1,
+    name="distance",
+    title="Distance from initialization",
+    paper=PAPER,
+    experiments=(INITIALIZATION, SCALING, NOISE, BOUNDS, COMPLEXITY, CONCENTRATION),
+    core=("D1", "D2", "D6", "D7", "D10", "D11", "D13", "D14"),
+    notebook="01_distance_from_initialization",
+)
+
+__all__ = [
+    "BOUNDS", "COMPLEXITY", "CONCENTRATION", "INITIALIZATION", "LAB", "NOISE", "SCALING", "distance",
+]  # fmt: skip

@@ -1,0 +1,249 @@
+"""What does a small distance buy? Prop. 6.2, Thm C.1 and Thm C.2 at every frame of a training (D6, D7, D9).
+
+The theorems' constants are replaced by what they stand for: the measured ‖Z_k‖₂ and r.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from labkit import data, figures, models, training
+from labkit.claims import Claim
+from labkit.experiment import Experiment, Frame, Prediction, Run
+from labkit.labs import common
+from labkit.labs.distance import shared
+from labkit.rules import AtMost, Evidence
+from labkit.settings import Settings, knob
+from labkit.theory import distance as theory
+
+POINTS = 100  # training points, and as many test points, at which outputs and gradients are compared
+LEVELS = ("product", "layerwise", "with_r")
+
+
+@dataclass(frozen=True)
+class Bounds(Settings):
+    width: int = knob(160, "hidden units H", slider=(40, 640), bounds=(1, None), scale="log2")
+    depth: int = knob(4, "hidden layers", slider=(1, 6), bounds=(1, None), step=1)
+    n: int = knob(300, "training samples m", slider=(100, 1400), bounds=(10, None), step=100)
+    label_noise: float = knob(
+        0.0, "share of labels drawn anew, uniform over all classes", slider=(0, 1), bounds=(0, 1), step=0.05,
+        label="label noise (redraw)",
+    )  # fmt: skip
+    lr: float = knob(
+        0.1, "learning rate of SGD", slider=(0.005, 0.5), bounds=(0, None), scale="log",
+        label="learning rate",
+    )  # fmt: skip
+    stop: float = knob(
+        0.002, "stop when the squared loss is below", slider=(5e-4, 0.05), bounds=(0, 1), scale="log",
+        label="stop at loss",
+    )  # fmt: skip
+    loss: str = knob("squared", "what is minimised", choices=("squared", "cross-entropy"))
+    margin: float = knob(10.0, "stop when 99 % of margins reach it (cross-entropy)", slider=(1, 10), step=1)
+    init: str = knob("glorot", "initialisation", choices=("glorot", "inverse-sqrt-width", "lecun"))
+    momentum: float = knob(0.9, "momentum of SGD", slider=(0, 0.95), bounds=(0, 0.999))
+    batch_size: int = knob(64, "samples a step", slider=(16, 256), bounds=(1, None))
+    epochs: int = knob(1000, "passes over the data, at most", slider=(100, 2000), bounds=(1, None))
+    dataset: str = knob("digits", "images", choices=("digits", "mnist-5k", "mnist", "cifar10"))
+
+
+@dataclass(frozen=True)
+class Setup:
+    settings: Bounds
+    sets: tuple[data.Dataset, ...]
+    models: tuple[models.MLP, ...]
+    points: tuple[Tensor, ...]
+
+
+def prepare(settings: Bounds) -> Setup:
+    sets = tuple(
+        common.classification(
+            settings.dataset, n=settings.n, classes=10, n_test=POINTS, label_noise=settings.label_noise,
+            noise_kind="redraw", normalize="standardize", seed=seed, device=settings.device,
+        )
+        for seed in common.seeds(settings)
+    )  # fmt: skip
+    inputs = int(sets[0].x_train.shape[1])
+    nets = tuple(
+        shared.network(settings, inputs, settings.width, seed, sets[0].classes)
+        for seed in common.seeds(settings)
+    )
+    points = tuple(torch.cat([one.x_train[:POINTS], one.x_test]) for one in sets)
+    return Setup(settings, sets, nets, points)
+
+
+def predict(setup: Setup) -> Prediction:
+    """Before training r = 0: all three levels are ∏‖Z_k‖₂, which shapes and deviations alone predict."""
+    settings = setup.settings
+    inputs = int(setup.sets[0].x_train.shape[1])
+    dims = theory.layer_shapes(inputs, settings.width, settings.depth + 1, setup.sets[0].classes)
+    expected = theory.initial_norms(dims, theory.xavier_sds(settings.init, dims)).spectral
+    return {
+        "z_spec": np.array([spectral_norms(model.layers) for model in setup.models]),
+        "product": np.asarray(expected.prod()),
+        "x_norm": np.array([points.norm(dim=1).cpu().numpy() for points in setup.points], dtype=float),
+    }
+
+
+def spectral_norms(layers: Iterable[Any]) -> np.ndarray:
+    """‖W_k‖₂ of every layer, (d,), exact in float64."""
+    return np.array([float(torch.linalg.matrix_norm(one.weight.detach().double(), 2)) for one in layers])
+
+
+def gradient_norms(model: Any, x: Tensor) -> tuple[Tensor, Tensor]:
+    """‖f(x)‖ (n,), and ‖∂f_j/∂W‖_F over all weight matrices, (n, K), for every output j.
+
+    ∂f_j/∂W_k is δ_k h_(k−1)ᵀ, so its norm is ‖δ_k‖‖h_(k−1)‖: one backward pass an output, no gradient stored.
+    """
+    h, inputs, before = x.detach(), [], []
+    for place, layer in enumerate(model.layers):
+        inputs.append(h.detach().square().sum(1))
+        u = layer(h if place == 0 else model.phi(h))
+        before.append(u)
+        h = u
+    # The input of layer k is φ of the pre-activation before it.
+    inputs[1:] = [model.phi(u.detach()).square().sum(1) for u in before[:-1]]
+    columns = []
+    for j in range(h.shape[1]):
+        deltas = torch.autograd.grad(h[:, j].sum(), before, retain_graph=True)
+        parts = [delta.square().sum(1) * size for delta, size in zip(deltas, inputs, strict=True)]
+        columns.append(torch.stack(parts).sum(0))
+    return h.detach().norm(dim=1), torch.stack(columns, dim=1).sqrt()
+
+
+def run(setup: Setup, prediction: Prediction) -> Iterator[Frame]:
+    settings = setup.settings
+    ensemble = training.Ensemble(setup.models)
+    start = {name: value.clone() for name, value in ensemble.weights().items()}
+
+    def measure(ensemble: training.Ensemble) -> np.ndarray:
+        """(S, 3 levels, r, then output, its bound, gradient, its bound at the point where it is closest)."""
+        r = shared.distance(ensemble.weights(), start).double().cpu().numpy()
+        rows = []
+        for seed, points in enumerate(setup.points):
+            model: Any = ensemble.member(seed).double()
+            z = prediction["z_spec"][seed]
+            moved = [
+                float((layer.weight.detach() - start[f"layers.{k}.weight"][seed].double()).norm())
+                for k, layer in enumerate(model.layers)
+            ]
+            # r was summed in float32: it may fall short of one layer's share by a rounding.
+            whole = max(r[seed], np.linalg.norm(moved))
+            levels = theory.spectral_products(spectral_norms(model.layers), z, np.array(moved), whole)
+            outputs, gradients = gradient_norms(model, points.double())
+            x_norm = prediction["x_norm"][seed]
+            output_bound = theory.output_bound(z, whole, x_norm)[..., -1]
+            gradient_bound = theory.gradient_bound(z, whole, x_norm).total
+            out, grad = outputs.cpu().numpy(), gradients.amax(1).cpu().numpy()
+            near, steep = (out / output_bound).argmax(), (grad / gradient_bound).argmax()
+            rows.append(
+                [levels.product, levels.layerwise, levels.with_r, whole, out[near], output_bound[near],
+                 grad[steep], gradient_bound[steep]]
+            )  # fmt: skip
+        return np.array(rows, dtype=float)
+
+    names = (*LEVELS, "r", "output", "output_bound", "gradient", "gradient_bound")
+    for frame in shared.fit(settings, ensemble, setup.sets, measure={"all": measure}, measured=12):
+        if frame.is_tick:
+            yield Frame.tick(frame.step, frame.progress)
+            continue
+        values = {"loss": frame.values["loss"]}
+        values |= {name: frame.values["all"][:, place] for place, name in enumerate(names)}
+        yield Frame(frame.step, values, frame.progress, frame.status, frame.note)
+
+
+def figure(
+    frames: Sequence[Frame],
+    prediction: Prediction,
+    previous: Sequence[Run] = (),
+    settings: Bounds | None = None,
+) -> figures.Chart:
+    def curve(name: str, of: Sequence[Frame] = frames) -> tuple[np.ndarray, np.ndarray]:
+        steps, values = common.curve(of, name)
+        return np.maximum(steps, 0.5), values  # step 0 has its place on a logarithmic axis
+
+    earlier: dict[str, list[figures.Mark]] = {"product": [], "output": [], "gradient": []}
+    for old in previous:
+        for name, marks in earlier.items():
+            if common.newest(old.frames, name) is not None:
+                marks.append(figures.Earlier(*curve(name, old.frames), label="earlier run"))
+    labels = {
+        "product": ("∏‖W‖₂", shared.PRODUCT),
+        "layerwise": ("∏(‖Z‖₂ + layer’s r)", shared.ORIGIN),
+        "with_r": ("∏(‖Z‖₂ + r)", shared.START),
+    }
+    levels = [*earlier["product"]]
+    for name, (label, color) in labels.items():
+        levels.append(figures.Measured(*curve(name), label=label, color=color))
+    levels.append(figures.Level(float(prediction["product"]), label="∏‖Z‖₂ predicted", color=shared.PRODUCT))
+    panels = [
+        figures.Panel("Prop. 6.2: three levels", tuple(levels), xlabel="step", xscale="log", yscale="log")
+    ]
+    for name, title, ylabel in (
+        ("output", "Thm C.1: the output", "‖f(x)‖"),
+        ("gradient", "Thm C.2: the gradient", "‖∂f/∂W‖"),
+    ):
+        steps, bound = curve(f"{name}_bound")
+        panels.append(
+            figures.Panel(
+                title,
+                (
+                    *earlier[name],
+                    figures.Bound(steps, bound, label="the bound", color="ink"),
+                    figures.Measured(*curve(name), label="where it is closest", color=shared.TEST),
+                ),
+                xlabel="step",
+                ylabel=ylabel,
+                xscale="log",
+                yscale="log",
+            )  # fmt: skip
+        )
+    return figures.Chart(tuple(panels), caption=figures.caption(settings) if settings else "")
+
+
+def _levels(run: Run) -> tuple[Evidence, Evidence]:
+    product, layerwise, with_r = (run.series(name)[1].T for name in LEVELS)
+    ends = (product[:, -1].mean(), layerwise[:, -1].mean(), with_r[:, -1].mean())
+    note = "at the end {:.3g} ≤ {:.3g} ≤ {:.3g}".format(*ends)
+    return Evidence(product, layerwise, note=note), Evidence(layerwise, with_r)
+
+
+def _inside(run: Run, name: str) -> Evidence:
+    measured, bound = run.series(name)[1].T, run.series(f"{name}_bound")[1].T
+    looseness = bound / measured
+    step = run.series(name)[0][looseness.mean(axis=0).argmin()]
+    note = f"the bound is {looseness.min():.3g} times larger where it is closest, at step {step}; "
+    return Evidence(measured, bound, note=note + f"at the end {looseness[:, -1].mean():.3g} times")
+
+
+CLAIMS = (
+    Claim(
+        "D6", "∏‖W_k‖₂ ≤ ∏(‖Z_k‖₂ + ‖W_k − Z_k‖_F) ≤ ∏(‖Z_k‖₂ + r), at every step.",
+        "paper 000, Prop. 6.2", (AtMost(), AtMost()), _levels, "holds",
+        {"holds": "the three levels are in order at every frame",
+         "fails": "the levels cross"},
+    ),
+    Claim(
+        "D7", "The output is below the recursion a_k = (‖Z_k‖₂ + r)a_(k−1) + r, on training and test points.",
+        "paper 000, Thm C.1", (AtMost(),), lambda run: _inside(run, "output"), "holds",
+        {"holds": "no output exceeds its bound at any frame",
+         "fails": "an output exceeds its bound"},
+    ),
+    Claim(
+        "D9", "The gradient by the weights is below its recursion, for every output, at training and test "
+        "points.", "paper 000, Thm C.2", (AtMost(),), lambda run: _inside(run, "gradient"), "holds",
+        {"holds": "no gradient exceeds its bound at any frame",
+         "fails": "a gradient exceeds its bound"},
+    ),
+)  # fmt: skip
+
+BOUNDS = Experiment(
+    "bounds", "What does a small distance buy?", Bounds,
+    {"quick": Bounds(), "paper": Bounds(width=1280, n=4096, dataset="mnist", lr=0.01, stop=0.001, seeds=5)},
+    prepare, predict, run, figure, CLAIMS, controls=("width", "depth", "n", "label_noise", "stop"),
+)  # fmt: skip

@@ -1,0 +1,230 @@
+"""Does the capacity near the start grow with width? Linear networks within r of it (Thm 5.1, D10).
+
+With linear units Σ ξᵢf(xᵢ) depends on the data only through v = Σ ξᵢxᵢ and s = Σ ξᵢ. The supremum over the
+ball ‖(W, B) − (Z, 0)‖_F ≤ r is climbed to from below; the theorem's recursion, with the norms of the Z that
+was drawn, stands above.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from labkit import data, figures, krylov, models
+from labkit.claims import Claim
+from labkit.experiment import Experiment, Frame, Prediction, Run
+from labkit.labs import common
+from labkit.measure.rademacher import RademacherEstimate, rademacher_lower
+from labkit.rules import AtMost, Check, Evidence, Exponent
+from labkit.settings import Settings, knob
+from labkit.stats import exponent
+from labkit.theory import distance as theory
+
+NARROWEST = 16  # then by octaves
+SHALLOWEST = 3  # "more than one hidden layer": the paper's networks have depth above 2
+FACTORS = np.array([0.25, 0.5, 1.0, 2.0, 4.0])  # of m, at the middle width
+
+
+@dataclass(frozen=True)
+class Complexity(Settings):
+    r: float = knob(2.0, "distance r from the start", slider=(0.25, 8), bounds=(0, 1e6), scale="log2")
+    matrices: int = knob(
+        4, "weight matrices of the deepest network; depths d from 3 on are shown", slider=(3, 5),
+        bounds=(3, 10), step=1, label="weight matrices d",
+    )  # fmt: skip
+    widest: int = knob(
+        512, "largest width H, from 16 by octaves", slider=(64, 1024), bounds=(64, 16_384), scale="log2",
+        label="largest width",
+    )  # fmt: skip
+    m: int = knob(
+        200, "training images m; a second sweep takes m/4 to 4m", slider=(40, 300), bounds=(8, None), step=20
+    )
+    draws: int = knob(8, "draws of the signs ξ", slider=(4, 32), bounds=(2, None), step=4)
+    restarts: int = knob(2, "climbs a draw", slider=(1, 4), bounds=(1, None), step=1)
+    steps: int = knob(40, "steps of a climb, at most", slider=(10, 200), bounds=(1, None), step=10)
+    biases: bool = knob(True, "whether the ball is one in weights and biases, as in the paper")
+    init: str = knob(
+        "glorot-normal", "how Z is drawn", choices=("glorot-normal", "inverse-sqrt-width", "lecun", "glorot")
+    )
+    dataset: str = knob("digits", "name of a data set, or path to an .npz; images are scaled to length 1")
+
+    @property
+    def widths(self) -> np.ndarray:
+        return NARROWEST * 2 ** np.arange(int(np.log2(self.widest / NARROWEST)) + 1)
+
+
+@dataclass(frozen=True)
+class Setup:
+    settings: Complexity
+    x: tuple[Tensor, ...]  # one a seed, (4m, n), rows of length 1
+
+
+def prepare(settings: Complexity) -> Setup:
+    most, chosen = int(settings.m * FACTORS[-1]), []
+    for seed in common.seeds(settings):
+        loaded = data.load(
+            settings.dataset, n_train=most, normalize="unit-length", flatten=True, seed=seed,
+            dtype=torch.float64, device=settings.device,
+        )  # fmt: skip
+        order = torch.randperm(most, generator=torch.Generator().manual_seed(seed))
+        chosen.append(loaded.x_train[order.to(settings.device)])
+    return Setup(settings, tuple(chosen))
+
+
+def predict(setup: Setup) -> Prediction:
+    """Thm 5.1's bound on the supremum (without its 1/m), from shapes alone, with E‖Z_k‖₂ from Cor. A.2.1."""
+    settings, inputs = setup.settings, setup.x[0].shape[1]
+    widths, depths = settings.widths, np.arange(SHALLOWEST, settings.matrices + 1)
+    sizes = (settings.m * FACTORS).astype(int)
+    middle = int(widths[len(widths) // 2])
+
+    def bound(width: int, depth: int, m: int) -> float:
+        dims = theory.layer_shapes(inputs, width, depth)
+        spectral = theory.initial_norms(dims, theory.xavier_sds(settings.init, dims)).spectral
+        return float(m * theory.rademacher_bound(spectral, settings.r, np.ones(m), biases=settings.biases))
+
+    return {
+        "widths": widths, "depths": depths, "sizes": sizes, "middle": np.asarray(middle),
+        "bound": np.array([[bound(int(width), int(d), settings.m) for width in widths] for d in depths]),
+        "bound_m": np.array([[bound(middle, int(d), int(m)) for m in sizes] for d in depths]),
+    }  # fmt: skip
+
+
+def run(
+    setup: Setup,
+    prediction: Prediction,
+    *,
+    climb: Callable[..., RademacherEstimate | Tensor] = rademacher_lower,
+) -> Iterator[Frame]:
+    """First over widths at m images, then over m at the middle width.
+
+    `climb(Z, x, r, draws=, restarts=, steps=, biases=, seed=)` gives the values of (1/m) sup Σ ξᵢf(xᵢ), one a
+    draw, as a tensor or in a RademacherEstimate.
+    """
+    settings, middle = setup.settings, int(prediction["middle"])
+    places = [("", int(width), settings.m) for width in prediction["widths"]]
+    places += [("_m", middle, int(m)) for m in prediction["sizes"]]
+    # A climb costs about H² a layer; the sweep over m is one at the middle width.
+    work = np.cumsum([float(width) ** 2 + 64**2 for _, width, _ in places])
+    for step, (suffix, width, m) in enumerate(places):
+        found: list[list[tuple[float, float, float]]] = []
+        for seed, x in zip(common.seeds(settings), setup.x, strict=True):
+            found.append([])
+            for depth in prediction["depths"]:
+                found[-1].append(_climbed(settings, x[:m], width, int(depth), seed, climb))
+                yield Frame.tick(step, float((work[step] - float(width) ** 2) / work[-1]))
+        sup, bound, gap = np.moveaxis(np.array(found), -1, 0)
+        values = {f"sup{suffix}": sup, f"sup_bound{suffix}": bound, f"gap{suffix}": gap}
+        done = step == len(places) - 1
+        yield Frame(step, values, float(work[step] / work[-1]), "done" if done else "running")
+
+
+def _climbed(
+    settings: Complexity, x: Tensor, width: int, depth: int, seed: int, climb: Callable[..., Any]
+) -> tuple[float, float, float]:
+    """The estimate of E sup Σ ξᵢf(xᵢ), its bound, and how far the climbs of a draw disagree."""
+    net = models.mlp(
+        x.shape[1], width, depth - 1, 1, bias=False, init=settings.init, seed=seed, dtype=x.dtype,
+        device=x.device,
+    )  # fmt: skip
+    Z = [weight.detach() for weight in net.parameters()]
+    found = climb(
+        Z, x, settings.r, draws=settings.draws, restarts=settings.restarts, steps=settings.steps,
+        biases=settings.biases, seed=seed,
+    )  # fmt: skip
+    values, gap = found, 0.0
+    if isinstance(found, RademacherEstimate):
+        values, worst = found.values, found.per_restart.amin(1)
+        gap = float(((values - worst) / values.abs().clamp(min=1e-300)).max())
+    spectral = [float(krylov.svd(z, 1, tol=1e-3).s[0]) for z in Z]
+    bound = theory.rademacher_bound(spectral, settings.r, x.norm(dim=1).cpu(), biases=settings.biases)
+    return len(x) * float(torch.as_tensor(values).double().mean()), len(x) * float(bound), gap
+
+
+def figure(
+    frames: Sequence[Frame],
+    prediction: Prediction,
+    previous: Sequence[Run] = (),
+    settings: Complexity | None = None,
+) -> figures.Chart:
+    panels = []
+    for title, suffix, places, label in (
+        ("Capacity against width", "", prediction["widths"], "width H"),
+        (f"Capacity against m, H = {int(prediction['middle'])}", "_m", prediction["sizes"], "images m"),
+    ):
+        marks: list[figures.Mark] = []
+        for old in previous:
+            x = old.prediction["sizes" if suffix else "widths"]
+            earlier = _over(old.frames, f"sup{suffix}")
+            marks += [figures.Earlier(x[: row.shape[-1]], row, label="earlier run") for row in earlier]
+        found = _over(frames, f"sup{suffix}")
+        for i, depth in enumerate(prediction["depths"]):
+            bound = prediction[f"bound{suffix}"][i]
+            marks.append(figures.Bound(places, bound, label=f"Thm 5.1, d = {depth}", color=i))
+            if found.size:
+                seen = places[: found.shape[-1]]
+                marks.append(figures.Points(seen, found[i], label=f"climbed to, d = {depth}", color=i))
+        panels.append(
+            figures.Panel(
+                title, tuple(marks), xlabel=label, ylabel="E sup Σ ξᵢf(xᵢ)", xscale="log2", yscale="log"
+            )
+        )
+    return figures.Chart(tuple(panels), caption=figures.caption(settings) if settings else "")
+
+
+def _over(frames: Sequence[Frame], name: str) -> np.ndarray:
+    """(D, S, T): a value over the widths, or over the m, that have been reached."""
+    return common.curve(frames, name)[1]
+
+
+def _capacity(run: Run) -> tuple[Evidence, Evidence, Evidence]:
+    prediction = run.prediction
+    sup, bound, gap = (_over(run.frames, name) for name in ("sup", "sup_bound", "gap"))
+    sup_m, bound_m, gap_m = (_over(run.frames, f"{name}_m") for name in ("sup", "sup_bound", "gap"))
+    if sup_m.shape[-1] < len(prediction["sizes"]):
+        raise KeyError("sup_m")
+    share = np.concatenate([sup / bound, sup_m / bound_m], axis=-1)
+    in_width = _worst([exponent(prediction["widths"], row) for row in sup], 0.0)
+    in_m = _worst([exponent(prediction["sizes"], row) for row in sup_m], 0.5)
+    worst = float(max(gap.max(), gap_m.max()))
+    agree = Check("largest disagreement of two climbs", worst, 0.1, "raise steps or restarts")
+    sizes = "; ".join(
+        f"d = {depth}: {low.mean(0).min():.0f} to {low.mean(0).max():.0f} under {high.mean():.0f}"
+        for depth, low, high in zip(prediction["depths"], sup, bound, strict=True)
+    )
+    slopes = f"furthest exponent in H {in_width.mean():.3f}, in m {in_m.mean():.2f}"
+    return (
+        Evidence(np.moveaxis(share, 1, 0), 1.0, note=sizes),
+        Evidence(in_width, 0.0, checks=(agree,), note=slopes),
+        Evidence(in_m, 0.5, checks=(agree,)),
+    )
+
+
+def _worst(slopes: list[np.ndarray], centre: float) -> np.ndarray:
+    """(S,): for each seed the exponent, over depths, that is furthest from `centre`."""
+    stacked = np.stack(slopes, axis=1)
+    furthest = np.abs(stacked - centre).argmax(axis=1)
+    return np.take_along_axis(stacked, furthest[:, None], axis=1)[:, 0]
+
+
+D10 = Claim(
+    "D10",
+    "Linear networks within distance r of their start have E sup Σ ξᵢf(xᵢ) below a recursion in ‖Z_k‖₂ and r "
+    "that is free of H and grows as √m.",
+    "paper 000, Thm 5.1", (AtMost(), Exponent(-0.15, 0.15), Exponent(0.3, 0.7)), _capacity, "holds",
+    {"holds": "what the climb reaches is under the bound at every H, hardly moves with it, and grows as √m",
+     "fails": "the climb passes the bound, or what it reaches grows with H, or not as √m",
+     "undecided": "the climbs of one draw disagree, or seeds do"},
+)  # fmt: skip
+
+COMPLEXITY = Experiment(
+    "complexity", "Does the capacity near the start grow with width?", Complexity,
+    {"quick": Complexity(),
+     "paper": Complexity(widest=2048, m=1000, dataset="mnist", draws=16, steps=100, seeds=5)},
+    prepare, predict, run, figure, (D10,), controls=("r", "matrices", "widest", "m", "biases", "init"),
+)  # fmt: skip

@@ -1,0 +1,330 @@
+"""What do the norms of an untrained network say?
+They grow with its width (D1, D2, D3), its loss does not (D8).
+
+Cor. A.2.1 with constants: E‖Z_k‖_F² = n_k·n_(k−1)·σ_k² exactly, and ‖Z_k‖₂ is near σ_k(√n_k + √n_(k−1)).
+Both are known from shapes and standard deviations alone, before a single weight is drawn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from labkit import data, figures, krylov
+from labkit.claims import Claim
+from labkit.experiment import Experiment, Frame, Prediction, Run, series
+from labkit.labs import common
+from labkit.rules import AtMost, Check, Equals, Evidence, Exponent
+from labkit.settings import Settings, knob
+from labkit.stats import exponent
+from labkit.theory import distance as theory
+
+NARROWEST = 40  # as in the paper; then by octaves
+SIGMAS = 5.0  # a Gaussian norm is further from its mean than this with probability 4e-6 (Thm A.2)
+FAR = 2.0**20  # a width at which the exact curve has reached its power law
+INITS = ("glorot-normal", "inverse-sqrt-width", "lecun", "glorot")
+
+
+@dataclass(frozen=True)
+class Initialization(Settings):
+    widest: int = knob(
+        2560, "largest width H, from 40 by octaves", slider=(160, 2560), bounds=(80, 20_480), scale="log2",
+        label="largest width",
+    )  # fmt: skip
+    matrices: int = knob(
+        6, "weight matrices of the deepest network; depths d from 3 on are shown", slider=(3, 7),
+        bounds=(3, 12), step=1, label="weight matrices d",
+    )  # fmt: skip
+    init: str = knob(
+        "glorot-normal",
+        "standard deviation of a weight: √(2/(in + out)), 1/√H, or 1/√in (lecun); glorot is uniform",
+        choices=INITS,
+    )
+    n: int = knob(200, "images for the initial loss", slider=(50, 400), bounds=(10, None), step=50)
+    classes: int = knob(10, "classes, the outputs K", slider=(2, 10), bounds=(2, None), step=1)
+    dataset: str = knob("digits", "name of a data set, or path to an .npz; it gives the inputs n")
+
+    @property
+    def widths(self) -> np.ndarray:
+        return NARROWEST * 2 ** np.arange(int(np.log2(self.widest / NARROWEST)) + 1)
+
+    def dims(self, inputs: int, width: float, depth: int = 0) -> tuple[int, ...]:
+        return theory.layer_shapes(inputs, int(width), depth or self.matrices, self.classes)
+
+
+@dataclass(frozen=True)
+class Setup:
+    settings: Initialization
+    sets: tuple[data.Dataset, ...]
+
+
+def prepare(settings: Initialization) -> Setup:
+    return Setup(settings, common.datasets(settings, n_test=30, normalize="none"))
+
+
+def predict(setup: Setup) -> Prediction:
+    """Both norms of every layer at every width, and the exact curve of Prop. 6.1 for every depth from 3."""
+    settings, inputs = setup.settings, setup.sets[0].dim
+    widths, depths = settings.widths, np.arange(3, settings.matrices + 1)
+    layers = [_norms_of(settings, settings.dims(inputs, width)) for width in widths]
+    frobenius = np.array([norms.frobenius_squared for norms in layers])
+    spectral = np.array([norms.spectral for norms in layers])
+    dims = np.array([settings.dims(inputs, width) for width in widths], dtype=float)
+    return {
+        "widths": widths, "depths": depths, "inputs": np.asarray(inputs),
+        "frobenius": frobenius, "spectral": spectral,
+        "frobenius_product": _products(frobenius, depths), "spectral_product": _products(spectral, depths),
+        # Var ‖Z‖_F²/E² is 2/N for N Gaussian weights, and adds up over layers in the logarithm of a product.
+        "frobenius_sd": np.sqrt(2 / (dims[:, 1:] * dims[:, :-1])),
+        "sds": np.array([theory.xavier_sds(settings.init, shape) for shape in dims.astype(int)]),
+        "limit": np.array([_limit(settings, inputs, int(depth)) for depth in depths]),
+    }  # fmt: skip
+
+
+def _norms_of(settings: Initialization, dims: tuple[int, ...]) -> theory.InitialNorms:
+    return theory.initial_norms(dims, theory.xavier_sds(settings.init, dims))
+
+
+def _products(layers: np.ndarray, depths: np.ndarray) -> np.ndarray:
+    """Products over the layers of the network of each depth: (..., T, d) -> (..., D, T).
+
+    A network of depth d' is the first layer, d' - 2 of the hidden ones and the last layer of the deepest one.
+    """
+    return np.stack([layers[..., : int(depth) - 1].prod(-1) * layers[..., -1] for depth in depths], axis=-2)
+
+
+def _limit(settings: Initialization, inputs: int, depth: int) -> float:
+    """The exponent in H that the exact curve comes to."""
+    widths = np.array([FAR, 2 * FAR])
+    shapes = [settings.dims(inputs, width, depth) for width in widths]
+    curve = [theory.frobenius_product(dims, theory.xavier_sds(settings.init, dims)) for dims in shapes]
+    return float(theory.local_exponent(widths, curve)[0])
+
+
+def layer_norms(weight: Tensor) -> tuple[float, float]:
+    """‖Z‖_F² and ‖Z‖₂, the latter from below by 24 steps of Lanczos on ZᵀZ: to about 3e-4 at 2560 units."""
+    short = weight if weight.shape[0] >= weight.shape[1] else weight.T
+    start = torch.ones(short.shape[1], dtype=weight.dtype, device=weight.device)
+    start[::2] = -1
+    found = krylov.lanczos(lambda v: short.T @ (short @ v), start, 24).matrix()
+    frobenius = torch.linalg.vector_norm(weight, dtype=torch.float64) ** 2
+    return float(frobenius), float(torch.linalg.eigvalsh(found)[-1].clamp(min=0).sqrt())
+
+
+def run(
+    setup: Setup, prediction: Prediction, *, norms: Callable[[Tensor], tuple[float, float]] = layer_norms
+) -> Iterator[Frame]:
+    """Draws one network a width and seed, a layer at a time: only one weight matrix is ever held."""
+    settings = setup.settings
+    generators = [torch.Generator().manual_seed(seed) for seed in common.seeds(settings)]
+    work = (prediction["widths"] ** 2.0).cumsum()
+    for step, width in enumerate(prediction["widths"]):
+        dims, found = settings.dims(int(prediction["inputs"]), width), []
+        for dataset, generator in zip(setup.sets, generators, strict=True):
+            h, squared, spectral = dataset.x_train, [], []
+            for k, sd in enumerate(prediction["sds"][step]):
+                weight = float(sd) * _draw(settings.init, dims[k + 1], dims[k], generator).to(h.device)
+                frobenius, top = norms(weight)
+                squared.append(frobenius)
+                spectral.append(top)
+                h = (h.relu() if k else h) @ weight.T
+                yield Frame.tick(step, progress=float((work[step] - width**2) / work[-1]))
+            found.append({"frobenius": squared, "spectral": spectral, **_loss(h, dataset, spectral)})
+        done = step == len(work) - 1
+        values = {name: np.array([one[name] for one in found]) for name in found[0]}
+        yield Frame(step, values, float(work[step] / work[-1]), "done" if done else "running")
+
+
+def _draw(init: str, rows: int, cols: int, generator: torch.Generator) -> Tensor:
+    """(rows, cols) of mean 0 and variance 1."""
+    if init == "glorot":
+        return np.sqrt(3) * (2 * torch.rand(rows, cols, generator=generator) - 1)
+    return torch.randn(rows, cols, generator=generator)
+
+
+def _loss(outputs: Tensor, dataset: data.Dataset, spectral: list[float]) -> dict[str, float]:
+    """The paper's squared loss (1/K)Σ(f − y)² against one-hot labels, and Cor. C.1.1's bound on it."""
+    targets = data.one_hot(dataset.y_train, dataset.classes).to(outputs)
+    largest = float(dataset.x_train.norm(dim=1).max())
+    bound = theory.initial_loss_bound(spectral, largest, 1.0, dataset.classes)
+    return {"loss": float((outputs - targets).square().mean()), "loss_bound": float(bound)}
+
+
+def figure(
+    frames: Sequence[Frame],
+    prediction: Prediction,
+    previous: Sequence[Run] = (),
+    settings: Initialization | None = None,
+) -> figures.Chart:
+    widths, depths = prediction["widths"], prediction["depths"]
+    found = {name: _over_widths(frames, name) for name in ("frobenius", "spectral", "loss")}
+    seen = widths[: found["loss"].shape[1]]
+    layers: list[figures.Mark] = []
+    for color, (index, name) in enumerate(((0, "Z₁"), (1, "Z₂"), (-1, "Z_d"))):
+        for shade, norm in ((color, "frobenius"), (color + 3, "spectral")):
+            power, label = (0.5, f"‖{name}‖_F") if norm == "frobenius" else (1.0, f"‖{name}‖₂")
+            expected = prediction[norm][:, index] ** power
+            layers.append(figures.Predicted(widths, expected, label=label, color=shade))
+            if len(seen):
+                measured = found[norm][..., index] ** power
+                layers.append(figures.Points(seen, measured, label=label, color=shade, line=False))
+    panels = [_panel("Norms of three layers", layers)]
+    for norm, title in (("frobenius", "∏‖Z_k‖_F² grows as Hᵈ⁻²"), ("spectral", "∏‖Z_k‖₂ and the loss stay")):
+        marks: list[figures.Mark] = []
+        for color, depth in enumerate(depths):
+            expected = prediction[f"{norm}_product"][color]
+            marks.append(figures.Predicted(widths, expected, label=f"d = {depth}", color=color))
+            if len(seen):
+                products = _products(found[norm], depths[color : color + 1])[:, 0]
+                marks.append(figures.Points(seen, products, label=f"d = {depth}", color=color, line=False))
+        panels.append(_panel(title, marks))
+    losses = [figures.Points(seen, found["loss"], label="initial loss", color="ink")] if len(seen) else []
+    earlier = [
+        figures.Earlier(old.prediction["widths"], _over_widths(old.frames, "loss"), label="earlier run")
+        for old in previous
+        if old.status == "done"
+    ]
+    panels[-1] = _panel(panels[-1].title, [*earlier, *panels[-1].marks, *losses])
+    return figures.Chart(tuple(panels), caption=figures.caption(settings) if settings else "")
+
+
+def _panel(title: str, marks: Sequence[figures.Mark]) -> figures.Panel:
+    return figures.Panel(title, tuple(marks), xlabel="width H", xscale="log2", yscale="log")
+
+
+def _over_widths(frames: Sequence[Frame], name: str) -> np.ndarray:
+    """(S, T) or (S, T, d): a value over the widths that have been reached."""
+    values = series(frames, name)[1]
+    return np.moveaxis(values, 0, 1)
+
+
+def _measured(run: Run, name: str) -> np.ndarray:
+    """The same once all widths have been reached.
+
+    Raises:
+        KeyError: they have not.
+    """
+    found = _over_widths(run.frames, name)
+    if found.shape[1] < len(run.prediction["widths"]):
+        raise KeyError(name)
+    return found
+
+
+def _reached(run: Run) -> Check:
+    ratio = float(run.prediction["inputs"] / run.prediction["widths"][-1])
+    return Check("inputs n / width H at the widest", ratio, 0.25, "raise widest")
+
+
+def _norms(run: Run) -> tuple[Evidence, ...]:
+    widths, prediction = run.prediction["widths"], run.prediction
+    frobenius, spectral = _measured(run, "frobenius"), _measured(run, "spectral")
+    relative, ratio = frobenius / prediction["frobenius"] - 1, spectral / prediction["spectral"]
+    deviation = (spectral - prediction["spectral"]) / prediction["sds"]
+    first, last = (exponent(widths, spectral[..., index]) for index in (0, -1))
+    hidden = exponent(widths, np.exp(np.log(spectral[..., 1:-1]).mean(-1)))
+    reached = (_reached(run),)
+    widest = f"at the widest: ‖Z‖_F² within {np.abs(relative[:, -1]).max():.1%} of its mean, "
+    return (
+        Evidence(relative / prediction["frobenius_sd"], 0.0, note=widest
+                 + f"‖Z‖₂ {ratio[:, -1].min():.3f} to {ratio[:, -1].max():.3f} of σ(√n₁ + √n₂)"),
+        Evidence(deviation, 0.0),
+        Evidence(hidden, 0.0, checks=reached, note=f"exponents of ‖Z‖₂ in H: {first.mean():.3f} (Z₁), "
+                                   f"{hidden.mean():.3f} (hidden), {last.mean():.3f} (Z_d)"),
+        Evidence(first, 0.0, checks=reached),
+        Evidence(last, 0.0, checks=reached),
+    )  # fmt: skip
+
+
+def _frobenius_product(run: Run) -> tuple[Evidence, Evidence, Evidence]:
+    prediction, depths = run.prediction, run.prediction["depths"]
+    products = _products(_measured(run, "frobenius"), depths)
+    sd = np.sqrt(np.stack([
+        (prediction["frobenius_sd"][:, : int(d) - 1] ** 2).sum(-1) + prediction["frobenius_sd"][:, -1] ** 2
+        for d in depths
+    ]))  # fmt: skip
+    missed = np.log(products / prediction["frobenius_product"]) / sd
+    last = theory.local_exponent(prediction["widths"][-2:], products[..., -2:])[..., 0]
+    exact = theory.local_exponent(prediction["widths"][-2:], prediction["frobenius_product"][:, -2:])[:, 0]
+    listed = ", ".join(
+        f"d = {d}: {m:.2f} ({e:.2f})" for d, m, e in zip(depths, last.mean(0), exact, strict=True)
+    )
+    return (
+        Evidence(missed, 0.0),
+        Evidence(prediction["limit"][None], depths - 2),
+        Evidence(last, depths - 2, checks=(_reached(run),), note=f"last octave, measured (exact): {listed}"),
+    )
+
+
+def _spectral_product(run: Run) -> Evidence:
+    widths, depths = run.prediction["widths"][-3:].astype(float), run.prediction["depths"]
+    products = _products(_measured(run, "spectral"), depths)[..., -3:]
+    flat = np.stack([exponent(widths, products[:, i]) for i in range(len(depths))], axis=1)
+    times = np.stack(
+        [exponent(widths, widths ** (d - 1) * products[:, i]) for i, d in enumerate(depths)], axis=1
+    )
+    return Evidence(
+        times, depths - 1, checks=(_reached(run),),
+        note=f"exponents of ∏‖Z_k‖₂ alone, last two octaves: {flat.mean(0).min():.2f} "
+        f"to {flat.mean(0).max():.2f}",
+    )  # fmt: skip
+
+
+def _initial_loss(run: Run) -> tuple[Evidence, Evidence]:
+    loss = _measured(run, "loss")
+    return (
+        Evidence(
+            exponent(run.prediction["widths"], loss),
+            0.0,
+            note=f"initial loss {loss.min():.3f} to {loss.max():.3f}",
+        ),
+        Evidence(loss, _measured(run, "loss_bound")),
+    )
+
+
+D1 = Claim(
+    "D1",
+    "Before training ‖Z₁‖_F = Θ(√n), ‖Z_k‖_F = Θ(√H), ‖Z_d‖_F = Θ(1), with E‖Z_k‖_F² = n_k·n_(k−1)·σ_k² "
+    "exactly; and all ‖Z_k‖₂ = Θ(1), near σ_k(√n_k + √n_(k−1)).",
+    "paper 000, Cor. A.2.1",
+    # With sd 1/√H the first norm is 1 + √(n/H), and falls to 1: it may fall, as √(1/H) at most, but not grow.
+    (Equals(SIGMAS, absolute=True), Equals(SIGMAS, absolute=True), Exponent(-0.05, 0.05),
+     Exponent(-0.5, 0.05), Exponent(-0.5, 0.05)),
+    _norms, "holds",
+    {"holds": "both norms of every layer are where shapes and standard deviations put them, "
+              "and no spectral norm grows with H",
+     "fails": "a norm is not where shape and standard deviation put it, or a spectral norm grows with H",
+     "undecided": "the widest network is too narrow, or the seeds too few, to see an exponent"},
+)  # fmt: skip
+D2 = Claim(
+    "D2", "Before training ∏‖Z_k‖_F² grows as H^(d−2), the limit of an exact curve.", "paper 000, Prop. 6.1",
+    (Equals(SIGMAS, absolute=True), Equals(0.02, absolute=True),
+     Equals(0.25, absolute=True, exact=False)),
+    _frobenius_product, "holds",
+    {"holds": "the product follows the exact curve at every width and depth, and its exponent comes to d − 2",
+     "fails": "the product leaves the exact curve, or its exponent does not come to d − 2",
+     "undecided": "the widest network is too narrow, or the seeds too few, to see the power law"},
+)  # fmt: skip
+D3 = Claim(
+    "D3", "Before training H^(d−1)·∏‖Z_k‖₂ grows as H^(d−1): the product itself is flat.", "paper 000, §6",
+    (Equals(0.25, absolute=True),), _spectral_product, "holds",
+    {"holds": "∏‖Z_k‖₂ is flat in H at every depth: all growth is the factor H^(d−1)",
+     "fails": "∏‖Z_k‖₂ is not flat in H",
+     "undecided": "the widest network is too narrow to see the power law"},
+)  # fmt: skip
+D8 = Claim(
+    "D8", "The initial squared loss is bounded by the spectral norms alone and does not depend on H.",
+    "paper 000, Cor. C.1.1", (Exponent(-0.1, 0.1), AtMost()), _initial_loss, "holds",
+    {"holds": "the initial loss is the same at every width, and under its bound",
+     "fails": "the initial loss changes with H, or exceeds its bound",
+     "undecided": "the seeds are too few to tell whether the initial loss changes with H"},
+)  # fmt: skip
+
+INITIALIZATION = Experiment(
+    "initialization", "What do the norms of an untrained network say?", Initialization,
+    {"quick": Initialization(), "paper": Initialization(widest=5120, dataset="mnist", n=1000, seeds=5)},
+    prepare, predict, run, figure, (D1, D2, D3, D8), controls=("widest", "matrices", "init", "n", "classes"),
+)  # fmt: skip

@@ -1,0 +1,206 @@
+"""Does memorising cost distance? (D13)
+
+All shares of label noise are trained side by side, to one loss, on a smaller and on a larger sample.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from torch import Tensor
+
+from labkit import data, figures, training
+from labkit.claims import Claim
+from labkit.experiment import Experiment, Frame, Prediction, Run
+from labkit.labs import common
+from labkit.labs.distance import shared
+from labkit.rules import Check, Evidence, Monotone, Ordered
+from labkit.settings import Settings, knob
+
+SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
+SMALLER = 0.3  # of n: the smaller of the two samples
+
+
+@dataclass(frozen=True)
+class Noise(Settings):
+    width: int = knob(100, "hidden units H", slider=(25, 400), bounds=(1, None), scale="log2")
+    n: int = knob(1000, "samples m of the larger sample", slider=(200, 1400), bounds=(40, None), step=100)
+    lr: float = knob(
+        0.1, "learning rate of SGD", slider=(0.005, 0.5), bounds=(0, None), scale="log",
+        label="learning rate",
+    )  # fmt: skip
+    stop: float = knob(
+        0.01, "stop when the squared loss is below", slider=(1e-3, 0.05), bounds=(0, 1), scale="log",
+        label="stop at loss",
+    )  # fmt: skip
+    loss: str = knob("squared", "what is minimised", choices=("squared", "cross-entropy"))
+    margin: float = knob(10.0, "stop when 99 % of margins reach it (cross-entropy)", slider=(1, 10), step=1)
+    noise_kind: str = knob("redraw", "how a label is corrupted", choices=("redraw", "strict"))
+    depth: int = knob(4, "hidden layers", slider=(2, 6), bounds=(1, None), step=1)
+    init: str = knob("glorot", "initialisation", choices=("glorot", "inverse-sqrt-width", "lecun"))
+    momentum: float = knob(0.9, "momentum of SGD", slider=(0, 0.95), bounds=(0, 0.999))
+    batch_size: int = knob(64, "samples a step", slider=(16, 256), bounds=(1, None))
+    epochs: int = knob(1000, "passes over the data, at most", slider=(100, 2000), bounds=(1, None))
+    dataset: str = knob("digits", "images", choices=("digits", "mnist-5k", "mnist", "cifar10"))
+
+    @property
+    def sizes(self) -> tuple[int, int]:
+        return round(SMALLER * self.n), self.n
+
+
+@dataclass(frozen=True)
+class Setup:
+    """sets: for each size, one data set a seed and share, the shares of a seed together."""
+
+    settings: Noise
+    sets: tuple[tuple[data.Dataset, ...], ...]
+
+
+def prepare(settings: Noise) -> Setup:
+    sets = tuple(
+        tuple(
+            common.classification(
+                settings.dataset, n=size, classes=10, n_test=100, label_noise=share,
+                noise_kind=settings.noise_kind, normalize="standardize", seed=seed, device=settings.device,
+            )
+            for seed in common.seeds(settings)
+            for share in SHARES
+        )
+        for size in settings.sizes
+    )  # fmt: skip
+    return Setup(settings, sets)
+
+
+def predict(setup: Setup) -> Prediction:
+    """No theorem says how r grows with noise; what is known is how many labels a share of noise changes."""
+    classes = setup.sets[0][0].classes
+    kept = 1 / classes if setup.settings.noise_kind == "redraw" else 0.0
+    return {
+        "shares": np.array(SHARES),
+        "changed": np.array(SHARES) * (1 - kept),
+        "sizes": np.array(setup.settings.sizes),
+    }
+
+
+def run(
+    setup: Setup, prediction: Prediction, *, distance: shared.Distance = shared.distance
+) -> Iterator[Frame]:
+    settings, shape = setup.settings, (setup.settings.seeds, len(SHARES))
+    ends = {name: np.full((settings.seeds, 2, len(SHARES)), np.nan) for name in ("r_end", "reached")}
+    step = 0
+    for which, sets in enumerate(setup.sets):
+        inputs, classes = int(sets[0].x_train.shape[1]), sets[0].classes
+        # One start a seed, whatever the share: the shares differ in their labels alone.
+        nets = [
+            shared.network(settings, inputs, settings.width, seed, classes)
+            for seed in common.seeds(settings)
+            for _ in SHARES
+        ]
+        ensemble = training.Ensemble(nets)
+        start = {name: value.clone() for name, value in ensemble.weights().items()}
+
+        def travelled(ensemble: training.Ensemble, start: shared.Weights = start) -> Tensor:
+            return distance(ensemble.weights(), start)
+
+        first = step
+        for frame in shared.fit(settings, ensemble, sets, measure={"r": travelled}):
+            step = first + frame.step
+            progress = min(0.98, 0.2 * which + (0.2 + 0.6 * which) * (frame.progress or 0) ** 0.5)
+            if frame.is_tick:
+                yield Frame.tick(step, progress)
+                continue
+            values: dict[str, np.ndarray] = {"r": frame.values["r"].reshape(shape)}
+            values["loss"] = frame.values["loss"].reshape(shape)
+            values |= {"which": np.full(settings.seeds, which), "at": np.full(settings.seeds, frame.step)}
+            if frame.status == "diverged":
+                yield Frame(step, values, progress, "diverged", frame.note)
+                return
+            if frame.status == "done":
+                ends = {name: value.copy() for name, value in ends.items()}
+                ends["r_end"][:, which] = values["r"]
+                ends["reached"][:, which] = shared.reached(frame, settings, sets[0].n).reshape(shape)
+                values |= ends
+            yield Frame(step, values, progress)
+    yield Frame(step, {}, 1.0, "done")
+
+
+def figure(
+    frames: Sequence[Frame],
+    prediction: Prediction,
+    previous: Sequence[Run] = (),
+    settings: Noise | None = None,
+) -> figures.Chart:
+    shares, sizes = prediction["shares"], prediction["sizes"]
+    shown = [frame for frame in frames if "r" in frame.values]
+    which = int(shown[-1].values["which"][0]) if shown else 0
+    now = [frame for frame in shown if frame.values["which"][0] == which and frame.values["at"][0] > 0]
+    at = np.array([frame.values["at"][0] for frame in now])
+    paths: list[figures.Mark] = []
+    for color, place in enumerate(range(0, len(SHARES), 2)):
+        r = np.array([frame.values["r"][:, place] for frame in now]).T if now else np.zeros((1, 0))
+        paths.append(figures.Measured(at, r, label=f"noise {SHARES[place]:.0%}", color=color))
+    ends: list[figures.Mark] = []
+    for old in previous:
+        before = common.newest(old.frames, "r_end")
+        if before is not None:
+            ends += [figures.Earlier(shares, before[:, size], label="earlier run") for size in (0, 1)]
+    found = common.newest(frames, "r_end")
+    for size, color in ((0, 4), (1, 5)):
+        values = np.full((1, len(shares)), np.nan) if found is None else found[:, size]
+        ends.append(figures.Points(shares, values, label=f"m = {sizes[size]}", color=color))
+    return figures.Chart(
+        (
+            figures.Panel(
+                f"Distance from the start, m = {sizes[which]}", tuple(paths), xlabel="step",
+                ylabel="‖W − Z‖", xscale="log",
+            ),
+            figures.Panel(
+                "At the matched loss", tuple(ends), xlabel="label noise (share of labels redrawn)",
+                ylabel="‖W − Z‖", xlim=(-0.05, 1.05),
+            ),
+        ),
+        caption=figures.caption(settings) if settings else "",
+    )  # fmt: skip
+
+
+def _grows(run: Run) -> tuple[Evidence, ...]:
+    r, reached = run.last("r_end"), run.last("reached")
+    if not np.isfinite(r).all():
+        raise ValueError("r: the larger sample is not trained yet")
+    missed = Check(
+        "trainings that missed the stop rule",
+        float((reached == 0).sum()),
+        0.0,
+        "raise epochs or the stop loss",
+    )
+    centred = run.prediction["shares"] - run.prediction["shares"].mean()
+    slopes = r @ centred / (centred @ centred)
+    ends = "; ".join(
+        f"m = {size}: {', '.join(f'{value:.2f}' for value in row)}"
+        for size, row in zip(run.prediction["sizes"], r.mean(axis=0), strict=True)
+    )
+    return (
+        Evidence(r[:, 0], checks=(missed,), note=ends),
+        Evidence(r[:, 1], checks=(missed,)),
+        Evidence(slopes, checks=(missed,)),
+    )
+
+
+D13 = Claim(
+    "D13",
+    "The distance from the start grows with the share of noisy labels, and faster on more samples.",
+    "paper 000, §4, Figs 1, 5, 6", (Monotone(0.85), Monotone(0.85), Ordered()), _grows, "holds",
+    {"holds": "r grows with the noise at both sizes, and faster at the larger",
+     "fails": "r does not grow with the noise, or not faster on more samples"},
+)  # fmt: skip
+
+NOISE = Experiment(
+    "noise", "Does memorising cost distance?", Noise,
+    {
+        "quick": Noise(),
+        "paper": Noise(width=640, n=10_000, dataset="mnist", lr=0.01, stop=0.005, seeds=5, epochs=4000),
+    },
+    prepare, predict, run, figure, (D13,), controls=("width", "n", "lr", "stop", "noise_kind"),
+)  # fmt: skip

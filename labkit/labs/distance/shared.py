@@ -1,0 +1,75 @@
+"""What several experiments of this lab share: colours, the network, training to a matched stop, distances."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from labkit import data, models, training
+from labkit.experiment import Frame
+from labkit.training.stopping import LossBelow, MarginAtLeast, StopRule
+
+PAPER = "Generalization in Deep Networks: The Role of Distance from Initialization (2017)"
+# Colours mean the same thing in every figure of the lab.
+START, ORIGIN, PRODUCT, TEST = 0, 1, 2, 3
+
+Weights = Mapping[str, Tensor]
+Distance = Callable[[Weights, Weights], Tensor]
+
+
+def distance(now: Weights, start: Weights) -> Tensor:
+    """r = ‖(W, B) − (Z, C)‖_F of every copy, (S,): all weights and biases together (paper 000, §2).
+
+    Args:
+        now, start: parameters by name, each with a leading axis over copies.
+    """
+    moved = [((now[name] - start[name]) ** 2).flatten(1).sum(1) for name in now]
+    return torch.stack(moved).sum(0).sqrt()
+
+
+def from_origin(now: Weights) -> Tensor:
+    """The distance from the origin of every copy, (S,)."""
+    return distance(now, {name: torch.zeros_like(value) for name, value in now.items()})
+
+
+def network(settings: Any, inputs: int, width: int, seed: int, outputs: int = 10) -> models.MLP:
+    """Hidden layers of one width, ReLU, biases 0 at the start, Glorot or sd 1/√H (§2, App. D)."""
+    return models.mlp(
+        inputs, width, settings.depth, outputs, init=settings.init, seed=seed, device=settings.device
+    )
+
+
+def stop_rule(settings: Any) -> StopRule:
+    """A loss value, or 99 % of the points with a margin of at least 10 (Fig. 1)."""
+    return LossBelow(settings.stop) if settings.loss == "squared" else MarginAtLeast(settings.margin, 0.99)
+
+
+def fit(
+    settings: Any, ensemble: training.Ensemble, sets: Sequence[data.Dataset], *,
+    measure: Mapping[str, Callable[[training.Ensemble], Any]], measured: int = 40,
+) -> Iterator[Frame]:  # fmt: skip
+    """Trains one copy a seed, each on its own data, until the stop rule is met: SGD, batch 64 (App. D).
+
+    The squared loss is (1/K)Σ(f − y)² against one-hot labels, averaged over samples.
+    """
+    squared = settings.loss == "squared"
+    targets = [data.one_hot(one.y_train, one.classes) if squared else one.y_train for one in sets]
+    per_epoch = -(-sets[0].n // min(settings.batch_size, sets[0].n))
+    # The length of a run is not known beforehand, so the moments of measuring grow with the step.
+    wanted = np.unique(np.geomspace(1, settings.epochs * per_epoch, 4 * measured).round().astype(int))
+    return training.train(
+        ensemble, [one.x_train for one in sets], targets,
+        loss="mean" if squared else "cross-entropy", lr=settings.lr, momentum=settings.momentum,
+        batch_size=settings.batch_size, epochs=settings.epochs, stop=stop_rule(settings), measure=measure,
+        measure_at=wanted.tolist(), seed=settings.seed,
+    )  # fmt: skip
+
+
+def reached(frame: Frame, settings: Any, n: int) -> np.ndarray:
+    """Which copies met the stop rule before the last epoch, (S,) bool."""
+    per_epoch = -(-n // min(settings.batch_size, n))
+    return frame.values["steps"] < settings.epochs * per_epoch

@@ -1,0 +1,324 @@
+"""Lab 1's experiments without training: each claim is decided as expected at quick, and each can fail."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cache, partial
+
+import numpy as np
+import pytest
+import torch
+
+from labkit.claims import Verdict, judge
+from labkit.experiment import Experiment, Run, drain
+from labkit.figures import Bound, Points, Predicted
+from labkit.labs.distance.complexity import COMPLEXITY
+from labkit.labs.distance.concentration import CONCENTRATION
+from labkit.labs.distance.initialization import INITIALIZATION, layer_norms
+from labkit.measure.rademacher import rademacher_lower
+
+EXPERIMENTS = {e.name: e for e in (INITIALIZATION, CONCENTRATION, COMPLEXITY)}
+CLAIMS = [(claim.id, name) for name, experiment in EXPERIMENTS.items() for claim in experiment.claims]
+CHEAP = {
+    "initialization": {"widest": 80, "matrices": 4, "n": 20},
+    "concentration": {"draws": 200, "signs": 20},
+    "complexity": {"widest": 64, "m": 20, "draws": 4, "matrices": 3, "steps": 5},
+}
+
+
+@cache
+def quick(name: str) -> Run:
+    return drain(EXPERIMENTS[name])
+
+
+def verdict(id: str, run: Run) -> Verdict:
+    return judge(run.claim(id), run)
+
+
+def changed(run: Run, **values: Callable[[np.ndarray], np.ndarray]) -> Run:
+    """The run with some of its frame values replaced; `prediction_x` replaces the prediction x."""
+    prediction = {
+        name: values.get(f"prediction_{name}", _same)(value) for name, value in run.prediction.items()
+    }
+    frames = tuple(
+        replace(frame, values={name: values.get(name, _same)(value) for name, value in frame.values.items()})
+        for frame in run.frames
+    )
+    return replace(run, prediction=prediction, frames=frames)
+
+
+def growing(run: Run, name: str, power: float, layer: int | None = None) -> Run:
+    """The run in which a value (of one layer) has an extra factor H^power."""
+    frames = []
+    for frame in run.frames:
+        values = dict(frame.values)
+        if name in values and frame.step < len(run.prediction["widths"]):
+            factor = (run.prediction["widths"][frame.step] / run.prediction["widths"][0]) ** power
+            values[name] = values[name].astype(float)
+            values[name][..., slice(None) if layer is None else layer] *= factor
+        frames.append(replace(frame, values=values))
+    return replace(run, frames=tuple(frames))
+
+
+def scaled_layer(layer: int, factor: float) -> Callable[[np.ndarray], np.ndarray]:
+    def scale(values: np.ndarray) -> np.ndarray:
+        values = values.copy()
+        values[..., layer] *= factor
+        return values
+
+    return scale
+
+
+def _same(value: np.ndarray) -> np.ndarray:
+    return value
+
+
+# What each claim must refuse: a run in which one thing is not as the paper says.
+VIOLATED: dict[str, list[Callable[[Run], Run]]] = {
+    "D1": [
+        lambda run: changed(run, frobenius=scaled_layer(2, 1.1)),
+        lambda run: changed(run, frobenius=np.sqrt),
+        lambda run: changed(run, spectral=scaled_layer(0, 2)),
+        lambda run: changed(run, spectral=scaled_layer(3, 1.2)),
+        # The paper's other statement, ‖Z₁‖₂ = Θ(√n); the curve goes along, so that the exponents decide.
+        lambda run: growing(changed(run, prediction_spectral=_along(run, 0)), "spectral", 0.25, 0),
+        lambda run: growing(changed(run, prediction_spectral=_along(run, 2)), "spectral", 0.25, 2),
+        lambda run: growing(changed(run, prediction_spectral=_along(run, -1)), "spectral", 0.25, -1),
+    ],
+    "D2": [
+        lambda run: growing(run, "frobenius", 0.5, 1),
+        lambda run: changed(run, frobenius=scaled_layer(-1, 2)),
+        lambda run: changed(run, prediction_limit=lambda v: v + 1),
+        lambda run: changed(run, prediction_depths=lambda v: v + 1),
+    ],
+    "D3": [
+        lambda run: growing(run, "spectral", 0.5, 0),
+        lambda run: growing(run, "spectral", -0.5, -1),
+    ],
+    "D4": [
+        lambda run: changed(run, share=lambda v: np.minimum(v * 20, 1)),
+        lambda run: changed(run, share=lambda v: v * 0.9),
+        lambda run: changed(run, prediction_tail=lambda v: v**2 / 16),
+        lambda run: changed(run, prediction_exact=lambda v: v[:, ::-1]),
+    ],
+    "D5": [
+        lambda run: changed(run, ratio=lambda v: v * 1.1),
+        lambda run: changed(run, ratio=lambda v: v * 0.7),
+        lambda run: changed(run, rms=lambda v: v + 1e-6),
+    ],
+    "D8": [
+        lambda run: growing(run, "loss", 0.3),
+        lambda run: growing(run, "loss", -0.3),
+        lambda run: changed(run, loss=lambda v: v * 1e6),
+    ],
+    "D10": [
+        lambda run: changed(run, sup=lambda v: v * 20),
+        lambda run: changed(run, sup_m=lambda v: v * 20),
+        lambda run: growing(run, "sup", 0.3),
+        lambda run: growing(run, "sup", -0.3),
+        lambda run: changed(run, sup_m=lambda v: v**0 * 100),
+    ],
+}  # fmt: skip
+
+
+def _along(run: Run, layer: int) -> Callable[[np.ndarray], np.ndarray]:
+    factor = (run.prediction["widths"] / run.prediction["widths"][0]) ** 0.25
+
+    def grow(curve: np.ndarray) -> np.ndarray:
+        curve = curve.copy()
+        curve[:, layer] *= factor
+        return curve
+
+    return grow
+
+
+@pytest.mark.parametrize(("id", "name"), CLAIMS)
+def test_every_claim_is_decided_as_expected(id: str, name: str) -> None:
+    """A preset that drifts to the edge of a verdict, or a claim whose `expected` is a wish."""
+    found = verdict(id, quick(name))
+    assert found.word == quick(name).claim(id).expected, found.note
+    assert found.sentence in quick(name).claim(id).says.values()
+
+
+@pytest.mark.parametrize(("id", "name"), CLAIMS)
+def test_every_verdict_stands_three_spreads_from_its_edge(id: str, name: str) -> None:
+    """A verdict printed in a notebook that another machine's rounding could flip."""
+    assert verdict(id, quick(name)).distance >= 3
+
+
+@pytest.mark.parametrize(
+    ("id", "name", "number"), [(id, name, i) for id, name in CLAIMS for i in range(len(VIOLATED[id]))]
+)
+def test_every_claim_can_fail(id: str, name: str, number: int) -> None:
+    """A verdict that cannot fail."""
+    found = verdict(id, VIOLATED[id][number](quick(name)))
+    assert found.word == "fails", (found.word, found.note)
+
+
+def test_with_sd_one_over_root_fan_in_the_first_layer_breaks_d1() -> None:
+    """The sheet's erratum, to be seen: ‖Z₁‖₂ climbs, the products gain a power of H."""
+    run = drain(INITIALIZATION, INITIALIZATION.preset(init="lecun", widest=640))
+    assert verdict("D1", run).parts == ("holds", "holds", "holds", "fails", "holds")
+    assert verdict("D2", run).word == verdict("D3", run).word == "fails"
+
+
+@pytest.mark.parametrize("init", ["inverse-sqrt-width", "glorot"])
+def test_the_papers_initialisations_keep_d1_and_d2(init: str) -> None:
+    """A rule fitted to one initialisation; the uniform one has the same norms."""
+    run = drain(INITIALIZATION, INITIALIZATION.preset(init=init, widest=640))
+    assert verdict("D1", run).word == verdict("D2", run).word == "holds"
+
+
+def test_narrow_networks_do_not_decide_an_exponent() -> None:
+    """784 inputs and 80 units: a verdict about a power law that has not begun."""
+    run = drain(INITIALIZATION, INITIALIZATION.preset(widest=80, matrices=3))
+    assert {verdict(id, run).word for id in ("D1", "D2", "D3")} == {"undecided"}
+    assert "raise widest" in verdict("D2", run).note
+
+
+def test_the_sheets_exponents() -> None:
+    """1.02 / 2.06 / 2.98 / 4.05 for d = 3..6 in the last octave, up to sampling error."""
+    run = quick("initialization")
+    products = [frame.values["frobenius"] for frame in run.frames[-2:]]
+    for depth in (3, 4, 5, 6):
+        before, after = (v[:, : depth - 1].prod(1) * v[:, -1] for v in products)
+        assert np.log2(after / before).mean() == pytest.approx(depth - 2, abs=0.12)
+
+
+def test_the_norms_of_a_layer_are_those_of_linear_algebra() -> None:
+    """Catches too few Lanczos steps, and the long side taken for the short one."""
+    generator = torch.Generator().manual_seed(0)
+    for shape in ((10, 300), (300, 10), (200, 200), (1, 5)):
+        weight = torch.randn(shape, generator=generator, dtype=torch.float64)
+        squared, top = layer_norms(weight)
+        assert squared == pytest.approx(float((weight**2).sum()))
+        exact = float(torch.linalg.matrix_norm(weight, 2))
+        assert exact * (1 - 1e-3) < top < exact * (1 + 1e-9)
+
+
+def test_a_notebooks_own_norms_are_what_is_measured() -> None:
+    """A visible step that is ignored: norms that are wrong must end in a verdict that says so."""
+
+    def wrong(weight: torch.Tensor) -> tuple[float, float]:
+        squared, top = layer_norms(weight)
+        return squared, squared**0.5
+
+    settings = INITIALIZATION.preset(widest=320, matrices=3)
+    assert verdict("D1", drain(INITIALIZATION, settings, norms=wrong)).word == "fails"
+
+
+def test_a_notebooks_own_climb_is_what_is_measured() -> None:
+    """The same for the climb: one in too large a ball goes too far; a plain tensor of values will do."""
+
+    def too_far(Z, x, r, **how):
+        return rademacher_lower(Z, x, r * len(Z) ** 0.5 * 3, **how).values
+
+    settings = COMPLEXITY.preset(**CHEAP["complexity"], seeds=3)
+    right = drain(COMPLEXITY, settings)
+    plain = drain(COMPLEXITY, settings, climb=lambda *a, **k: rademacher_lower(*a, **k).values)
+    np.testing.assert_array_equal(right.last("sup_m"), plain.last("sup_m"))
+    assert verdict("D10", drain(COMPLEXITY, settings, climb=too_far)).parts[0] == "fails"
+
+
+def test_climbs_that_disagree_decide_no_exponent() -> None:
+    """An exponent read off climbs that were stopped too early."""
+    run = changed(quick("complexity"), gap=lambda v: v + 0.5)
+    found = verdict("D10", run)
+    assert found.word == "undecided" and "raise steps" in found.note
+
+
+def test_the_sheets_values_without_biases() -> None:
+    """r = 2: about 103 to 121 under 780 for d = 3, and 207 to 228 under 3050 for d = 4, at m = 200."""
+    settings = COMPLEXITY.preset(biases=False, widest=128)
+    run = drain(COMPLEXITY, settings, climb=partial(rademacher_lower))
+    sup = np.stack([frame.values["sup"] for frame in run.frames if "sup" in frame.values]).mean((0, 1))
+    bound = np.stack([f.values["sup_bound"] for f in run.frames if "sup" in f.values]).mean((0, 1))
+    np.testing.assert_allclose(sup, [112, 217], rtol=0.15)
+    np.testing.assert_allclose(bound, [780, 3050], rtol=0.1)
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS.values(), ids=EXPERIMENTS)
+def test_an_experiment_keeps_the_protocol(experiment: Experiment) -> None:
+    """Frames without a seed axis, steps or progress that go back, a run that never says it is done."""
+    settings = experiment.preset(seeds=2, **CHEAP[experiment.name])
+    setup = experiment.prepare(settings)
+    before = experiment.predict(setup)
+    frames = list(experiment.run(setup, before))
+    after = experiment.predict(setup)
+    assert all(np.array_equal(before[key], after[key]) for key in before)
+    assert all(isinstance(value, np.ndarray) for value in before.values())
+    assert frames[-1].status == "done" and frames[-1].progress == 1.0
+    assert [f.step for f in frames] == sorted(f.step for f in frames)
+    assert [f.progress for f in frames] == sorted(f.progress for f in frames)
+    for frame in frames:
+        for name, value in frame.values.items():
+            assert type(value) is np.ndarray and value.shape[0] == 2, name
+    assert set(experiment.controls) <= set(experiment.settings.knobs())
+    assert {"quick", "paper"} <= set(experiment.presets)
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS.values(), ids=EXPERIMENTS)
+def test_a_figure_draws_before_during_and_after(experiment: Experiment, artifacts) -> None:
+    """A figure that needs the last frame, so that a panel has nothing to show."""
+    run = quick(experiment.name)
+    shown = []
+    for frames in ((), run.frames[:1], run.frames):
+        chart = experiment.figure(frames, run.prediction, (), run.settings)
+        assert chart.png()[:4] == b"\x89PNG"
+        marks = [mark for panel in chart.panels for mark in panel.marks]
+        assert all(any(isinstance(m, Predicted | Bound) for m in panel.marks) for panel in chart.panels)
+        shown.append(sum(isinstance(mark, Points) for mark in marks))
+    assert shown[0] == 0 < shown[1] <= shown[2]
+    assert str(run.settings.seeds - 1) in chart.caption
+    (artifacts / f"distance-{experiment.name}.png").write_bytes(run.figure((run,)).png())
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS.values(), ids=EXPERIMENTS)
+def test_a_partial_run_is_not_judged(experiment: Experiment) -> None:
+    """A verdict on half of the widths."""
+    run = quick(experiment.name)
+    partial_run = replace(run, frames=run.frames[:2])
+    for claim in experiment.claims:
+        with pytest.raises(KeyError):
+            judge(claim, partial_run)
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS.values(), ids=EXPERIMENTS)
+def test_the_panel_controls_are_alive(experiment: Experiment) -> None:
+    """A slider that does nothing: each control, moved, must change the prediction or the frames."""
+    cheap = experiment.preset(seeds=1, **CHEAP[experiment.name])
+    base = _outcome(experiment, cheap)
+    for name in experiment.controls:
+        moved = cheap.replace(**{name: _moved(cheap, name)})
+        assert not _equal(base, _outcome(experiment, moved)), f"{experiment.name}: {name} changes nothing"
+
+
+def test_a_seed_gives_bit_equal_frames() -> None:
+    """Randomness from outside the seed."""
+    for name, experiment in EXPERIMENTS.items():
+        cheap = experiment.preset(seeds=1, **CHEAP[name])
+        assert _equal(_outcome(experiment, cheap), _outcome(experiment, cheap))
+        assert not _equal(_outcome(experiment, cheap), _outcome(experiment, cheap.replace(seed=1)))
+
+
+def _moved(settings, name: str):
+    knob, value = settings.knobs()[name], getattr(settings, name)
+    if knob.choices is not None:
+        return next(choice for choice in knob.choices if choice != value)
+    if knob.type is bool:
+        return not value
+    low, high = (knob.type(end) for end in knob.slider)
+    return low if low != value else value + knob.type(knob.step) if knob.step else high
+
+
+def _outcome(experiment: Experiment, settings) -> list[dict[str, np.ndarray]]:
+    run = drain(experiment, settings)
+    return [dict(run.prediction), *(dict(frame.values) for frame in run.frames)]
+
+
+def _equal(a, b) -> bool:
+    return len(a) == len(b) and all(
+        p.keys() == q.keys() and all(np.array_equal(p[key], q[key], equal_nan=True) for key in p)
+        for p, q in zip(a, b, strict=True)
+    )
