@@ -9,6 +9,7 @@ from labkit.experiment import Lab
 # number -> (name, package): read before any lab is imported, so that a listing is cheap.
 LABS = {
     1: ("distance", "labkit.labs.distance"),
+    2: ("generalization", "labkit.labs.generalization"),
     4: ("jacobian", "labkit.labs.jacobian"),
 }
 

@@ -1,0 +1,26 @@
+"""Lab 2, exploring generalization (paper 001): one module an experiment, in the order of the story."""
+
+from labkit.experiment import Lab
+from labkit.labs.generalization.conditions import CONDITIONS
+from labkit.labs.generalization.confusion import CONFUSION
+from labkit.labs.generalization.depth import DEPTH
+from labkit.labs.generalization.labels import LABELS
+from labkit.labs.generalization.lemma3 import LEMMA3
+from labkit.labs.generalization.perturbation import PERTURBATION
+from labkit.labs.generalization.rescaling import RESCALING
+from labkit.labs.generalization.shared import PAPER
+from labkit.labs.generalization.width import WIDTH
+
+LAB = Lab(
+    number=2,
+    name="generalization",
+    title="Exploring generalization",
+    paper=PAPER,
+    experiments=(LABELS, RESCALING, CONFUSION, WIDTH, LEMMA3, CONDITIONS, PERTURBATION, DEPTH),
+    core=("E1", "E2", "E3", "E6", "E7", "E8", "E9", "E10"),
+    notebook="02_exploring_generalization",
+)
+
+__all__ = [
+    "CONDITIONS", "CONFUSION", "DEPTH", "LAB", "LABELS", "LEMMA3", "PERTURBATION", "RESCALING", "WIDTH",
+]  # fmt: skip

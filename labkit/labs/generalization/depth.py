@@ -1,0 +1,206 @@
+"""Is depth paid for once or again and again? (E14; paper 001, after Theorem 1)
+
+With one γ for every layer, the sharpness of Theorem 1 grows exponentially with depth. With γ = σ/(C_δ d) it
+has a limit, and the price moves into the divergence, whose root grows like d, times the root of the number of
+parameters. Evaluated with constants measured on networks at initialisation; μ is divided out for the
+exponent, and reported: where it falls with depth, the bound grows by 1/μ² more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from torch import Tensor
+
+from labkit import figures, models
+from labkit.claims import Claim
+from labkit.experiment import Experiment, Frame, Prediction, Run
+from labkit.labs import common
+from labkit.measure.conditions import conditions
+from labkit.rules import AtMost, Condition, Evidence, Exponent, Reported
+from labkit.settings import Settings, knob
+from labkit.stats import exponent
+from labkit.theory import generalization as theory
+
+LINEAR, FIXED, MEASURED = 0, 1, 2
+DELTA = 0.05
+CONTRAST = 10.0  # how much more the sharpness must grow at a fixed γ for us to call it another growth
+
+
+@dataclass(frozen=True)
+class Depth(Settings):
+    sigma: float = knob(
+        0.2, "σ: each layer's γ is σ/(C_δ d)", slider=(0.01, 1), bounds=(1e-6, 100), scale="log"
+    )
+    width: int = knob(64, "units of each hidden layer", slider=(16, 256), bounds=(1, None), scale="log2")
+    deepest: int = knob(
+        32, "layers d of the deepest network; powers of two from 2 on", slider=(8, 64), bounds=(4, 256),
+        scale="log2", label="most layers",
+    )  # fmt: skip
+    n: int = knob(20, "samples", slider=(10, 100), bounds=(2, None), step=10, label="samples")
+    classes: int = knob(10, "classes K", slider=(2, 10), bounds=(2, None), step=1)
+    dataset: str = knob("digits", "name of a data set, or path to an .npz")
+
+    @property
+    def depths(self) -> np.ndarray:
+        return 2 ** np.arange(1, int(np.log2(self.deepest)) + 1)
+
+
+@dataclass(frozen=True)
+class Setup:
+    settings: Depth
+    inputs: tuple[Tensor, ...]
+    models: tuple[tuple[models.MLP, ...], ...]  # [depth][seed]
+
+
+def prepare(settings: Depth) -> Setup:
+    sets = common.datasets(settings, n_test=1, normalize="standardize")
+    nets = tuple(
+        tuple(
+            models.mlp(
+                one.x_train.shape[1], settings.width, int(d) - 1, settings.classes, bias=False, init="he",
+                seed=seed, device=settings.device,
+            )
+            for seed, one in zip(common.seeds(settings), sets, strict=True)
+        )
+        for d in settings.depths
+    )  # fmt: skip
+    return Setup(settings, tuple(one.x_train for one in sets), nets)
+
+
+def predict(setup: Setup) -> Prediction:
+    """Theorem 1 with constants that do not change with depth: μ = 1, C₂ = C₃ = 2, half the units active."""
+    settings = setup.settings
+    depths, c2, c3 = settings.depths, 2.0, 2.0
+    rows = []
+    fixed = 0.0
+    for d in depths:
+        dims = [setup.inputs[0].shape[1], *[settings.width] * (int(d) - 1), settings.classes]
+        c = theory.activation_constant(int(d), max(dims), DELTA)
+        gamma = theory.linear_gammas(settings.sigma, int(d), c)
+        fixed = fixed or float(gamma[0])
+        halves = np.array([*[np.sqrt(2.0)] * (int(d) - 1), 1.0])
+        rows.append(
+            {
+                "linear": theory.theorem1_sharpness(gamma, c2, c3, c, 1.0, 1.0),
+                "fixed": theory.theorem1_sharpness(np.full(int(d), fixed), c2, c3, c, 1.0, 1.0),
+                "root": np.sqrt(theory.linear_kl(settings.sigma, dims, 1.0, c, halves) / _parameters(dims)),
+            }
+        )
+    return {name: np.array([row[name] for row in rows]) for name in rows[0]} | {"depths": depths}
+
+
+def _parameters(dims: Sequence[int]) -> float:
+    return float(sum(a * b for a, b in zip(dims[:-1], dims[1:], strict=True)))
+
+
+def run(setup: Setup, prediction: Prediction) -> Iterator[Frame]:
+    settings, depths = setup.settings, prediction["depths"]
+    seeds = len(setup.inputs)
+    values: dict[str, np.ndarray] = {}
+    fixed = np.zeros(seeds)
+    work = np.cumsum(depths.astype(float) ** 2)
+    for place, d in enumerate(depths.tolist()):
+        for s in range(seeds):
+            found = conditions(setup.models[place][s], setup.inputs[s][: settings.n])
+            c = theory.activation_constant(d, max(found.dims), DELTA)
+            gamma = theory.linear_gammas(settings.sigma, d, c)
+            fixed[s] = fixed[s] or gamma[0]
+            c2, c3 = float(found.c2.max()), float(found.c3.max())
+            # In root mean square over samples: the divergence is about squares.
+            shares = (found.norms / found.masked_norms).square().mean(0).sqrt().numpy()
+            mu = float(found.mu_input.clamp(max=1).median())
+            kl = theory.linear_kl(settings.sigma, found.dims, 1.0, c, shares)
+            root = np.sqrt(kl / _parameters(found.dims))
+            one = {
+                "linear": theory.theorem1_sharpness(gamma, c2, c3, c, 1.0, 1.0),
+                "fixed": theory.theorem1_sharpness(np.full(d, fixed[s]), c2, c3, c, 1.0, 1.0),
+                "limit": theory.linear_sharpness(settings.sigma, c2, c3, c),
+                "root": root, "root_mu": root / max(mu, 1e-12) ** 2, "mu": mu, "c2": c2, "c3": c3,
+            }  # fmt: skip
+            for name, value in one.items():
+                values.setdefault(name, np.full((seeds, len(depths)), np.nan))[s, place] = value
+            yield Frame.tick(place)
+        last = place == len(depths) - 1
+        yield Frame(
+            place, {name: value.copy() for name, value in values.items()}, float(work[place] / work[-1]),
+            "done" if last else "running",
+        )  # fmt: skip
+
+
+def figure(
+    frames: Sequence[Frame],
+    prediction: Prediction,
+    previous: Sequence[Run] = (),
+    settings: Depth | None = None,
+) -> figures.Chart:
+    depths = prediction["depths"]
+    panels = []
+    for title, ylabel, curves in (
+        (
+            "Sharpness in Theorem 1", "bound / (C_L |f(x)|)",
+            (("linear", "γ = σ/(C_δ d)", LINEAR), ("fixed", "one γ for all depths", FIXED)),
+        ),
+        (
+            "Divergence in Theorem 1", "√(KL / parameters)",
+            (("root", "μ divided out", LINEAR), ("root_mu", "with μ of the network", MEASURED)),
+        ),
+    ):  # fmt: skip
+        marks: list[figures.Mark] = [
+            figures.Earlier(run.prediction["depths"], old, label="earlier run")
+            for run in previous
+            for name, _, _ in curves
+            if (old := common.newest(run.frames, name)) is not None
+        ]
+        for name, words, color in curves:
+            if name in prediction:
+                marks.append(figures.Predicted(depths, prediction[name], label=words, color=color))
+            found = common.newest(frames, name)
+            if found is not None:
+                marks.append(figures.Points(depths, found, label=f"{words}, measured constants", color=color))
+        panels.append(
+            figures.Panel(title, tuple(marks), xlabel="layers d", ylabel=ylabel, xscale="log2", yscale="log")
+        )
+    return figures.Chart(tuple(panels), caption=figures.caption(settings) if settings else "")
+
+
+def _growth(run: Run) -> tuple[Evidence, ...]:
+    depths = run.prediction["depths"].astype(float)
+    linear, fixed, mu, c2 = (run.last(name) for name in ("linear", "fixed", "mu", "c2"))
+    small = (Condition("σ C₂: noise is small", float(run.settings.sigma * c2.max()), 1.0),)
+    slopes = [exponent(depths, run.last(name)) for name in ("root", "root_mu")]
+    grown = [values[:, -1] / values[:, 0] for values in (linear, fixed)]
+    return (
+        Evidence(
+            linear / run.last("limit"), 1.0, small,
+            note=f"from d = {depths[0]:.0f} to {depths[-1]:.0f} sharpness grows by a factor of "
+            f"{grown[0].mean():.2g}, at one γ by {grown[1].mean():.2g}",
+        ),
+        Evidence(slopes[0], conditions=small),
+        Evidence(CONTRAST * grown[0] / grown[1], 1.0, small),
+        Evidence(
+            slopes[1],
+            note=f"√(KL/parameters) grows like d to the {slopes[0].mean():.2f}, with μ to the "
+            f"{slopes[1].mean():.2f} (median μ {mu[:, 0].mean():.2g} at d = {depths[0]:.0f}, "
+            f"{mu[:, -1].mean():.2g} at d = {depths[-1]:.0f})",
+        ),
+    )  # fmt: skip
+
+
+E14 = Claim(
+    "E14",
+    "For σ small and γ = σ/(C_δ d) the sharpness of Theorem 1 stays below a limit at every depth, where one "
+    "γ for all depths makes it grow exponentially; √(KL/number of parameters) grows like d.",
+    "paper 001, after Theorem 1", (AtMost(), Exponent(0.9, 1.2), AtMost(), Reported()), _growth, "holds",
+    {"holds": "sharpness has its limit; the divergence is linear in depth, but for a logarithm and μ",
+     "fails": "the bound grows otherwise",
+     "out of regime": "σ is not small"},
+)  # fmt: skip
+
+DEPTH = Experiment(
+    "depth", "Is depth paid for once or again and again?", Depth,
+    {"quick": Depth(), "paper": Depth(dataset="mnist", width=1000, deepest=16, n=20)},
+    prepare, predict, run, figure, (E14,), controls=("sigma", "width", "deepest"),
+)  # fmt: skip

@@ -1,0 +1,124 @@
+"""The panels of the experiment on true and random labels: what moves in training, and what is left by m."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from labkit import figures
+from labkit.experiment import Prediction
+from labkit.labs.generalization import panels, shared
+
+WORDS = ("true labels", "random labels")
+COLORS = (shared.TRUE, shared.RANDOM)
+PALE = (shared.RESCALED_TRUE, shared.RESCALED_RANDOM)
+
+# Arrays (seeds, sizes, true or random, losses, ...), NaN where nothing has been measured yet.
+Values = Mapping[str, np.ndarray]
+Old = tuple[np.ndarray, Values]  # the sizes of an earlier run, and what it found
+
+
+def _present(now: Values) -> int:
+    """The size that is, or was last, in training."""
+    return int(np.flatnonzero(np.isfinite(now["norm"]).any(axis=(0, 2, 3))).max(initial=0))
+
+
+def _size(prediction: Prediction, g: int, x: float, y: float) -> figures.Note:
+    # Not in the title: that would be another panel, and its axes would start afresh.
+    return figures.Note(f"m = {prediction['sizes'][g]}", x, y)
+
+
+def patience(now: Values, prediction: Prediction) -> figures.Panel:
+    """Beat 2 of the story: the norm grows for as long as one trains; over the margin it falls."""
+    levels, g = prediction["levels"], _present(now)
+    marks: list[figures.Mark] = []
+    for k, color in enumerate(COLORS):
+        marks.append(figures.Measured(1 / levels, now["norm"][:, g, k] / 1000, label=WORDS[k], color=color))
+        marks.append(figures.Points(1 / levels, now["l2"][:, g, k] / 1000, label=WORDS[k], color=color))
+    decades = range(round(-np.log10(levels[-1])) + 1)
+    return figures.Panel(
+        "∏‖W‖², and over γ² (●)", (*marks, _size(prediction, g, 0.04, 0.12)),
+        xlabel="training loss (time goes right)", ylabel="ℓ₂ / 1000", xscale="log", yscale="log",
+        xlim=(0.8, 1.25 / float(levels[-1])),
+        xticks=[(10.0**d, "1" if d == 0 else figures.axes.power(10.0**-d)) for d in decades],
+    )  # fmt: skip
+
+
+def ratios(now: Values, olds: Sequence[Old], prediction: Prediction) -> figures.Panel:
+    sizes = prediction["sizes"]
+    marks: list[figures.Mark] = []
+    for name, (words, color) in shared.MEASURES.items():
+        marks += [figures.Earlier(where, _gap(old, name)) for where, old in olds]
+        marks.append(figures.Points(sizes, _gap(now, name), label=words, color=color))
+    marks.append(figures.Level(1.0))
+    return _by_size("Over γ²: random / true labels", marks, prediction, "ratio")
+
+
+def _gap(values: Values, name: str) -> np.ndarray:
+    """Random over true labels at the newest loss that both have reached: (S, G)."""
+    return _final(values[name][:, :, 1] / values[name][:, :, 0])
+
+
+def _final(values: np.ndarray) -> np.ndarray:
+    """The newest value along the axis of losses, the last: (..., L) -> (...)."""
+    found = np.full(values.shape[:-1], np.nan)
+    for level in range(values.shape[-1]):
+        found = np.where(np.isfinite(values[..., level]), values[..., level], found)
+    return found
+
+
+def _by_size(title: str, marks: Sequence[figures.Mark], prediction: Prediction, ylabel: str) -> figures.Panel:
+    sizes = prediction["sizes"]
+    return figures.Panel(
+        title, tuple(marks), xlabel="training samples m", ylabel=ylabel, xscale="log", yscale="log",
+        xlim=(0.8 * sizes[0], 1.25 * sizes[-1]), xticks=[(float(m), str(m)) for m in sizes],
+    )  # fmt: skip
+
+
+def planes(now: Values, prediction: Prediction) -> figures.Panel:
+    g, curves = _present(now), []
+    for k, color in enumerate(COLORS):
+        measured = np.flatnonzero(np.isfinite(now["norm"][:, g, k]).all(axis=0))
+        newest = measured[-1] if len(measured) else 0
+        curves.append((now["plane"][:, g, k, newest], WORDS[k], color))
+    panel = panels.plane(curves, "Sharpness and KL")
+    return replace(panel, marks=(*panel.marks, _size(prediction, g, 0.04, 0.12)))
+
+
+def sharpness(now: Values, prediction: Prediction) -> figures.Panel:
+    sizes, marks = prediction["sizes"], []
+    for k, color in enumerate(COLORS):
+        values = 1e4 * now["sharpness"][:, :, k]
+        marks.append(figures.Points(sizes, values, label=WORDS[k], color=color))
+    for k, pale in enumerate(PALE):
+        values = 1e4 * now["rescaled"][:, :, k]
+        marks.append(figures.Points(sizes, values, label=f"{WORDS[k]}, rescaled", color=pale, line=False))
+    return _by_size("Max sharpness", marks, prediction, "rise of the loss / 10⁻⁴")
+
+
+def divergences(now: Values, olds: Sequence[Old], prediction: Prediction) -> figures.Panel:
+    marks: list[figures.Mark] = []
+    for k, color in enumerate(COLORS):
+        marks += [figures.Earlier(where, _final(old["divergence"])[:, :, k] / 1000) for where, old in olds]
+        values = _final(now["divergence"])[:, :, k] / 1000
+        marks.append(figures.Points(prediction["sizes"], values, label=WORDS[k], color=color))
+    return _by_size(f"KL at expected sharpness {shared.TARGET:g}", marks, prediction, "KL / 1000")
+
+
+def bounds(now: Values, prediction: Prediction) -> figures.Panel:
+    sigmas = prediction["sigmas"]
+    done = np.flatnonzero(np.isfinite(now["pac_bayes"]).all(axis=(0, 2, 3)))
+    g = int(done[-1]) if len(done) else 0
+    marks: list[figures.Mark] = [
+        figures.Predicted(sigmas, prediction["start"][:, g], label="K of (5) at the start", color="ink")
+    ]
+    for k, color in enumerate(COLORS):
+        marks.append(figures.Bound(sigmas, now["pac_bayes"][:, g, k], label=WORDS[k], color=color))
+        marks.append(figures.Measured(sigmas, now["test_noisy"][:, g, k], label=WORDS[k], color=color))
+    marks.append(figures.Level(1.0, label="says nothing above"))
+    return figures.Panel(
+        "Test error and bound (5)", (*marks, _size(prediction, g, 0.7, 0.12)),
+        xlabel="noise σ on every weight", ylabel="error rate", xscale="log", yscale="log", ylim=(0.05, 1e4),
+    )  # fmt: skip

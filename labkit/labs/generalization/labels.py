@@ -1,0 +1,361 @@
+"""True or random labels: which number knows the difference? (E1, E6, E7, E8; paper 001, Figs. 1 and 2)
+
+One architecture, one stop, three sizes m of the training set. The networks are looked at each time the loss
+has fallen by another half decade, true and random labels side by side: the norm alone says how long one has
+trained, over the squared margin it tells the labels apart. Momentum starts anew after each look.
+
+The noise of Fig. 2 has standard deviation α(10|w_i| + 1) for prior and posterior alike, so its prior knows
+the weights: the divergence compares networks, but (5) to (8) are proved for a σ fixed beforehand, and are
+evaluated with such. Their loss is the error rate, as it must lie in [0, 1].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from labkit import data, figures, training
+from labkit.claims import Claim
+from labkit.experiment import Experiment, Frame, Prediction, Run
+from labkit.labs import common
+from labkit.labs.generalization import label_panels, shared
+from labkit.labs.generalization.label_panels import Values
+from labkit.measure.sharpness import expected_sharpness, parameter_vector
+from labkit.models.rescaling import rescale_nodes
+from labkit.rules import AtMost, Check, Evidence, Exponent
+from labkit.settings import knob
+from labkit.stats import exponent
+from labkit.theory import pac_bayes
+
+KINDS = ("true", "random")
+SHARES = (1 / 9, 1 / 3, 1)  # sizes of the training set, in units of the largest
+SIGMAS = np.geomspace(0.02, 2.0, 9)  # fixed noise of the bounds
+DELTA = 0.05
+RESCALED = (0.1, 10.0)  # factors of the units in E6
+MOVED = 1.5  # what we call a change of sharpness: by this factor or more
+
+
+@dataclass(frozen=True)
+class Labels(shared.Trained):
+    n: int = knob(
+        300, "largest training set m; a third and a ninth of it are fitted too", slider=(180, 900),
+        bounds=(90, None), step=30, label="largest m",
+    )  # fmt: skip
+    label_noise: float = knob(
+        1.0, "share of the random network's labels that is redrawn over all classes", slider=(0.2, 1),
+        bounds=(0, 1), step=0.1, label="random labels (redraw)",
+    )  # fmt: skip
+    n_test: int = knob(1000, "test samples, at most", slider=(100, 1000), bounds=(10, None), step=100)
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        return tuple(round(share * self.n) for share in SHARES)
+
+    @property
+    def levels(self) -> np.ndarray:
+        """Losses at which the networks are looked at: half decades from 1 to the stop."""
+        return np.geomspace(1.0, self.stop, round(-2 * np.log10(self.stop)) + 1)
+
+
+@dataclass(frozen=True)
+class Setup:
+    settings: Labels
+    sets: tuple[tuple[tuple[data.Dataset, ...], ...], ...]  # [size][true or random][seed]
+    models: tuple[nn.Module, ...]  # one a seed: all fits of a seed start alike
+
+
+def prepare(settings: Labels) -> Setup:
+    sets = tuple(
+        tuple(
+            tuple(shared.classification(settings, m, seed, noise) for seed in common.seeds(settings))
+            for noise in (0.0, settings.label_noise)
+        )
+        for m in settings.sizes
+    )
+    shape = sets[0][0][0].shape
+    return Setup(
+        settings, sets, tuple(shared.network(settings, shape, seed) for seed in common.seeds(settings))
+    )
+
+
+def predict(setup: Setup) -> Prediction:
+    """K of (5) at each σ for the weights at the start; training makes their norm larger, and so the bound."""
+    settings = setup.settings
+    squares = [float(parameter_vector(model).double().square().sum()) for model in setup.models]
+    start = np.array(
+        [
+            [pac_bayes.complexity(w / (2 * SIGMAS**2), m, DELTA / len(SIGMAS)) for m in settings.sizes]
+            for w in squares
+        ]
+    )
+    return {
+        "sizes": np.array(settings.sizes), "levels": settings.levels, "sigmas": SIGMAS, "start": start,
+    }  # fmt: skip
+
+
+def run(setup: Setup, prediction: Prediction) -> Iterator[Frame]:
+    settings, seeds, levels = setup.settings, len(setup.models), setup.settings.levels
+    sizes = settings.sizes
+    values = blank(seeds, len(sizes), len(levels))
+    begun, step, notes = 0.0, 0, []
+    for g, m in enumerate(sizes):
+        part = 0.97 * m / sum(sizes)
+        ensembles = [training.Ensemble(setup.models) for _ in KINDS]
+        spent, missed = [0, 0], [False, False]
+        for t, level in enumerate(levels):
+            for k in range(len(KINDS)):
+                if missed[k]:
+                    continue
+                # Random labels take about four times the steps.
+                span = (
+                    begun + part * (t + (0, 0.2)[k]) / len(levels),
+                    begun + part * (t + (0.2, 1)[k]) / len(levels),
+                )
+                sets = setup.sets[g][k]
+                outcome = yield from shared.fit(
+                    settings, ensembles[k], [one.x_train for one in sets], [one.y_train for one in sets],
+                    loss=float(level), epochs=settings.epochs - spent[k], seed=settings.seed + 1000 * t,
+                    span=span, step=step,
+                )  # fmt: skip
+                if outcome.word == "diverged":
+                    note = f"{KINDS[k]} labels, m = {m}: {outcome.note}"
+                    yield Frame(step, shared.snapshot(values), span[0], "diverged", note)
+                    return
+                spent[k] += outcome.epochs
+                if outcome.word == "missed":
+                    missed[k] = True
+                    notes.append(f"{KINDS[k]} labels, m = {m}: {outcome.note}")
+                for s in range(seeds):
+                    one, model = sets[s], ensembles[k].member(s)
+                    found = shared.measured(settings, model, one.x_train, one.y_train, seed=s)
+                    found["test_error"] = shared.test_error(model, one.x_test, one.y_test)
+                    for name, value in found.items():
+                        values[name][s, g, k, t] = value
+                    yield Frame.tick(step, span[1])
+            step += 1
+            yield Frame(step, shared.snapshot(values), begun + part * (t + 1) / len(levels))
+        for k in range(len(KINDS)):
+            for s in range(seeds):
+                at_the_end(settings, ensembles[k].member(s), setup.sets[g][k][s], values, (s, g, k))
+                yield Frame.tick(step, begun + part)
+        begun += part
+        last = g == len(sizes) - 1
+        yield Frame(
+            step, shared.snapshot(values), 1.0 if last else begun, "done" if last else "running",
+            "; ".join(notes) if last else "",
+        )  # fmt: skip
+
+
+def blank(seeds: int, sizes: int, levels: int) -> dict[str, np.ndarray]:
+    """Nothing yet: arrays (S, sizes, true or random, losses, ...), which are filled in as training goes."""
+    values = shared.grid(seeds, sizes, len(KINDS), levels)
+    values["sharpness"] = values["sharpness"][..., 0]
+    values["rescaled"] = values["sharpness"].copy()
+    return values | {name: np.full((seeds, sizes, len(KINDS), len(SIGMAS)), np.nan) for name in BOUNDS}
+
+
+BOUNDS = ("train_noisy", "test_noisy", "pac_bayes", "pac_bayes_sqrt", "gaussian", "complexity")
+
+
+def at_the_end(
+    settings: Labels, model: nn.Module, one: data.Dataset, values: dict[str, np.ndarray],
+    place: tuple[int, int, int],
+) -> None:  # fmt: skip
+    """Max sharpness before and after a rescaling, and the bounds with what they bound."""
+    model = shared.folded(model)
+    values["sharpness"][place] = shared.steepest(settings, model, one.x_train, one.y_train)
+    generator = torch.Generator().manual_seed(place[0])
+    other = rescale_nodes(model, generator=generator, low=RESCALED[0], high=RESCALED[1])
+    values["rescaled"][place] = shared.steepest(settings, other, one.x_train, one.y_train)
+
+    noisy = {
+        name: perturbed_error(settings, model, x, y, place[0])
+        for name, x, y in (("train", one.x_train, one.y_train), ("test", one.x_test, one.y_test))
+    }
+    norm = float(parameter_vector(model).double().square().sum())
+    clean = shared.fitted(model, one.x_train, one.y_train)[1]
+    # One of several σ is chosen after the fact, so each is bounded at δ over their number.
+    delta = DELTA / len(SIGMAS)
+    kl = norm / (2 * SIGMAS**2)
+    found = {
+        "train_noisy": noisy["train"], "test_noisy": noisy["test"],
+        "complexity": pac_bayes.complexity(kl, one.n, delta),
+        "pac_bayes": pac_bayes.pac_bayes_bound(noisy["train"], kl, one.n, delta),
+        "pac_bayes_sqrt": pac_bayes.pac_bayes_sqrt(noisy["train"], kl, one.n, delta),
+        "gaussian": [
+            pac_bayes.gaussian_bound(clean, rise, norm, float(sigma), one.n, delta)
+            for sigma, rise in zip(SIGMAS, noisy["train"] - clean, strict=True)
+        ],
+    }  # fmt: skip
+    for name, value in found.items():
+        values[name][place] = value
+
+
+def perturbed_error(settings: Labels, model: nn.Module, x: Tensor, y: Tensor, seed: int) -> np.ndarray:
+    """Mean error rate of the network with noise of each σ of `SIGMAS` on all weights alike."""
+    near = shared.probed(settings, len(x))
+    found = expected_sharpness(
+        model, x[near], y[near], alphas=SIGMAS.tolist(), draws=settings.draws, loss="error", relative=0.0,
+        generator=seed,
+    )  # fmt: skip
+    return np.clip((found.mean + found.loss).numpy(), 0.0, 1.0)
+
+
+def figure(
+    frames: Sequence[Frame],
+    prediction: Prediction,
+    previous: Sequence[Run] = (),
+    settings: Labels | None = None,
+) -> figures.Chart:
+    now = newest(frames)
+    if now is None:
+        now = blank(settings.seeds if settings else 2, len(prediction["sizes"]), len(prediction["levels"]))
+    olds = [(run.prediction["sizes"], old) for run in previous if (old := newest(run.frames)) is not None]
+    drawn = (
+        label_panels.patience(now, prediction), label_panels.ratios(now, olds, prediction),
+        label_panels.planes(now, prediction), label_panels.sharpness(now, prediction),
+        label_panels.divergences(now, olds, prediction), label_panels.bounds(now, prediction),
+    )  # fmt: skip
+    return figures.Chart(drawn, caption=figures.caption(settings) if settings else "")
+
+
+def newest(frames: Sequence[Frame]) -> Values | None:
+    return next((frame.values for frame in reversed(frames) if "norm" in frame.values), None)
+
+
+def _checks(run: Run) -> tuple[Check, ...]:
+    return shared.converged(run.last("train_error")[..., -1], run.last("loss")[..., -1], run.settings.stop)
+
+
+def _growth(run: Run, values: np.ndarray) -> np.ndarray:
+    """The exponent in m of values (S, G); not a number where some are missing."""
+    if not (values > 0).all():
+        return np.full(len(values), np.nan)
+    return exponent(np.array(run.settings.sizes, dtype=float), values)
+
+
+def _norms_order(run: Run) -> tuple[Evidence, Evidence]:
+    found = np.stack([run.last(name)[..., -1] for name in shared.MEASURES], axis=1)  # (S, 4, G, 2)
+    ratio = found[..., 1] / found[..., 0]
+    growth = np.stack([_growth(run, ratio[:, i]) for i in range(ratio.shape[1])], axis=1)
+    checks = _checks(run)
+    words = [words for words, _ in shared.MEASURES.values()]
+    by_size = "; ".join(f"{word} {_words(ratio[:, i])}" for i, word in enumerate(words))
+    return (
+        Evidence(
+            1 / ratio, 1.0, checks=checks,
+            note=f"ℓ₂/γ² at m = {', '.join(map(str, run.settings.sizes))}: true {_words(found[:, 0, :, 0])}, "
+            f"random {_words(found[:, 0, :, 1])}; random over true: {by_size}",
+        ),
+        Evidence(growth.min(axis=1), checks=checks, note=f"the ratios grow like m to the {_words(growth)}"),
+    )  # fmt: skip
+
+
+def _words(values: np.ndarray) -> str:
+    """Means over seeds, as a person reads them."""
+    return ", ".join(f"{value:.3g}" for value in values.mean(axis=0))
+
+
+def _sharpness_alone(run: Run) -> tuple[Evidence, Evidence]:
+    sharp, rescaled = run.last("sharpness"), run.last("rescaled")
+    moved = np.exp(np.abs(np.log(rescaled / sharp)))
+    checks = _checks(run)
+    ratio = sharp[..., 1] / sharp[..., 0]
+    return (
+        Evidence(
+            ratio.min(axis=1), 1.0, checks=checks,
+            note=f"true {_words(sharp[..., 0])}, random {_words(sharp[..., 1])}; their ratio {_words(ratio)}",
+        ),
+        Evidence(
+            1 / moved, 1 / MOVED, checks=checks,
+            note=f"the same functions, units rescaled: a factor of {moved.min():.2g} to {moved.max():.2g}",
+        ),
+    )  # fmt: skip
+
+
+def _joint(run: Run) -> tuple[Evidence, Evidence]:
+    found = run.last("divergence")[..., -1]
+    growth = [_growth(run, found[..., k]) for k in (0, 1)]
+    checks = _checks(run)
+    return (
+        Evidence(
+            found[..., 0] / found[..., 1], 1.0, checks=checks,
+            note=f"KL true {_words(found[..., 0])}, random {_words(found[..., 1])}",
+        ),
+        Evidence(
+            growth[1] - growth[0], checks=checks,
+            note=f"true grows like m to the {growth[0].mean():.2g}, random to the {growth[1].mean():.2g}",
+        ),
+    )  # fmt: skip
+
+
+def _valid_and_vacuous(run: Run) -> tuple[Evidence, Evidence, Evidence]:
+    tested, K = run.last("test_noisy"), run.last("complexity")
+    five, six, eight = (run.last(name) for name in ("pac_bayes", "pac_bayes_sqrt", "gaussian"))
+    missing = float(np.isnan(five).sum())
+    checks = (Check("bounds that could not be evaluated", missing, 0.0, "let the training come to its end"),)
+    if missing:
+        return (Evidence(checks=checks),) * 3
+    true, random = five.min(axis=-1).mean(axis=0)[-1]
+    return (
+        Evidence(
+            tested, five, vacuous=bool((pac_bayes.vacuous(five)).all()),
+            note=f"least bound (5) at m = {run.settings.sizes[-1]}: true {true:.3g}, random {random:.3g}",
+        ),
+        Evidence(tested, eight, vacuous=bool(pac_bayes.vacuous(eight).all())),
+        # The way from (5) to (6): for K <= 1 it is the larger of the two, for K > 1 it exceeds 1.
+        Evidence(np.where(K <= 1, five, 1.0), six, note=f"K ≤ 1 at {(K <= 1).mean():.0%} of the places"),
+    )  # fmt: skip
+
+
+POSITIVE = Exponent(0.0, np.inf)
+
+E1 = Claim(
+    "E1",
+    "Norm over margin (ℓ₂, ℓ₁-path, ℓ₂-path, spectral) is larger for random than for true labels at every m, "
+    "and the ratio grows with m.",
+    "paper 001, Fig. 1", (AtMost(exact=False), POSITIVE), _norms_order, "holds",
+    {"holds": "all four measures order the labels at every m, and their gap widens",
+     "fails": "some measure does not order the labels, or its gap does not widen"},
+)  # fmt: skip
+E6 = Claim(
+    "E6",
+    "Max sharpness alone does not order the labels: at some m the network of random labels is the flatter "
+    f"one, and rescaling units, which leaves the function alone, changes it {MOVED}-fold or more.",
+    "paper 001, Fig. 2 left", (AtMost(exact=False), AtMost(exact=False)), _sharpness_alone, "holds",
+    {"holds": "at some m random labels look flatter than true ones, and rescaling moves sharpness at will",
+     "fails": "sharpness orders the labels at every m, or rescaling leaves it alone"},
+)  # fmt: skip
+E7 = Claim(
+    "E7",
+    "At an expected sharpness of .05 the divergence is larger for random labels at every m, "
+    "and grows faster with m.",
+    "paper 001, Fig. 2 middle and right", (AtMost(exact=False), POSITIVE), _joint, "holds",
+    {"holds": "at equal sharpness random labels need the larger divergence, and it grows faster with m",
+     "fails": "at equal sharpness the divergence does not tell the labels apart"},
+)  # fmt: skip
+E8 = Claim(
+    "E8",
+    "PAC-Bayes for the error rate: (5) and (8) bound the test error of the perturbed network at every σ; "
+    "(6) follows from (5).",
+    "paper 001, (5), (6), (8)", (AtMost(), AtMost(), AtMost()), _valid_and_vacuous, "holds",
+    {"holds": "valid, and at this size without content: the least bound exceeds 1",
+     "fails": "a test error exceeds its bound, or (6) is below (5)"},
+)  # fmt: skip
+
+LABELS = Experiment(
+    "labels", "True or random labels: which number knows the difference?", Labels,
+    {
+        "quick": Labels(),
+        "paper": Labels(
+            dataset="cifar10", network="vgg", width=64, n=40_000, n_test=10_000, lr=0.01, stop=1e-4,
+            epochs=1000, ascent=2000, draws=1000,
+        ),
+    },
+    prepare, predict, run, figure, (E1, E6, E7, E8),
+    controls=("n", "width", "lr", "stop", "label_noise", "alpha", "epsilon"),
+)  # fmt: skip

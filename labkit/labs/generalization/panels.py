@@ -1,0 +1,79 @@
+"""Figures that the trained experiments share: a family of networks, and the sharpness-KL plane."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from labkit import figures
+from labkit.experiment import Frame, Run
+from labkit.figures.palette import Color
+from labkit.labs import common
+from labkit.labs.generalization import shared
+
+Marks = list[figures.Mark]
+Curve = tuple[np.ndarray, str, Color]  # KL (S, T) at `shared.PLANE`, label, colour
+
+
+def plane(curves: Sequence[Curve], title: str) -> figures.Panel:
+    """The bi-criteria plot of Fig. 2: KL at each expected sharpness, lower is simpler."""
+    marks: Marks = []
+    for kl, label, color in curves:
+        marks.append(figures.Measured(shared.PLANE, kl / 1000, label=label, color=color))
+    marks.append(figures.Level(shared.TARGET, axis="x", label="compared here"))
+    return figures.Panel(
+        title, tuple(marks), xlabel="expected sharpness", ylabel="KL / 1000", xscale="log", yscale="log",
+        xlim=(float(shared.PLANE[0]), float(shared.PLANE[-1])),
+        xticks=[(1e-3, "10⁻³"), (1e-2, "10⁻²"), (0.1, "0.1"), (1.0, "1")],
+    )  # fmt: skip
+
+
+def family(
+    frames: Sequence[Frame],
+    previous: Sequence[Run],
+    x: np.ndarray,
+    axis: str,
+    seeds: int,
+    *,
+    own: bool = False,
+) -> tuple[Marks, Marks, list[tuple[np.ndarray, str, Color]]]:
+    """Networks that differ in one number: error rates, measures over their first value, curves of the plane.
+
+    Marks stand there from the beginning, empty, so that the axes keep their places.
+
+    Args:
+        x: (G,) what tells the networks apart; `axis` is its name in the prediction.
+        own: draws max sharpness on the training set alone as well.
+    """
+    errors: Marks = []
+    rises: Marks = []
+    for old in previous:
+        found, l2 = (common.newest(old.frames, name) for name in ("test_error", "l2"))
+        if found is not None and l2 is not None:
+            errors.append(figures.Earlier(old.prediction[axis], 100 * found))
+            rises.append(figures.Earlier(old.prediction[axis], _relative(l2), label="earlier ℓ₂"))
+    now = next((frame.values for frame in reversed(frames) if "plane" in frame.values), None)
+    if now is None:
+        now = shared.grid(seeds, len(x)) | {"sharpness_own": np.full((seeds, len(x)), np.nan)}
+    errors.append(figures.Points(x, 100 * now["test_error"], label="test", color=shared.TEST))
+    errors.append(figures.Points(x, 100 * now["train_error"], label="fitted samples", color=shared.TRUE))
+    drawn = dict(shared.MEASURES)
+    drawn |= {"divergence": ("KL", shared.DIVERGENCE), "sharpness": ("sharpness", shared.SHARPNESS)}
+    if own:
+        drawn["sharpness_own"] = ("on true labels", shared.SHARPNESS_OWN)
+    for name, (words, color) in drawn.items():
+        rises.append(figures.Points(x, _relative(now[name]), label=words, color=color))
+    colors = _shades(len(x))
+    return errors, rises, [(now["plane"][:, g], f"{value:g}", colors[g]) for g, value in enumerate(x)]
+
+
+def _relative(values: np.ndarray) -> np.ndarray:
+    return values / values[:, :1]
+
+
+def _shades(count: int) -> list[str]:
+    """Colours of an ordered family, from light to dark."""
+    steps = np.linspace(0.0, 1.0, max(count, 2))[:count]
+    light, dark = np.array([0.65, 0.78, 0.93]), np.array([0.16, 0.05, 0.33])
+    return ["#" + "".join(f"{round(255 * c):02x}" for c in (1 - t) * light + t * dark) for t in steps]

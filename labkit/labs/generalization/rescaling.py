@@ -1,0 +1,413 @@
+"""What is free to change? Node-wise rescaling, paths and folding (E2, E3, E4, E5; paper 001, section 2.2).
+
+Multiply what comes into a hidden unit by a, divide what goes out by a: the function and both path norms stay,
+the products of Frobenius and of spectral norms and the sharpness become whatever one likes. One factor for a
+whole layer is the exception: it leaves the products alone too, and moves the sharpness still.
+"""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from labkit import data, figures, models
+from labkit.claims import Claim
+from labkit.experiment import Experiment, Frame, Prediction, Run
+from labkit.figures.palette import Color
+from labkit.labs import common
+from labkit.labs.generalization import shared
+from labkit.measure.capacity import local_lipschitz
+from labkit.measure.norms import layer_norms
+from labkit.measure.paths import path_norms
+from labkit.measure.sharpness import max_sharpness
+from labkit.rules import AtMost, Condition, Equals, Evidence
+from labkit.settings import Settings, knob
+from labkit.training import Ensemble, train
+
+# One colour a measure in both panels where it stands.
+PATH_ONE, PATH_TWO, FROBENIUS = shared.L1_PATH, shared.L2_PATH, shared.L2
+SPECTRAL, SHARPNESS, OUTPUT = shared.SPECTRAL, shared.SHARPNESS, shared.TEST
+POINTS = 9
+EXACT = 1e-10  # relative; rounding stays near 1e-15
+ROUNDING = 2.0**-53
+MOVES = 1.01  # what we call a change: by this factor or more, up or down
+SEEN = 3.9  # the least factor, about .6 decades, of which we expect one
+OnePass = Callable[[Sequence[Tensor], float], float]
+
+
+@dataclass(frozen=True)
+class Rescaling(Settings):
+    kind: str = knob(
+        "single units",
+        "what gets a factor of its own",
+        choices=("single units", "whole layer"),
+        label="rescale",
+    )
+    units: int = knob(
+        4, "rescaled units in each hidden layer (of single units)", slider=(1, 32), bounds=(1, None), step=1
+    )
+    decades: float = knob(
+        1.5, "the largest factor, in powers of ten", slider=(0.1, 3), bounds=(0.01, 6), step=0.1,
+        label="largest factor", unit="decades",
+    )  # fmt: skip
+    width: int = knob(32, "hidden units H", slider=(4, 256), bounds=(2, None), scale="log2")
+    depth: int = knob(2, "hidden layers", slider=(1, 4), bounds=(1, 8), step=1)
+    dataset: str = knob("digits", "digits, mnist-5k, ... or the path of an .npz")
+    classes: int = knob(10, "classes K", slider=(2, 10), bounds=(2, None), step=1)
+    n: int = knob(200, "training samples m", slider=(50, 1000), bounds=(20, None), step=50)
+    steps: int = knob(
+        300, "training steps before the weights are rescaled", slider=(0, 1000), bounds=(0, None), step=50
+    )
+    lr: float = knob(0.05, "learning rate", slider=(0.001, 0.5), bounds=(0, 100), scale="log")
+    alpha: float = knob(
+        5e-4, "size α of the box of the sharpness (4)", slider=(1e-4, 1e-2), bounds=(1e-8, 1), scale="log"
+    )
+    ascent: int = knob(30, "ascent steps of the sharpness", slider=(10, 200), bounds=(1, None), step=10)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.units > self.width:
+            raise ValueError(f"units must be at most width = {self.width}; got {self.units}")
+
+
+@dataclass(frozen=True)
+class Setup:
+    settings: Rescaling
+    datasets: tuple[data.Dataset, ...]
+    nets: tuple[models.MLP, ...]
+    directions: tuple[
+        dict[str, dict[int, Tensor]], ...
+    ]  # kind -> hidden layer -> log-factor at the end, (H,)
+    small: tuple[models.MLP, ...]
+    images: tuple[data.Dataset, ...]
+    vggs: tuple[models.VGG, ...]
+
+
+def prepare(settings: Rescaling) -> Setup:
+    seeds = common.seeds(settings)
+    sets = common.datasets(settings, n_test=1, normalize="none", dtype=torch.float64)
+    inputs = sets[0].x_train.shape[1]
+    where: dict[str, Any] = {"dtype": torch.float64, "device": settings.device}
+    return Setup(
+        settings,
+        sets,
+        tuple(models.mlp(inputs, settings.width, settings.depth, settings.classes, seed=seed, **where)
+              for seed in seeds),
+        tuple(_directions(settings, seed) for seed in seeds),
+        # 6 * 5 * 5 * 3 paths: few enough to list them.
+        tuple(models.mlp(6, 5, 2, 3, bias=False, seed=seed, dtype=torch.float64) for seed in seeds),
+        tuple(_images(seed) for seed in seeds),
+        tuple(models.vgg(10, 1, size=8, width=4, dropout=0.0, seed=seed, dtype=torch.float64)
+              for seed in seeds),
+    )  # fmt: skip
+
+
+def _images(seed: int) -> data.Dataset:
+    return common.classification(
+        "digits", n=100, classes=10, n_test=1, label_noise=0.0, normalize="none", seed=seed,
+        dtype=torch.float64, flatten=False,
+    )  # fmt: skip
+
+
+def _directions(settings: Rescaling, seed: int) -> dict[str, dict[int, Tensor]]:
+    """The logarithms of the factors at the end of the run: some units up and down, or one layer up."""
+    generator = torch.Generator().manual_seed(seed)
+    largest, single = settings.decades * math.log(10), {}
+    for layer in range(settings.depth):
+        single[layer] = torch.zeros(settings.width, dtype=torch.float64)
+        chosen = torch.randperm(settings.width, generator=generator)[: settings.units]
+        signs = 2.0 * torch.randint(2, (settings.units,), generator=generator).double() - 1
+        single[layer][chosen] = largest * signs
+    return {"single units": single, "whole layer": {0: torch.full((settings.width,), largest).double()}}
+
+
+def predict(setup: Setup) -> Prediction:
+    """Ratios to the network before rescaling: 1 for what is invariant, whatever training finds."""
+    factors = np.geomspace(1.0, 10.0**setup.settings.decades, POINTS)
+    return {"factor": factors, "invariant": np.ones(POINTS)}
+
+
+def sum_over_paths(weights: Sequence[Tensor], p: float) -> float:
+    """Sum over all paths of prod |w|^p, path by path."""
+    units = [range(weights[0].shape[1]), *(range(len(W)) for W in weights)]
+    total = 0.0
+    for path in itertools.product(*units):
+        total += math.prod(abs(float(W[path[k + 1], path[k]])) ** p for k, W in enumerate(weights))
+    return total
+
+
+def one_pass(weights: Sequence[Tensor], p: float) -> float:
+    """The same in one forward pass of ones."""
+    h = torch.ones(weights[0].shape[1], dtype=torch.float64)
+    for W in weights:
+        h = W.abs() ** p @ h
+    return float(h.sum())
+
+
+def run(setup: Setup, prediction: Prediction, *, one_pass: OnePass = one_pass) -> Iterator[Frame]:
+    settings = setup.settings
+    ensemble = Ensemble(setup.nets)
+    xs, ys = ([getattr(d, name) for d in setup.datasets] for name in ("x_train", "y_train"))
+    for frame in train(
+        ensemble, xs, ys, loss="cross-entropy", lr=settings.lr, momentum=0.9, batch_size=64,
+        steps=settings.steps, seed=settings.seed,
+    ):  # fmt: skip
+        if frame.status == "diverged":
+            yield frame
+            return
+        yield Frame.tick(0, 0.2 * (frame.progress or 0.0))
+    nets = [ensemble.member(s) for s in range(settings.seeds)]
+    starts = []
+    for net, x, y in zip(nets, xs, ys, strict=True):
+        starts.append(_measures(net, x, y, settings))
+        yield Frame.tick(0, 0.2)
+    for step, factor in enumerate(prediction["factor"]):
+        share = step / (POINTS - 1)
+        found = []
+        for net, x, y, start, end in zip(nets, xs, ys, starts, setup.directions, strict=True):
+            found.append(_compare(net, x, y, start, _factors(end[settings.kind], share), settings))
+            yield Frame.tick(step, 0.2 + 0.6 * share)
+        yield Frame(step, {**_columns(found), "factor": np.full(len(nets), factor)}, 0.2 + 0.6 * share)
+    last: list[dict[str, Any]] = []
+    for s, (net, x, y, start) in enumerate(zip(nets, xs, ys, starts, strict=True)):
+        with torch.no_grad():
+            last.append({"error": common.error_rate(net(x), y)})
+        last[s]["paths_of_all_outputs"] = start["paths_of_all_outputs"] / start["group_norms"]
+        # Both kinds at the largest factor, whichever was drawn: E2 speaks of both.
+        for kind, name in (("single units", "units"), ("whole layer", "layer")):
+            logs = setup.directions[s][kind]
+            half, whole = (_compare(net, x, y, start, _factors(logs, share), settings) for share in (0.5, 1))
+            # The sharpness may fall before it rises, and so pass 1 at the very end.
+            whole["sharpness"] = max(half["sharpness"], whole["sharpness"], key=_moved)
+            last[s] |= {f"{name}_{key}": value for key, value in whole.items()}
+            yield Frame.tick(POINTS, 0.85)
+        last[s] |= _paths(setup.small[s], one_pass)
+        last[s]["fold"] = _folded(setup.vggs[s], setup.images[s], settings)
+        yield Frame.tick(POINTS, 0.9)
+    yield Frame(POINTS, _columns(last), 1.0, "done")
+
+
+def _factors(logs: Mapping[int, Tensor], share: float) -> dict[int, Tensor]:
+    return {layer: (share * log).exp() for layer, log in logs.items()}
+
+
+def _measures(net: nn.Module, x: Tensor, y: Tensor, settings: Rescaling) -> dict[str, float]:
+    """All that is followed, of one network."""
+    norms = layer_norms(net, x)
+    one, two = (path_norms(net, x, p) for p in (1, 2))
+    sharpness = max_sharpness(net, x, y, alpha=settings.alpha, steps=settings.ascent)
+    return {
+        "path_one": float(one.sum()),
+        "path_two": float(two.sum()),
+        "frobenius": float((norms.frobenius**2).prod()),
+        "spectral": float(norms.spectral.prod()),
+        "sharpness": sharpness.value,
+        "paths_of_one_output": float(one.max()),
+        "paths_of_all_outputs": float(one.sum()),
+        "group_norms": float(norms.one_inf.prod()),
+        "local_lipschitz": float(local_lipschitz(net, x).max()),
+    }
+
+
+def _compare(
+    net: nn.Module, x: Tensor, y: Tensor, start: Mapping[str, float], factors: dict[int, Tensor],
+    settings: Rescaling,
+) -> dict[str, float]:  # fmt: skip
+    """The rescaled network beside the network itself: ratios, the change of the output, Lipschitz bounds."""
+    same = models.rescale_nodes(net, factors, x=x)
+    now = _measures(same, x, y, settings)
+    ratios = {
+        name: now[name] / start[name] if start[name] else math.nan
+        for name in ("path_one", "path_two", "frobenius", "spectral", "sharpness")
+    }
+    with torch.no_grad():
+        before, after = net(x), same(x)
+    bounds = {name: now[name] for name in ("paths_of_one_output", "group_norms", "local_lipschitz")}
+    change = float((after - before).abs().max() / before.abs().max())
+    return {**ratios, **bounds, "spectral_product": now["spectral"], "output": change}
+
+
+def _paths(net: models.MLP, one_pass: OnePass) -> dict[str, np.ndarray]:
+    """Three ways to the same two numbers, (p,) each."""
+    weights = [weight.detach() for weight in net.parameters()]  # no biases
+    x = torch.zeros(1, weights[0].shape[1])
+    ways = {
+        "brute_force": lambda p: sum_over_paths(weights, p),
+        "one_pass": lambda p: one_pass(weights, p),
+        "library": lambda p: float(path_norms(net, x, p).sum()),
+    }
+    return {name: np.array([way(p) for p in (1, 2)]) for name, way in ways.items()}
+
+
+def _folded(net: models.VGG, images: data.Dataset, settings: Rescaling) -> float:
+    """Relative change of a VGG's outputs by folding, after a few steps that move its running statistics."""
+    net = copy.deepcopy(net).train()
+    x, y = images.x_train, images.y_train
+    for _ in train(net, x, y, loss="cross-entropy", lr=0.05, batch_size=20, steps=10, seed=settings.seed):
+        pass
+    folded = models.fold_batch_norm(net)
+    net.eval()
+    with torch.no_grad():
+        before, after = net(x), folded(x)
+    return float((after - before).abs().max() / before.abs().max())
+
+
+def _columns(found: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:
+    return {name: np.stack([np.asarray(one[name], dtype=float) for one in found]) for name in found[0]}
+
+
+def figure(
+    frames: Sequence[Frame],
+    prediction: Prediction,
+    previous: Sequence[Run] = (),
+    settings: Rescaling | None = None,
+) -> figures.Chart:
+    factor = prediction["factor"]
+    ratio: list[figures.Mark] = [
+        figures.Earlier(old.prediction["factor"][at], values, label="earlier run")
+        for old in previous
+        for at, values in [common.curve(old.frames, "frobenius")]
+        if len(at)
+    ]
+    ratio.append(figures.Predicted(factor, prediction["invariant"], label="invariant", color=PATH_ONE))
+    for name, label, color in (
+        ("path_one", "ℓ₁-path", PATH_ONE), ("path_two", "ℓ₂-path", PATH_TWO),
+        ("frobenius", "∏‖W‖_F²", FROBENIUS),
+        ("spectral", "∏‖W‖₂", SPECTRAL), ("sharpness", "sharpness", SHARPNESS),
+    ):  # fmt: skip
+        ratio += _measured(frames, factor, name, label, color)
+    stays: list[figures.Mark] = [figures.Level(EXACT, label="tolerance")]
+    for name, label, color in (
+        ("output", "output", OUTPUT), ("path_one", "ℓ₁-path", PATH_ONE), ("path_two", "ℓ₂-path", PATH_TWO),
+    ):  # fmt: skip
+        at, values = common.curve(frames, name)
+        if len(at):
+            # A change of exactly 0 has no place on a logarithmic axis.
+            gap = np.maximum(np.abs(values - (0.0 if name == "output" else 1.0)), ROUNDING)
+            stays.append(figures.Measured(factor[at], gap, label=label, color=color))
+    bounds: list[figures.Mark] = []
+    for name, label, color in (
+        ("group_norms", "∏‖W‖₁,∞", FROBENIUS), ("paths_of_one_output", "ℓ₁-path, one output", PATH_ONE),
+        ("spectral_product", "∏‖W‖₂", SPECTRAL), ("local_lipschitz", "local Lipschitz", OUTPUT),
+    ):  # fmt: skip
+        bounds += _measured(frames, factor, name, label, color)
+    wide: dict[str, Any] = {"xlabel": "largest factor", "xscale": "log", "yscale": "log"}
+    return figures.Chart(
+        (
+            figures.Panel("Measured / before rescaling", tuple(ratio), ylabel="ratio", **wide),
+            figures.Panel("Change of what must stay", tuple(stays), ylabel="relative change", **wide),
+            figures.Panel("Lipschitz bounds", tuple(bounds), ylabel="value", **wide),
+        ),
+        caption=figures.caption(settings) if settings else "",
+    )
+
+
+def _measured(
+    frames: Sequence[Frame], factor: np.ndarray, name: str, label: str, color: Color
+) -> list[figures.Mark]:
+    at, values = common.curve(frames, name)
+    return [figures.Measured(factor[at], values, label=label, color=color)] if len(at) else []
+
+
+def _curve(run: Run, name: str) -> np.ndarray:
+    """(S, T) over the factors."""
+    return common.curve(run.frames, name)[1]
+
+
+def _moved(ratio: Any) -> Any:
+    """By which factor a ratio left 1, up or down."""
+    return np.maximum(ratio, 1 / np.maximum(ratio, 1e-300))
+
+
+def _gauge(run: Run) -> tuple[Evidence, ...]:
+    kinds, paths = ("units", "layer"), ("path_one", "path_two")
+    outputs = [_curve(run, "output").max(axis=1), *(run.last(f"{kind}_output") for kind in kinds)]
+    ratios = [_curve(run, name) for name in paths]
+    ratios += [run.last(f"{kind}_{name}")[:, None] for kind in kinds for name in paths]
+    products = np.stack([run.last(f"layer_{name}") for name in ("frobenius", "spectral")], axis=1)
+    names = ("units_frobenius", "units_spectral", "units_sharpness", "layer_sharpness")
+    changes = np.stack([_moved(run.last(name)) for name in names], axis=1)
+    listed = [f"{change:.3g}" for change in changes.mean(axis=0)]
+    return (
+        Evidence(np.stack(outputs, axis=1), 0.0),
+        Evidence(np.concatenate(ratios, axis=1), 1.0),
+        Evidence(products, 1.0),
+        Evidence(
+            MOVES / changes,
+            1.0,
+            # A network that learned nothing may be dead, and then its loss depends on no unit; and under
+            # factors near 1 the sharpness moves by less than its estimate is exact to.
+            conditions=(
+                Condition("training error", float(run.last("error").max()), 0.5),
+                Condition("a factor that shows", SEEN, float(run.prediction["factor"][-1])),
+            ),
+            note=f"single units move ∏‖W‖_F², ∏‖W‖₂ and the sharpness by factors of {', '.join(listed[:3])}; "
+            f"a whole layer moves the sharpness by {listed[3]}",
+        ),
+    )
+
+
+def _one_pass(run: Run) -> tuple[Evidence, Evidence]:
+    brute = run.last("brute_force")
+    return Evidence(run.last("library"), brute), Evidence(run.last("one_pass"), brute)
+
+
+def _bounds(run: Run) -> tuple[Evidence, Evidence]:
+    """What is bounded as a share of its bound, at every factor."""
+    paths = _curve(run, "paths_of_one_output") / _curve(run, "group_norms")
+    local = _curve(run, "local_lipschitz") / _curve(run, "spectral_product")
+    total = run.last("paths_of_all_outputs")
+    return (
+        Evidence(paths, 1.0, note=f"the paths of all outputs together: {total.mean():.3g} times ∏‖W‖₁,∞"),
+        Evidence(local, 1.0),
+    )
+
+
+def _fold(run: Run) -> Evidence:
+    return Evidence(run.last("fold"), 0.0)
+
+
+E2 = Claim(
+    "E2",
+    "Rescaling single units leaves the function and both path norms unchanged and changes ∏‖W‖_F², ∏‖W‖₂ "
+    "and the sharpness; one factor for a whole layer leaves the products alone too, but not the sharpness.",
+    "paper 001, §2.2 and §2.4",
+    (Equals(EXACT, absolute=True), Equals(EXACT), Equals(EXACT), AtMost()), _gauge, "holds",
+    {"holds": "function and path norms stay to rounding, products of norms and sharpness move",
+     "fails": "something that must stay has moved, or something that must move has stayed"},
+)  # fmt: skip
+E3 = Claim(
+    "E3", "One forward pass of ones through |W|^p gives the sum over all paths of ∏|w|^p.",
+    "paper 001, §2.2", (Equals(EXACT), Equals(EXACT)), _one_pass, "holds",
+    {"holds": "one pass of ones equals the sum over all paths, for p = 1 and 2",
+     "fails": "one pass and the sum over all paths differ"},
+)  # fmt: skip
+E4 = Claim(
+    "E4",
+    "∏‖W‖₁,∞ is at least the ℓ₁-path norm of each output, "
+    "and ∏‖W‖₂ at least the local Lipschitz constant.",
+    "paper 001, §2.2 and §2.3", (AtMost(), AtMost()), _bounds, "holds",
+    {"holds": "both products are upper bounds, at every rescaling",
+     "fails": "a product of norms was exceeded"},
+)  # fmt: skip
+E5 = Claim(
+    "E5", "Folding batch norm into the layer before it leaves the function unchanged.",
+    "paper 001, App. A", (Equals(EXACT, absolute=True),), _fold, "holds",
+    {"holds": "the folded VGG gives the same outputs to rounding", "fails": "folding changed the outputs"},
+)  # fmt: skip
+
+RESCALING = Experiment(
+    "rescaling", "Which measures can be changed for free?", Rescaling,
+    {"quick": Rescaling(),
+     "paper": Rescaling(width=256, depth=4, n=1000, units=32, steps=2000, ascent=200, decades=3.0, seeds=5)},
+    prepare, predict, run, figure, (E2, E3, E4, E5),
+    controls=("kind", "units", "decades", "width", "depth", "steps"),
+)  # fmt: skip

@@ -1,0 +1,274 @@
+"""What the trained experiments of this lab share: colours, networks, training to a matched loss, one ruler.
+
+The perceptron has no biases, as the paper's formulas have none: every norm, path and perturbation then covers
+all that the network is. (A VGG gets biases when its batch norm is folded into the convolutions; norms leave
+them out, noise does not.)
+
+Training is SGD on minibatches of 64 with momentum .9, as in App. A, up to a matched cross-entropy. At `quick`
+the learning rate is .04 on standardised inputs and the loss 10⁻³, in place of .01 and 10⁻⁴: about a tenth of
+the steps. (At .05 random labels on 450 digits diverge with some seeds.) Comparisons are made at equal loss
+only, because every measure here depends on where one stops.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from labkit import data, models, training
+from labkit.experiment import Frame
+from labkit.figures.palette import Color
+from labkit.labs import common
+from labkit.measure.capacity import capacities
+from labkit.measure.layers import weight_layers
+from labkit.measure.norms import frobenius
+from labkit.measure.sharpness import expected_sharpness, kl_at_sharpness, max_sharpness, parameter_vector
+from labkit.models.folding import fold_batch_norm
+from labkit.rules import Check
+from labkit.settings import Settings, knob
+from labkit.theory.pac_bayes import gaussian_kl
+
+PAPER = "Exploring Generalization in Deep Learning (2017)"
+# Colours mean the same thing in every figure of the lab.
+TRUE, RANDOM = 0, 1
+L2, L1_PATH, L2_PATH, SPECTRAL, DIVERGENCE = 2, 3, 4, 5, 6
+SHARPNESS, SHARPNESS_OWN, TEST = "#7A4A32", "#C9A58F", "ink"
+RESCALED_TRUE, RESCALED_RANDOM = "#85BCDC", "#EDB38C"
+
+# measure -> (words, colour); each over the squared margin, without factors of depth and width (Fig. 1).
+MEASURES: Mapping[str, tuple[str, Color]] = {
+    "l2": ("ℓ₂", L2),
+    "l1_path": ("ℓ₁-path", L1_PATH),
+    "l2_path": ("ℓ₂-path", L2_PATH),
+    "spectral": ("spectral", SPECTRAL),
+}
+
+BATCH, MOMENTUM = 64, 0.9
+TARGET = 0.05  # the expected sharpness at which divergences are compared (Fig. 2)
+PLANE = np.geomspace(1e-3, 1.0, 13)  # sharpnesses at which the curve of the plane is read off
+# Sizes of the noise. A VGG has a hundred times the weights of the perceptron and bears less.
+ALPHAS = {"mlp": np.geomspace(3e-3, 0.15, 9), "vgg": np.geomspace(2e-5, 0.1, 14)}
+
+
+@dataclass(frozen=True)
+class Trained(Settings):
+    """What all trained experiments of this lab can be asked for."""
+
+    width: int = knob(
+        256, "hidden units of the perceptron; channels of the first stack of a VGG", slider=(16, 1024),
+        bounds=(1, None), scale="log2",
+    )  # fmt: skip
+    stop: float = knob(
+        1e-3, "cross-entropy at which training stops", slider=(1e-4, 0.1), bounds=(1e-6, 0.5), scale="log",
+        label="stop at loss",
+    )  # fmt: skip
+    lr: float = knob(
+        0.04, "learning rate of SGD with momentum .9 and batches of 64", slider=(0.005, 0.1),
+        bounds=(1e-6, 100), scale="log", label="learning rate",
+    )  # fmt: skip
+    epochs: int = knob(
+        3000, "longest training; a network that needs more is not compared", slider=(100, 5000),
+        bounds=(1, None), scale="log",
+    )  # fmt: skip
+    epsilon: float = knob(
+        0.05, "share ε of the samples that may lie below the margin; 0 is the hard margin", slider=(0, 0.2),
+        bounds=(0, 1), step=0.01, label="percentile ε",
+    )  # fmt: skip
+    alpha: float = knob(
+        5e-4, "size α of the box of max sharpness, (4)", slider=(1e-4, 1e-2), bounds=(1e-8, 1), scale="log",
+        label="perturbation α",
+    )  # fmt: skip
+    ascent: int = knob(
+        40, "gradients of the climb to max sharpness", slider=(10, 200), bounds=(1, None), step=10
+    )
+    draws: int = knob(
+        10, "perturbations that expected sharpness averages over", slider=(5, 100), bounds=(2, None), step=5
+    )
+    probe: int = knob(
+        1000,
+        "samples that sharpness is averaged over, at most",
+        slider=(100, 2000),
+        bounds=(10, None),
+        step=100,
+    )
+    network: str = knob(
+        "mlp", "mlp, or the paper's vgg with batch norm and without dropout", choices=("mlp", "vgg")
+    )
+    classes: int = knob(10, "classes K", slider=(2, 10), bounds=(2, None), step=1)
+    dataset: str = knob("digits", "name of a data set, or path to an .npz")
+
+
+def network(settings: Any, shape: Sequence[int], seed: int, width: int | None = None) -> nn.Module:
+    """The two-layer perceptron, or the VGG, for samples of a shape (d,) or (C, side, side)."""
+    width = settings.width if width is None else width
+    if settings.network == "vgg":
+        return models.vgg(
+            settings.classes, shape[0], size=shape[-1], width=width, dropout=0.0, seed=seed,
+            device=settings.device,
+        )  # fmt: skip
+    return models.mlp(
+        math.prod(shape), width, 1, settings.classes, bias=False, seed=seed, device=settings.device
+    )
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a training ended.
+
+    Attributes:
+        word: "done", "missed" (the loss was not reached in time) or "diverged".
+        epochs: what the slowest copy took.
+        note: the sentence of the training loop.
+    """
+
+    word: str = "done"
+    epochs: int = 0
+    note: str = ""
+
+
+def fit(
+    settings: Any, ensemble: training.Ensemble, xs: Sequence[Tensor], ys: Sequence[Tensor], *, loss: float,
+    epochs: int, seed: int, span: tuple[float, float], step: int,
+) -> Generator[Frame, None, Outcome]:  # fmt: skip
+    """Trains every copy until its own training loss is below `loss`; passes on bare ticks.
+
+    Args:
+        epochs: the longest training.
+        seed: of the minibatches; copy s takes seed + s.
+        span: progress of the whole run at the start and at the end of this training.
+        step: the step that the ticks carry.
+    """
+    each = -(-len(xs[0]) // BATCH)
+    ended: Frame | None = None
+    first = share = 0.0
+    for ended in training.train(
+        ensemble, list(xs), list(ys), loss="cross-entropy", lr=settings.lr, momentum=MOMENTUM,
+        batch_size=BATCH, epochs=epochs, stop=training.LossBelow(loss), measure_at=10 * each, seed=seed,
+    ):  # fmt: skip
+        if "loss" in ended.values and np.all(ended.values["loss"] > 0):
+            # The loss falls about as a power of the steps, so its logarithm says how far the way has gone.
+            now = float(np.log(ended.values["loss"]).mean())
+            first = first or now
+            share = min(max((first - now) / max(first - math.log(loss), 1e-9), share), 1.0)
+        if ended.status == "running":
+            yield Frame.tick(step, span[0] + (span[1] - span[0]) * share)
+    assert ended is not None
+    if ended.status == "diverged":
+        return Outcome("diverged", 0, ended.note)
+    steps = ended.values["steps"]
+    word = "missed" if "not reached" in ended.note else "done"
+    return Outcome(word, -(-int(steps.max()) // each), ended.note)
+
+
+def measured(
+    settings: Any, model: nn.Module, x: Tensor, y: Tensor, *, seed: int, sharpness: bool = False
+) -> dict[str, Any]:
+    """Everything that is read off one network on the samples it was fitted to.
+
+    Returns:
+        loss, train_error; margin; norm (∏‖W_i‖_F², no margin) and the four of `MEASURES`; divergence (the KL
+        at an expected sharpness of .05) and plane, the KL at each of `PLANE`; sharpness, (4), if asked for.
+    """
+    model = folded(model)
+    found = capacities(model, x, y, epsilon=settings.epsilon)
+    norm = math.prod(float(frobenius(layer)) ** 2 for layer in weight_layers(model, x))
+    loss, wrong = fitted(model, x, y)
+    near = probed(settings, len(x))
+    alphas = ALPHAS[settings.network]
+    weights = parameter_vector(model).double().cpu().numpy()
+    divergences = [gaussian_kl(weights, alpha * (10 * np.abs(weights) + 1)) for alpha in alphas]
+    curve = expected_sharpness(
+        model, x[near], y[near], alphas=alphas.tolist(), draws=settings.draws, generator=seed
+    )
+    plane = [kl_at_sharpness(alphas, curve.mean, divergences, float(target)) for target in PLANE]
+    values = {
+        "loss": loss, "train_error": wrong, "margin": found.margin, "norm": norm,
+        "l2": found.l2, "l1_path": found.l1_path, "l2_path": found.l2_path, "spectral": found.spectral,
+        "divergence": kl_at_sharpness(alphas, curve.mean, divergences, TARGET), "plane": plane,
+    }  # fmt: skip
+    if sharpness:
+        values["sharpness"] = steepest(settings, model, x, y)
+    return values
+
+
+def steepest(settings: Any, model: nn.Module, x: Tensor, y: Tensor) -> float:
+    """Max sharpness, (4), over at most `probe` of the samples."""
+    near = probed(settings, len(x))
+    return max_sharpness(model, x[near], y[near], alpha=settings.alpha, steps=settings.ascent).value
+
+
+def folded(model: nn.Module) -> nn.Module:
+    """Batch norm counted into the weights; a perceptron as it is."""
+    return fold_batch_norm(model) if isinstance(model, models.VGG) else model
+
+
+def probed(settings: Any, n: int) -> Tensor:
+    """Samples spread evenly over a set, at most `probe`."""
+    return torch.linspace(0, n - 1, min(n, settings.probe)).round().long()
+
+
+def fitted(model: nn.Module, x: Tensor, y: Tensor) -> tuple[float, float]:
+    """Cross-entropy and share of wrong classes over a set, in evaluation mode."""
+    with torch.no_grad():
+        outputs = torch.cat([model(part) for part in x.split(1000)]).double()
+    return float(nn.functional.cross_entropy(outputs, y)), float((outputs.argmax(1) != y).double().mean())
+
+
+def test_error(model: nn.Module, x: Tensor, y: Tensor) -> float:
+    return fitted(folded(model).eval(), x, y)[1]
+
+
+def converged(train_error: np.ndarray, loss: np.ndarray, stop: float) -> tuple[Check, ...]:
+    """What makes minima comparable: all samples are fitted, to one loss."""
+    # Some slack: the loop looks at the loss in float32, and batch norm is folded after it.
+    return (
+        Check("training error is zero", _worst(train_error), 0.0, "raise epochs or width"),
+        Check("training loss has reached the stop", _worst(loss), 1.02 * stop, "raise epochs"),
+    )
+
+
+def _worst(values: np.ndarray) -> float:
+    return math.inf if np.isnan(values).any() else float(np.max(values))
+
+
+def grid(seeds: int, *axes: int) -> dict[str, np.ndarray]:
+    """An array (S, *axes) of nothing yet for every number of `measured`, and for the test error."""
+    names = ("loss", "train_error", "test_error", "margin", "norm", *MEASURES, "divergence", "sharpness")
+    values = {name: np.full((seeds, *axes), np.nan) for name in names}
+    return values | {"plane": np.full((seeds, *axes, len(PLANE)), np.nan)}
+
+
+def snapshot(values: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """A copy for a frame, which later measurements do not change."""
+    return {name: value.copy() for name, value in values.items()}
+
+
+def classification(settings: Any, n: int, seed: int, noise: float = 0.0) -> data.Dataset:
+    """n standardised training samples of a seed, a share of their labels redrawn over all classes.
+
+    Where the test split is smaller than `n_test`, samples of the training split that are not fitted join it:
+    the error on 359 digits is too coarse to tell widths apart.
+    """
+    flatten = settings.network == "mlp"
+    chosen = common.classification(
+        settings.dataset, n=n, classes=settings.classes, n_test=settings.n_test, label_noise=0.0,
+        normalize="none", seed=seed, device=settings.device, flatten=flatten,
+    )  # fmt: skip
+    if chosen.n_test < settings.n_test:
+        whole = data.load(
+            settings.dataset, classes=settings.classes, flatten=flatten, seed=seed, device=settings.device
+        )
+        # Subsets of one seed are nested, so the first n are those chosen.
+        rest = whole.subset(n_train=whole.n, seed=seed)
+        count = n + settings.n_test - chosen.n_test
+        x = torch.cat([chosen.x_test, rest.x_train[n:count]])
+        y = torch.cat([chosen.y_test, rest.y_train[n:count]])
+        chosen = replace(chosen, x_test=x, y_test=y)
+    chosen = chosen.standardized()
+    return chosen.with_label_noise(noise, "redraw", seed=seed) if noise else chosen
