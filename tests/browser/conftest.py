@@ -235,16 +235,20 @@ class Notebook:
         box = self.page.locator("img.widget-image").first.evaluate("i => [i.naturalWidth, i.naturalHeight]")
         return int(box[0]), int(box[1])
 
-    def wait_verdict(self, claim: str, seconds: float = 20) -> str:
-        """Waits until a claim is decided; returns its word."""
+    def wait_verdict(self, claim: str, seconds: float = 20, running: bool = False) -> str:
+        """Waits until a claim is decided, for good or (``running``) so far; returns its word."""
         end = time.monotonic() + seconds
-        while self.verdicts().get(claim, "…") == "…" and time.monotonic() < end:
+        word = "…"
+        while time.monotonic() < end:
+            word = self.verdicts().get(claim, "…")
+            if word != "…" and (running or not word.endswith("so far")):
+                break
             self.page.wait_for_timeout(50)
-        return self.verdicts().get(claim, "…")
+        return word
 
     def verdicts(self) -> dict[str, str]:
-        """Claim -> word, as the panel shows them."""
-        rows = self.page.locator("table[aria-label='Verdicts'] tr").all()
+        """Claim -> word, as the first panel shows them."""
+        rows = self.page.locator("table[aria-label='Verdicts']").first.locator("tr").all()
         cells = [row.locator("td").all_inner_texts() for row in rows]
         return {row[0].strip(): " ".join(row[1].split()) for row in cells}
 

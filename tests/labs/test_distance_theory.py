@@ -2,50 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
-from functools import cache, partial
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
 
-from labkit.claims import Verdict, judge
-from labkit.experiment import Experiment, Run, drain
+from labkit.claims import judge
+from labkit.experiment import Run, drain
 from labkit.figures import Bound, Points, Predicted
 from labkit.labs.distance.complexity import COMPLEXITY
 from labkit.labs.distance.concentration import CONCENTRATION
 from labkit.labs.distance.initialization import INITIALIZATION, layer_norms
 from labkit.measure.rademacher import rademacher_lower
+from tests.labs.checks import Change, LabTests, Violation, changed, quick_runs, verdict
 
-EXPERIMENTS = {e.name: e for e in (INITIALIZATION, CONCENTRATION, COMPLEXITY)}
-CLAIMS = [(claim.id, name) for name, experiment in EXPERIMENTS.items() for claim in experiment.claims]
+EXPERIMENTS = (INITIALIZATION, CONCENTRATION, COMPLEXITY)
 CHEAP = {
     "initialization": {"widest": 80, "matrices": 4, "n": 20},
     "concentration": {"draws": 200, "signs": 20},
     "complexity": {"widest": 64, "m": 20, "draws": 4, "matrices": 3, "steps": 5},
 }
-
-
-@cache
-def quick(name: str) -> Run:
-    return drain(EXPERIMENTS[name])
-
-
-def verdict(id: str, run: Run) -> Verdict:
-    return judge(run.claim(id), run)
-
-
-def changed(run: Run, **values: Callable[[np.ndarray], np.ndarray]) -> Run:
-    """The run with some of its frame values replaced; `prediction_x` replaces the prediction x."""
-    prediction = {
-        name: values.get(f"prediction_{name}", _same)(value) for name, value in run.prediction.items()
-    }
-    frames = tuple(
-        replace(frame, values={name: values.get(name, _same)(value) for name, value in frame.values.items()})
-        for frame in run.frames
-    )
-    return replace(run, prediction=prediction, frames=frames)
+quick = quick_runs(EXPERIMENTS)
 
 
 def growing(run: Run, name: str, power: float, layer: int | None = None) -> Run:
@@ -61,7 +40,7 @@ def growing(run: Run, name: str, power: float, layer: int | None = None) -> Run:
     return replace(run, frames=tuple(frames))
 
 
-def scaled_layer(layer: int, factor: float) -> Callable[[np.ndarray], np.ndarray]:
+def scaled_layer(layer: int, factor: float) -> Change:
     def scale(values: np.ndarray) -> np.ndarray:
         values = values.copy()
         values[..., layer] *= factor
@@ -70,12 +49,19 @@ def scaled_layer(layer: int, factor: float) -> Callable[[np.ndarray], np.ndarray
     return scale
 
 
-def _same(value: np.ndarray) -> np.ndarray:
-    return value
+def _along(run: Run, layer: int) -> Change:
+    factor = (run.prediction["widths"] / run.prediction["widths"][0]) ** 0.25
+
+    def grow(curve: np.ndarray) -> np.ndarray:
+        curve = curve.copy()
+        curve[:, layer] *= factor
+        return curve
+
+    return grow
 
 
 # What each claim must refuse: a run in which one thing is not as the paper says.
-VIOLATED: dict[str, list[Callable[[Run], Run]]] = {
+VIOLATED: dict[str, list[Violation]] = {
     "D1": [
         lambda run: changed(run, frobenius=scaled_layer(2, 1.1)),
         lambda run: changed(run, frobenius=np.sqrt),
@@ -122,38 +108,28 @@ VIOLATED: dict[str, list[Callable[[Run], Run]]] = {
 }  # fmt: skip
 
 
-def _along(run: Run, layer: int) -> Callable[[np.ndarray], np.ndarray]:
-    factor = (run.prediction["widths"] / run.prediction["widths"][0]) ** 0.25
+class TestTheory(LabTests):
+    lab = "distance"
+    experiments = EXPERIMENTS
+    quick = staticmethod(quick)
+    violated = VIOLATED
+    cheap = CHEAP
 
-    def grow(curve: np.ndarray) -> np.ndarray:
-        curve = curve.copy()
-        curve[:, layer] *= factor
-        return curve
+    def test_a_figure_shows_the_theory_before_the_first_frame(self, name: str) -> None:
+        """A panel without a prediction, or points that were not measured yet."""
+        run, shown = quick(name), []
+        for frames in ((), run.frames[:1], run.frames):
+            chart = run.experiment.figure(frames, run.prediction, (), run.settings)
+            assert all(any(isinstance(m, Predicted | Bound) for m in panel.marks) for panel in chart.panels)
+            shown.append(sum(isinstance(mark, Points) for panel in chart.panels for mark in panel.marks))
+        assert shown[0] == 0 < shown[1] <= shown[2]
 
-    return grow
-
-
-@pytest.mark.parametrize(("id", "name"), CLAIMS)
-def test_every_claim_is_decided_as_expected(id: str, name: str) -> None:
-    """A preset that drifts to the edge of a verdict, or a claim whose `expected` is a wish."""
-    found = verdict(id, quick(name))
-    assert found.word == quick(name).claim(id).expected, found.note
-    assert found.sentence in quick(name).claim(id).says.values()
-
-
-@pytest.mark.parametrize(("id", "name"), CLAIMS)
-def test_every_verdict_stands_three_spreads_from_its_edge(id: str, name: str) -> None:
-    """A verdict printed in a notebook that another machine's rounding could flip."""
-    assert verdict(id, quick(name)).distance >= 3
-
-
-@pytest.mark.parametrize(
-    ("id", "name", "number"), [(id, name, i) for id, name in CLAIMS for i in range(len(VIOLATED[id]))]
-)
-def test_every_claim_can_fail(id: str, name: str, number: int) -> None:
-    """A verdict that cannot fail."""
-    found = verdict(id, VIOLATED[id][number](quick(name)))
-    assert found.word == "fails", (found.word, found.note)
+    def test_a_partial_run_is_not_judged(self, name: str) -> None:
+        """A verdict on half of the widths."""
+        run = quick(name)
+        for claim in run.experiment.claims:
+            with pytest.raises(KeyError):
+                judge(claim, replace(run, frames=run.frames[:2]))
 
 
 def test_with_sd_one_over_root_fan_in_the_first_layer_breaks_d1() -> None:
@@ -236,89 +212,3 @@ def test_the_sheets_values_without_biases() -> None:
     bound = np.stack([f.values["sup_bound"] for f in run.frames if "sup" in f.values]).mean((0, 1))
     np.testing.assert_allclose(sup, [112, 217], rtol=0.15)
     np.testing.assert_allclose(bound, [780, 3050], rtol=0.1)
-
-
-@pytest.mark.parametrize("experiment", EXPERIMENTS.values(), ids=EXPERIMENTS)
-def test_an_experiment_keeps_the_protocol(experiment: Experiment) -> None:
-    """Frames without a seed axis, steps or progress that go back, a run that never says it is done."""
-    settings = experiment.preset(seeds=2, **CHEAP[experiment.name])
-    setup = experiment.prepare(settings)
-    before = experiment.predict(setup)
-    frames = list(experiment.run(setup, before))
-    after = experiment.predict(setup)
-    assert all(np.array_equal(before[key], after[key]) for key in before)
-    assert all(isinstance(value, np.ndarray) for value in before.values())
-    assert frames[-1].status == "done" and frames[-1].progress == 1.0
-    assert [f.step for f in frames] == sorted(f.step for f in frames)
-    assert [f.progress for f in frames] == sorted(f.progress for f in frames)
-    for frame in frames:
-        for name, value in frame.values.items():
-            assert type(value) is np.ndarray and value.shape[0] == 2, name
-    assert set(experiment.controls) <= set(experiment.settings.knobs())
-    assert {"quick", "paper"} <= set(experiment.presets)
-
-
-@pytest.mark.parametrize("experiment", EXPERIMENTS.values(), ids=EXPERIMENTS)
-def test_a_figure_draws_before_during_and_after(experiment: Experiment, artifacts) -> None:
-    """A figure that needs the last frame, so that a panel has nothing to show."""
-    run = quick(experiment.name)
-    shown = []
-    for frames in ((), run.frames[:1], run.frames):
-        chart = experiment.figure(frames, run.prediction, (), run.settings)
-        assert chart.png()[:4] == b"\x89PNG"
-        marks = [mark for panel in chart.panels for mark in panel.marks]
-        assert all(any(isinstance(m, Predicted | Bound) for m in panel.marks) for panel in chart.panels)
-        shown.append(sum(isinstance(mark, Points) for mark in marks))
-    assert shown[0] == 0 < shown[1] <= shown[2]
-    assert str(run.settings.seeds - 1) in chart.caption
-    (artifacts / f"distance-{experiment.name}.png").write_bytes(run.figure((run,)).png())
-
-
-@pytest.mark.parametrize("experiment", EXPERIMENTS.values(), ids=EXPERIMENTS)
-def test_a_partial_run_is_not_judged(experiment: Experiment) -> None:
-    """A verdict on half of the widths."""
-    run = quick(experiment.name)
-    partial_run = replace(run, frames=run.frames[:2])
-    for claim in experiment.claims:
-        with pytest.raises(KeyError):
-            judge(claim, partial_run)
-
-
-@pytest.mark.parametrize("experiment", EXPERIMENTS.values(), ids=EXPERIMENTS)
-def test_the_panel_controls_are_alive(experiment: Experiment) -> None:
-    """A slider that does nothing: each control, moved, must change the prediction or the frames."""
-    cheap = experiment.preset(seeds=1, **CHEAP[experiment.name])
-    base = _outcome(experiment, cheap)
-    for name in experiment.controls:
-        moved = cheap.replace(**{name: _moved(cheap, name)})
-        assert not _equal(base, _outcome(experiment, moved)), f"{experiment.name}: {name} changes nothing"
-
-
-def test_a_seed_gives_bit_equal_frames() -> None:
-    """Randomness from outside the seed."""
-    for name, experiment in EXPERIMENTS.items():
-        cheap = experiment.preset(seeds=1, **CHEAP[name])
-        assert _equal(_outcome(experiment, cheap), _outcome(experiment, cheap))
-        assert not _equal(_outcome(experiment, cheap), _outcome(experiment, cheap.replace(seed=1)))
-
-
-def _moved(settings, name: str):
-    knob, value = settings.knobs()[name], getattr(settings, name)
-    if knob.choices is not None:
-        return next(choice for choice in knob.choices if choice != value)
-    if knob.type is bool:
-        return not value
-    low, high = (knob.type(end) for end in knob.slider)
-    return low if low != value else value + knob.type(knob.step) if knob.step else high
-
-
-def _outcome(experiment: Experiment, settings) -> list[dict[str, np.ndarray]]:
-    run = drain(experiment, settings)
-    return [dict(run.prediction), *(dict(frame.values) for frame in run.frames)]
-
-
-def _equal(a, b) -> bool:
-    return len(a) == len(b) and all(
-        p.keys() == q.keys() and all(np.array_equal(p[key], q[key], equal_nan=True) for key in p)
-        for p, q in zip(a, b, strict=True)
-    )

@@ -40,7 +40,7 @@ class Bounds(Settings):
         label="learning rate",
     )  # fmt: skip
     stop: float = knob(
-        0.002, "stop when the squared loss is below", slider=(5e-4, 0.05), bounds=(0, 1), scale="log",
+        0.002, "stop when the squared loss is below", slider=(5e-4, 0.05), bounds=(1e-9, 1), scale="log",
         label="stop at loss",
     )  # fmt: skip
     loss: str = knob("squared", "what is minimised", choices=("squared", "cross-entropy"))
@@ -215,7 +215,8 @@ def _levels(run: Run) -> tuple[Evidence, Evidence]:
 
 def _inside(run: Run, name: str) -> Evidence:
     measured, bound = run.series(name)[1].T, run.series(f"{name}_bound")[1].T
-    looseness = bound / measured
+    # A network whose units have all died has no gradient at all.
+    looseness = np.divide(bound, measured, out=np.full_like(bound, np.inf), where=measured > 0)
     step = run.series(name)[0][looseness.mean(axis=0).argmin()]
     note = f"the bound is {looseness.min():.3g} times larger where it is closest, at step {step}; "
     return Evidence(measured, bound, note=note + f"at the end {looseness[:, -1].mean():.3g} times")

@@ -32,7 +32,7 @@ class Noise(Settings):
         label="learning rate",
     )  # fmt: skip
     stop: float = knob(
-        0.01, "stop when the squared loss is below", slider=(1e-3, 0.05), bounds=(0, 1), scale="log",
+        0.01, "stop when the squared loss is below", slider=(1e-3, 0.05), bounds=(1e-9, 1), scale="log",
         label="stop at loss",
     )  # fmt: skip
     loss: str = knob("squared", "what is minimised", choices=("squared", "cross-entropy"))

@@ -53,7 +53,7 @@ class Scaling(Settings):
     )  # fmt: skip
     loss: str = knob("squared", "what is minimised", choices=("squared", "cross-entropy"))
     stop: float = knob(
-        0.002, "stop when the squared loss is below", slider=(5e-4, 0.05), bounds=(0, 1), scale="log",
+        0.002, "stop when the squared loss is below", slider=(5e-4, 0.05), bounds=(1e-9, 1), scale="log",
         label="stop at loss",
     )  # fmt: skip
     margin: float = knob(10.0, "stop when 99 % of margins reach it (cross-entropy)", slider=(1, 10), step=1)
@@ -152,9 +152,11 @@ def run(
         measure = {"r": travelled, "origin": lambda e: shared.from_origin(e.weights())}
         here = {"job": np.full(settings.seeds, job), "phase": np.full(settings.seeds, phase)}
         done_before, first = sum(work[:job]), step
+        progress = done_before
         for frame in shared.fit(settings, ensemble, sets, measure=measure):
             step = first + frame.step
-            progress = done_before + work[job] * _progress(frame, settings)
+            # The loss of a batch may rise again; the bar does not go back.
+            progress = max(progress, min(0.99, done_before + work[job] * _progress(frame, settings)))
             if frame.is_tick:
                 yield Frame.tick(step, progress)
                 continue
@@ -172,10 +174,6 @@ def run(
                 found[f"gap_{suffix}"][:, place], found[f"error_{suffix}"][:, place] = gap, error
                 found[f"reached_{suffix}"][:, place] = shared.reached(frame, settings, size)
                 values |= found
-            last = frame.status == "done" and job == len(setup.jobs) - 1
-            if last:
-                yield Frame(step, values, 0.99)
-                continue
             yield Frame(step, values, progress)
         if (phase, place) == (0, len(settings.widths) // 2):
             yield Frame(step, here | _noise_rise(ensemble, sets, settings), done_before + work[job])
@@ -192,7 +190,9 @@ def _work(setup: Setup) -> list[float]:
 
 def _progress(frame: Frame, settings: Scaling) -> float:
     """Of one training: the loss falls about exponentially, so its logarithm tells how far it is."""
-    if frame.is_tick or "loss" not in frame.values or settings.loss != "squared":
+    if "loss" not in frame.values:
+        return 0.0
+    if settings.loss != "squared":
         return 0.5
     left = np.log(np.maximum(frame.values["loss"].max(), settings.stop) / settings.stop)
     return float(np.clip(1 - left / np.log(0.1 / min(settings.stop, 0.09)), 0, 1))
@@ -333,7 +333,8 @@ def _by_samples(run: Run) -> Evidence:
 def _origin(run: Run) -> tuple[Evidence, Evidence]:
     origin = run.last("origin_by_width")
     ends = ", ".join(f"{value:.1f}" for value in origin.mean(axis=0))
-    return Evidence(stats.exponent(run.prediction["widths"], origin), note=f"‖W‖ = {ends}"), _flat(run)
+    slopes, checks = stats.exponent(run.prediction["widths"], origin), (_stopped(run, "by_width"),)
+    return Evidence(slopes, checks=checks, note=f"‖W‖ = {ends}"), _flat(run)
 
 
 def _kl_terms(run: Run) -> tuple[Evidence, Evidence]:

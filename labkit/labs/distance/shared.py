@@ -11,6 +11,7 @@ from torch import Tensor
 
 from labkit import data, models, training
 from labkit.experiment import Frame
+from labkit.labs import common
 from labkit.training.stopping import LossBelow, MarginAtLeast, StopRule
 
 PAPER = "Generalization in Deep Networks: The Role of Distance from Initialization (2017)"
@@ -52,20 +53,24 @@ def fit(
     settings: Any, ensemble: training.Ensemble, sets: Sequence[data.Dataset], *,
     measure: Mapping[str, Callable[[training.Ensemble], Any]], measured: int = 40,
 ) -> Iterator[Frame]:  # fmt: skip
-    """Trains one copy a seed, each on its own data, until the stop rule is met: SGD, batch 64 (App. D).
+    """Trains each copy on its own data until it meets the stop rule: SGD, batch 64 (App. D).
 
-    The squared loss is (1/K)Σ(f − y)² against one-hot labels, averaged over samples.
+    The copies are one a seed, or several of each seed in a row. The squared loss is (1/K)Σ(f − y)² against
+    one-hot labels, averaged over samples.
     """
     squared = settings.loss == "squared"
     targets = [data.one_hot(one.y_train, one.classes) if squared else one.y_train for one in sets]
     per_epoch = -(-sets[0].n // min(settings.batch_size, sets[0].n))
+    # A copy's batches follow from its seed alone, whatever else is trained beside it.
+    copies = ensemble.size // settings.seeds
+    orders = [seed for seed in common.seeds(settings) for _ in range(copies)]
     # The length of a run is not known beforehand, so the moments of measuring grow with the step.
     wanted = np.unique(np.geomspace(1, settings.epochs * per_epoch, 4 * measured).round().astype(int))
     return training.train(
         ensemble, [one.x_train for one in sets], targets,
         loss="mean" if squared else "cross-entropy", lr=settings.lr, momentum=settings.momentum,
         batch_size=settings.batch_size, epochs=settings.epochs, stop=stop_rule(settings), measure=measure,
-        measure_at=wanted.tolist(), seed=settings.seed,
+        measure_at=wanted.tolist(), seed=orders,
     )  # fmt: skip
 
 

@@ -1,0 +1,266 @@
+"""What holds for every experiment of every lab; a test file subclasses `LabTests` and fills in the tables.
+
+The functions below it change a run after the fact, so that a claim can be shown what it must refuse.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+
+from labkit.claims import Claim, Verdict, judge
+from labkit.experiment import Experiment, Frame, Run, drain
+
+Change = Callable[[np.ndarray], np.ndarray]
+Violation = Callable[[Run], Run]
+
+
+def quick_runs(experiments: Iterable[Experiment]) -> Callable[[str], Run]:
+    """Name -> that experiment's run at the quick preset, made once."""
+    known = {experiment.name: experiment for experiment in experiments}
+    return cache(lambda name: drain(known[name]))
+
+
+def verdict(id: str, run: Run) -> Verdict:
+    return judge(run.claim(id), run)
+
+
+def word(claim: Claim, run: Run) -> str:
+    """The verdict, or "" where the run does not carry what the claim looks at."""
+    try:
+        return judge(claim, run).word
+    except (KeyError, ValueError, IndexError):
+        return ""
+
+
+def changed(run: Run, **values: Change) -> Run:
+    """The run with some of its frame values replaced; `prediction_x` replaces the prediction x."""
+    known = {f"prediction_{name}" for name in run.prediction}.union(*(f.values for f in run.frames))
+    assert set(values) <= known, f"the run has no {', '.join(set(values) - known)}"
+    prediction = {
+        name: values.get(f"prediction_{name}", same)(value) for name, value in run.prediction.items()
+    }
+    frames = tuple(
+        replace(frame, values={name: values.get(name, same)(value) for name, value in frame.values.items()})
+        for frame in run.frames
+    )
+    return replace(run, prediction=prediction, frames=frames)
+
+
+def same(value: np.ndarray) -> np.ndarray:
+    return value
+
+
+def constant(value: float) -> Change:
+    return lambda old: np.full_like(old, value, dtype=float)
+
+
+def swapped(run: Run, first: str, second: str) -> Run:
+    """Two series exchanged, such as the parts on I and on N."""
+    names = {first: second, second: first}
+    frames = tuple(
+        replace(frame, values={names.get(name, name): value for name, value in frame.values.items()})
+        for frame in run.frames
+    )
+    return replace(run, frames=frames)
+
+
+def replaced(run: Run, target: str, source: str, factor: float = 1.0) -> Run:
+    """One series put in the place of another."""
+    frames = []
+    for frame in run.frames:
+        values = dict(frame.values)
+        if target in values:
+            values[target] = factor * values[source]
+        frames.append(replace(frame, values=values))
+    return replace(run, frames=tuple(frames))
+
+
+def at_frame(run: Run, name: str, change: Change, *, frame: int = -1, seed: int = 1) -> Run:
+    """The run in which a value is another in one seed at one of the frames that carry it."""
+    place = [number for number, one in enumerate(run.frames) if name in one.values][frame]
+    value = np.array(run.frames[place].values[name], dtype=float)
+    value[seed] = change(value[seed])
+    frames = list(run.frames)
+    frames[place] = replace(frames[place], values=dict(frames[place].values) | {name: value})
+    return replace(run, frames=tuple(frames))
+
+
+def moved(settings: Any, name: str) -> Any:
+    """Another value of a setting, on the slider or next to it."""
+    knob, value = settings.knobs()[name], getattr(settings, name)
+    if knob.choices is not None:
+        return next(choice for choice in knob.choices if choice != value)
+    if knob.type is bool:
+        return not value
+    low = knob.type(knob.slider[0])
+    if low != value:
+        return low
+    return value + knob.type(knob.step or 1) if knob.scale == "linear" else 2 * value
+
+
+def outcome(experiment: Experiment, settings: Any) -> list[dict[str, np.ndarray]]:
+    """All that a person sees: the prediction, and the values of every frame."""
+    return values(drain(experiment, settings))
+
+
+def values(run: Run) -> list[dict[str, np.ndarray]]:
+    return [dict(run.prediction), *(dict(frame.values) for frame in run.frames)]
+
+
+def equal(a: Sequence[Mapping[str, np.ndarray]], b: Sequence[Mapping[str, np.ndarray]]) -> bool:
+    """The same names with the same bits."""
+    return len(a) == len(b) and all(
+        p.keys() == q.keys() and all(np.array_equal(p[key], q[key], equal_nan=True) for key in p)
+        for p, q in zip(a, b, strict=True)
+    )
+
+
+class LabTests:
+    """What holds for a group of experiments.
+
+    Attributes:
+        lab: begins the names of pictures left for a person to look at.
+        experiments: those tested here.
+        quick: name -> run at the quick preset; staticmethod(quick_runs(experiments)).
+        violated: claim -> what it must refuse: runs in which one thing is not as the paper says.
+        apart: claims that no changed run can refute; a test of its own stands for each.
+        cheap: experiment -> settings with which a run takes a moment.
+        repeated: experiment -> settings for the test of its randomness; those of `cheap` otherwise.
+        coarse: experiments whose ticks and progress may go back; the steps of their other frames may not.
+    """
+
+    lab: ClassVar[str]
+    experiments: ClassVar[tuple[Experiment, ...]]
+    quick: ClassVar[Callable[[str], Run]]
+    violated: ClassVar[dict[str, list[Violation]]]
+    apart: ClassVar[frozenset[str]] = frozenset()
+    cheap: ClassVar[dict[str, dict[str, Any]]]
+    repeated: ClassVar[dict[str, dict[str, Any]]] = {}
+    coarse: ClassVar[frozenset[str]] = frozenset()
+
+    def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
+        claims = [(claim.id, one.name) for one in self.experiments for claim in one.claims]
+        if "case" in metafunc.fixturenames:
+            cases = [(id, name, k) for id, name in claims for k in range(len(self.violated.get(id, ())))]
+            metafunc.parametrize(("id", "name", "case"), cases)
+        elif "id" in metafunc.fixturenames:
+            metafunc.parametrize(("id", "name"), claims)
+        elif "name" in metafunc.fixturenames:
+            metafunc.parametrize("name", [one.name for one in self.experiments])
+
+    def experiment(self, name: str) -> Experiment:
+        return next(one for one in self.experiments if one.name == name)
+
+    def small(self, name: str, **changes: Any) -> Any:
+        return self.experiment(name).preset(**{"seeds": 1} | self.cheap[name] | changes)
+
+    def test_every_claim_is_decided_as_expected(self, id: str, name: str) -> None:
+        """A preset that drifts to the edge of a verdict, or a claim whose `expected` is a wish."""
+        found, claim = verdict(id, self.quick(name)), self.quick(name).claim(id)
+        assert found.word == claim.expected, found.note
+        assert found.sentence in claim.says.values()
+
+    def test_every_verdict_stands_three_spreads_from_its_edge(self, id: str, name: str) -> None:
+        """A verdict printed in a notebook that another machine's rounding could flip."""
+        found = verdict(id, self.quick(name))
+        assert found.distance >= 3, f"{found.distance:.2f} spreads; {found.note}"
+
+    def test_every_claim_can_fail(self, id: str, name: str, case: int) -> None:
+        """A verdict that cannot fail."""
+        found = verdict(id, self.violated[id][case](self.quick(name)))
+        assert found.word == "fails", f"{found.word} {found.parts}: {found.note}"
+
+    def test_every_claim_has_its_cases(self) -> None:
+        """A claim added without anything that it must refuse."""
+        claims = {claim.id for one in self.experiments for claim in one.claims}
+        assert {id for id, cases in self.violated.items() if cases} | self.apart == claims
+
+    def test_an_experiment_keeps_the_protocol(self, name: str) -> None:
+        """Frames without a seed axis, tensors in frames, steps or progress that go back, a run that ends
+        without saying how, a prediction that looks at the run.
+        """
+        experiment, settings = self.experiment(name), self.small(name, seeds=2)
+        setup = experiment.prepare(settings)
+        before = experiment.predict(setup)
+        frames: list[Frame] = list(experiment.run(setup, before))
+        after = experiment.predict(setup)
+        assert before.keys() == after.keys()
+        assert all(np.array_equal(before[key], after[key], equal_nan=True) for key in before)
+        assert all(isinstance(value, np.ndarray) for value in before.values())
+        progress = [frame.progress for frame in frames if frame.progress is not None]
+        assert progress[0] >= 0 and progress[-1] == 1.0
+        if name in self.coarse:
+            frames = [frame for frame in frames if not frame.is_tick]
+        else:
+            assert progress == sorted(progress), progress
+        run = self.quick(name)
+        assert {frame.status for frame in (*frames[:-1], *run.frames[:-1])} <= {"running"}
+        for these, seeds in ((frames, 2), (run.frames, run.settings.seeds)):
+            steps = [frame.step for frame in these]
+            assert steps == sorted(steps)
+            assert these[-1].status == "done"
+            for frame in these:
+                for key, value in frame.values.items():
+                    assert type(value) is np.ndarray and value.shape[0] == seeds, key
+        assert set(experiment.controls) <= set(experiment.settings.knobs())
+        assert {"quick", "paper"} <= set(experiment.presets)
+
+    def test_a_figure_draws_before_during_and_after(self, name: str, artifacts: Path) -> None:
+        """A figure that needs the last frame, or an earlier run, so that a panel has nothing to show."""
+        experiment, run = self.experiment(name), self.quick(name)
+        for frames in ((), run.frames[:1], run.frames):
+            for previous in ((), (run,)):
+                chart = experiment.figure(frames, run.prediction, previous, run.settings)
+                assert (png := chart.png())[:4] == b"\x89PNG"
+                assert f"{run.settings.seeds - 1}" in chart.caption
+        (artifacts / f"{self.lab}-{name}.png").write_bytes(png)
+
+    def test_a_seed_gives_bit_equal_frames(self, name: str) -> None:
+        """Randomness from outside the seed, or a seed that changes nothing."""
+        experiment = self.experiment(name)
+        settings = experiment.preset(**self.repeated[name]) if name in self.repeated else self.small(name)
+        first, second = (drain(experiment, settings) for _ in range(2))
+        assert [frame.step for frame in first.frames] == [frame.step for frame in second.frames]
+        assert equal(values(first), values(second))
+        assert not equal(outcome(experiment, self.small(name, seed=1)), outcome(experiment, self.small(name)))
+
+    def test_the_panel_controls_are_alive(self, name: str) -> None:
+        """A slider that does nothing: each control, moved, must change the prediction or the frames."""
+        experiment, settings = self.experiment(name), self.small(name)
+        base = outcome(experiment, settings)
+        for control in experiment.controls:
+            other = settings.replace(**{control: moved(settings, control)})
+            assert not equal(base, outcome(experiment, other)), f"{name}: {control} changes nothing"
+
+
+class TrainingTests(LabTests):
+    """The same, where networks are trained.
+
+    Attributes:
+        too_fast: experiment -> settings with which training diverges.
+    """
+
+    too_fast: ClassVar[dict[str, dict[str, Any]]]
+
+    def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
+        if "fast" in metafunc.fixturenames:
+            metafunc.parametrize("fast", list(self.too_fast))
+        else:
+            super().pytest_generate_tests(metafunc)
+
+    def test_a_learning_rate_past_the_edge_is_a_result(self, fast: str) -> None:
+        """A traceback, silence, or a claim that holds, where a run diverges."""
+        experiment = self.experiment(fast)
+        run = drain(experiment, experiment.preset(**self.too_fast[fast]))
+        assert run.status == "diverged"
+        assert "stable" in run.frames[-1].note
+        assert "holds" not in [word(claim, run) for claim in experiment.claims]
+        assert run.figure().png()[:4] == b"\x89PNG"
+        assert run.figure((run,)).png()[:4] == b"\x89PNG"
