@@ -11,7 +11,7 @@ import math
 import platform
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib import metadata
 from typing import Any
 
@@ -19,7 +19,6 @@ import numpy as np
 
 from labkit.claims import Claim, Verdict, Verdicts, judge
 from labkit.experiment import Experiment, Frame, Lab, Run, drain, resolve_device
-from labkit.rules import Check, Evidence
 
 # Called with the share of the audit that is done, in [0, 1], and the experiment being run.
 Progress = Callable[[float, str], None]
@@ -111,7 +110,7 @@ def audit(
         report = _reporter(progress, experiment.name, index, len(planned))
         run = drain(experiment, settings, progress=report)
         runs.append(run)
-        verdicts.update({claim.id: _judge(claim, run) for claim in experiment.claims if claim.id in wanted})
+        verdicts.update({claim.id: judge(claim, run) for claim in experiment.claims if claim.id in wanted})
     if progress is not None:
         progress(1.0, "done")
     return AuditResult(
@@ -195,16 +194,3 @@ def _reporter(progress: Progress | None, name: str, index: int, count: int) -> C
         return None
     progress(index / count, name)
     return lambda frame: progress((index + min(max(frame.progress or 0.0, 0.0), 1.0)) / count, name)
-
-
-def _judge(claim: Claim, run: Run) -> Verdict:
-    """Judges, also where divergence kept the run from measuring what the claim looks at."""
-    try:
-        return judge(claim, run)
-    except (KeyError, ValueError, IndexError):
-        if run.status != "diverged":
-            raise
-    reason = run.frames[-1].note or "the run diverged"
-    nothing = Evidence(checks=(Check("steps missing before the end of the run", 1, 0, reason),))
-    verdict = judge(replace(claim, measure=lambda _: (nothing,) * len(claim.rules)), run)
-    return replace(verdict, note=f"the run diverged before this could be measured: {reason}")

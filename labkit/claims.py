@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from labkit.experiment import Run
-from labkit.rules import Evidence, Rule
+from labkit.rules import Check, Evidence, Rule
 from labkit.stats import interval, spread
 
 WORDS = ("holds", "fails", "undecided", "out of regime", "reported")
@@ -124,10 +124,19 @@ class Verdict:
 def judge(claim: Claim, run: Run) -> Verdict:
     """Decides a claim from one run.
 
+    A run that diverged before it measured what the claim looks at leaves the claim undecided.
+
     Raises:
-        KeyError, ValueError: the run does not carry yet what the claim looks at (a partial run).
+        KeyError, ValueError, IndexError: the run does not carry yet what the claim looks at (a partial run).
     """
-    found = claim.measure(run)
+    try:
+        found = claim.measure(run)
+    except (KeyError, ValueError, IndexError):
+        if run.status != "diverged":
+            raise
+        reason = f"the run diverged before this could be measured: {run.frames[-1].note}".rstrip(": ")
+        nothing = Evidence(checks=(Check("what it looks at is missing", 1, 0, reason),))
+        found = (nothing,) * len(claim.rules)
     evidence = found if isinstance(found, tuple) else (found,)
     if len(evidence) != len(claim.rules):
         raise ValueError(f"{claim.id}: {len(evidence)} pieces of evidence for {len(claim.rules)} rules")

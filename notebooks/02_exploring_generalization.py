@@ -183,7 +183,7 @@ print(labkit.judge_all(labels, ("E8",)))
 # ### Play
 #
 # Watch the plane move as training goes: every half decade of the loss is a frame. Three moves to try. **(1)**
-# *Stop at loss* to 0.1: the ratios shrink. **(2)** *Random labels (redraw)* to 0.4: the curves close up.
+# *Stop at loss* to 0.1: the ratios shrink. **(2)** *Noise (redraw)* to 0.4: the curves close up.
 # **(3)** *Percentile ε* to 0: the hard margin, decided by one odd digit. Does the order survive?
 
 # %%

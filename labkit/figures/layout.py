@@ -25,12 +25,19 @@ LEGEND_ROW, CAPTION_ROW = 17.0, 13.0
 
 @lru_cache(maxsize=4096)
 def text_width(text: str, size: float, bold: bool = False) -> float:
-    """Width of ``text`` in logical pixels at ``size`` points."""
+    """Width of ``text`` in logical pixels at ``size`` points.
+
+    The wider of what one and two dots a pixel give: small letters are set on whole dots, so a line that just
+    fits at one resolution may not at the other.
+    """
     if not text:
         return 0.0
     font = FontProperties(family=p.FONT, size=size, weight="bold" if bold else "normal")
-    renderer = RendererAgg(1, 1, PIXELS)
-    return float(renderer.get_text_width_height_descent(text, font, is_math_text(text))[0])
+    widths = []
+    for dots in (1, 2):
+        renderer = RendererAgg(1, 1, dots * PIXELS)
+        widths.append(renderer.get_text_width_height_descent(text, font, is_math_text(text))[0] / dots)
+    return float(max(widths))
 
 
 def fit(text: str, size: float, room: float, bold: bool = False) -> tuple[str, float]:

@@ -32,7 +32,7 @@ def test_a_student_watches_the_plane_move(open_notebook: Callable[..., Any]) -> 
     page.shot("2-trained")
 
     page.button("Keep run").click()
-    page.slider("random labels (redraw)").focus()
+    page.slider("noise (redraw)").focus()
     page.page.keyboard.press("Home")
     page.wait_status("steps/s", 60)
     seen = page.picture()

@@ -133,7 +133,6 @@ class LabTests:
         apart: claims that no changed run can refute; a test of its own stands for each.
         cheap: experiment -> settings with which a run takes a moment.
         repeated: experiment -> settings for the test of its randomness; those of `cheap` otherwise.
-        coarse: experiments whose ticks and progress may go back; the steps of their other frames may not.
     """
 
     lab: ClassVar[str]
@@ -143,7 +142,6 @@ class LabTests:
     apart: ClassVar[frozenset[str]] = frozenset()
     cheap: ClassVar[dict[str, dict[str, Any]]]
     repeated: ClassVar[dict[str, dict[str, Any]]] = {}
-    coarse: ClassVar[frozenset[str]] = frozenset()
 
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
         claims = [(claim.id, one.name) for one in self.experiments for claim in one.claims]
@@ -196,10 +194,7 @@ class LabTests:
         assert all(isinstance(value, np.ndarray) for value in before.values())
         progress = [frame.progress for frame in frames if frame.progress is not None]
         assert progress[0] >= 0 and progress[-1] == 1.0
-        if name in self.coarse:
-            frames = [frame for frame in frames if not frame.is_tick]
-        else:
-            assert progress == sorted(progress), progress
+        assert progress == sorted(progress), progress
         run = self.quick(name)
         assert {frame.status for frame in (*frames[:-1], *run.frames[:-1])} <= {"running"}
         for these, seeds in ((frames, 2), (run.frames, run.settings.seeds)):

@@ -108,7 +108,6 @@ class TestLab(TrainingTests):
     cheap = CHEAP
     # At the sizes of the lesson, where a product may be summed in another order.
     repeated = {name: {"steps": 40} for name in ("residuals", "corruption", "linear")}
-    coarse = frozenset({"alignment", "corruption", "meta-theorem"})
     too_fast = {
         "residuals": {"lr": 5.0, "steps": 200},
         "alignment": CHEAP["alignment"] | {"seeds": 1, "lr": 50.0, "steps": 60},

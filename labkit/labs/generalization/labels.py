@@ -47,7 +47,7 @@ class Labels(shared.Trained):
     )  # fmt: skip
     label_noise: float = knob(
         1.0, "share of the random network's labels that is redrawn over all classes", slider=(0.2, 1),
-        bounds=(0, 1), step=0.1, label="random labels (redraw)",
+        bounds=(0, 1), step=0.1, label="noise (redraw)",
     )  # fmt: skip
     n_test: int = knob(1000, "test samples, at most", slider=(100, 1000), bounds=(10, None), step=100)
 

@@ -138,7 +138,7 @@ def _shares_on(found: krylov.SVD, y: Tensor, rank: int) -> tuple[float, float, f
 
 def run(setup: Setup, prediction: Prediction) -> Iterator[Frame]:
     settings, seeds = setup.settings, len(setup.models)
-    start, total = [], len(LEVELS) * seeds + 2 * seeds
+    start = []
     for seed, model in enumerate(setup.models):
         *_, found = shares(model, setup.sets[0][seed].x_train, setup.targets(0, seed), settings.rank)
         start.append(
@@ -153,10 +153,12 @@ def run(setup: Setup, prediction: Prediction) -> Iterator[Frame]:
     # All levels and seeds are one ensemble: copy level·seeds + seed.
     pairs = [(level, seed) for level in range(len(LEVELS)) for seed in range(seeds)]
     ensemble = training.Ensemble([setup.models[seed] for _, seed in pairs])
-    diverged = yield from _train(setup, ensemble, pairs, "sgd", settings.lr, settings.momentum, (0.3, 0.6))
+    diverged = yield from _train(setup, ensemble, pairs, "sgd", settings.lr, settings.momentum, (0.3, 0.6), 0)
     adam = training.Ensemble(setup.models)
     diverged = diverged or (
-        yield from _train(setup, adam, pairs[:seeds], "adam", settings.adam_lr, 0.0, (0.6, 0.7))
+        yield from _train(
+            setup, adam, pairs[:seeds], "adam", settings.adam_lr, 0.0, (0.6, 0.7), settings.steps
+        )
     )
     if diverged:
         return
@@ -168,7 +170,7 @@ def run(setup: Setup, prediction: Prediction) -> Iterator[Frame]:
         with torch.no_grad():
             guesses = torch.cat([model(part).argmax(1) for part in one.x_test.split(1000)])
         errors.append(float((guesses != one.y_test).double().mean()))
-        yield Frame.tick(settings.steps, 0.7 + 0.3 * index / total)
+        yield Frame.tick(settings.steps, 0.7 + 0.25 * index / len(pairs))
     for seed in range(seeds):
         model = adam.member(seed)
         adapted.append(shares(model, setup.sets[0][seed].x_train, setup.targets(0, seed), settings.rank)[:3])
@@ -186,9 +188,12 @@ def run(setup: Setup, prediction: Prediction) -> Iterator[Frame]:
 
 def _train(
     setup: Setup, ensemble: training.Ensemble, pairs: Sequence[tuple[int, int]], optimizer: str, lr: float,
-    momentum: float, span: tuple[float, float],
+    momentum: float, span: tuple[float, float], first: int,
 ) -> Generator[Frame, None, bool]:  # fmt: skip
-    """Trains and passes on bare ticks, and a divergence if there is one; says whether there was."""
+    """Trains and passes on bare ticks, and a divergence if there is one; says whether there was.
+
+    Steps are shown from `first` on, and not beyond the length of one training.
+    """
     frames = training.train(
         ensemble,
         [setup.sets[level][seed].x_train for level, seed in pairs],
@@ -206,9 +211,9 @@ def _train(
     for frame in frames:
         progress = span[0] + (span[1] - span[0]) * (frame.progress or 0.0)
         if frame.status == "diverged":
-            yield Frame(frame.step, {}, progress, "diverged", frame.note)
+            yield Frame(max(first, frame.step), {}, progress, "diverged", frame.note)
             return True
-        yield Frame.tick(frame.step, progress)
+        yield Frame.tick(max(first, frame.step), progress)
     return False
 
 

@@ -135,7 +135,8 @@ def run(setup: Setup, prediction: Prediction) -> Iterator[Frame]:
             inside, outside = (np.array(part) for part in zip(*parts, strict=True))
             where = np.tile(np.array(kept_steps), (len(dips), 1))
             values |= {"test_information": inside, "test_nuisance": outside, "test_steps": where}
-        yield Frame(frame.step, values, frame.progress if not ending else 1.0, frame.status, frame.note)
+        progress = 1.0 if ending else 0.9 * (frame.progress or 0.0)
+        yield Frame(frame.step, values, progress, frame.status, frame.note)
 
 
 def _projections(

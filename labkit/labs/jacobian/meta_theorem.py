@@ -93,13 +93,14 @@ def predict(setup: Setup) -> Prediction:
 def run(setup: Setup, prediction: Prediction) -> Iterator[Frame]:
     settings = setup.settings
     assert isinstance(settings, MetaTheorem)
-    rows = []
+    rows, furthest = [], 0
     for seed in range(len(setup.sets)):
         lr, steps = float(prediction["lr"][seed]), int(prediction["steps"][seed])
         for step, row in enumerate(_track(setup, seed, lr, steps)):
             if row is not None:
                 rows.append(row)
-            yield Frame.tick(step, (seed + step / (steps + 2)) / len(setup.sets))
+            furthest = max(furthest, min(step, steps))
+            yield Frame.tick(furthest, (seed + step / (steps + 2)) / len(setup.sets))
     columns = {name: np.array(column) for name, column in zip(MEASURED, zip(*rows, strict=True), strict=True)}
     yield Frame(int(prediction["steps"].max()), columns, 1.0, "done")
 
