@@ -164,3 +164,24 @@ def test_a_device_that_is_not_there_is_refused() -> None:
     assert resolve_device("cpu") == "cpu"
     with pytest.raises(ValueError, match="device: 'tpu' is not one of auto, cpu"):
         resolve_device("tpu")
+
+
+def test_an_experiment_runs_on_one_thread_and_gives_the_others_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Catches: a run that leaves torch on one thread, or that overrules the person's own choice."""
+    import torch
+
+    from labkit.experiment import one_thread
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+        with pytest.raises(RuntimeError), one_thread():
+            assert torch.get_num_threads() == 1
+            raise RuntimeError("a run that fails")
+        assert torch.get_num_threads() == 2
+        monkeypatch.setenv("OMP_NUM_THREADS", "2")
+        with one_thread():
+            assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)

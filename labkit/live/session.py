@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any, Protocol
 
-from labkit.experiment import Experiment, Frame, Prediction, Run
+from labkit.experiment import Experiment, Frame, Prediction, Run, one_thread
 from labkit.figures import Chart
 
 from . import words
@@ -69,7 +69,7 @@ class Session:
     def want(self, settings: Any, train: bool, quiet: float = 0.0) -> None:
         """Predicts for ``settings`` and, after ``quiet`` seconds without another wish, trains."""
         self._stopping = False
-        self._worker.submit(partial(self._work, settings, train, quiet))
+        self._worker.submit(partial(self._alone, settings, train, quiet))
 
     def stop(self) -> bool:
         """Ends the run between two frames; what was measured stays. Says whether something was under way."""
@@ -147,6 +147,10 @@ class Session:
         self._doing = "Drawing"
         self._tell("grey", self.grey_text())
         self._tell("picture", self.chart(), rest=True)
+
+    def _alone(self, settings: Any, train: bool, quiet: float, ticket: Ticket) -> None:
+        with one_thread():
+            self._work(settings, train, quiet, ticket)
 
     def _work(self, settings: Any, train: bool, quiet: float, ticket: Ticket) -> None:
         self._doing, begun = "Preparing", time.perf_counter()

@@ -9,7 +9,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from labkit.experiment import Experiment, Frame, Run
+from labkit.experiment import Experiment, Frame, Run, one_thread
 
 from .canvas import Canvas
 from .session import FRAME
@@ -61,9 +61,10 @@ def watch(
     settings = experiment.presets["quick"] if settings is None else settings
     canvas, output = Canvas(width, height), _Output()
     begun = time.perf_counter()
-    setup = experiment.prepare(settings)
-    prediction = experiment.predict(setup)
     kept: list[Frame] = []
+    with one_thread():
+        setup = experiment.prepare(settings)
+        prediction = experiment.predict(setup)
 
     def show() -> None:
         output.show(canvas.frame(experiment.figure(tuple(kept), prediction, previous, settings)))
@@ -72,13 +73,14 @@ def watch(
     drawn, step = time.perf_counter(), 0
     frames = experiment.run(setup, prediction, **steps)
     try:
-        for frame in frames:
-            step = frame.step
-            if not frame.is_tick:
-                kept.append(frame)
-            if time.perf_counter() - drawn >= every:
-                show()
-                drawn = time.perf_counter()
+        with one_thread():
+            for frame in frames:
+                step = frame.step
+                if not frame.is_tick:
+                    kept.append(frame)
+                if time.perf_counter() - drawn >= every:
+                    show()
+                    drawn = time.perf_counter()
     except KeyboardInterrupt:
         kept.append(Frame(step, status="stopped"))
     finally:
