@@ -91,6 +91,19 @@ def _short(stop: Any) -> str:
     return f"{stop:.6g}" if isinstance(stop, float) else str(stop)
 
 
+def _snapped(widget: Any, value: Any) -> Any:
+    """The stop to which a browser moves a logarithmic slider that was given a value between two stops.
+
+    It does so unasked when it draws the slider anew, and reports it like a move of the person's.
+    """
+    if not isinstance(widget, widgets.FloatLogSlider):
+        return value
+    low, step = widget.min, widget.step
+    stop = low + step * round((math.log(value, widget.base) - low) / step)
+    near = widget.base**stop
+    return widget.value if math.isclose(widget.value, near, rel_tol=1e-6) else near
+
+
 class Controls:
     """All settings of an experiment as widgets: those offered in front, the others folded away.
 
@@ -119,7 +132,8 @@ class Controls:
         self.rest = widgets.Box(rest, layout=wrap)
 
     def _observe(self, change: Any) -> None:
-        if not self._quiet:
+        snapped = _snapped(change["owner"], change["old"]) == change["new"]
+        if not self._quiet and not snapped:
             self._changed()
 
     def settings(self) -> Any:
@@ -131,7 +145,7 @@ class Controls:
         values = {}
         for name, widget in self.widgets.items():
             # A widget may round what it was given; what nobody moved keeps its exact value.
-            if widget.value != self._shown[name]:
+            if widget.value not in (self._shown[name], _snapped(widget, self._shown[name])):
                 values[name] = self._tidy(name, widget.value)
         return self._settings.replace(**values)
 

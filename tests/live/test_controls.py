@@ -34,6 +34,20 @@ def test_what_nobody_moved_keeps_its_exact_value(toy: Any) -> None:
     assert Controls(settings, ("rate",), lambda: None).settings() == settings
 
 
+def test_a_browser_that_snaps_a_log_slider_to_its_stops_changes_nothing(toy: Any) -> None:
+    """Catches: a training that nobody asked for, at 0.00199 in place of 0.002, when a panel is drawn anew."""
+    calls: list[int] = []
+    settings = toy.Toy(lr=0.0371)
+    controls = Controls(settings, ("lr",), lambda: calls.append(1))
+    slider = controls.widgets["lr"]
+    stops = [10 ** (slider.min + slider.step * i) for i in range(60)]
+    nearest = min(range(60), key=lambda i: abs(stops[i] / 0.0371 - 1))
+    slider.value = stops[nearest]
+    assert not calls and controls.settings() == settings
+    slider.value = stops[nearest + 1]
+    assert calls and controls.settings().lr == pytest.approx(stops[nearest + 1], rel=5e-3)
+
+
 def test_octaves_and_odd_values_share_a_slider(toy: Any) -> None:
     """Catches: a width of 100 that jumps to 128 by itself, or cannot be shown."""
     made = control(toy.Toy.knobs()["width"], 100)
