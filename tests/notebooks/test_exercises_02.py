@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 import labkit
-from labkit.measure import margins, paths, sharpness
+from labkit.measure import margin, paths, sharpness
 from labkit.models import rescale_nodes
 from labkit.theory import pac_bayes as theory
 from tests.notebooks.exercise_cells import ExerciseTests, exercises
@@ -470,7 +470,7 @@ class TestNotebook2(ExerciseTests):
         model = labkit.mlp(6, 8, 1, 3, seed=1, dtype=torch.float64)
         outputs, (first, last) = model(x).detach(), model.layers
         for eps in (0.0, 0.05, 0.33, 1.0):
-            assert self.solution("2.1")(outputs, y, eps) == margins.margin(outputs, y, eps)
+            assert self.solution("2.1")(outputs, y, eps) == margin(outputs, y, eps)
 
         W1, b1, W2 = (part.detach() for part in (first.weight, first.bias, last.weight))
         for p in (1, 2):
