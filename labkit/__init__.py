@@ -47,8 +47,8 @@ if TYPE_CHECKING:
     from labkit.training import train as train
 
 # Read by OpenMP when torch is first imported. Where another program holds one of two cores, threads that spin
-# while they wait make small matrix products several times slower; alone on the machine it makes no
-# difference.
+# while they wait make small matrix products up to thirteen times slower; threads that sleep cost a factor of
+# two on quiet cores. Experiments avoid both: `labkit.experiment.one_thread`.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 _WHERE = {

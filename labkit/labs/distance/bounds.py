@@ -31,18 +31,9 @@ class Bounds(Settings):
     width: int = knob(160, "hidden units H", slider=(40, 640), bounds=(1, None), scale="log2")
     depth: int = knob(4, "hidden layers", slider=(1, 6), bounds=(1, None), step=1)
     n: int = knob(300, "training samples m", slider=(100, 1400), bounds=(10, None), step=100)
-    label_noise: float = knob(
-        0.0, "share of labels drawn anew, uniform over all classes", slider=(0, 1), bounds=(0, 1), step=0.05,
-        label="label noise (redraw)",
-    )  # fmt: skip
-    lr: float = knob(
-        0.1, "learning rate of SGD", slider=(0.005, 0.5), bounds=(0, None), scale="log",
-        label="learning rate",
-    )  # fmt: skip
-    stop: float = knob(
-        0.002, "stop when the squared loss is below", slider=(5e-4, 0.05), bounds=(1e-9, 1), scale="log",
-        label="stop at loss",
-    )  # fmt: skip
+    label_noise: float = shared.label_noise()
+    lr: float = shared.learning_rate(0.1)
+    stop: float = shared.stop_at(0.002)
     loss: str = knob("squared", "what is minimised", choices=("squared", "cross-entropy"))
     margin: float = knob(10.0, "stop when 99 % of margins reach it (cross-entropy)", slider=(1, 10), step=1)
     init: str = knob("glorot", "initialisation", choices=("glorot", "inverse-sqrt-width", "lecun"))

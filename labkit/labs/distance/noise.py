@@ -27,14 +27,8 @@ SMALLER = 0.3  # of n: the smaller of the two samples
 class Noise(Settings):
     width: int = knob(100, "hidden units H", slider=(25, 400), bounds=(1, None), scale="log2")
     n: int = knob(1000, "samples m of the larger sample", slider=(200, 1400), bounds=(40, None), step=100)
-    lr: float = knob(
-        0.1, "learning rate of SGD", slider=(0.005, 0.5), bounds=(0, None), scale="log",
-        label="learning rate",
-    )  # fmt: skip
-    stop: float = knob(
-        0.01, "stop when the squared loss is below", slider=(1e-3, 0.05), bounds=(1e-9, 1), scale="log",
-        label="stop at loss",
-    )  # fmt: skip
+    lr: float = shared.learning_rate(0.1)
+    stop: float = shared.stop_at(0.01, least=1e-3)
     loss: str = knob("squared", "what is minimised", choices=("squared", "cross-entropy"))
     margin: float = knob(10.0, "stop when 99 % of margins reach it (cross-entropy)", slider=(1, 10), step=1)
     noise_kind: str = knob("redraw", "how a label is corrupted", choices=("redraw", "strict"))

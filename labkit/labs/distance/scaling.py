@@ -43,19 +43,10 @@ class Scaling(Settings):
         label="largest width",
     )  # fmt: skip
     n: int = knob(512, "most training samples m", slider=(128, 2048), bounds=(64, None), scale="log2")
-    label_noise: float = knob(
-        0.0, "share of labels drawn anew, uniform over all classes", slider=(0, 1), bounds=(0, 1), step=0.05,
-        label="label noise (redraw)",
-    )  # fmt: skip
-    lr: float = knob(
-        0.05, "learning rate of SGD", slider=(0.005, 0.5), bounds=(0, None), scale="log",
-        label="learning rate",
-    )  # fmt: skip
+    label_noise: float = shared.label_noise()
+    lr: float = shared.learning_rate(0.05)
     loss: str = knob("squared", "what is minimised", choices=("squared", "cross-entropy"))
-    stop: float = knob(
-        0.002, "stop when the squared loss is below", slider=(5e-4, 0.05), bounds=(1e-9, 1), scale="log",
-        label="stop at loss",
-    )  # fmt: skip
+    stop: float = shared.stop_at(0.002)
     margin: float = knob(10.0, "stop when 99 % of margins reach it (cross-entropy)", slider=(1, 10), step=1)
     base: int = knob(80, "width at which the sample size is varied", slider=(40, 320), bounds=(1, None))
     depth: int = knob(4, "hidden layers", slider=(2, 6), bounds=(1, None), step=1)

@@ -12,6 +12,7 @@ from torch import Tensor
 from labkit import data, models, training
 from labkit.experiment import Frame
 from labkit.labs import common
+from labkit.settings import knob
 from labkit.training.stopping import LossBelow, MarginAtLeast, StopRule
 
 PAPER = "Generalization in Deep Networks: The Role of Distance from Initialization (2017)"
@@ -44,6 +45,28 @@ def network(settings: Any, inputs: int, width: int, seed: int, outputs: int = 10
     )
 
 
+# Settings that several experiments have; the slider's own default and range are each experiment's.
+def label_noise() -> float:
+    return knob(
+        0.0, "share of labels drawn anew, uniform over all classes", slider=(0, 1), bounds=(0, 1), step=0.05,
+        label="label noise (redraw)",
+    )  # fmt: skip
+
+
+def learning_rate(default: float) -> float:
+    return knob(
+        default, "learning rate of SGD", slider=(0.005, 0.5), bounds=(0, None), scale="log",
+        label="learning rate",
+    )  # fmt: skip
+
+
+def stop_at(default: float, least: float = 5e-4) -> float:
+    return knob(
+        default, "stop when the squared loss is below", slider=(least, 0.05), bounds=(1e-9, 1), scale="log",
+        label="stop at loss",
+    )  # fmt: skip
+
+
 def stop_rule(settings: Any) -> StopRule:
     """A loss value, or 99 % of the points with a margin of at least 10 (Fig. 1)."""
     return LossBelow(settings.stop) if settings.loss == "squared" else MarginAtLeast(settings.margin, 0.99)
@@ -60,12 +83,12 @@ def fit(
     """
     squared = settings.loss == "squared"
     targets = [data.one_hot(one.y_train, one.classes) if squared else one.y_train for one in sets]
-    per_epoch = -(-sets[0].n // min(settings.batch_size, sets[0].n))
+    longest = longest_training(settings, sets[0].n)
     # A copy's batches follow from its seed alone, whatever else is trained beside it.
     copies = ensemble.size // settings.seeds
     orders = [seed for seed in common.seeds(settings) for _ in range(copies)]
     # The length of a run is not known beforehand, so the moments of measuring grow with the step.
-    wanted = np.unique(np.geomspace(1, settings.epochs * per_epoch, 4 * measured).round().astype(int))
+    wanted = np.unique(np.geomspace(1, longest, 4 * measured).round().astype(int))
     return training.train(
         ensemble, [one.x_train for one in sets], targets,
         loss="mean" if squared else "cross-entropy", lr=settings.lr, momentum=settings.momentum,
@@ -76,5 +99,9 @@ def fit(
 
 def reached(frame: Frame, settings: Any, n: int) -> np.ndarray:
     """Which copies met the stop rule before the last epoch, (S,) bool."""
-    per_epoch = -(-n // min(settings.batch_size, n))
-    return frame.values["steps"] < settings.epochs * per_epoch
+    return frame.values["steps"] < longest_training(settings, n)
+
+
+def longest_training(settings: Any, n: int) -> int:
+    """The steps after which a training on n samples ends without its stop rule."""
+    return settings.epochs * -(-n // min(settings.batch_size, n))
