@@ -92,16 +92,19 @@ def _short(stop: Any) -> str:
 
 
 def _snapped(widget: Any, value: Any) -> Any:
-    """The stop to which a browser moves a logarithmic slider that was given a value between two stops.
+    """The stop to which a browser moves a slider that was given a value between two stops.
 
     It does so unasked when it draws the slider anew, and reports it like a move of the person's.
     """
-    if not isinstance(widget, widgets.FloatLogSlider):
+    if isinstance(widget, widgets.FloatLogSlider):
+        position = math.log(value, widget.base)
+    elif isinstance(widget, (widgets.FloatSlider, widgets.IntSlider)):
+        position = value
+    else:
         return value
-    low, step = widget.min, widget.step
-    stop = low + step * round((math.log(value, widget.base) - low) / step)
-    near = widget.base**stop
-    return widget.value if math.isclose(widget.value, near, rel_tol=1e-6) else near
+    stop = min(widget.min + widget.step * round((position - widget.min) / widget.step), widget.max)
+    near = widget.base**stop if isinstance(widget, widgets.FloatLogSlider) else stop
+    return widget.value if math.isclose(widget.value, near, rel_tol=1e-6, abs_tol=1e-9) else near
 
 
 class Controls:
@@ -117,7 +120,7 @@ class Controls:
     """
 
     def __init__(self, settings: Settings, front: Sequence[str], changed: Callable[[], None]) -> None:
-        self._settings, self._changed, self._quiet = settings, changed, False
+        self._settings, self._changed, self._told = settings, changed, settings
         knobs = settings.knobs()
         for name in front:
             if name not in knobs:
@@ -132,8 +135,13 @@ class Controls:
         self.rest = widgets.Box(rest, layout=wrap)
 
     def _observe(self, change: Any) -> None:
-        snapped = _snapped(change["owner"], change["old"]) == change["new"]
-        if not self._quiet and not snapped:
+        # A browser that draws a slider anew reports its value back, moved to a stop or rounded another way.
+        try:
+            now = self.settings()
+        except ValueError:
+            now = None  # whoever asks for the settings tells why
+        if now is None or now != self._told:
+            self._told = now
             self._changed()
 
     def settings(self) -> Any:

@@ -212,10 +212,15 @@ class Notebook:
     def wait_status(self, text: str, seconds: float = 60) -> float:
         """Waits until the status line contains ``text``; returns the seconds it took."""
         begun = time.monotonic()
-        self.page.wait_for_function(
-            "text => document.querySelector(\".widget-html [role='status']\")?.innerText.includes(text)",
-            arg=text, timeout=1000 * seconds, polling=20,
-        )  # fmt: skip
+        try:
+            self.page.wait_for_function(
+                "text => document.querySelector(\".widget-html [role='status']\")?.innerText.includes(text)",
+                arg=text, timeout=1000 * seconds, polling=20,
+            )  # fmt: skip
+        except Exception as late:
+            self.shot("waited-in-vain")
+            seen = self.page.locator(".widget-html").all_inner_texts()
+            raise AssertionError(f"no {text!r} within {seconds:g} s; the panels say {seen}") from late
         return time.monotonic() - begun
 
     def picture(self) -> str:

@@ -48,6 +48,31 @@ def test_a_browser_that_snaps_a_log_slider_to_its_stops_changes_nothing(toy: Any
     assert calls and controls.settings().lr == pytest.approx(stops[nearest + 1], rel=5e-3)
 
 
+def test_a_browser_that_reports_a_slider_back_changes_nothing(toy: Any) -> None:
+    """Catches: a training that nobody asked for, because 0.3 came back as 0.30000000000000004."""
+    calls: list[int] = []
+    settings = toy.Toy(noise=0.3)
+    controls = Controls(settings, ("noise",), lambda: calls.append(1))
+    slider = controls.widgets["noise"]
+    slider.value = 0.30000000000000004
+    slider.value = 0.3
+    assert not calls and controls.settings() == settings
+    slider.value = 0.3 - slider.step
+    assert len(calls) == 1
+    slider.value = 0.3  # a person moves it back
+    assert len(calls) == 2 and controls.settings() == settings
+
+
+def test_a_linear_slider_between_two_stops_keeps_its_value(toy: Any) -> None:
+    """Catches: the same with 0.33 on a slider of steps 0.05, which a browser draws at 0.35."""
+    calls: list[int] = []
+    settings = toy.Toy(noise=0.33)
+    controls = Controls(settings, ("noise",), lambda: calls.append(1))
+    slider = controls.widgets["noise"]
+    slider.value = slider.min + slider.step * round((0.33 - slider.min) / slider.step)
+    assert not calls and controls.settings() == settings
+
+
 def test_octaves_and_odd_values_share_a_slider(toy: Any) -> None:
     """Catches: a width of 100 that jumps to 128 by itself, or cannot be shown."""
     made = control(toy.Toy.knobs()["width"], 100)
