@@ -16,6 +16,7 @@ from labkit.experiment import Frame
 from labkit.training._advice import advice
 from labkit.training._arguments import evaluating
 from labkit.training.batches import Batches
+from labkit.training.dynamics import LangevinNoise
 from labkit.training.ensemble import Ensemble
 from labkit.training.losses import LOSSES, Loss
 from labkit.training.stopping import StopRule
@@ -44,6 +45,7 @@ class TrainingRun:
     measure: Mapping[str, Callable[[Ensemble], Any]]
     due: Callable[[int], bool]
     tick_seconds: float
+    noise: LangevinNoise | None = None
     _good: Mapping[str, np.ndarray] = field(default_factory=dict)
     _good_step: int = 0
     _took: dict[int, int] = field(default_factory=dict)
@@ -88,6 +90,8 @@ class TrainingRun:
                 # Batched products leave transposed gradients; the fused optimisers read memory in order.
                 parameter.grad = None if gradient is None else gradient.contiguous()
             self.optimizer.step()
+            if self.noise is not None:
+                self.noise.add(params, group["lr"])
             for parameter in params:
                 parameter.grad = None
             if self._kept is not None:

@@ -6,6 +6,9 @@ S copies of such a network run as one batched product a layer. Against `vmap` on
 A module says that it is a chain through a method `dense_chain()`, which returns its stages as (weight name,
 bias name or None, activation or None), and an optional attribute `output_scale`; a plain `nn.Sequential` of
 known layers is recognised without.
+
+A network of another kind may bring its own way of running copies: a method `forward_copies(tensors, x)` with
+tensors name -> (S, ...) and x (S, B, ...), which gives (S, B, K).
 """
 
 from __future__ import annotations
@@ -40,6 +43,19 @@ def run_chain(stages: Sequence[tuple[Tensor, Tensor | None, Elementwise | None]]
         if phi is not None:
             x = phi(x)
     return x
+
+
+def runs_copies(model: nn.Module) -> bool:
+    """Whether the model runs S copies of itself, by a `forward_copies` that belongs to its `forward`.
+
+    A subclass that changes `forward` alone has inherited the copies of another function: they are not used.
+    """
+    for kind in type(model).__mro__:
+        if "forward_copies" in vars(kind):
+            return "forward" not in vars(model)
+        if "forward" in vars(kind):
+            return False
+    return False
 
 
 def _sequential(model: nn.Module) -> tuple[Stage, ...] | None:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
-from labkit.training.chain import dense_chain, run_chain
+from labkit.training.chain import dense_chain, run_chain, runs_copies
 
 
 class Ensemble(nn.Module):
@@ -28,8 +28,9 @@ class Ensemble(nn.Module):
 
     Attributes:
         size: S.
-        route: "chain" (one batched product a layer) for dense networks, "vmap" for all others, "single" for a
-            module that `train` was given by itself.
+        route: "chain" (one batched product a layer) for dense networks, "own" for modules that run copies of
+            themselves (`forward_copies`), "vmap" for all others, "single" for a module that `train` was given
+            by itself.
 
     Raises:
         ValueError: no models, or models that differ in more than the values of their weights.
@@ -44,7 +45,7 @@ class Ensemble(nn.Module):
         self.size = len(models)
         self.stack = _stacked(models)
         stages = dense_chain(models[0])
-        self.route = "vmap" if stages is None else "chain"
+        self.route = "own" if runs_copies(models[0]) else "vmap" if stages is None else "chain"
         # Owner and attribute instead of tensors: `.to(device)` replaces buffers.
         self._stages = [
             (_at(self.stack, w), None if b is None else _at(self.stack, b), phi) for w, b, phi in stages or ()
@@ -63,6 +64,8 @@ class Ensemble(nn.Module):
             out = run_chain(stages, x)
             return out if self._scale == 1.0 else self._scale * out
         tensors = dict(self.stack.named_parameters()) | dict(self.stack.named_buffers())
+        if self.route == "own":
+            return self.stack.forward_copies(tensors, x)  # type: ignore[operator]
         return vmap(lambda own, inputs: functional_call(self.stack, own, (inputs,)))(tensors, x)
 
     def member(self, s: int) -> nn.Module:

@@ -18,6 +18,7 @@ from labkit.experiment import Frame
 from labkit.training._arguments import refuse_dropout, training_set, whole, within
 from labkit.training._run import TrainingRun
 from labkit.training.batches import Batches
+from labkit.training.dynamics import LangevinNoise
 from labkit.training.ensemble import Ensemble
 from labkit.training.losses import loss_named
 from labkit.training.schedules import Schedule, factor_by_step
@@ -38,6 +39,7 @@ def train(
     optimizer: str = "sgd",
     lr: float,
     momentum: float = 0.0,
+    temperature: float = 0.0,
     batch_size: int | None = None,
     steps: int | None = None,
     epochs: int | None = None,
@@ -60,6 +62,9 @@ def train(
         optimizer: "sgd" or "adam", as torch has them.
         lr: the base learning rate.
         momentum: of SGD, in [0, 1).
+        temperature: T of isotropic Gaussian noise √(2 · lr · T) ξ added to the weights after each step of
+            "sgd", with the rate of that step: Langevin dynamics (`labkit.training.dynamics`). Momentum m
+            makes it act as a temperature T(1 − m).
         batch_size: samples a step; None, or at least n, takes all of them.
         steps, epochs: how long, at most; one of the two.
         schedule: a function step -> factor on `lr`; or {start: factor}, starts counted in epochs when
@@ -69,8 +74,8 @@ def train(
         measure: name -> function of the ensemble that gives an array (S, ...).
         measure_at: every so many steps; or the steps; or a function of the step. None: about 100 times. The
             first and last steps are always measured.
-        seed: fixes the order of the minibatches. Copy s takes seed + s, or the s-th of a sequence, whatever
-            the other copies do.
+        seed: fixes the order of the minibatches and the Langevin noise. Copy s takes seed + s, or the s-th of
+            a sequence, whatever the other copies do.
         tick_seconds: at least one frame in this time, a bare tick if there is nothing new (a single step or
             measurement that takes longer is not interrupted).
 
@@ -89,7 +94,8 @@ def train(
     refuse_dropout(ensemble)
     if batch_size is not None:
         whole("batch_size", batch_size)
-    batches = Batches(xs, ys, ensemble.size, batch_size, _seeds(seed, ensemble.size))
+    seeds = _seeds(seed, ensemble.size)
+    batches = Batches(xs, ys, ensemble.size, batch_size, seeds)
     if (steps is None) == (epochs is None):
         raise ValueError(
             f"steps, epochs: got {steps!r}, {epochs!r}; give one of them, also as the limit of a stop rule"
@@ -108,6 +114,7 @@ def train(
         batches=batches,
         loss=loss,
         optimizer=_optimizer(ensemble, optimizer, lr, momentum),
+        noise=_noise(ensemble, optimizer, temperature, seeds),
         total=total,
         factor=factor_by_step(schedule, unit),
         rules=rules,
@@ -134,6 +141,19 @@ def _optimizer(ensemble: Ensemble, name: str, lr: float, momentum: float) -> tor
             f"momentum: got {momentum:g} with optimizer='adam', which has its own; leave it at 0"
         )
     return torch.optim.Adam(params, lr=lr, fused=fused)
+
+
+def _noise(
+    ensemble: Ensemble, optimizer: str, temperature: float, seeds: Sequence[int]
+) -> LangevinNoise | None:
+    if not within("temperature", temperature, 0, closed=True):
+        return None
+    if optimizer != "sgd":
+        raise ValueError(
+            f"temperature: got {temperature:g} with optimizer={optimizer!r}, whose steps have a size "
+            "of their own for each weight; Langevin noise goes with 'sgd'"
+        )
+    return LangevinNoise(temperature, seeds, led=ensemble.route != "single")
 
 
 def _seeds(seed: int | Sequence[int], size: int) -> list[int]:
