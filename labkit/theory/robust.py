@@ -1,0 +1,140 @@
+"""Robust separation and robust regression with linear functions (paper 002, §9.4.1 and §9.6.1; S12, S16).
+
+    (35)-(37)          robust_radius: the perturbation of the weights that a separator endures
+    (38)               margin: what the hard-margin support vector machine makes as large as possible
+    (40), (41)         robust_hinge <= regularized_hinge
+    (42)               robust_square, against the printed_square
+    §9.6.1, (52)-(54)  data_tolerance: weights of L layers against data
+
+Everything holds for one sample at a time: each sample meets the perturbation that is worst for it, as in the
+paper. One perturbation for all samples together can do no more harm than that.
+
+Errata: (37) and (40) take |x_i| = 1; here the norms are kept, rho |w| |x_i|. (42) prints r^2 + rho^2 |w|^2
+and loses the cross term: the worst case is (|r| + rho |w| |x|)^2. Footnote 5, with |dw|_inf <= rho |w|_2 and
+inputs of size 1 by component, leads to rho |w|_2 |x|_1 = d rho |w|_2, not to the rho |w|_2 of (39). The
+perturbed weights are w alone, so that the offset b is held fixed; give x a component 1 to perturb it too.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from labkit.theory._checks import Array, array, integer, nonnegative
+
+NORMS = ("2", "inf")
+
+
+def margin(w: Any, x: Any, y: Any, offset: float = 0.0) -> float:
+    """min_i y_i (w . x_i + b)/|w|: the distance of the nearest sample from the boundary, below 0 if wrong.
+
+    It is also the radius of the balls around the samples that are all classified as their centres.
+
+    Args:
+        w: (d,), not 0. x: (n, d). y: (n,) of -1 and 1. offset: b.
+    """
+    weights, features, functional = _functional(w, x, y, offset)
+    return float(functional.min() / np.linalg.norm(weights))
+
+
+def robust_radius(w: Any, x: Any, y: Any, offset: float = 0.0, *, norm: str = "2") -> float:
+    """The largest rho such that no dw with |dw| <= rho |w|_2 changes a decision, (35)-(37).
+
+    The worst dw lies along -y_i x_i: rho = min_i y_i (w . x_i + b)/(|w|_2 |x_i|*), with the dual norm of x.
+    For inputs of norm 1 it is the margin, and then the most robust separator is that of (38); for others it
+    is the hard-margin separator of x_i/|x_i|, another one.
+
+    Args:
+        w: (d,), not 0. x: (n, d), no row 0. y: (n,) of -1 and 1. offset: b, which is not perturbed.
+        norm: of dw: "2", or "inf" as in footnote 5.
+    """
+    weights, features, functional = _functional(w, x, y, offset)
+    if norm not in NORMS:
+        raise ValueError(f"norm: {norm!r} is not one of {', '.join(NORMS)}.")
+    sizes = np.linalg.norm(features, ord=2 if norm == "2" else 1, axis=1)
+    if (sizes == 0).any():
+        raise ValueError(f"x: sample {int(sizes.argmin())} is 0; no perturbation of w changes its decision.")
+    return float((functional / sizes).min() / np.linalg.norm(weights))
+
+
+def robust_hinge(w: Any, x: Any, y: Any, rho: float, offset: float = 0.0) -> float:
+    """Mean worst hinge loss over |dw|_2 <= rho |w|, (40): mean of [1 - m_i + rho |w| |x_i|]_+."""
+    loss, penalty = _hinge(w, x, y, rho, offset)
+    return float(np.maximum(loss + penalty, 0.0).mean())
+
+
+def regularized_hinge(w: Any, x: Any, y: Any, rho: float, offset: float = 0.0) -> float:
+    """Mean hinge loss plus penalty, the right side of (41): mean of [1 - m_i]_+ + rho |w| |x_i|.
+
+    It bounds ``robust_hinge`` at every w, so that its minimum bounds the robust minimum; they are equal where
+    no sample lies beyond the margin, m_i <= 1.
+    """
+    loss, penalty = _hinge(w, x, y, rho, offset)
+    return float((np.maximum(loss, 0.0) + penalty).mean())
+
+
+def robust_square(w: Any, x: Any, y: Any, rho: float) -> Array:
+    """max (y_i - (w + dw) . x_i)^2 over |dw|_2 <= rho |w|, sample by sample: (|r_i| + rho |w| |x_i|)^2, (n,).
+
+    The paper prints ``printed_square``, without the cross term 2 rho |r_i| |w| |x_i| (42).
+    """
+    residual, reach = _reach(w, x, y, rho)
+    return (np.abs(residual) + reach) ** 2
+
+
+def printed_square(w: Any, x: Any, y: Any, rho: float) -> Array:
+    """r_i^2 + rho^2 |w|^2 as (42) prints it, with |x_i| = 1 put back; below the worst case, (n,)."""
+    residual, reach = _reach(w, x, y, rho)
+    return residual**2 + reach**2
+
+
+def worst_perturbation(w: Any, x: Any, y: Any, rho: float) -> Array:
+    """The dw that attains ``robust_square``: -sign(r_i) rho |w| x_i/|x_i|, (n, d)."""
+    residual, _ = _reach(w, x, y, rho)
+    features, length = array("x", x, 2), float(np.linalg.norm(array("w", w, 1)))
+    sizes = np.linalg.norm(features, axis=1)
+    direction = features / np.where(sizes > 0, sizes, 1.0)[:, None]
+    return -np.where(residual >= 0, 1.0, -1.0)[:, None] * nonnegative("rho", rho) * length * direction
+
+
+def data_tolerance(tolerance: float, layers: int) -> float:
+    """(1 + D)^L: what a share D on each weight of L layers does to a path, as a factor on the data (§9.6.1).
+
+    Example:
+        >>> round(data_tolerance(0.1, 8), 2)
+        2.14
+    """
+    return (1.0 + nonnegative("tolerance", tolerance)) ** integer("layers", layers, 0)
+
+
+def _functional(w: Any, x: Any, y: Any, offset: Any) -> tuple[Array, Array, Array]:
+    """w (d,), x (n, d) and y_i (w . x_i + b), (n,)."""
+    weights, features, labels = _linear(w, x, y)
+    if not np.isin(labels, (-1.0, 1.0)).all():
+        raise ValueError("y: expected labels -1 and 1; map others to these.")
+    if not weights.any():
+        raise ValueError("w: is 0, which separates nothing.")
+    return weights, features, labels * (features @ weights + float(array("offset", offset, 0)))
+
+
+def _hinge(w: Any, x: Any, y: Any, rho: Any, offset: Any) -> tuple[Array, Array]:
+    weights, features, functional = _functional(w, x, y, offset)
+    reach = nonnegative("rho", rho) * np.linalg.norm(weights) * np.linalg.norm(features, axis=1)
+    return 1.0 - functional, reach
+
+
+def _reach(w: Any, x: Any, y: Any, rho: Any) -> tuple[Array, Array]:
+    """Residuals y - Xw, and how far a perturbation can move each output; both (n,)."""
+    weights, features, labels = _linear(w, x, y)
+    sizes = np.linalg.norm(features, axis=1)
+    return labels - features @ weights, nonnegative("rho", rho) * np.linalg.norm(weights) * sizes
+
+
+def _linear(w: Any, x: Any, y: Any) -> tuple[Array, Array, Array]:
+    weights, features, labels = array("w", w, 1), array("x", x, 2), array("y", y, 1)
+    if len(weights) != features.shape[1]:
+        raise ValueError(f"w: expected {features.shape[1]} weights to match x, got {len(weights)}.")
+    if len(labels) != len(features):
+        raise ValueError(f"y: expected {len(features)} labels to match x, got {len(labels)}.")
+    return weights, features, labels
