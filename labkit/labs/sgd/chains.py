@@ -1,0 +1,175 @@
+"""What the experiments with potentials share: many chains, and whether they may be believed."""
+
+from __future__ import annotations
+
+import math
+import time
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from labkit.labs import common
+from labkit.measure.mixing import split_r_hat, start_difference
+from labkit.rules import Check
+from labkit.settings import Settings
+from labkit.theory.boltzmann import Potential
+from labkit.training.dynamics import Gradient
+
+Dynamics = Callable[..., Iterator[tuple[int, Tensor]]]
+
+SETTLE = 0.25  # of the steps: the way there, left out
+RECORDS = 400  # samples of a run of the chains
+R_HAT, HEATING, APART = 1.15, 0.03, 5.0
+SOUND = ("stderr", "r_hat", "apart", "heating")
+
+
+@dataclass
+class Chains:
+    """Chains (S, C, D) that run over a potential, half of them from either minimum.
+
+    Attributes:
+        edges: (B + 1,) of the histogram of w₁.
+        pictures: how often a run gives something new.
+        share: (S,) the share of samples beyond the divider; NaN until the chains have settled.
+        counts: (S, B) samples of w₁ between the edges since then.
+        stderr: (S,) of the share, from the spread between chains.
+        r_hat: (S,) split R̂ of being beyond the divider.
+        apart: (S,) difference of the share between chains of either start, in standard errors.
+        heating: (S,) η⟨|∇U|²⟩/(2 D T). A stationary Langevin chain has ⟨w·∇U⟩ = D T + (η/2)⟨|∇U|²⟩ exactly,
+            where e^(−U/T) has ⟨w·∇U⟩ = D T: what the length of the step adds to the temperature.
+        broken: whether a state overflowed.
+    """
+
+    potential: Potential
+    edges: np.ndarray
+    pictures: int = 16
+    share: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    counts: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    stderr: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    r_hat: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    apart: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    heating: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    broken: bool = False
+
+    def run(
+        self,
+        dynamics: Dynamics,
+        gradient: Gradient,
+        start: Tensor,
+        *,
+        lr: float,
+        steps: int,
+        temperature: float,
+        felt: float,
+        directions: int | None = None,
+        generator: Sequence[torch.Generator],
+    ) -> Iterator[float | None]:
+        """Runs them, giving now and then the share of the steps done, or None if there is nothing new.
+
+        Args:
+            felt: the temperature of the prediction, which that of the minibatches' own noise is part of.
+            directions: how many directions have noise; None: all.
+        """
+        seeds, chains, dimension = start.shape
+        every = max(1, steps // RECORDS)
+        self.counts, self.share = np.zeros((seeds, len(self.edges) - 1)), np.full(seeds, np.nan)
+        beyond: list[Tensor] = []
+        slopes = torch.zeros(seeds, dtype=torch.float64)
+        shown, now = 0.0, time.perf_counter()
+        for step, state in dynamics(
+            gradient, start, lr=lr, steps=steps, temperature=temperature, generator=generator, record=every
+        ):
+            settled = step > SETTLE * steps
+            if settled:
+                beyond.append(state[..., 0] > self.potential.divider)
+                slopes += (self.potential.gradient(state) ** 2).sum(-1).mean(1).double()
+            if not (step / steps >= shown + 1 / self.pictures or step == steps):
+                if time.perf_counter() - now > 0.1:
+                    now = time.perf_counter()
+                    yield None
+                continue
+            if not bool(state.isfinite().all()):
+                self.broken = True
+                return
+            if settled:
+                self.counts = self.counts + self._histogram(state)
+                self.share = torch.stack(beyond).double().mean((0, 2)).numpy()
+            shown, now = step / steps, time.perf_counter()
+            yield shown
+        self.heating = (lr * slopes / len(beyond) / (2 * (directions or dimension) * felt)).numpy()
+        series = torch.stack(beyond, dim=2).double().numpy()  # (S, C, N)
+        own = series.mean(axis=2)
+        self.stderr = own.std(axis=1, ddof=1) / math.sqrt(chains)
+        self.r_hat = np.array([split_r_hat(one) for one in series])
+        near = (start[0, :, 0] > self.potential.divider).numpy()
+        self.apart = np.array([start_difference(one, near).in_stderr for one in series])
+
+    def _histogram(self, state: Tensor) -> np.ndarray:
+        first = state[..., 0].double().numpy()
+        return np.stack([np.histogram(one, self.edges)[0] for one in first]).astype(float)
+
+
+def starts(settings: Settings, place: float, dimension: int, chains: int, spread: float = 0.0) -> Tensor:
+    """(S, C, D): half of the chains at either minimum, ±place on the first axis.
+
+    Args:
+        spread: standard deviation of the other coordinates.
+    """
+    start = torch.zeros(settings.seeds, chains, dimension)
+    if spread:
+        drawn = [torch.randn(chains, dimension, generator=g) for g in generators(settings, "start")]
+        start = spread * torch.stack(drawn)
+    start[..., 0] = place
+    start[:, : chains // 2, 0] = -place
+    return start
+
+
+def generators(settings: Settings, purpose: str) -> list[torch.Generator]:
+    """One a seed, for a purpose of its own."""
+    words = zlib.crc32(purpose.encode())
+    states = [np.random.SeedSequence([seed, words]).generate_state(1)[0] for seed in common.seeds(settings)]
+    return [torch.Generator().manual_seed(int(state)) for state in states]
+
+
+def density(counts: np.ndarray, edges: np.ndarray) -> np.ndarray:
+    """Counts (S, B) as densities."""
+    return counts / np.maximum(counts.sum(axis=1, keepdims=True), 1) / np.diff(edges)
+
+
+def ran_away(dimension: int, lr: float) -> str:
+    """What a run that diverged says."""
+    return (
+        f"the chains ran away in D = {dimension}: steps of {lr:g} are not stable over these walls; lower lr"
+    )
+
+
+def checks(found: dict[str, np.ndarray], share: np.ndarray, tolerance: float) -> tuple[Check, ...]:
+    """Whether the shares (S, ...) of chains may be compared with e^(−U/T), to this relative tolerance."""
+    return (
+        Check(
+            "R̂ of the halves of the chains", float(found["r_hat"].max()), R_HAT,
+            "the chains did not mix: raise steps, or the temperature",
+        ),
+        Check(
+            "chains of either start differ, in standard errors", float(found["apart"].max()), APART,
+            "the chains remember where they began: raise steps, or the temperature",
+        ),
+        Check(
+            "two standard errors of a share", float((2 * found["stderr"] / share).max()), tolerance,
+            "too few independent samples: raise chains or steps",
+        ),
+        Check(
+            "share of the temperature that the length of a step adds", float(found["heating"].max()), HEATING,
+            "the steps are too long to follow the potential: lower lr, and raise steps as much",
+        ),
+    )  # fmt: skip
+
+
+def listed(share: np.ndarray, predicted: np.ndarray) -> str:
+    """Shares by dimension, against those predicted."""
+    pairs = [f"{a:.3f} ({b:.3f})" for a, b in zip(share.mean(axis=0), predicted, strict=True)]
+    return f"chains (quadrature) by D: {', '.join(pairs)}"

@@ -1,0 +1,313 @@
+"""Which of all solutions does descent find? (S1, S2; paper 002, §5.3 and §9.6)
+
+More weights than samples: infinitely many w with Xw = y. Every gradient of a loss of Xw lies in the row space
+of X, so that the part of w in the null space stays where it started, with the full gradient and with
+minibatches. From 0 both end at the solution of least norm; from w₀ at w† + P₀w₀.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from labkit import figures
+from labkit.claims import Claim
+from labkit.experiment import Experiment, Frame, Prediction, Run
+from labkit.labs import common
+from labkit.labs.sgd import shared
+from labkit.rules import AtMost, Check, Condition, Equals, Evidence
+from labkit.settings import Settings, knob
+from labkit.theory.least_squares import null_space_part, rms_distance
+from labkit.theory.linear_model import gd_iterates, min_norm_limit
+from labkit.training.dynamics import descend
+
+EXACT = 1e-10  # relative to |w†|; rounding stays below 1e-13
+FITTED = 1e-11  # relative residual at which the end of a run stands for its limit
+LOST = 1e8  # a weight of this size: the run has diverged
+TICK = 200  # steps between two looks at least
+METHODS = ("GD", "SGD")
+Gradient = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class MinimumNorm(Settings):
+    n: int = knob(50, "samples n", slider=(5, 250), bounds=(2, 2000), step=5)
+    d: int = knob(200, "weights d", slider=(20, 400), bounds=(2, 5000), step=10)
+    init_scale: float = knob(
+        0.1, "standard deviation s of the entries of the start w₀", slider=(0, 2), bounds=(0, 1e3), step=0.1,
+        label="initialization scale",
+    )  # fmt: skip
+    batch_size: int = knob(10, "samples a step of SGD, drawn with replacement", slider=(1, 50),
+                           bounds=(1, None), step=1)  # fmt: skip
+    lr: float = knob(
+        0.03, "step size η on the mean loss (49)", slider=(0.002, 0.2), bounds=(1e-6, 100), scale="log",
+        label="learning rate",
+    )  # fmt: skip
+    steps: int = knob(2500, "steps", slider=(500, 10_000), bounds=(1, None), scale="log")
+    temperature: float = knob(
+        0.0, "isotropic noise added to every step: it does move the null space", slider=(0, 0.01),
+        bounds=(0, None), step=0.001,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Setup:
+    """One problem a seed: x (S, n, d), y (S, n), starts (S, 2, d) at 0 and at w₀, batches (steps, S, B)."""
+
+    settings: MinimumNorm
+    x: Tensor
+    y: Tensor
+    starts: Tensor
+    batches: Tensor
+    null: Tensor  # (S, d, d), the projections P₀
+
+
+def prepare(settings: MinimumNorm) -> Setup:
+    xs, ys, starts, batches = [], [], [], []
+    for seed in common.seeds(settings):
+        generator = torch.Generator().manual_seed(seed)
+        x = torch.randn(settings.n, settings.d, generator=generator, dtype=torch.float64)
+        teacher = torch.randn(settings.d, generator=generator, dtype=torch.float64) / settings.d**0.5
+        noise = torch.randn(settings.n, generator=generator, dtype=torch.float64)
+        w0 = settings.init_scale * torch.randn(settings.d, generator=generator, dtype=torch.float64)
+        xs.append(x)
+        ys.append(x @ teacher + 0.5 * noise)
+        starts.append(torch.stack([torch.zeros_like(w0), w0]))
+        shape = (settings.steps, settings.batch_size)
+        batches.append(torch.randint(settings.n, shape, generator=generator))
+    null = [torch.from_numpy(null_space_part(x.numpy(), np.eye(settings.d))) for x in xs]
+    x, y, w = (torch.stack(part) for part in (xs, ys, starts))
+    return Setup(settings, x, y, w, torch.stack(batches, dim=1), torch.stack(null))
+
+
+def predict(setup: Setup) -> Prediction:
+    """The limit from either start, the way of GD to it, and how far from w† a start at w₀ must end."""
+    settings = setup.settings
+    steps = np.array(common.measured_steps(settings.steps))
+    limits, ways, daggers, along = [], [], [], []
+    for x, y, starts in zip(setup.x.numpy(), setup.y.numpy(), setup.starts.numpy(), strict=True):
+        ends = np.stack([min_norm_limit(x, y, start) for start in starts])
+        # The step is on the mean loss, that of the closed form on the sum.
+        paths = (gd_iterates(x, y, settings.lr / settings.n, steps, start) for start in starts)
+        with np.errstate(over="ignore", invalid="ignore"):  # a rate past the edge
+            away = [np.linalg.norm(path - end, axis=1) for path, end in zip(paths, ends, strict=True)]
+        ways.append(np.where(np.array(away) < LOST, away, np.inf))
+        limits.append(ends)
+        daggers.append(np.linalg.norm(ends[0]))
+        along.append(starts @ ends[0] / max(daggers[-1], 1e-300))
+    scale = np.array(daggers)
+    rms = [rms_distance(x, settings.init_scale) for x in setup.x.numpy()]
+    return {
+        "steps": steps,
+        "limit": np.stack(limits),
+        "distance": np.array(ways) / scale[:, None, None],
+        "dagger": scale,
+        "start": np.array(along),
+        "rms": np.array(rms),
+    }
+
+
+def mean_gradient(w: Tensor, x: Tensor, y: Tensor) -> Tensor:
+    """Xᵀ(Xw − y)/n of every state: w (S, C, d), x (S, n, d), y (S, n)."""
+    residual = w @ x.mT - y[:, None]
+    return residual @ x / x.shape[1]
+
+
+def run(setup: Setup, prediction: Prediction, *, gradient: Gradient = mean_gradient) -> Iterator[Frame]:
+    settings, x, y = setup.settings, setup.x, setup.y
+    seeds = torch.arange(len(x))[:, None]
+
+    def full(w: Tensor, step: int) -> Tensor:
+        return gradient(w, x, y)
+
+    def minibatch(w: Tensor, step: int) -> Tensor:
+        rows = setup.batches[step]
+        return gradient(w, x[seeds, rows], y[seeds, rows])
+
+    shown = set(prediction["steps"].tolist())
+    paths = [
+        descend(
+            one, setup.starts, lr=settings.lr, steps=settings.steps, temperature=settings.temperature,
+            generator=[torch.Generator().manual_seed(2 * seed + which) for seed in common.seeds(settings)],
+            record=sorted(shown | set(range(0, settings.steps, TICK))),
+        )
+        for which, one in enumerate((full, minibatch))
+    ]  # fmt: skip
+    look = _Look(setup, prediction)
+    for (step, gd), (_, sgd) in zip(*paths, strict=True):
+        if step not in shown:
+            yield Frame.tick(step, step / settings.steps)
+            continue
+        w = torch.stack([gd, sgd], dim=1)
+        if not bool((w.abs() < LOST).all()):
+            yield Frame(step, {}, step / settings.steps, "diverged", _advice(setup))
+            return
+        done = step == settings.steps
+        yield Frame(step, look(w), step / settings.steps, "done" if done else "running")
+
+
+class _Look:
+    """What is recorded of states w (S, method, start, d), in units of |w†|."""
+
+    def __init__(self, setup: Setup, prediction: Prediction) -> None:
+        self.setup, self.scale = setup, torch.from_numpy(prediction["dagger"])[:, None, None]
+        self.limit = torch.from_numpy(prediction["limit"])
+        null = (setup.null @ setup.starts[:, 1:].mT)[..., 0]
+        # At w₀ = 0 there is no such direction, and any will do.
+        chosen = torch.where(null.norm(dim=1, keepdim=True) > 0, null, setup.null[:, 0])
+        axes = torch.stack([self.limit[:, 0], chosen], dim=1)
+        lengths = axes.norm(dim=2, keepdim=True)
+        self.axes = axes / torch.where(lengths > 0, lengths, 1.0)
+
+    def __call__(self, w: Tensor) -> dict[str, np.ndarray]:
+        setup = self.setup
+        residual = w @ setup.x[:, None].mT - setup.y[:, None, None]
+        moved = (w - setup.starts[:, None]) @ setup.null[:, None]
+        found = {
+            "distance": (w - self.limit[:, None]).norm(dim=3) / self.scale,
+            # What rounding moves grows with the weights themselves.
+            "null_change": moved.norm(dim=3) / torch.maximum(w.norm(dim=3), self.scale),
+            "residual": residual.norm(dim=3) / setup.y.norm(dim=1)[:, None, None],
+            "norm": w.norm(dim=3),
+            "slice": w @ self.axes[:, None].mT,
+        }
+        return {name: value.numpy() for name, value in found.items()}
+
+
+def _advice(setup: Setup) -> str:
+    """The largest stable rates: exact for GD; for SGD one that suffices in mean square, of the worst seed."""
+    settings, n = setup.settings, setup.settings.n
+    curvature = float(torch.linalg.matrix_norm(setup.x, 2).max()) ** 2 / n
+    rows = float((setup.x**2).sum(2).max())
+    batch = rows / settings.batch_size + (1 - 1 / settings.batch_size) * curvature
+    return (
+        f"lr={settings.lr:g} is too large; GD is stable below {2 / curvature:.2g}, "
+        f"SGD with this batch size below {2 / batch:.2g} for certain"
+    )
+
+
+def figure(
+    frames: Sequence[Frame],
+    prediction: Prediction,
+    previous: Sequence[Run] = (),
+    settings: MinimumNorm | None = None,
+) -> figures.Chart:
+    steps, floor = prediction["steps"], 1e-17
+    colors = (shared.MINIMUM_NORM, shared.SGD)
+    dagger, ends = prediction["dagger"][0], prediction["limit"][0]
+    height = float(np.linalg.norm(ends[1] - ends[0]))
+    plane: list[figures.Mark] = [figures.Level(dagger, label="zero loss", axis="x")]
+    way: list[figures.Mark] = []
+    for old in previous:
+        at, values = common.curve(old.frames, "distance")
+        if len(at):
+            way.append(
+                figures.Earlier(at + 0.5, np.maximum(values[1, 1].mean(0), floor), label="earlier run")
+            )
+            _, path = common.curve(old.frames, "slice")
+            plane.append(figures.Earlier(path[0, 1, 1, 0], path[1, 1, 1, 0], label="earlier run"))
+    for level in (0.0, height):
+        label = "predicted: sideways, to w† + P₀w₀" if level else ""
+        start = float(prediction["start"][0, int(level > 0)])
+        plane.append(figures.Predicted([start, dagger], [level, level], label=label, color=colors[0]))
+    way.append(
+        figures.Predicted(steps + 0.5, np.maximum(prediction["distance"][:, 1], floor),
+                          label="GD, closed form", color=colors[0])
+    )  # fmt: skip
+    at, values = common.curve(frames, "distance")
+    if len(at):
+        path = common.curve(frames, "slice")[1]
+        for method in (1, 0):
+            shown = np.maximum(values[1, method], floor)
+            way.append(figures.Measured(at + 0.5, shown, label=METHODS[method], color=colors[method]))
+        for start in (0, 1):
+            # GD as a few markers on the line that SGD draws: the two lie on each other.
+            (u, v), (gd_u, gd_v) = path[:, start, 1, 0], path[:, start, 0, 0, ::8]
+            names = ("SGD", "GD (every eighth frame)") if start else ("", "")
+            plane.append(figures.Measured(u, v, label=names[0], color=colors[1]))
+            plane.append(figures.Points(gd_u, gd_v, label=names[1], color=colors[0], line=False))
+        change = common.curve(frames, "null_change")[1].max(axis=(0, 1))
+        way.append(
+            figures.Measured(at + 0.5, np.maximum(change, floor), label="change of the null-space part",
+                             color=shared.LANGEVIN)
+        )  # fmt: skip
+    return figures.Chart(
+        (
+            figures.Panel("Two paths from 0, two from w₀", tuple(plane), xlabel="w along w†",
+                          ylabel="w along P₀w₀", xlim=(-0.1 * dagger, 1.3 * dagger),
+                          ylim=(-0.15 * height, 1.2 * height) if height > 1e-9 else None),
+            figures.Panel("From w₀ to the predicted limit", tuple(way), xlabel="step (+ ½)",
+                          ylabel="relative to ‖w†‖", xscale="log", yscale="log", ylim=(floor, None)),
+        ),
+        caption=figures.caption(settings) if settings else "",
+    )  # fmt: skip
+
+
+def _conditions(run: Run) -> tuple[Condition, ...]:
+    return (Condition("samples n at most weights d", run.settings.n, run.settings.d),)
+
+
+def _fitted(run: Run, start: int) -> Check:
+    left = float(run.last("residual")[:, :, start].max())
+    return Check("residual ‖Xw − y‖/‖y‖ at the end", left, FITTED, "raise steps or the learning rate")
+
+
+def _from_zero(run: Run) -> tuple[Evidence, Evidence]:
+    distance, norm = run.last("distance")[:, :, 0], run.last("norm")
+    conditions, checks = _conditions(run), (_fitted(run, 0),)
+    gd, sgd = distance.max(axis=0)
+    return (
+        Evidence(distance, 0.0, conditions, checks, note=f"off by {gd:.1e} (GD), {sgd:.1e} (SGD), relative"),
+        Evidence(norm[:, :, 0], norm[:, :, 1], conditions, (*checks, _fitted(run, 1)),
+                 note=f"norm {norm[:, :, 0].mean():.3g} from 0, {norm[:, :, 1].mean():.3g} from w₀"),
+    )  # fmt: skip
+
+
+def _from_anywhere(run: Run) -> tuple[Evidence, Evidence]:
+    distance, change = run.last("distance")[:, :, 1], run.series("null_change")[1].swapaxes(0, 1)
+    limit = run.prediction["limit"]
+    far = np.sqrt(((limit[:, 1] - limit[:, 0]) ** 2).sum(axis=1).mean())
+    gd, sgd = distance.max(axis=0)
+    return (
+        Evidence(distance, 0.0, _conditions(run), (_fitted(run, 1),),
+                 note=f"off by {gd:.1e} (GD), {sgd:.1e} (SGD), relative; w† is {far:.3g} away, "
+                      f"s√(d − n) = {run.prediction['rms'].mean():.3g}"),
+        Evidence(change, 0.0, note=f"the null-space part moved by {change.max():.1e} at most"),
+    )  # fmt: skip
+
+
+S1 = Claim(
+    "S1",
+    "From 0, GD and SGD on ‖Xw − y‖²/2n with n ≤ d converge to the solution of least norm, "
+    "w† = Xᵀ(XXᵀ)⁻¹y.",
+    "paper 002, Lemmas 3 and 4, Theorem 4, Corollary 1", (Equals(EXACT, absolute=True), AtMost()),
+    _from_zero, "holds",
+    {"holds": "GD and SGD from 0 both end at the minimum-norm solution",
+     "fails": "descent from 0 ended at another solution",
+     "undecided": "the run ended before it reached a solution",
+     "out of regime": "with more samples than weights there is no choice of solutions"},
+)  # fmt: skip
+S2 = Claim(
+    "S2",
+    "From w₀, GD and SGD converge to w† + P₀w₀: the part of w in the null space of X never moves.",
+    "paper 002, Lemma 1", (Equals(EXACT, absolute=True), Equals(EXACT, absolute=True)),
+    _from_anywhere, "holds",
+    {"holds": "both end at w† + P₀w₀, with the null-space part frozen at every frame",
+     "fails": "the null-space part moved, or the limit is another",
+     "undecided": "the run ended before it reached a solution",
+     "out of regime": "with more samples than weights there is no choice of solutions"},
+)  # fmt: skip
+
+MINIMUM_NORM = Experiment(
+    "minimum-norm", "Which of all solutions does descent find?", MinimumNorm,
+    {
+        "quick": MinimumNorm(),
+        "paper": MinimumNorm(n=200, d=1000, batch_size=1, lr=0.0009, steps=80_000, seeds=5),
+    },
+    prepare, predict, run, figure, (S1, S2),
+    controls=("n", "d", "init_scale", "batch_size", "lr", "temperature"),
+)  # fmt: skip

@@ -1,0 +1,269 @@
+"""Does noise choose a valley of minima over a single one? (S5; paper 002, Figs 8-10)
+
+A flat disc of minima against a point of equal depth, under three kinds of noise: isotropic noise on gradient
+descent, the same on SGD, and the noise of SGD alone. SGD's samples are U_i(w) = U(w) + e_i·w with Σ e_i = 0:
+their mean is U, and minibatches of B of them have noise of covariance Cov(e)/B. Where the e_i spread alike in
+all directions that is one more temperature, η σ²/(2B). Where they spread in one direction only (the noise of
+a network lives in few of its directions) SGD samples the one-dimensional e^(−U/T): it does not see the volume
+along the others, and does not move along them: chains that began far out on the disc would stay there, so
+they all begin within about half a width of the axis.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from labkit import figures
+from labkit.claims import Claim
+from labkit.experiment import Experiment, Frame, Prediction, Run
+from labkit.labs import common
+from labkit.labs.sgd import chains
+from labkit.labs.sgd.shared import LANGEVIN, SGD, SGDL
+from labkit.rules import Equals, Evidence, Ordered
+from labkit.settings import Settings, knob
+from labkit.theory.boltzmann import Valley as Potential
+from labkit.theory.boltzmann import marginal, occupancy
+from labkit.training.dynamics import descend
+
+TOLERANCE = 0.05
+EDGES = np.linspace(-2.6, 2.6, 66)
+KINDS = ("GD + noise", "SGD + noise", "SGD alone")
+COLORS = (LANGEVIN, SGDL, SGD)
+BLOCK = 16  # steps whose minibatches are drawn together
+
+
+@dataclass(frozen=True)
+class Valley(Settings):
+    dimension: int = knob(4, "dimensions D: 1 to this", slider=(2, 6), bounds=(2, 20), step=1)
+    temperature: float = knob(0.9, "T of the added noise", slider=(0.4, 2), bounds=(0.01, None), step=0.1)
+    length: float = knob(1.25, "radius of the flat disc of minima", slider=(0.25, 2), bounds=(0.01, None),
+                         step=0.25)  # fmt: skip
+    spread: float = knob(29.0, "spread σ of the samples' slopes", slider=(15, 45), bounds=(0, None), step=1)
+    batch_size: int = knob(2, "samples a step", slider=(1, 8), bounds=(1, None), step=1)
+    directions: str = knob("one", "where SGD alone has noise", choices=("one", "all"))
+    lr: float = knob(0.005, "step size", slider=(0.0005, 0.1), bounds=(0, None), scale="log")
+    steps: int = knob(4000, "steps of each chain", slider=(500, 20_000), bounds=(20, None), step=500)
+    chains: int = knob(1200, "chains", slider=(100, 4000), bounds=(4, None), step=100)
+    n: int = knob(64, "samples", slider=(16, 512), bounds=(8, None), scale="log2")
+    width: float = knob(0.5, "width of both minima", slider=(0.3, 1), bounds=(0.01, None), step=0.05)
+    place: float = knob(0.65, "the minima are at plus and minus this", slider=(0.5, 2), bounds=(0, None),
+                        step=0.1)  # fmt: skip
+
+    @property
+    def potential(self) -> Potential:
+        return Potential(self.width, self.length, self.place)
+
+    @property
+    def own(self) -> float:
+        """The temperature that minibatches of these samples amount to: η σ²/(2B)."""
+        return self.lr * self.spread**2 / (2 * self.batch_size)
+
+    @property
+    def temperatures(self) -> tuple[float, float, float]:
+        """What each kind of dynamics should feel."""
+        return self.temperature, self.temperature + self.own, self.own
+
+
+@dataclass(frozen=True)
+class Setup:
+    """starts: (S, C, D) for each D; slopes: (S, n, D) for each D, the first for noise in one direction."""
+
+    settings: Valley
+    starts: tuple[Tensor, ...]
+    slopes: tuple[Tensor, ...]
+
+
+def prepare(settings: Valley) -> Setup:
+    dimensions = range(1, settings.dimension + 1)
+    return Setup(
+        settings,
+        tuple(
+            chains.starts(settings, settings.place, D, settings.chains, spread=settings.width / 2)
+            for D in dimensions
+        ),
+        tuple(_slopes(settings, D) for D in dimensions),
+    )
+
+
+def _slopes(settings: Valley, dimension: int) -> Tensor:
+    """e (S, n, D): mean 0, covariance σ² I exactly, and in pairs ±e, so that no side is preferred."""
+    found = []
+    for generator in chains.generators(settings, f"slopes {dimension}"):
+        half = torch.randn(
+            max(settings.n // 2, dimension), dimension, generator=generator, dtype=torch.float64
+        )
+        root = torch.linalg.cholesky(half.T @ half / len(half))
+        half = torch.linalg.solve_triangular(root, half.T, upper=False).T
+        found.append(settings.spread * torch.cat([half, -half]))
+    return torch.stack(found).float()
+
+
+def predict(setup: Setup) -> Prediction:
+    """Shares of the valley, (3, D), and densities of w₁ for GD with noise, (D, B), by quadrature."""
+    settings, U = setup.settings, setup.settings.potential
+    dimensions = np.arange(1, settings.dimension + 1)
+    shares = [
+        [occupancy(U, _effective(settings, kind, int(D)), T) for D in dimensions]
+        for kind, T in zip(KINDS, settings.temperatures, strict=True)
+    ]
+    densities = [
+        [marginal(U, _effective(settings, kind, int(D)), T, EDGES) for D in dimensions]
+        for kind, T in zip(KINDS, settings.temperatures, strict=True)
+    ]
+    return {"dimensions": dimensions, "share": np.array(shares), "density": np.array(densities)}
+
+
+def _effective(settings: Valley, kind: str, dimension: int) -> int:
+    """In how many dimensions there is noise."""
+    return 1 if kind == "SGD alone" and settings.directions == "one" else dimension
+
+
+def minibatch_gradient(
+    potential: Potential, slopes: Tensor, batch_size: int, chains: int, generators: list[torch.Generator]
+) -> Callable[[Tensor, int], Tensor]:
+    """The mean gradient of `batch_size` samples U + e_i·w, drawn anew for each chain and step."""
+    drawn: list[Tensor] = []
+
+    def gradient(w: Tensor, step: int) -> Tensor:
+        if step % BLOCK == 0:
+            shape = BLOCK, chains, batch_size
+            picks = [torch.randint(slopes.shape[1], shape, generator=one) for one in generators]
+            # Several times as fast as own[pick].
+            means = [
+                own.index_select(0, pick.flatten()).reshape(*shape, -1).mean(2)
+                for own, pick in zip(slopes, picks, strict=True)
+            ]
+            drawn[:] = torch.stack(means, dim=1)
+        result = potential.gradient(w)
+        result[..., : slopes.shape[2]] += drawn[step % BLOCK]
+        return result
+
+    return gradient
+
+
+def run(setup: Setup, prediction: Prediction, *, dynamics: chains.Dynamics = descend) -> Iterator[Frame]:
+    settings, U = setup.settings, setup.settings.potential
+    shape = settings.seeds, len(KINDS), settings.dimension
+    found = {name: np.full(shape, np.nan) for name in ("share", *chains.SOUND)}
+    jobs = [(place, kind) for place in range(settings.dimension) for kind in range(len(KINDS))]
+    for job, (place, kind) in enumerate(jobs):
+        walk, dimension = chains.Chains(U, EDGES, pictures=8), place + 1
+        noisy = _effective(settings, KINDS[kind], dimension)
+        for part in walk.run(
+            dynamics, _gradient(setup, kind, place), setup.starts[place], lr=settings.lr,
+            steps=settings.steps, temperature=0.0 if KINDS[kind] == "SGD alone" else settings.temperature,
+            felt=settings.temperatures[kind], directions=noisy,
+            generator=chains.generators(settings, f"valley {KINDS[kind]} {dimension}"),
+        ):  # fmt: skip
+            if part is None:
+                yield Frame.tick(job)
+                continue
+            values = {
+                "density": chains.density(walk.counts, EDGES),
+                "job": np.full((settings.seeds, 2), (kind, dimension)),
+                "running": found["share"].copy(),
+            }
+            values["running"][:, kind, place] = walk.share
+            yield Frame(job, values, 0.99 * (job + part) / len(jobs))
+        if walk.broken:
+            yield Frame(job, {}, None, "diverged", chains.ran_away(dimension, settings.lr))
+            return
+        for name in found:
+            found[name][:, kind, place] = getattr(walk, name)
+    yield Frame(len(jobs), found, 1.0, "done")
+
+
+def _gradient(setup: Setup, kind: int, place: int) -> Callable[[Tensor, int], Tensor]:
+    settings, U = setup.settings, setup.settings.potential
+    if KINDS[kind] == "GD + noise":
+        return lambda w, step: U.gradient(w)
+    slopes = setup.slopes[_effective(settings, KINDS[kind], place + 1) - 1]
+    draws = chains.generators(settings, f"minibatches {KINDS[kind]} {place + 1}")
+    return minibatch_gradient(U, slopes, settings.batch_size, settings.chains, draws)
+
+
+def figure(
+    frames: Sequence[Frame],
+    prediction: Prediction,
+    previous: Sequence[Run] = (),
+    settings: Valley | None = None,
+) -> figures.Chart:
+    dimensions = prediction["dimensions"]
+    job, counts = common.newest(frames, "job"), common.newest(frames, "density")
+    kind, at = (0, len(dimensions) - 1) if job is None else (int(job[0, 0]), int(job[0, 1]) - 1)
+    middles = (EDGES[1:] + EDGES[:-1]) / 2
+    left: list[figures.Mark] = []
+    if counts is not None:
+        left.append(figures.Histogram(EDGES, counts, label="chains", color=COLORS[kind]))
+    left.append(
+        figures.Predicted(middles, prediction["density"][kind, at], label="quadrature", color=COLORS[kind])
+    )
+    share = common.newest(frames, "running")
+    right: list[figures.Mark] = [
+        figures.Earlier(old.prediction["dimensions"], seen[:, place], label="earlier run")
+        for old in previous
+        for seen in [common.newest(old.frames, "running")]
+        if seen is not None
+        for place in range(len(KINDS))
+    ]
+    for place, name in enumerate(KINDS):
+        values = np.full((1, len(dimensions)), np.nan) if share is None else share[:, place]
+        right += [
+            figures.Predicted(dimensions, prediction["share"][place], color=COLORS[place]),
+            figures.Points(dimensions, values, label=name, color=COLORS[place], line=False),
+        ]
+    ticks = [(float(D), str(D)) for D in dimensions]
+    return figures.Chart(
+        (
+            figures.Panel(f"{KINDS[kind]}: first coordinate, D = {at + 1}", tuple(left),
+                          xlabel="w₁ (point left, valley right)", ylabel="density"),
+            figures.Panel(
+                "Share of time in the valley", tuple(right), xlabel="dimension D", ylabel="share",
+                ylim=(0.3, 1.05), xticks=ticks, xlim=(0.7, len(dimensions) + 0.3),
+            ),
+        ),
+        caption=figures.caption(settings) if settings else "",
+    )  # fmt: skip
+
+
+def _prefers(run: Run) -> tuple[Evidence, ...]:
+    found: dict[str, Any] = {name: run.last(name) for name in ("share", *chains.SOUND)}
+    evidence: list[Evidence] = []
+    for kind, name in enumerate(KINDS):
+        predicted = run.prediction["share"][kind]
+        own = {key: value[:, kind] for key, value in found.items()}
+        checks = chains.checks(own, predicted, TOLERANCE)
+        note = f"{name}: {chains.listed(own['share'], predicted)}"
+        evidence.append(Evidence(own["share"], predicted, checks=checks, note=note))
+        if name != "SGD alone":
+            evidence.append(Evidence(own["share"], checks=checks))
+    return tuple(evidence)
+
+
+S5 = Claim(
+    "S5",
+    "Isotropic noise on GD or on SGD prefers a degenerate minimum to a point of equal depth, the more the "
+    "higher the dimension, as the integral of e^(−U/T) says; SGD's own noise does so only along the "
+    "directions that it has.",
+    "paper 002, §5.2 and Figs 8-10",
+    (Equals(TOLERANCE), Ordered(), Equals(TOLERANCE), Ordered(), Equals(TOLERANCE)), _prefers, "holds",
+    {"holds": "isotropic noise prefers the valley, more with each dimension; noise in one direction does not",
+     "fails": "the valley is not preferred as quadrature says",
+     "undecided": "these chains cannot tell: not mixed, too few, or steps too long"},
+)  # fmt: skip
+
+VALLEY = Experiment(
+    "valley", "Does noise choose a valley over a point?", Valley,
+    {
+        "quick": Valley(),
+        "paper": Valley(dimension=5, steps=20_000, chains=2000, seeds=5, lr=0.0025, spread=41.0),
+    },
+    prepare, predict, run, figure, (S5,),
+    controls=("dimension", "temperature", "length", "spread", "batch_size", "directions", "lr"),
+)  # fmt: skip

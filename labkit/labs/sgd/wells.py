@@ -1,0 +1,193 @@
+"""Does noise choose the wide well? (S4; paper 002, eq. 9 and Fig. 7)
+
+Langevin dynamics over two wells of equal depth, one wider in every direction, in one dimension after the
+other: the share of time in the wide well against the integral of e^(−U/T).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from labkit import figures
+from labkit.claims import Claim
+from labkit.experiment import Experiment, Frame, Prediction, Run
+from labkit.labs import common
+from labkit.labs.sgd import chains
+from labkit.labs.sgd.shared import LANGEVIN
+from labkit.rules import Equals, Evidence
+from labkit.settings import Settings, knob
+from labkit.theory.boltzmann import TwoWells, flat_share, marginal, occupancy
+from labkit.training.dynamics import descend
+
+TOLERANCE, DISTANCE = 0.02, 0.06
+EDGES = np.linspace(-3.2, 3.8, 71)
+
+
+@dataclass(frozen=True)
+class Wells(Settings):
+    dimension: int = knob(5, "dimensions D: 1 to this", slider=(1, 8), bounds=(1, 20), step=1)
+    temperature: float = knob(2.0, "T of the noise", slider=(0.5, 4), bounds=(0.01, None), step=0.1)
+    ratio: float = knob(2.0, "width of the wide well over the narrow one's", slider=(1, 3), bounds=(0.2, 5),
+                        step=0.1, label="ratio of widths")  # fmt: skip
+    offset: float = knob(0.0, "depth of the wide well above the narrow one's", slider=(-2, 4), step=0.25,
+                         bounds=(-5, 10), label="depth offset")  # fmt: skip
+    lr: float = knob(0.004, "step size dt of the dynamics", slider=(0.0005, 0.1), bounds=(0, None),
+                     scale="log", label="step size dt")  # fmt: skip
+    steps: int = knob(8000, "steps of each chain", slider=(500, 20_000), bounds=(20, None), step=500)
+    chains: int = knob(3000, "chains", slider=(100, 4000), bounds=(4, None), step=100)
+    width: float = knob(0.5, "width of the narrow well", slider=(0.3, 1), bounds=(0.01, None), step=0.05)
+    height: float = knob(0.4, "height of the walls", slider=(0.1, 2), bounds=(0, None), step=0.1)
+    place: float = knob(1.3, "the wells are at plus and minus this", slider=(1, 2), bounds=(0, None),
+                        step=0.1)  # fmt: skip
+
+    @property
+    def potential(self) -> TwoWells:
+        return TwoWells(self.width, self.ratio, self.place, self.height, self.offset)
+
+
+@dataclass(frozen=True)
+class Setup:
+    """starts: (S, C, D) for each D."""
+
+    settings: Wells
+    starts: tuple[Tensor, ...]
+
+
+def prepare(settings: Wells) -> Setup:
+    dimensions = range(1, settings.dimension + 1)
+    return Setup(
+        settings, tuple(chains.starts(settings, settings.place, D, settings.chains) for D in dimensions)
+    )
+
+
+def predict(setup: Setup) -> Prediction:
+    """Shares and densities of e^(−U/T) by quadrature, (D,) and (D, B); and of wells far apart."""
+    settings, U = setup.settings, setup.settings.potential
+    dimensions, T = np.arange(1, settings.dimension + 1), settings.temperature
+    return {
+        "dimensions": dimensions,
+        "share": np.array([occupancy(U, int(D), T) for D in dimensions]),
+        "density": np.array([marginal(U, int(D), T, EDGES) for D in dimensions]),
+        "apart": np.array([flat_share(U.ratio, int(D), offset=U.offset, temperature=T) for D in dimensions]),
+    }
+
+
+def run(setup: Setup, prediction: Prediction, *, dynamics: chains.Dynamics = descend) -> Iterator[Frame]:
+    settings, U = setup.settings, setup.settings.potential
+    shape = settings.seeds, settings.dimension
+    found = {name: np.full(shape, np.nan) for name in ("share", *chains.SOUND)}
+    histograms = np.zeros((*shape, len(EDGES) - 1))
+    for place, start in enumerate(setup.starts):
+        walk, dimension = chains.Chains(U, EDGES), place + 1
+        # Another noise for each dimension: their errors are independent.
+        noise = chains.generators(settings, f"wells {dimension}")
+        for part in walk.run(
+            dynamics, lambda w, step: U.gradient(w), start, lr=settings.lr, steps=settings.steps,
+            temperature=settings.temperature, felt=settings.temperature, generator=noise,
+        ):  # fmt: skip
+            progress = (place + (part or 0)) / settings.dimension
+            if part is None:
+                yield Frame.tick(dimension)
+                continue
+            values = {
+                "density": chains.density(walk.counts, EDGES),
+                "dimension": np.full(settings.seeds, dimension),
+                "running": found["share"].copy(),
+            }
+            values["running"][:, place] = walk.share
+            yield Frame(dimension, values, 0.99 * progress)
+        if walk.broken:
+            note = (
+                f"the chains ran away in D = {dimension}: steps of {settings.lr:g} are not stable over these "
+            )
+            yield Frame(dimension, {}, None, "diverged", note + "walls; lower lr")
+            return
+        for name in found:
+            found[name][:, place] = getattr(walk, name)
+        histograms[:, place] = chains.density(walk.counts, EDGES)
+    yield Frame(settings.dimension, found | {"histograms": histograms}, 1.0, "done")
+
+
+def figure(
+    frames: Sequence[Frame],
+    prediction: Prediction,
+    previous: Sequence[Run] = (),
+    settings: Wells | None = None,
+) -> figures.Chart:
+    dimensions, T = prediction["dimensions"], settings.temperature if settings else None
+    now, counts = common.newest(frames, "dimension"), common.newest(frames, "density")
+    at = len(dimensions) - 1 if now is None else int(now[0]) - 1
+    middles = (EDGES[1:] + EDGES[:-1]) / 2
+    left: list[figures.Mark] = []
+    if counts is not None:
+        left.append(figures.Histogram(EDGES, counts, label="chains", color=LANGEVIN))
+    left.append(figures.Predicted(middles, prediction["density"][at], label="e^(−U/T)", color=LANGEVIN))
+    share = common.newest(frames, "running")
+    right: list[figures.Mark] = [
+        figures.Earlier(old.prediction["dimensions"], seen, label="earlier run")
+        for old in previous
+        for seen in [common.newest(old.frames, "running")]
+        if seen is not None
+    ]
+    right += [
+        figures.Predicted(dimensions, prediction["apart"], label="wells far apart", color="ink"),
+        figures.Predicted(dimensions, prediction["share"], label="quadrature", color=LANGEVIN),
+        figures.Points(
+            dimensions, np.full((1, len(dimensions)), np.nan) if share is None else share, label="chains",
+            color=LANGEVIN, line=False,
+        ),
+    ]  # fmt: skip
+    of = f", T = {T:g}" if T else ""
+    ticks = [(float(D), str(D)) for D in dimensions]
+    return figures.Chart(
+        (
+            figures.Panel(f"First coordinate, D = {at + 1}{of}", tuple(left), xlabel="w₁", ylabel="density"),
+            figures.Panel(
+                "Share of time in the wide well", tuple(right), xlabel="dimension D", ylabel="share",
+                ylim=(0, 1.05), xticks=ticks, xlim=(0.7, len(dimensions) + 0.3),
+            ),
+        ),
+        caption=figures.caption(settings) if settings else "",
+    )  # fmt: skip
+
+
+def _samples(run: Run) -> tuple[Evidence, Evidence]:
+    found: dict[str, Any] = {name: run.last(name) for name in ("share", *chains.SOUND)}
+    checks = chains.checks(found, run.prediction["share"], TOLERANCE)
+    # Half the absolute difference of the densities of w₁: shares alone hardly depend on the temperature.
+    apart = np.abs(run.last("histograms") - run.prediction["density"]) @ np.diff(EDGES) / 2
+    shares = Evidence(
+        found["share"],
+        run.prediction["share"],
+        checks=checks,
+        note=chains.listed(found["share"], run.prediction["share"])
+        + f"; R̂ {found['r_hat'].max():.3f}, steps add {found['heating'].max():.1%} to T; "
+        f"densities apart by {apart.max():.3f} at most",
+    )
+    return shares, Evidence(apart, 0.0, checks=checks)
+
+
+S4 = Claim(
+    "S4",
+    "Langevin dynamics samples e^(−U/T): the share of time in the wider of two wells is the integral over "
+    "it, which tends to 1 with the dimension.",
+    "paper 002, eq. 9 and Fig. 7", (Equals(TOLERANCE), Equals(DISTANCE, absolute=True)), _samples, "holds",
+    {"holds": "shares of time and densities are those of e^(−U/T) in every dimension",
+     "fails": "the chains do not sample e^(−U/T)",
+     "undecided": "these chains cannot tell: not mixed, too few, or steps too long"},
+)  # fmt: skip
+
+WELLS = Experiment(
+    "wells", "Does noise choose the wide well?", Wells,
+    {
+        "quick": Wells(),
+        "paper": Wells(steps=40_000, chains=3000, seeds=5, lr=0.002),
+    },
+    prepare, predict, run, figure, (S4,),
+    controls=("dimension", "temperature", "ratio", "offset", "lr", "steps", "chains"),
+)  # fmt: skip
