@@ -1,0 +1,227 @@
+"""Is a minimum of natural labels flatter than one of random labels? (S9; paper 002, section 6.1, Table 1)
+
+One architecture, one start, one training loss; the labels differ. At each minimum the weights walk in random
+directions until the training loss has changed by epsilon: all weights together, and those of the top layer
+alone. Then the units of the same networks are rescaled, which changes no output, and the walk begins anew:
+the radius belongs to the parameters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from labkit import data, figures, models
+from labkit.claims import Claim
+from labkit.experiment import Experiment, Frame, Prediction, Run
+from labkit.labs import common
+from labkit.labs.sgd import shared
+from labkit.measure.flatness import Radius, first_crossing, flatness_profile, flatness_radius
+from labkit.rules import Check, Evidence, Ordered, Reported
+from labkit.settings import knob
+
+PLACES = ("all weights", "top layer")
+# Table 1, natural and random labels: (MNIST, CIFAR-10) of all weights, then of the top layer.
+TABLE_1 = np.array([[[45.4, 6.9], [17.0, 5.7]], [[15.0, 3.0], [19.5, 12.1]]])
+PROFILE = np.geomspace(0.25, 64.0, 17)  # distances at which the loss is drawn
+R_MAX = 200.0
+SAME = 1e-3  # of the outputs, relative: what a rescaling may change by rounding in float32
+
+
+@dataclass(frozen=True)
+class Flat(shared.Minima):
+    width: int = knob(200, "hidden units", slider=(25, 800), bounds=(1, None), scale="log2")
+    tolerance: float = knob(
+        0.05, "change ε of the training loss that ends a walk, (16)", slider=(0.01, 0.5), bounds=(1e-6, 10),
+        scale="log", label="ε",
+    )  # fmt: skip
+    directions: int = knob(10, "random directions at each minimum", slider=(5, 50), bounds=(2, None), step=5)
+    rescale: float = knob(
+        10.0, "units are rescaled by factors from 1/this to this", slider=(1, 100), bounds=(1, 1e4),
+        scale="log", label="rescaling",
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Setup:
+    """sets[natural or random][seed]; one start a seed, whatever the labels."""
+
+    settings: Flat
+    sets: tuple[tuple[data.Dataset, ...], ...]
+    starts: tuple[nn.Module, ...]
+
+
+def prepare(settings: Flat) -> Setup:
+    sets = shared.prepare(settings).sets
+    starts = tuple(shared.network(settings, sets[0][0].dim, seed) for seed in common.seeds(settings))
+    return Setup(settings, sets, starts)
+
+
+def predict(setup: Setup) -> Prediction:
+    """No theorem gives a radius; the paper's own table is the reference, and a ratio of 1 the edge."""
+    return {
+        "distances": PROFILE, "tolerance": np.array(setup.settings.tolerance),
+        "table": TABLE_1[..., 0] / TABLE_1[..., 1],
+    }  # fmt: skip
+
+
+def run(setup: Setup, prediction: Prediction, *, radius: Radius = first_crossing) -> Iterator[Frame]:
+    settings = setup.settings
+    values = shared.blank(
+        settings.seeds, radii=(2, settings.directions), rescaled=(), same=(), capped=(),
+        profile=(len(PROFILE),),
+    )  # fmt: skip
+    notes = []
+    for k, (begin, end) in enumerate(shared.PARTS):
+        trained = begin + 0.85 * (end - begin)
+        found = yield from shared.fit(settings, setup.starts, setup.sets[k], span=(begin, trained), step=k)
+        if found.word == "diverged":
+            yield Frame(k, shared.snapshot(values), trained, "diverged", f"{shared.WORDS[k]}: {found.note}")
+            return
+        notes += [f"{shared.WORDS[k]}: {found.note}"] if found.word == "missed" else []
+        for s, (model, one) in enumerate(zip(found.models, setup.sets[k], strict=True)):
+            yield from _measure(settings, model, one, values, (s, k), radius, trained)
+        yield Frame(k + 1, shared.snapshot(values), end - 0.01)
+    yield Frame(len(shared.KINDS), {}, 1.0, "done", "; ".join(notes))
+
+
+def _measure(
+    settings: Flat, model: nn.Module, one: data.Dataset, values: dict[str, np.ndarray],
+    place: tuple[int, int], radius: Radius, progress: float,
+) -> Iterator[Frame]:  # fmt: skip
+    """Everything that is read off one minimum, with a tick after each walk."""
+    x, y, seed = one.x_train, one.y_train, settings.seed + place[0]
+    for name, value in shared.ends(model, one).items():
+        values[name][place] = value
+
+    def walks(model: nn.Module, part: str) -> Tensor:
+        return flatness_radius(
+            model, x, y, epsilon=settings.tolerance, directions=settings.directions, part=part, r_max=R_MAX,
+            generator=seed, radius=radius,
+        ).radii  # fmt: skip
+
+    for which, part in enumerate(("all", "top")):
+        values["radii"][place][which] = walks(model, part).numpy()
+        yield Frame.tick(place[1], progress)
+    values["capped"][place] = (values["radii"][place] >= R_MAX).mean()
+    generator = torch.Generator().manual_seed(seed)
+    other = models.rescale_nodes(model, generator=generator, low=1 / settings.rescale, high=settings.rescale)
+    with torch.no_grad():
+        before, after = model(x), other(x)
+    values["same"][place] = float((after - before).abs().max() / before.abs().max())
+    values["rescaled"][place] = float(walks(other, "all").mean())
+    yield Frame.tick(place[1], progress)
+    profile = flatness_profile(
+        model, x, y, PROFILE.tolist(), directions=min(5, settings.directions), generator=seed
+    )
+    values["profile"][place] = profile.mean(0).numpy()
+    yield Frame.tick(place[1], progress)
+
+
+def figure(
+    frames: Sequence[Frame],
+    prediction: Prediction,
+    previous: Sequence[Run] = (),
+    settings: Flat | None = None,
+) -> figures.Chart:
+    distances, places = prediction["distances"], np.arange(3.0)
+    profile = common.newest(frames, "profile")
+    walks: list[figures.Mark] = [figures.Level(float(prediction["tolerance"]), label="ε")]
+    reach: list[figures.Mark] = []
+    for k, (words, color) in enumerate(zip(shared.WORDS, shared.COLORS, strict=True)):
+        seen = np.full((1, len(distances)), np.nan) if profile is None else profile[:, k]
+        walks.append(figures.Measured(distances, seen, label=words, color=color))
+        reach += [figures.Earlier(places, old[:, k]) for old in _olds(previous)]
+        reach.append(figures.Points(places, _radii(frames)[:, k], label=words, color=color, line=False))
+    ratios: list[figures.Mark] = [
+        figures.Predicted(places[:2], prediction["table"][:, which], label=name, color=color)
+        for which, (name, color) in enumerate((("MNIST, Table 1", 2), ("CIFAR-10, Table 1", 3)))
+    ]
+    now = _radii(frames)[..., :2]
+    ratios.append(figures.Points(places[:2], now[:, 0] / now[:, 1], label="here", color="ink", line=False))
+    ratios.append(figures.Level(1.0))
+    names = [(0.0, "all weights"), (1.0, "top layer"), (2.0, "all, rescaled")]
+    return figures.Chart(
+        (
+            figures.Panel(
+                "Along random directions", tuple(walks), xlabel="distance r",
+                ylabel="|L(w + ru) − L(w)|", xscale="log", yscale="log", ylim=(1e-4, 10),
+            ),
+            figures.Panel(
+                "Flatness radius (16)", tuple(reach), ylabel="r", xticks=names, xlim=(-0.5, 2.5),
+                ylim=(0, None),
+            ),
+            figures.Panel(
+                "Natural / random labels", tuple(ratios), ylabel="ratio of the radii", xticks=names[:2],
+                xlim=(-0.5, 1.5), ylim=(0, 8),
+            ),
+        ),
+        caption=figures.caption(settings) if settings else "",
+    )  # fmt: skip
+
+
+def _radii(frames: Sequence[Frame]) -> np.ndarray:
+    """Mean radii (S, natural or random, 3): all weights, top layer, all of the rescaled network."""
+    radii, rescaled = common.newest(frames, "radii"), common.newest(frames, "rescaled")
+    if radii is None or rescaled is None:
+        return np.full((1, 2, 3), np.nan)
+    return np.concatenate([radii.mean(axis=-1), rescaled[..., None]], axis=-1)
+
+
+def _olds(previous: Sequence[Run]) -> list[np.ndarray]:
+    return [_radii(run.frames) for run in previous if common.newest(run.frames, "radii") is not None]
+
+
+def _flatter(run: Run) -> tuple[Evidence, Evidence, Evidence]:
+    radii = _radii(run.frames)
+    if not np.isfinite(radii).all():
+        raise ValueError("radii: not both kinds of labels have been measured yet")
+    checks = (
+        *shared.converged(run.last("train_error"), run.last("loss"), run.settings.stop),
+        Check("walks that never left the strip", float(run.last("capped").max()), 0.0, "take a smaller ε"),
+    )
+    same = Check("change of the outputs by rescaling", float(run.last("same").max()), SAME, "rescale less")
+
+    def words(values: np.ndarray) -> str:
+        return ", ".join(
+            f"{word} {m:.1f} ± {sd:.1g}"
+            for word, m, sd in zip(
+                shared.KINDS, values.mean(0), values.std(0, ddof=min(1, len(values) - 1)), strict=True
+            )
+        )
+
+    # Random first: the groups of an ordering increase.
+    return (
+        Evidence(radii[:, ::-1, 0], checks=checks, note=f"all weights: {words(radii[..., 0])}"),
+        Evidence(radii[:, ::-1, 1], checks=checks, note=f"top layer: {words(radii[..., 1])}"),
+        Evidence(
+            radii[..., 2] / radii[..., 0], checks=(same,), note=f"units rescaled: {words(radii[..., 2])}"
+        ),
+    )
+
+
+S9 = Claim(
+    "S9",
+    "At one training loss the flatness radius is larger for natural than for random labels, of all weights "
+    "and of the top layer alone; node rescaling gives the same function another radius.",
+    "paper 002, eq. 16, Table 1", (Ordered(), Ordered(), Reported()), _flatter, "holds",
+    {"holds": "minima of natural labels are flatter, in all weights and in the top layer; the same "
+              "functions, rescaled, have other radii",
+     "fails": "the radius of natural labels is not the larger one"},
+)  # fmt: skip
+
+FLATNESS = Experiment(
+    "flatness", "Is a minimum of natural labels flatter than one of random labels?", Flat,
+    {
+        "quick": Flat(),
+        "paper": Flat(
+            dataset="mnist", n=60_000, width=512, directions=100, stop=1e-3, lr=0.02, seeds=5, epochs=2000
+        ),
+    },
+    prepare, predict, run, figure, (S9,),
+    controls=("n", "width", "label_noise", "stop", "tolerance", "rescale"),
+)  # fmt: skip

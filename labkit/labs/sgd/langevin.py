@@ -1,0 +1,228 @@
+"""Does a network train alike with added noise? (S7; paper 002, eq. 5 and Fig. 6)
+
+The same networks on the same minibatches, by SGD and by SGD with Gaussian noise √(2 η T) ξ on every weight.
+How much noise a network bears can be said beforehand: near a quadratic minimum each of its p directions takes
+up T/2 of loss. A long run ends at a loss of p T/2 if all directions have settled, and below if they have not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from labkit import data, figures, models, training
+from labkit.claims import Claim
+from labkit.experiment import Experiment, Frame, Prediction, Run
+from labkit.labs import common
+from labkit.labs.sgd.shared import SGD, SGDL
+from labkit.rules import Check, Equals, Evidence, Reported
+from labkit.settings import Settings, knob
+
+CLOSE = 0.02  # of error: two curves nearer than this are alike
+MEASURES = ("loss", "train_error", "error")
+
+
+@dataclass(frozen=True)
+class Langevin(Settings):
+    temperature: float = knob(1e-5, "T of the noise added to SGD", slider=(1e-7, 1e-2), bounds=(0, None),
+                              scale="log")  # fmt: skip
+    lr: float = knob(0.1, "learning rate", slider=(0.01, 0.5), bounds=(0, None), scale="log",
+                     label="learning rate")  # fmt: skip
+    batch_size: int = knob(32, "samples a step", slider=(8, 256), bounds=(1, None), scale="log2")
+    steps: int = knob(1500, "steps", slider=(200, 6000), bounds=(20, None), step=100)
+    width: int = knob(64, "hidden units", slider=(16, 256), bounds=(1, None), scale="log2")
+    n: int = knob(1000, "samples", slider=(200, 1400), bounds=(10, None), step=100)
+    depth: int = knob(2, "hidden layers", slider=(1, 4), bounds=(1, None), step=1)
+    momentum: float = knob(0.0, "momentum", slider=(0, 0.95), bounds=(0, 0.999))
+    dataset: str = knob("digits", "images", choices=("digits", "mnist-5k", "mnist", "cifar10"))
+    seeds: int = knob(5, "independent repetitions", slider=(1, 10), bounds=(1, 1000))
+
+
+@dataclass(frozen=True)
+class Setup:
+    settings: Langevin
+    sets: tuple[data.Dataset, ...]
+    nets: tuple[models.MLP, ...]
+
+
+def prepare(settings: Langevin) -> Setup:
+    sets = tuple(
+        common.classification(
+            settings.dataset, n=settings.n, classes=10, n_test=10_000, label_noise=0.0,
+            normalize="standardize", seed=seed, device=settings.device,
+        )
+        for seed in common.seeds(settings)
+    )  # fmt: skip
+    inputs = int(sets[0].x_train.shape[1])
+    nets = tuple(
+        models.mlp(inputs, settings.width, settings.depth, 10, seed=seed, device=settings.device)
+        for seed in common.seeds(settings)
+    )
+    return Setup(settings, sets, nets)
+
+
+def predict(setup: Setup) -> Prediction:
+    """No difference between the curves; and p T/2, the loss at which noise alone would hold the network."""
+    weights = sum(parameter.numel() for parameter in setup.nets[0].parameters())
+    return {
+        "steps": np.array([0, setup.settings.steps]),
+        "difference": np.zeros(2),
+        "floor": np.array([weights * setup.settings.temperature / 2]),
+    }
+
+
+def run(setup: Setup, prediction: Prediction) -> Iterator[Frame]:
+    settings = setup.settings
+    runs = [_trained(setup, temperature) for temperature in (0.0, settings.temperature)]
+    step = 0
+    while True:
+        pair: list[Frame] = []
+        for one in runs:
+            # Both take their minibatches in one order, and are measured at the same steps.
+            while (frame := next(one)).is_tick:
+                yield Frame.tick(step)
+            pair.append(frame)
+        step = pair[0].step
+        broken = next((frame for frame in pair if frame.status == "diverged"), None)
+        if broken is not None:
+            yield Frame(max(step, broken.step), {}, None, "diverged", broken.note)
+            return
+        values = {name: np.stack([frame.values[name] for frame in pair], axis=1) for name in MEASURES}
+        if pair[0].status == "done":
+            yield Frame(step, values, 1.0, "done")
+            return
+        yield Frame(step, values, 0.99 * step / settings.steps)
+
+
+def _trained(setup: Setup, temperature: float) -> Iterator[Frame]:
+    """SGD with this temperature, with losses and errors on all samples, (S,) each."""
+    settings, sets = setup.settings, setup.sets
+    parts = {
+        part: (torch.stack([getattr(one, f"x_{part}") for one in sets]),
+               torch.stack([getattr(one, f"y_{part}") for one in sets]))
+        for part in ("train", "test")
+    }  # fmt: skip
+
+    def error(part: str) -> training.loop.Measure:
+        x, y = parts[part]
+
+        def measure(ensemble: training.Ensemble) -> np.ndarray:
+            with torch.no_grad():
+                return common.error_rate(ensemble(x), y)
+
+        return measure
+
+    def loss(ensemble: training.Ensemble) -> np.ndarray:
+        x, y = parts["train"]
+        with torch.no_grad():
+            return training.losses.LOSSES["cross-entropy"](ensemble(x), y).cpu().numpy()
+
+    for frame in training.train(
+        training.Ensemble(setup.nets), [one.x_train for one in sets], [one.y_train for one in sets],
+        loss="cross-entropy", lr=settings.lr, momentum=settings.momentum, temperature=temperature,
+        batch_size=settings.batch_size, steps=settings.steps, seed=settings.seed,
+        measure={"whole": loss, "train_error": error("train"), "error": error("test")},
+        measure_at=max(1, settings.steps // 50),
+    ):  # fmt: skip
+        if not frame.is_tick and "whole" in frame.values:
+            frame = Frame(
+                frame.step,
+                {name: frame.values["whole" if name == "loss" else name] for name in MEASURES},
+                frame.progress,
+                frame.status,
+                frame.note,
+            )
+        yield frame
+
+
+def figure(
+    frames: Sequence[Frame],
+    prediction: Prediction,
+    previous: Sequence[Run] = (),
+    settings: Langevin | None = None,
+) -> figures.Chart:
+    kinds = (("SGD", SGD), ("SGD + noise", SGDL))
+    floor = np.full(2, prediction["floor"][0])
+    panels = []
+    for name, title, ylabel in (
+        ("loss", "Training loss", "cross-entropy"), ("error", "Validation error", "share wrong"),
+    ):  # fmt: skip
+        marks: list[figures.Mark] = []
+        for old in previous:
+            at, values = common.curve(old.frames, name)
+            if len(at):
+                marks.append(figures.Earlier(at, values[1], label="earlier run"))
+        if name == "loss":
+            marks.append(figures.Predicted(prediction["steps"], floor, label="p T/2, if settled", color=SGDL))
+        at, values = common.curve(frames, name)
+        for place, (label, color) in enumerate(kinds):
+            if len(at):
+                marks.append(figures.Measured(at, values[place], label=label, color=color))
+        panels.append(
+            figures.Panel(title, tuple(marks), xlabel="step", ylabel=ylabel, yscale="log",
+                          xlim=(0, float(prediction["steps"][-1])))
+        )  # fmt: skip
+    at, values = common.curve(frames, "error")
+    marks = [figures.Level(CLOSE, label="alike within"), figures.Level(-CLOSE)]
+    marks.append(figures.Predicted(prediction["steps"], prediction["difference"], color=SGDL))
+    if len(at):
+        marks.append(figures.Measured(at, values[1] - values[0], label="with noise − without", color=SGDL))
+    panels.append(
+        figures.Panel("Difference of errors", tuple(marks), xlabel="step", ylabel="validation error",
+                      ylim=(-0.05, 0.05), xlim=(0, float(prediction["steps"][-1])))
+    )  # fmt: skip
+    return figures.Chart(tuple(panels), caption=figures.caption(settings) if settings else "")
+
+
+def _late(run: Run, name: str) -> np.ndarray:
+    """(S, 2): the mean of the second half of a curve, without and with noise."""
+    steps, values = run.series(name)
+    if run.frames[-1].status != "done":
+        raise ValueError(f"{name}: the run has not ended")
+    return values[steps >= steps[-1] / 2].mean(axis=0)
+
+
+def _alike(run: Run) -> tuple[Evidence, ...]:
+    error, fitted = _late(run, "error"), _late(run, "train_error")
+    checks = (
+        Check("training error of SGD", float(fitted[:, 0].max()), 0.05, "not trained yet: raise steps or lr"),
+    )
+    plain, noisy = error.mean(axis=0)
+    spread = error[:, 0].std(ddof=1) if len(error) > 1 else 0.0
+    losses = run.last("loss").mean(axis=0)
+    note = (
+        f"validation error {plain:.4f} without noise (spread over seeds {spread:.4f}), {noisy:.4f} with; "
+        f"training loss at the end {losses[0]:.2g} and {losses[1]:.2g}, p T/2 = "
+        f"{run.prediction['floor'][0]:.2g}"
+    )
+    return (
+        Evidence(fitted[:, 1] - fitted[:, 0], 0.0, checks=checks),
+        Evidence(error[:, 1] - error[:, 0], 0.0, checks=checks, note=note),
+        Evidence(error[:, 0] - error[:, 1]),
+    )
+
+
+S7 = Claim(
+    "S7",
+    "With a little Gaussian noise added to each step SGD trains and validates as it does without.",
+    "paper 002, eq. 5 and Fig. 6",
+    (Equals(CLOSE, absolute=True, exact=False), Equals(CLOSE, absolute=True, exact=False), Reported()),
+    _alike, "holds",
+    {"holds": "training and validation errors are those of SGD within two hundredths; no better and no worse",
+     "fails": "this much noise changes what SGD reaches",
+     "undecided": "the networks are not trained yet, or the seeds do not agree"},
+)  # fmt: skip
+
+LANGEVIN = Experiment(
+    "langevin", "Does SGD train alike with added noise?", Langevin,
+    {
+        "quick": Langevin(),
+        "paper": Langevin(dataset="cifar10", n=50_000, width=512, depth=1, steps=40_000, lr=0.05,
+                          batch_size=100, temperature=1e-7, seeds=3),
+    },
+    prepare, predict, run, figure, (S7,),
+    controls=("temperature", "lr", "batch_size", "steps", "width", "n"),
+)  # fmt: skip

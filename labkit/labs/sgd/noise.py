@@ -1,0 +1,286 @@
+"""Is minibatch noise the noise of Langevin's equation? (S6; paper 002, section 5.1, Fig. 5)
+
+e^(-U/T) is the law of noise that is Gaussian and isotropic. A network is trained until its loss has fallen to
+1, to .1 and to .01; at each of these moments minibatches are drawn at fixed weights, and the gradient of each
+less the gradient of all samples is its noise. Three questions: are single components Gaussian, how many
+directions does the noise fill, and does its covariance fall as 1/B?
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from scipy import stats as normal
+from torch import Tensor, nn
+
+from labkit import data, figures
+from labkit.claims import Claim
+from labkit.experiment import Experiment, Frame, Prediction, Run
+from labkit.labs import common
+from labkit.labs.sgd import shared
+from labkit.measure.gradient_noise import (
+    gradient_noise,
+    noise_factor,
+    noise_variance,
+    participation_ratio,
+    rejected_share,
+    sample_gradients,
+)
+from labkit.rules import AtMost, Check, Equals, Evidence, Exponent
+from labkit.settings import Settings, knob
+from labkit.stats import exponent
+
+PHASES = ("early", "middle", "late")
+LOSSES = (1.0, 0.1, 0.01)  # where a phase is looked at
+LEVEL = 0.05  # of the test of normality
+COMPONENTS = 1000  # that are tested
+EDGES = np.linspace(-6, 6, 49)
+COLORS = (2, 4, 3)
+# (gradients (n, p), batch size, draws, replacement=, generator=) -> (draws, p), as `gradient_noise`.
+Noise = Callable[..., Tensor]
+
+
+@dataclass(frozen=True)
+class MinibatchNoise(Settings):
+    batch_size: int = knob(
+        64, "samples B of the batches whose noise is looked at", slider=(8, 256), bounds=(1, None),
+        scale="log2", label="batch size B",
+    )  # fmt: skip
+    drawing: str = knob(
+        "without replacement", "whether a sample may come twice in a batch; an epoch has no replacement",
+        choices=("without replacement", "with replacement"), label="batches drawn",
+    )  # fmt: skip
+    draws: int = knob(300, "minibatches at each phase", slider=(100, 1000), bounds=(20, None), step=100)
+    n: int = knob(800, "training samples n", slider=(400, 1400), bounds=(128, None), step=100)
+    width: int = knob(120, "hidden units", slider=(30, 480), bounds=(1, None), scale="log2")
+    depth: int = knob(1, "hidden layers", slider=(1, 3), bounds=(1, None), step=1)
+    lr: float = knob(
+        0.01, "learning rate of SGD with momentum .9 and batches of 64", slider=(0.005, 0.1),
+        bounds=(1e-6, 100), scale="log", label="learning rate",
+    )  # fmt: skip
+    epochs: int = knob(
+        1000, "longest training between two phases", slider=(100, 5000), bounds=(1, None), scale="log"
+    )
+    dataset: str = knob("digits", "images", choices=("digits", "mnist-5k", "mnist", "cifar10"))
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.batch_size > self.n // 2:
+            raise ValueError(f"batch_size must be at most n / 2 = {self.n // 2}; got {self.batch_size!r}")
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Batch sizes of the scaling: 8, 32, ... up to a quarter of the samples, and the one asked for."""
+        powers = {2**k for k in range(3, self.n.bit_length(), 2) if 2**k <= self.n // 4}
+        return tuple(sorted(powers | {self.batch_size}))
+
+    @property
+    def replacement(self) -> bool:
+        return self.drawing == "with replacement"
+
+
+@dataclass(frozen=True)
+class Setup:
+    settings: MinibatchNoise
+    sets: tuple[data.Dataset, ...]
+    starts: tuple[nn.Module, ...]
+
+
+def prepare(settings: MinibatchNoise) -> Setup:
+    sets = tuple(
+        common.classification(
+            settings.dataset, n=settings.n, classes=10, n_test=100, label_noise=0.0, normalize="standardize",
+            seed=seed, device=settings.device,
+        )
+        for seed in common.seeds(settings)
+    )  # fmt: skip
+    starts = tuple(shared.network(settings, sets[0].dim, seed) for seed in common.seeds(settings))
+    return Setup(settings, sets, starts)
+
+
+def predict(setup: Setup) -> Prediction:
+    """What the choice of samples says of the covariance; what Gaussian isotropic noise would show."""
+    settings = setup.settings
+    weights = sum(p.numel() for p in setup.starts[0].parameters())
+    exact = [noise_factor(settings.n, size, replacement=settings.replacement) for size in settings.sizes]
+    return {
+        "sizes": np.array(settings.sizes), "factor": np.array(exact), "weights": np.array(weights),
+        # n gradients less their mean leave so many directions, whatever the noise.
+        "most": np.array(min(weights, settings.n - 1)), "rejected": np.array(LEVEL),
+        "edges": EDGES, "density": np.diff(normal.norm.cdf(EDGES)) / np.diff(EDGES),
+    }  # fmt: skip
+
+
+def run(setup: Setup, prediction: Prediction, *, noise: Noise = gradient_noise) -> Iterator[Frame]:
+    settings, phases = setup.settings, len(PHASES)
+    shapes: dict[str, tuple[int, ...]] = {
+        "loss": (), "rejected": (), "participation": (), "silent": (), "scaled": (len(settings.sizes),),
+        "density": (len(EDGES) - 1,),
+    }  # fmt: skip
+    values = {name: np.full((settings.seeds, phases, *shape), np.nan) for name, shape in shapes.items()}
+    models: Sequence[nn.Module] = setup.starts
+    notes = []
+    for t, level in enumerate(LOSSES):
+        begin, end = t / phases, (t + 1) / phases
+        trained = begin + 0.4 * (end - begin)
+        found = yield from shared.fit(
+            settings, models, setup.sets, span=(begin, trained), step=t, stop=level,
+            seed=settings.seed + 1000 * t,
+        )  # fmt: skip
+        if found.word == "diverged":
+            yield Frame(t, shared.snapshot(values), trained, "diverged", f"{PHASES[t]}: {found.note}")
+            return
+        notes += [f"{PHASES[t]}: {found.note}"] if found.word == "missed" else []
+        models = found.models
+        for s, (model, one) in enumerate(zip(models, setup.sets, strict=True)):
+            values["loss"][s, t] = shared.fitted(model, one.x_train, one.y_train)[0]
+            gradients = sample_gradients(model, one.x_train, one.y_train)
+            variance = noise_variance(gradients)
+            generator = torch.Generator().manual_seed(settings.seed + s + 100 * t)
+            for place, size in enumerate(settings.sizes):
+                drawn = noise(
+                    gradients, size, settings.draws, replacement=settings.replacement, generator=generator
+                )
+                trace = float(drawn.double().square().sum(1).mean())
+                values["scaled"][s, t, place] = trace / float(variance.sum())
+                if size == settings.batch_size:
+                    for name, value in _shape(drawn, variance, generator).items():
+                        values[name][s, t] = value
+                share = (s + (place + 1) / len(settings.sizes)) / settings.seeds
+                yield Frame.tick(t, min(trained + (end - trained) * share, 0.99))
+        yield Frame(t + 1, shared.snapshot(values), min(end, 0.99))
+    yield Frame(phases, {}, 1.0, "done", "; ".join(notes))
+
+
+def _shape(drawn: Tensor, variance: Tensor, generator: torch.Generator) -> dict[str, Any]:
+    """Are the components of noise (M, p) Gaussian, and how many directions does it fill?"""
+    # A weight behind a pixel that is always black, or a unit that is never active, has no noise to test.
+    alive = (variance > 1e-12 * variance.max()).nonzero().flatten()
+    chosen = alive[torch.randperm(len(alive), generator=generator)[:COMPONENTS]]
+    components = drawn[:, chosen]
+    # In few batches a component that one sample alone has may be the same throughout.
+    components = components[:, components.amax(0) > components.amin(0)]
+    scaled = (components / components.std(0)).double().cpu().numpy().ravel()
+    counts = np.histogram(scaled, EDGES)[0]
+    return {
+        "rejected": rejected_share(components, LEVEL), "participation": participation_ratio(drawn),
+        "silent": 1 - len(alive) / len(variance),
+        "density": counts / (scaled.size * np.diff(EDGES)),
+    }  # fmt: skip
+
+
+def figure(
+    frames: Sequence[Frame],
+    prediction: Prediction,
+    previous: Sequence[Run] = (),
+    settings: MinibatchNoise | None = None,
+) -> figures.Chart:
+    centres, places = (EDGES[1:] + EDGES[:-1]) / 2, np.arange(float(len(PHASES)))
+    sizes = prediction["sizes"]
+    shapes: list[figures.Mark] = []
+    scaling: list[figures.Mark] = []
+    for t, (phase, color) in enumerate(zip(PHASES, COLORS, strict=True)):
+        density, scaled = _at(frames, "density", t, len(centres)), _at(frames, "scaled", t, len(sizes))
+        shapes.append(figures.Measured(centres, density, label=phase, color=color))
+        scaling.append(figures.Points(sizes, scaled, label=phase, color=color, line=False))
+    shapes.append(figures.Predicted(centres, prediction["density"], label="Gaussian", color="ink"))
+    scaling.insert(0, figures.Predicted(sizes, prediction["factor"], label="exact", color="ink"))
+    rejected = common.newest(frames, "rejected")
+    if rejected is not None:
+        shares = " / ".join("–" if np.isnan(v) else f"{v:.0%}" for v in rejected.mean(axis=0))
+        shapes.append(figures.Note(f"rejected: {shares}", 0.03, 0.97))
+    filled: list[figures.Mark] = [
+        figures.Predicted(places, np.full(3, float(prediction["weights"])), label="isotropic", color="ink"),
+        figures.Level(float(prediction["most"]), label="most, n − 1"),
+    ]
+    for old in previous:
+        before = common.newest(old.frames, "participation")
+        if before is not None:
+            filled.append(figures.Earlier(places, before))
+    for t, color in enumerate(COLORS):
+        value = np.full((1, 3), np.nan)
+        now = common.newest(frames, "participation")
+        if now is not None:
+            value = np.where(np.arange(3) == t, now, np.nan)
+        filled.append(figures.Points(places, value, label="", color=color, line=False))
+    return figures.Chart(
+        (
+            figures.Panel(
+                "Components of the noise", tuple(shapes), xlabel="in standard deviations", ylabel="density",
+                yscale="log", ylim=(1e-5, 5), xlim=(-6, 6),
+            ),
+            figures.Panel(
+                "Covariance against batch size", tuple(scaling), xlabel="batch size B",
+                ylabel="tr C_B / tr C_1", xscale="log2", yscale="log",
+            ),
+            figures.Panel(
+                "Directions that the noise fills", tuple(filled), ylabel="participation ratio",
+                yscale="log", ylim=(1, 5 * float(prediction["weights"])),
+                xticks=[(float(t), f"{phase}\nloss {LOSSES[t]:g}") for t, phase in enumerate(PHASES)],
+                xlim=(-0.5, 2.5),
+            ),
+        ),
+        caption=figures.caption(settings) if settings else "",
+    )  # fmt: skip
+
+
+def _at(frames: Sequence[Frame], name: str, phase: int, length: int) -> np.ndarray:
+    values = common.newest(frames, name)
+    return np.full((1, length), np.nan) if values is None else values[:, phase]
+
+
+def _langevin(run: Run) -> tuple[Evidence, Evidence, Evidence]:
+    rejected, filled, scaled = (run.last(name) for name in ("rejected", "participation", "scaled"))
+    if not np.isfinite(scaled).all():
+        raise ValueError("scaled: the late phase has not been looked at yet")
+    settings, sizes = run.settings, np.array(run.settings.sizes, dtype=float)
+    missed = float(np.nanmax(run.last("loss") / np.array(LOSSES)))
+    checks = (Check("training loss over that of its phase", missed, 1.02, "raise epochs"),)
+    # Without replacement a batch knows what it has taken: the exact factor is (n - B) / (n - 1) times 1/B.
+    finite = np.array([size * noise_factor(settings.n, int(size), replacement=settings.replacement)
+                       for size in sizes])  # fmt: skip
+    slopes = np.stack([exponent(sizes, scaled[:, t] / finite) for t in range(len(PHASES))], axis=1)
+    weights = float(run.prediction["weights"])
+    shares = " / ".join(f"{value:.0%}" for value in rejected.mean(axis=0))
+    directions = " / ".join(f"{value:.0f}" for value in filled.mean(axis=0))
+    return (
+        Evidence(
+            rejected, 2 * run.prediction["rejected"], checks=checks,
+            note=f"Gaussian: components rejected at level {LEVEL:g} with B = {settings.batch_size}: {shares} "
+            f"{' / '.join(PHASES)}",
+        ),
+        Evidence(
+            filled, weights, checks=checks,
+            note=f"isotropic: the noise fills {directions} of {weights:.0f} directions "
+            f"({int(run.prediction['most'])} at most)",
+        ),
+        Evidence(
+            slopes.mean(axis=1), checks=checks,
+            note=f"1/B: slope of tr C in B, finite n divided out, {slopes.mean():.3f}",
+        ),
+    )  # fmt: skip
+
+
+S6 = Claim(
+    "S6",
+    "Minibatch-gradient noise is Gaussian by component and isotropic, as Langevin's equation takes it, and "
+    "its covariance falls as 1/B.",
+    "paper 002, §5.1, Fig. 5", (AtMost(exact=False), Equals(0.5, exact=False), Exponent(-1.1, -0.9)),
+    _langevin, "fails",
+    {"holds": "Gaussian, isotropic, and falling as 1/B: Langevin noise",
+     "fails": "not the noise that e^(−U/T) takes: too many components are not Gaussian, or it fills too few "
+              "directions, or it does not fall as 1/B (the note says which)"},
+)  # fmt: skip
+
+NOISE = Experiment(
+    "noise", "Is minibatch noise the noise of Langevin's equation?", MinibatchNoise,
+    {
+        "quick": MinibatchNoise(),
+        "paper": MinibatchNoise(dataset="mnist", n=1000, width=64, draws=1000, seeds=5),
+    },
+    prepare, predict, run, figure, (S6,), controls=("batch_size", "drawing", "draws", "n", "width", "lr"),
+)  # fmt: skip

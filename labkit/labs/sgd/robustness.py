@@ -1,0 +1,179 @@
+"""How much noise on the images do fitted labels bear? (S13; paper 002, section 9.5, Fig. 20)
+
+Two networks fit the same images without an error, one with natural labels, one with random ones. Gaussian
+noise is added to the images that they were fitted to: how soon are the fitted labels lost?
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import nn
+
+from labkit import data, figures
+from labkit.claims import Claim
+from labkit.experiment import Experiment, Frame, Prediction, Run
+from labkit.labs import common
+from labkit.labs.sgd import shared
+from labkit.measure.input_noise import error_under_noise
+from labkit.rules import Equals, Evidence, Ordered, Reported
+from labkit.settings import knob
+
+CHANCE = 0.9  # ten classes
+HALF = 0.5  # the error at which the noise that is borne is read off
+
+
+@dataclass(frozen=True)
+class Robust(shared.Minima):
+    n: int = knob(300, "training samples N", slider=(100, 1000), bounds=(20, None), step=100)
+    width: int = knob(100, "hidden units", slider=(25, 400), bounds=(1, None), scale="log2")
+    stop: float = knob(
+        0.01, "cross-entropy at which training stops", slider=(1e-3, 0.1), bounds=(1e-6, 0.5), scale="log",
+        label="stop at loss",
+    )  # fmt: skip
+    largest: float = knob(
+        4.0, "largest noise γ, in standard deviations of a pixel", slider=(1, 10), bounds=(0.1, 100), step=1,
+        label="largest γ",
+    )  # fmt: skip
+    draws: int = knob(5, "noises that each error is averaged over", slider=(1, 20), bounds=(1, None), step=1)
+
+    @property
+    def gammas(self) -> np.ndarray:
+        """0, and sizes of noise up to the largest, denser near 0."""
+        return self.largest * np.linspace(0, 1, 25) ** 2
+
+
+@dataclass(frozen=True)
+class Setup:
+    """sets[natural or random][seed]; one start a seed."""
+
+    settings: Robust
+    sets: tuple[tuple[data.Dataset, ...], ...]
+    starts: tuple[nn.Module, ...]
+
+
+def prepare(settings: Robust) -> Setup:
+    sets = shared.prepare(settings).sets
+    starts = tuple(shared.network(settings, sets[0][0].dim, seed) for seed in common.seeds(settings))
+    return Setup(settings, sets, starts)
+
+
+def predict(setup: Setup) -> Prediction:
+    """Known beforehand: no error without noise, chance under much of it, by (47) as fitted."""
+    return {"gammas": setup.settings.gammas, "chance": np.array(CHANCE), "fitted": np.array(0.0)}
+
+
+def run(setup: Setup, prediction: Prediction) -> Iterator[Frame]:
+    settings = setup.settings
+    values = shared.blank(settings.seeds, error=(len(settings.gammas),))
+    notes = []
+    for k, (begin, end) in enumerate(shared.PARTS):
+        trained = begin + 0.9 * (end - begin)
+        found = yield from shared.fit(settings, setup.starts, setup.sets[k], span=(begin, trained), step=k)
+        if found.word == "diverged":
+            yield Frame(k, shared.snapshot(values), trained, "diverged", f"{shared.WORDS[k]}: {found.note}")
+            return
+        notes += [f"{shared.WORDS[k]}: {found.note}"] if found.word == "missed" else []
+        for s, (model, one) in enumerate(zip(found.models, setup.sets[k], strict=True)):
+            for name, value in shared.ends(model, one).items():
+                values[name][s, k] = value
+            # One noise a seed, whatever the labels.
+            generator = torch.Generator().manual_seed(settings.seed + s)
+            values["error"][s, k] = error_under_noise(
+                model, one.x_train, one.y_train, settings.gammas.tolist(), draws=settings.draws,
+                generator=generator,
+            ).numpy()  # fmt: skip
+            yield Frame.tick(k, trained)
+        yield Frame(k + 1, shared.snapshot(values), end - 0.01)
+    yield Frame(len(shared.KINDS), {}, 1.0, "done", "; ".join(notes))
+
+
+def figure(
+    frames: Sequence[Frame],
+    prediction: Prediction,
+    previous: Sequence[Run] = (),
+    settings: Robust | None = None,
+) -> figures.Chart:
+    gammas = prediction["gammas"]
+    now = common.newest(frames, "error")
+    curves: list[figures.Mark] = []
+    for k, (words, color) in enumerate(zip(shared.WORDS, shared.COLORS, strict=True)):
+        for old in previous:
+            before = common.newest(old.frames, "error")
+            if before is not None:
+                curves.append(figures.Earlier(old.prediction["gammas"], before[:, k]))
+        seen = np.full((1, len(gammas)), np.nan) if now is None else now[:, k]
+        curves.append(figures.Measured(gammas, seen, label=words, color=color))
+    curves.append(
+        figures.Predicted(
+            gammas, np.full(len(gammas), float(prediction["chance"])), label="chance", color="ink"
+        )
+    )
+    top, size = float(gammas[-1]), "noise γ (standard deviations of a pixel)"
+    return figures.Chart(
+        (
+            figures.Panel(
+                "Error on noisy training images (47)", tuple(curves), xlabel=size, ylabel="error rate",
+                xlim=(0, top), ylim=(0, 1),
+            ),
+            figures.Panel(
+                "The same, near 0", tuple(curves), xlabel=size, ylabel="error rate",
+                xlim=(0, 0.15 * top), ylim=(0, 0.6),
+            ),
+        ),
+        caption=figures.caption(settings) if settings else "",
+    )  # fmt: skip
+
+
+def borne(gammas: np.ndarray, error: np.ndarray, level: float = HALF) -> np.ndarray:
+    """The noise at which the error first reaches `level`: (..., G) -> (...), nan where it never does."""
+    found = np.full(error.shape[:-1], np.nan)
+    for place in np.ndindex(found.shape):
+        over = np.flatnonzero(error[place] >= level)
+        if len(over) and over[0]:
+            right, left = int(over[0]), int(over[0]) - 1
+            rise = error[place][right] - error[place][left]
+            share = (level - error[place][left]) / rise
+            found[place] = gammas[left] + share * (gammas[right] - gammas[left])
+    return found
+
+
+def _worse(run: Run) -> tuple[Evidence, Evidence, Evidence]:
+    error, gammas = run.last("error"), run.prediction["gammas"]
+    if not np.isfinite(error).all():
+        raise ValueError("error: not both kinds of labels have been measured yet")
+    checks = shared.converged(run.last("train_error"), run.last("loss"), run.settings.stop)
+    mean = error.mean(axis=-1)
+    at = borne(gammas, error)
+    found = ", ".join(f"{word} {v:.2f}" for word, v in zip(shared.KINDS, at.mean(axis=0), strict=True))
+    average = ", ".join(f"{word} {v:.2f}" for word, v in zip(shared.KINDS, mean.mean(axis=0), strict=True))
+    return (
+        Evidence(error[..., 0], run.prediction["fitted"], checks=checks),
+        Evidence(mean, checks=checks, note=f"error averaged over the curve: {average}"),
+        Evidence(at, note=f"noise γ at which half the fitted labels are lost: {found}"),
+    )
+
+
+S13 = Claim(
+    "S13",
+    "Without noise on the inputs both networks make no error on what they were fitted to; with noise the one "
+    "of random labels loses them sooner.",
+    "paper 002, eq. 47, Fig. 20", (Equals(0.0, absolute=True), Ordered(), Reported()), _worse, "holds",
+    {"holds": "random labels are lost under less noise than natural ones; by how much is reported as found",
+     "fails": "there are errors without noise, or natural labels are lost sooner"},
+)  # fmt: skip
+
+ROBUSTNESS = Experiment(
+    "robustness", "How much noise on the images do fitted labels bear?", Robust,
+    {
+        "quick": Robust(),
+        "paper": Robust(
+            dataset="cifar10", n=10_000, width=512, depth=2, draws=10, lr=0.01, seeds=3, epochs=2000
+        ),
+    },
+    prepare, predict, run, figure, (S13,),
+    controls=("n", "width", "label_noise", "stop", "largest", "draws"),
+)  # fmt: skip
