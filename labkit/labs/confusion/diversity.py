@@ -1,0 +1,283 @@
+"""What else might measure confusion? Variance and diversity of gradients (C13, C15; paper 004, section 6).
+
+Variance bounds confusion, and not the other way: gradients that all agree can have any variance. Diversity
+does not tell orthogonal gradients from opposed ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from labkit import figures, stats
+from labkit.claims import Claim
+from labkit.experiment import Experiment, Frame, Prediction, Run
+from labkit.labs import common
+from labkit.labs.confusion import shared
+from labkit.measure.confusion import Confusion, confusion, gradient_diversity, gradient_variance
+from labkit.rules import AtMost, Equals, Evidence, Exponent, Ordered
+from labkit.settings import Settings, knob
+
+MEAN, VARIANCE, DIVERSE = shared.COSINE, shared.DEPTH, shared.WIDTH
+OPPOSED = 11  # places between orthogonal and opposed
+EXACT = 1e-9  # relative; rounding stays near 1e-14
+Measure = Callable[[Tensor], Confusion]
+
+
+@dataclass(frozen=True)
+class Diversity(Settings):
+    samples: int = knob(1024, "gradients N in a set; the rarest share is 1/N", slider=(64, 2048),
+                        bounds=(8, 8192), scale="log2", label="samples N")  # fmt: skip
+    dimension: int = knob(40, "dimension of a gradient", slider=(8, 200), bounds=(8, None), step=8)
+    members: int = knob(8, "gradients in a set of equal diversity", slider=(4, 8), bounds=(4, 2000),
+                        step=1)  # fmt: skip
+    drawn: int = knob(40, "random sets on which variance must bound confusion", slider=(10, 200),
+                      bounds=(1, None), step=10, label="random sets")  # fmt: skip
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.samples & (self.samples - 1):
+            raise ValueError(f"samples must be a power of 2, so that a share is a number; got {self.samples}")
+        if self.members > self.dimension:
+            raise ValueError(f"members must be at most dimension = {self.dimension}; got {self.members}")
+
+    @property
+    def shares(self) -> np.ndarray:
+        """ε = 1/2, 1/4, ..., 1/N: the share of the long gradients."""
+        return 0.5 ** np.arange(1, int(np.log2(self.samples)) + 1)
+
+
+@dataclass(frozen=True)
+class Setup:
+    """frames: an orthogonal matrix a seed. sets: random sets of gradients a seed."""
+
+    settings: Diversity
+    frames: tuple[Tensor, ...]
+    sets: tuple[tuple[Tensor, ...], ...]
+
+
+def prepare(settings: Diversity) -> Setup:
+    frames, sets = [], []
+    for seed in common.seeds(settings):
+        generator = torch.Generator().manual_seed(seed)
+        square = torch.randn(settings.dimension, settings.dimension, generator=generator, dtype=torch.float64)
+        frames.append(torch.linalg.qr(square).Q)
+        sets.append(tuple(_random_set(settings.dimension, generator) for _ in range(settings.drawn)))
+    return Setup(settings, tuple(frames), tuple(sets))
+
+
+def _random_set(dimension: int, generator: torch.Generator) -> Tensor:
+    """Two to nine gradients, in few or in many dimensions, around a mean that is small or large."""
+    n = int(torch.randint(2, 10, (), generator=generator))
+    d = 1 + int(dimension * torch.rand((), generator=generator) ** 3)
+    size = 0.1 + torch.rand(2, generator=generator, dtype=torch.float64) ** 2
+    around, mean = (torch.randn(k, d, generator=generator, dtype=torch.float64) for k in (n, 1))
+    return 3 * size[0] * around + size[1] * mean
+
+
+def predict(setup: Setup) -> Prediction:
+    """All of it in closed form."""
+    shares = setup.settings.shares
+    mean = 1 + shares - shares**2
+    return {
+        "shares": shares,
+        "mean": mean,
+        "variance": 1 / shares + (1 - shares) * shares**2 - mean**2,
+        "opposed": np.linspace(0, 1, OPPOSED),
+        "diversity": np.ones(OPPOSED),
+        "eta": np.linspace(0, 1, OPPOSED),
+    }
+
+
+def rare_and_long(share: float, samples: int, direction: Tensor) -> Tensor:
+    """Gradients of one direction: a share ε of them 1/ε long, the others ε."""
+    long = round(share * samples)
+    lengths = torch.full((samples, 1), share, dtype=torch.float64)
+    lengths[:long] = 1 / share
+    return lengths * direction
+
+
+def as_diverse(opposed: float, members: int, frame: Tensor) -> Tensor:
+    """Unit gradients of diversity 1, whatever `opposed`: one pair at cosine -opposed, one at +opposed.
+
+    The other pairs are orthogonal, so the inner products of pairs add up to 0: |sum g|² = sum |g|².
+    """
+    g = frame[:members].clone()
+    away = (1 - opposed**2) ** 0.5
+    g[1] = -opposed * g[0] + away * g[1]
+    g[3] = opposed * g[2] + away * g[3]
+    return g
+
+
+def run(setup: Setup, prediction: Prediction, *, measure: Measure = confusion) -> Iterator[Frame]:
+    settings = setup.settings
+    total, step = len(prediction["shares"]) + OPPOSED + 1, 0
+    for share in prediction["shares"]:
+        found = []
+        for frame in setup.frames:
+            g = rare_and_long(float(share), settings.samples, frame[0])
+            # The mean along the common direction, so that its sign shows.
+            found.append((float(g.mean(0) @ frame[0]), gradient_variance(g), measure(g @ g.T)))
+        values = {
+            "share": np.full(settings.seeds, share),
+            "mean": np.array([mean for mean, _, _ in found]),
+            "variance": np.array([variance for _, variance, _ in found]),
+            "rare_eta": np.array([one.eta for _, _, one in found]),
+        }
+        step += 1
+        yield Frame(step, values, step / total)
+    for opposed in prediction["opposed"]:
+        sets = [as_diverse(float(opposed), settings.members, frame) for frame in setup.frames]
+        values = {
+            "at": np.full(settings.seeds, opposed),
+            "diversity": np.array([gradient_diversity(g) for g in sets]),
+            "eta": np.array([measure(g @ g.T).eta for g in sets]),
+        }
+        step += 1
+        yield Frame(step, values, step / total)
+    etas = [[measure(g @ g.T).eta for g in sets] for sets in setup.sets]
+    bounds = [[len(g) * gradient_variance(g) / 2 for g in sets] for sets in setup.sets]
+    yield Frame(total, {"random_eta": np.array(etas), "random_bound": np.array(bounds)}, 1.0, "done")
+
+
+def figure(
+    frames: Sequence[Frame],
+    prediction: Prediction,
+    previous: Sequence[Run] = (),
+    settings: Diversity | None = None,
+) -> figures.Chart:
+    rare = 1 / prediction["shares"]
+    left: list[figures.Mark] = [
+        figures.Predicted(rare, prediction["variance"], label="variance", color=VARIANCE),
+        figures.Predicted(rare, prediction["mean"], label="mean", color=MEAN),
+    ]
+    middle: list[figures.Mark] = [
+        figures.Predicted(prediction["opposed"], prediction["diversity"], label="diversity", color=DIVERSE),
+        figures.Predicted(prediction["opposed"], prediction["eta"], label="η", color=shared.ETA),
+    ]
+    for old in previous:
+        before = np.array([frame.values["share"][0] for frame in old.frames if "share" in frame.values])
+        if len(before):
+            left.append(
+                figures.Earlier(1 / before, common.curve(old.frames, "variance")[1], label="earlier run")
+            )
+    shares = np.array([frame.values["share"][0] for frame in frames if "share" in frame.values])
+    if len(shares):
+        for name, color in (("variance", VARIANCE), ("mean", MEAN)):
+            left.append(
+                figures.Points(1 / shares, common.curve(frames, name)[1], label=name, color=color, line=False)
+            )
+        left.append(figures.Note("η = 0 in every set" if _agree(frames) else "η > 0"))
+    at = np.array([frame.values["at"][0] for frame in frames if "at" in frame.values])
+    if len(at):
+        for name, label, color in (("diversity", "diversity", DIVERSE), ("eta", "η", shared.ETA)):
+            middle.append(
+                figures.Points(at, common.curve(frames, name)[1], label=label, color=color, line=False)
+            )
+    return figures.Chart(
+        (
+            figures.Panel(
+                "A share ε of long gradients", tuple(left), xlabel="1/ε", ylabel="mean, variance",
+                xscale="log", yscale="log",
+            ),
+            figures.Panel(
+                "Sets of equal diversity", tuple(middle), xlabel="from orthogonal (0) to opposed (1)",
+                ylabel="diversity, η", ylim=(-0.1, 1.3),
+            ),
+            _bounded(frames, previous),
+        ),
+        caption=figures.caption(settings) if settings else "",
+    )  # fmt: skip
+
+
+def _agree(frames: Sequence[Frame]) -> bool:
+    return not any(frame.values["rare_eta"].any() for frame in frames if "rare_eta" in frame.values)
+
+
+def _bounded(frames: Sequence[Frame], previous: Sequence[Run]) -> figures.Panel:
+    marks: list[figures.Mark] = []
+    for old in previous:
+        eta, bound = (common.newest(old.frames, name) for name in ("random_eta", "random_bound"))
+        if eta is not None and bound is not None:
+            line = np.array([bound.min(), bound.max()])
+            marks.append(figures.Earlier(line, np.full(2, eta.mean()), label="earlier mean"))
+    eta, bound = (common.newest(frames, name) for name in ("random_eta", "random_bound"))
+    edge = np.array([1e-2, 1e3]) if bound is None else np.array([bound.min() / 2, 2 * bound.max()])
+    marks.append(figures.Bound(edge, edge, label="η = Nσ²/2", color=VARIANCE))
+    if eta is not None and bound is not None:
+        marks.append(
+            figures.Points(bound.ravel(), eta.ravel(), label="random set", color=shared.ETA, line=False)
+        )
+    return figures.Panel(
+        "Variance bounds confusion", tuple(marks), xlabel="N × variance / 2", ylabel="η", xscale="log",
+        yscale="log", xlim=(float(edge[0]), float(edge[1])),
+    )  # fmt: skip
+
+
+def _one_way(run: Run) -> tuple[Evidence, ...]:
+    prediction = run.prediction
+    mean, variance, eta = (common.curve(run.frames, name)[1] for name in ("mean", "variance", "rare_eta"))
+    if mean.shape[1] < len(prediction["shares"]):
+        raise ValueError("mean: the shares are not all measured yet")
+    small = prediction["shares"] <= 1 / 16
+    growth = stats.exponent(1 / prediction["shares"][small], variance[:, small])
+    etas, bounds = run.last("random_eta"), run.last("random_bound")
+    note = (
+        f"variance {variance[:, 0].mean():.2g} at ε = 1/2 and {variance[:, -1].mean():.4g} at "
+        f"ε = 1/{1 / prediction['shares'][-1]:.0f}; on random sets η / (Nσ²/2) is at most "
+        f"{(etas / np.maximum(bounds, 1e-300)).max():.3g}"
+    )
+    return (
+        Evidence(mean, prediction["mean"], note=note),
+        Evidence(variance, prediction["variance"]),
+        Evidence(growth),
+        Evidence(eta, 0.0),
+        # How many sets break the bound, so that one near it does not stand for a spread.
+        Evidence((etas > (1 + EXACT) * bounds).sum(axis=1), 0.0),
+    )
+
+
+def _blind(run: Run) -> tuple[Evidence, ...]:
+    diversity, eta = (common.curve(run.frames, name)[1] for name in ("diversity", "eta"))
+    if eta.shape[1] < OPPOSED:
+        raise ValueError("eta: the sets are not all measured yet")
+    note = (
+        f"diversity {diversity.min():.6g} to {diversity.max():.6g}, η from {eta[:, 0].max():.2g} to "
+        f"{eta[:, -1].min():.3g}"
+    )
+    return (
+        Evidence(diversity, run.prediction["diversity"], note=note),
+        Evidence(eta, run.prediction["eta"]),
+        Evidence(eta[:, [0, -1]]),
+    )
+
+
+C13 = Claim(
+    "C13",
+    "The variance of the gradients bounds their confusion, η ≤ Nσ²/2, and confusion does not bound the "
+    "variance: with a share ε of gradients 1/ε and the others ε, the mean tends to 1 and η = 0, while the "
+    "variance grows as 1/ε.",
+    "paper 004, §6 (interpolation and gradient variance)",
+    (Equals(EXACT), Equals(EXACT), Exponent(0.95, 1.1), AtMost(), AtMost()), _one_way, "holds",
+    {"holds": "no confusion at any variance, and never more confusion than the variance allows",
+     "fails": "the construction has another mean, variance or confusion, or a set exceeds the bound"},
+)  # fmt: skip
+
+C15 = Claim(
+    "C15",
+    "Gradient diversity Σ|g|²/|Σg|² does not tell orthogonal gradients from opposed ones; confusion does.",
+    "paper 004, §6 (gradient diversity)",
+    (Equals(EXACT), Equals(EXACT, absolute=True), Ordered(gap=0.5, exact=True)), _blind, "holds",
+    {"holds": "diversity is 1 for orthogonal and for opposed gradients, confusion 0 and 1",
+     "fails": "the sets differ in diversity, or not in confusion"},
+)  # fmt: skip
+
+DIVERSITY = Experiment(
+    "diversity", "Do variance and diversity measure confusion?", Diversity,
+    {"quick": Diversity(), "paper": Diversity(samples=2048, dimension=200, drawn=200, seeds=5)},
+    prepare, predict, run, figure, (C13, C15), controls=("samples", "dimension", "members", "drawn"),
+)  # fmt: skip

@@ -1,0 +1,76 @@
+"""What the experiments of this lab share: the paper, colours that mean one thing, data and fully connected
+networks of every initialisation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from labkit import data
+from labkit.labs import common
+from labkit.models.mlp import MLP, ResidualMLP, mlp
+
+PAPER = "The Effect of Neural Net Architecture on Gradient Confusion & Training Performance (ICLR 2020 submission)"
+COSINE, ETA, LOSS, WIDTH, DEPTH, SKIP = range(6)
+STRATEGY = 6
+
+ACTIVATIONS = ("tanh", "identity", "relu")
+INITS = ("glorot", "lecun", "he", "strategy", "orthogonal")
+
+
+def samples(
+    dataset: str, n: int, seed: int, device: str = "cpu", dtype: torch.dtype = torch.float64
+) -> data.Dataset:
+    """n samples as vectors on the sphere of radius 1, centred and scaled by feature before."""
+    return common.classification(
+        dataset, n=n, classes=10, n_test=1, label_noise=0.0, normalize="standardize+unit-length", seed=seed,
+        dtype=dtype, device=device,
+    )  # fmt: skip
+
+
+def variances(init: str, sizes: Sequence[int], kappa: float = 1.0) -> tuple[float, ...]:
+    """The variance of one weight of each layer; `sizes` as (inputs, hidden units ..., outputs).
+
+    Strategy 4.1 is LeCun's initialisation with all layers but the first divided by √κ: κ = 1 is LeCun's and
+    κ = 1/2 He's. Orthogonal matrices have LeCun's variance where a layer has no more rows than columns.
+    """
+    pairs = list(zip(sizes[:-1], sizes[1:], strict=True))
+    if init == "glorot":
+        return tuple(2 / (a + b) for a, b in pairs)
+    if init == "orthogonal":
+        return tuple(1 / max(a, b) for a, b in pairs)
+    scale = {"lecun": 1.0, "he": 2.0, "strategy": 1 / kappa}[init]
+    return tuple((1.0 if init == "strategy" and p == 0 else scale) / a for p, (a, _) in enumerate(pairs))
+
+
+def draws(sizes: Sequence[int], seed: int, init: str = "", device: str = "cpu",
+          dtype: torch.dtype = torch.float64) -> list[Tensor]:  # fmt: skip
+    """Weights of variance 1, or orthogonal ones of this initialisation, for each layer."""
+    name = "orthogonal" if init == "orthogonal" else "standard"
+    d, *hidden, K = sizes
+    net = mlp(d, hidden[0], len(hidden), K, bias=False, init=name, seed=seed, dtype=dtype, device=device)
+    return [layer.get_parameter("weight").detach() for layer in net.layers]
+
+
+def network(
+    weights: Sequence[Tensor], scales: Sequence[float], activation: str, *, skip: bool = False,
+    batch_norm: bool = False,
+) -> MLP:  # fmt: skip
+    """A network without biases whose layer p has the weights `scales[p] * weights[p]`.
+
+    Networks of several initialisations made from one draw differ in nothing but scale.
+    """
+    sizes = [weights[0].shape[1], *(weight.shape[0] for weight in weights)]
+    dtype, device = weights[0].dtype, weights[0].device
+    if skip or batch_norm:
+        net: MLP = ResidualMLP(
+            sizes, activation, False, 1.0, dtype, device, skip=skip, batch_norm=batch_norm
+        )  # fmt: skip
+    else:
+        net = MLP(sizes, activation, False, 1.0, dtype, device)
+    with torch.no_grad():
+        for layer, weight, scale in zip(net.layers, weights, scales, strict=True):
+            layer.get_parameter("weight").copy_(scale * weight)
+    return net
