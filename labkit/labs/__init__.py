@@ -10,6 +10,7 @@ from labkit.experiment import Lab
 LABS = {
     1: ("distance", "labkit.labs.distance"),
     2: ("generalization", "labkit.labs.generalization"),
+    3: ("sgd", "labkit.labs.sgd"),
     4: ("jacobian", "labkit.labs.jacobian"),
 }
 

@@ -1,5 +1,6 @@
 """What is measured on a network: its Jacobian and tangent kernel, its norms, margins and capacities, how
-sharp its minimum is, how far it has come. Every fast path has a slow obvious twin, here or in the tests."""
+sharp its minimum is, how far it has come, how its gradients agree. Every fast path has a slow obvious twin,
+here or in the tests."""
 
 from labkit.measure.capacity import Capacities as Capacities
 from labkit.measure.capacity import capacities as capacities
@@ -7,14 +8,32 @@ from labkit.measure.capacity import local_lipschitz as local_lipschitz
 from labkit.measure.conditions import Conditions as Conditions
 from labkit.measure.conditions import conditions as conditions
 from labkit.measure.conditions import linear_perturbation as linear_perturbation
+from labkit.measure.confusion import Confusion as Confusion
+from labkit.measure.confusion import confusion as confusion
+from labkit.measure.confusion import gradient_diversity as gradient_diversity
+from labkit.measure.confusion import gradient_variance as gradient_variance
+from labkit.measure.confusion import inner_variance as inner_variance
+from labkit.measure.confusion import mean_inner as mean_inner
 from labkit.measure.dense import dense_jacobian as dense_jacobian
 from labkit.measure.dense import dense_ntk as dense_ntk
 from labkit.measure.distance import Distances as Distances
 from labkit.measure.distance import distances as distances
 from labkit.measure.distance import from_start as from_start
+from labkit.measure.flatness import Flatness as Flatness
+from labkit.measure.flatness import flatness_radius as flatness_radius
+from labkit.measure.gradient_noise import gradient_noise as gradient_noise
+from labkit.measure.gradient_noise import participation_ratio as participation_ratio
+from labkit.measure.gradient_noise import rejected_share as rejected_share
+from labkit.measure.gradient_noise import sample_gradients as sample_gradients
+from labkit.measure.gradients import batch_gradients as batch_gradients
+from labkit.measure.gradients import batch_gram as batch_gram
+from labkit.measure.gradients import gradient_gram as gradient_gram
 from labkit.measure.information import Split as Split
 from labkit.measure.information import information_basis as information_basis
 from labkit.measure.information import split as split
+from labkit.measure.input_noise import error_under_noise as error_under_noise
+from labkit.measure.interpolation import Interpolation as Interpolation
+from labkit.measure.interpolation import three_point as three_point
 from labkit.measure.jacobian import Jacobian as Jacobian
 from labkit.measure.jacobian import jacobian as jacobian
 from labkit.measure.layers import Layer as Layer
@@ -25,6 +44,9 @@ from labkit.measure.layout import to_class_major as to_class_major
 from labkit.measure.layout import unrows as unrows
 from labkit.measure.margins import margin as margin
 from labkit.measure.margins import margins as margins
+from labkit.measure.mixing import effective_samples as effective_samples
+from labkit.measure.mixing import split_r_hat as split_r_hat
+from labkit.measure.mixing import start_difference as start_difference
 from labkit.measure.norms import LayerNorms as LayerNorms
 from labkit.measure.norms import frobenius as frobenius
 from labkit.measure.norms import group_norm as group_norm

@@ -1,0 +1,38 @@
+"""Lab 3, SGD, flat minima, minimum norm (paper 002): one module an experiment, in the order of the story."""
+
+from labkit.experiment import Lab
+from labkit.labs.sgd.bounds import BOUNDS
+from labkit.labs.sgd.filters import FILTERS
+from labkit.labs.sgd.flatness import FLATNESS
+from labkit.labs.sgd.interpolation import INTERPOLATION
+from labkit.labs.sgd.langevin import LANGEVIN
+from labkit.labs.sgd.margins import MARGINS
+from labkit.labs.sgd.minimum_norm import MINIMUM_NORM
+from labkit.labs.sgd.noise import NOISE
+from labkit.labs.sgd.polynomial import POLYNOMIAL
+from labkit.labs.sgd.puzzle import PUZZLE
+from labkit.labs.sgd.robustness import ROBUSTNESS
+from labkit.labs.sgd.separator import SEPARATOR
+from labkit.labs.sgd.shared import PAPER
+from labkit.labs.sgd.span import SPAN
+from labkit.labs.sgd.tolerance import TOLERANCE
+from labkit.labs.sgd.valley import VALLEY
+from labkit.labs.sgd.wells import WELLS
+
+LAB = Lab(
+    number=3,
+    name="sgd",
+    title="SGD, flat minima, minimum norm",
+    paper=PAPER,
+    experiments=(
+        PUZZLE, MINIMUM_NORM, SPAN, FILTERS, WELLS, NOISE, FLATNESS, VALLEY, LANGEVIN, INTERPOLATION, MARGINS,
+        SEPARATOR, ROBUSTNESS, POLYNOMIAL, TOLERANCE, BOUNDS,
+    ),
+    core=("S1", "S2", "S3", "S4", "S6", "S8", "S9", "S15"),
+    notebook="03_sgd_and_flat_minima",
+)  # fmt: skip
+
+__all__ = [
+    "BOUNDS", "FILTERS", "FLATNESS", "INTERPOLATION", "LAB", "LANGEVIN", "MARGINS", "MINIMUM_NORM", "NOISE",
+    "POLYNOMIAL", "PUZZLE", "ROBUSTNESS", "SEPARATOR", "SPAN", "TOLERANCE", "VALLEY", "WELLS",
+]  # fmt: skip
