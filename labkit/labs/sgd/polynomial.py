@@ -1,0 +1,298 @@
+"""The same puzzle in a network that is a polynomial (S14; paper 002, §9.10, Figs 21-24).
+
+Every ReLU is replaced by its least-squares polynomial of degree 10 on [-a, a]. The twins have the same
+weights at the start, the same images, labels and batches, and differ in the activation alone.
+
+Held to [-a, a] (`clamp`), the polynomial trains like its twin on standardised images. As a polynomial on the
+whole line, which is what the paper writes, it diverges there at once: four layers make degree 10⁴. On images
+of length 1, whose activations start near 0, it trains, far slower than its twin, until an activation leaves
+the interval; then it diverges too. What became of it is reported.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from labkit import figures
+from labkit.claims import Claim
+from labkit.experiment import Experiment, Frame, Prediction, Run
+from labkit.figures.palette import Color
+from labkit.labs import common
+from labkit.labs.sgd import puzzle, shared
+from labkit.models.allconv import allconv
+from labkit.models.polynomial import polynomial_relu
+from labkit.rules import AtMost, Check, Condition, Equals, Evidence, Monotone, Ordered, Reported
+from labkit.settings import knob
+
+TWINS = ("ReLU", "polynomial")
+NAMES = ("train_n", "train_w", "test_n", "test_w")
+MULTIPLES = (0.25, 1.0, 4.0)  # N of the first sweep, over that of the second
+CLOSE = 0.05  # difference of mean test errors up to which twins count as alike
+FIT: Color = "#7A4A32"
+SHOWN = (("test", 0), ("train", 1))  # natural test error, random training error
+
+
+@dataclass(frozen=True)
+class Polynomial(puzzle.Puzzle):
+    widest: int = knob(
+        8, "channels of the widest network; they double up to it, from those whose N is swept",
+        slider=(8, 64), bounds=(2, None), scale="log2", label="most channels",
+    )  # fmt: skip
+    steps: int = knob(
+        800, "steps of SGD, at most, for every N and W", slider=(500, 10_000), bounds=(1, None), scale="log"
+    )
+    degree: int = knob(10, "degree of the polynomial", slider=(2, 20), bounds=(2, 40), step=2)
+    interval: float = knob(
+        5.0, "a: the polynomial is fitted, and its input held, to [-a, a]", slider=(1, 10), bounds=(0.1, 100),
+        step=1, label="interval a",
+    )  # fmt: skip
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        return tuple(round(multiple * self.n) for multiple in MULTIPLES)
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        found = [max(1, self.width // 4), self.width]
+        while 2 * found[-1] <= self.widest:
+            found.append(2 * found[-1])
+        return tuple(sorted(set(found)))
+
+
+def predict(setup: puzzle.Setup) -> Prediction:
+    """Counting weights, as for the twin; and the two activations."""
+    settings, one = setup.settings, setup.sets[0]
+    z = torch.linspace(-0.4, 0.4, 121, dtype=torch.float64) * settings.interval
+    fit = polynomial_relu(settings.degree, settings.interval)
+    inside = torch.linspace(-1, 1, 2001, dtype=torch.float64) * settings.interval
+    return {
+        "sizes": np.array(settings.sizes),
+        "widths": np.array(settings.widths),
+        "weights": np.array([puzzle.count(one, width) for width in settings.widths]),
+        "edge": np.array(puzzle.count(one, settings.width)),
+        "middle": np.array(settings.n),
+        "chance": np.array(1 - 1 / one.classes),
+        "z": z.numpy(),
+        "relu": z.relu().numpy(),
+        "fit": fit(z).numpy(),
+        "deviation": (fit(inside) - inside.relu()).abs().max().reshape(1).numpy(),
+    }
+
+
+def twin(settings: Polynomial, one: Any, width: int, seed: int, activation: str | nn.Module) -> nn.Module:
+    """The network of a seed with one activation or the other; the weights are the same."""
+    return allconv(
+        one.classes, one.shape[0], size=one.shape[-1], width=width, activation=activation, seed=seed,
+        device=settings.device,
+    )  # fmt: skip
+
+
+def run(setup: puzzle.Setup, prediction: Prediction) -> Iterator[Frame]:
+    settings, seeds = setup.settings, len(setup.sets)
+    clamped = polynomial_relu(settings.degree, settings.interval)
+    free = polynomial_relu(settings.degree, settings.interval, clamp=False)
+    short = [puzzle.images(settings, settings.n, seed, "unit-length") for seed in common.seeds(settings)]
+    kinds = len(shared.KINDS)
+    values = {
+        name: np.full((seeds, len(TWINS), kinds, len(settings.sizes if name[-1] == "n" else settings.widths)),
+                      np.nan)
+        for name in NAMES
+    }  # fmt: skip
+    values |= {name: np.full((seeds, 2), np.nan) for name in ("free_steps", "free_diverged", "free_test")}
+    plan = puzzle.cells(settings, setup.sets[0])
+    total, done, step = len(TWINS) * len(plan) + 2 * seeds, 0, 0
+    twins: tuple[str | nn.Module, ...] = ("relu", clamped)
+
+    for width, sizes in plan:
+        for which, activation in enumerate(twins):
+            nets, sets = [], []
+            for seed, pair in zip(
+                common.seeds(settings), zip(setup.sets, setup.noisy, strict=True), strict=True
+            ):
+                nets += [twin(settings, one, width, seed, activation) for one in pair for _ in sizes]
+                sets += [one for one in pair for _ in sizes]
+            first, own = step, {name: values[name][:, which] for name in NAMES}
+            for frame in puzzle.fit(settings, nets, sets, seeds * kinds * sizes):
+                step, progress = first + frame.step, (done + (frame.progress or 0)) / total
+                if frame.is_tick:
+                    yield Frame.tick(step, progress)
+                    continue
+                puzzle.place(own, settings, width, sizes, frame)
+                if frame.status == "diverged":
+                    note = f"{TWINS[which]}, {width} channels: {frame.note}"
+                    yield Frame(step, shared.snapshot(values), progress, "diverged", note)
+                    return
+                yield Frame(step, shared.snapshot(values), progress)
+            done += 1
+
+    for column, sets in enumerate((list(setup.sets), short)):
+        # One seed at a time: a copy that diverges would end the others' training.
+        for row, one in enumerate(sets):
+            alone = settings.replace(seed=settings.seed + row, seeds=1)
+            first, net = step, twin(settings, one, settings.width, alone.seed, free)
+            for frame in puzzle.fit(alone, [net], [one], (settings.n,)):
+                step = first + frame.step
+                yield Frame.tick(step, (done + (frame.progress or 0)) / total)
+            went = frame.status == "diverged"
+            values["free_diverged"][row, column] = went
+            values["free_steps"][row, column] = frame.step if went else settings.steps
+            values["free_test"][row, column] = frame.values.get("test", [np.nan])[0]
+            done += 1
+    yield Frame(step, shared.snapshot(values), 1.0, "done")
+
+
+def figure(
+    frames: Sequence[Frame],
+    prediction: Prediction,
+    previous: Sequence[Run] = (),
+    settings: Polynomial | None = None,
+) -> figures.Chart:
+    fit = figures.Panel(
+        "The activation",
+        (
+            figures.Measured(prediction["z"], prediction["relu"], label=TWINS[0], color="ink"),
+            figures.Predicted(prediction["z"], prediction["fit"], label="polynomial", color=FIT),
+            *_free(frames),
+        ),
+        xlabel="z", ylabel="φ(z)", ylim=(None, 1.7 * float(prediction["z"][-1])),
+    )  # fmt: skip
+    return figures.Chart(
+        (
+            fit,
+            _twins(frames, prediction, previous, "n", f"Over N, W = {int(prediction['edge']):,}"),
+            _twins(frames, prediction, previous, "w", f"Over W, N = {int(prediction['middle'])}"),
+        ),
+        caption=figures.caption(settings) if settings else "",
+    )
+
+
+def _free(frames: Sequence[Frame]) -> list[figures.Mark]:
+    """What became of the polynomial without its clamp."""
+    steps, went = common.newest(frames, "free_steps"), common.newest(frames, "free_diverged")
+    if steps is None or went is None or np.isnan(steps).any():
+        return []
+    words = []
+    for name, many, at in zip(("standardised", "unit length"), went.sum(0), steps.mean(0), strict=True):
+        words.append(f"{name}: {int(many)} of {len(went)} diverge" + (f", step {at:.0f}" if many else ""))
+    return [figures.Note("without the clamp\n" + "\n".join(words), 0.04, 0.95)]
+
+
+def _twins(
+    frames: Sequence[Frame], prediction: Prediction, previous: Sequence[Run], sweep: str, title: str
+) -> figures.Panel:
+    """Test error of natural and training error of random labels, both twins."""
+    places = prediction["sizes" if sweep == "n" else "weights"]
+    edge = float(prediction["edge" if sweep == "n" else "middle"])
+    reach = (float(places[0]) / 1.4, float(places[-1]) * 1.4)
+    chance = float(prediction["chance"])
+    marks: list[figures.Mark] = [
+        figures.Earlier(run.prediction["sizes" if sweep == "n" else "weights"], old[:, 1, kind])
+        for run in previous
+        for part, kind in SHOWN
+        if (old := common.newest(run.frames, f"{part}_{sweep}")) is not None
+    ]
+    marks += [
+        figures.Level(edge, axis="x", label="N = W"),
+        figures.Predicted(reach, [chance, chance], color="ink"),
+    ]
+    # Each panel names one pair of curves: all four names do not fit above one.
+    for which, colors in enumerate((puzzle.PALE, shared.COLORS)):
+        for part, kind in SHOWN:
+            found = common.newest(frames, f"{part}_{sweep}")
+            y = np.full((1, len(places)), np.nan) if found is None else found[:, which, kind]
+            named = kind == (0 if sweep == "n" else 1)
+            words = f"{shared.KINDS[kind]} {part}, {('ReLU', 'poly.')[which]}" if named else ""
+            marks.append(figures.Points(places, y, label=words, color=colors[kind]))
+    return figures.Panel(
+        title, tuple(marks), xlabel="training samples N" if sweep == "n" else "weights W",
+        ylabel="share of wrong classes", xscale="log", xlim=reach, ylim=(-0.03, 1.0),
+    )  # fmt: skip
+
+
+def _like_relu(run: Run) -> tuple[Evidence, ...]:
+    sizes, counts, edge = (run.prediction[name] for name in ("sizes", "weights", "edge"))
+    train_n, test_n, test_w = (run.last(name) for name in ("train_n", "test_n", "test_w"))
+    if not all(np.isfinite(run.last(name)).all() for name in (*NAMES, "free_steps")):
+        raise ValueError("errors: not every N and W is trained yet")
+    past = counts >= run.settings.n
+    many = (Condition("four times the smallest N against W", 4 * float(sizes[0]), float(edge)),)
+    few = (Condition("W against the largest N", float(edge), float(sizes[-1])),)
+    wider = (Condition("networks with W ≥ N", 2, float(past.sum())),)
+    fitted = (
+        Check(
+            "natural labels, training error", float(train_n[:, :, 0].max()), puzzle.LEAVES,
+            "raise steps or width",
+        ),
+    )  # fmt: skip
+    # Over the sizes and over the networks with W >= N, of which one is in both.
+    both = np.concatenate([test_n[:, :, 0], test_w[:, :, 0, past & (counts != edge)]], axis=-1)
+    apart = both[:, 1].mean(axis=-1) - both[:, 0].mean(axis=-1)
+    tests = "; ".join(
+        f"{TWINS[which]} {', '.join(f'{value:.3f}' for value in test_n[:, which, 0].mean(axis=0))}"
+        for which in (0, 1)
+    )
+    trains = "; ".join(
+        f"{TWINS[which]} {', '.join(f'{value:.2f}' for value in train_n[:, which, 1].mean(axis=0))}"
+        for which in (0, 1)
+    )
+    widths = ", ".join(f"{value:.3f}" for value in test_w[:, 1, 0].mean(axis=0))
+    went, steps, free = (run.last(name) for name in ("free_diverged", "free_steps", "free_test"))
+    ends = "; ".join(
+        f"{words} images {int(went[:, k].sum())} of {len(went)} diverge"
+        + (f", after {steps[:, k].mean():.0f} steps" if went[:, k].any() else "")
+        + (f", test error {free[:, k].mean():.2f}" if np.isfinite(free[:, k]).all() else "")
+        for k, words in enumerate(("standardised", "unit-length"))
+    )
+    return (
+        Evidence(apart, 0.0, checks=fitted, note=f"natural labels, test error {tests}"),
+        Evidence(train_n[:, 1, 1, 0], puzzle.LEAVES, many),
+        Evidence(
+            train_n[:, 1, 1][:, [0, -1]], conditions=few, note=f"random labels, training error {trains}",
+        ),
+        Evidence(test_n[:, 1, 0], checks=fitted),
+        Evidence(
+            puzzle.rise(test_w[:, 1, 0][:, past]) if past.any() else np.zeros(len(test_w)), puzzle.FLAT,
+            wider, fitted, note=f"polynomial over W: {widths}",
+        ),
+        Evidence(
+            np.concatenate([test_n[:, 1, 1], test_w[:, 1, 1, counts != edge]], axis=-1).mean(axis=-1),
+            float(run.prediction["chance"]),
+        ),
+        Evidence(went, note=f"without the clamp: {ends}"),
+    )  # fmt: skip
+
+
+S14 = Claim(
+    "S14",
+    "With each ReLU replaced by its polynomial fit of degree 10, the input held to the fit's interval, the "
+    "network has the test error of its twin and shows the same puzzles. Without the clamp, what happens is "
+    "reported.",
+    "paper 002, §9.10, Figs 21–24",
+    (
+        Equals(CLOSE, absolute=True, exact=False), AtMost(), Ordered(puzzle.GAP), Monotone(direction=-1),
+        AtMost(exact=False), Equals(puzzle.CHANCE, absolute=True, exact=False), Reported(),
+    ),
+    _like_relu, "holds",
+    {"holds": "a polynomial network generalises like its twin, fits random labels and does not overfit",
+     "fails": "the polynomial twin behaves otherwise",
+     "undecided": "natural labels are not fitted, or the seeds disagree",
+     "out of regime": "no N is far below W, or none above it"},
+)  # fmt: skip
+
+POLYNOMIAL = Experiment(
+    "polynomial", "Does a polynomial network show the same puzzles?", Polynomial,
+    {
+        "quick": Polynomial(),
+        "paper": Polynomial(
+            dataset="cifar10", width=16, widest=256, n=12_500, n_test=10_000, steps=200_000, batch_size=100,
+        ),
+    },
+    puzzle.prepare, predict, run, figure, (S14,),
+    controls=("degree", "interval", "width", "n", "widest", "steps", "lr"),
+)  # fmt: skip

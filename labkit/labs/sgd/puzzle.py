@@ -1,0 +1,381 @@
+"""More weights than examples: why is there no overfitting? (S8; paper 002, Figs 1-4, 13-15)
+
+An all-convolutional network is trained on natural and on random labels, once over N at a fixed number W of
+weights, once over W at a fixed N. Nothing regularises: no weight decay, no augmentation, no dropout.
+
+Both kinds of labels, all seeds and all N of one W are trained side by side, by SGD with momentum, up to a
+small loss or to the last step. A network gets the same number of steps at every N and W, so where random
+labels can no longer be fitted depends on that number too, and on the outputs: ten of them share W weights.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from labkit import data, figures, training
+from labkit.claims import Claim
+from labkit.experiment import Experiment, Frame, Prediction, Run
+from labkit.figures.palette import Color
+from labkit.labs import common
+from labkit.labs.sgd import shared
+from labkit.models.allconv import allconv, weights
+from labkit.rules import AtMost, Check, Condition, Equals, Evidence, Monotone, Ordered, Reported
+from labkit.settings import Settings, knob
+
+PALE: tuple[Color, Color] = ("#85BCDC", "#EDB38C")  # the training error beside the test error
+MULTIPLES = (0.25, 0.5, 1.0, 2.0, 4.0)  # N of the first sweep, over that of the second
+LOOKS = 20  # at the errors, in one training
+CHUNK = 4096  # images at a time, over all copies
+TOGETHER = 2**27  # numbers in the images of all N together, up to which these are trained side by side
+LEAVES = 0.05  # a training error above it has left zero
+FLAT = 0.03  # a rise of the test error up to it counts as none
+# How far from chance the test error of random labels may lie. A smooth network answers a whole class of
+# images alike, so one training is more like ten draws than like six hundred.
+CHANCE = 0.1
+GAP = 0.2  # by how much the training error of random labels rises at least, from W >> N to N > W
+
+Network = Callable[[Any, int, int], nn.Module]
+
+
+@dataclass(frozen=True)
+class Puzzle(Settings):
+    width: int = knob(
+        4, "channels c of the network whose N is swept", slider=(2, 16), bounds=(1, None), scale="log2",
+        label="channels",
+    )  # fmt: skip
+    n: int = knob(
+        300, "samples N where channels are swept; the sweep over N goes from N/4 to 4N", slider=(100, 350),
+        bounds=(8, None), step=50, label="samples",
+    )  # fmt: skip
+    widest: int = knob(
+        32, "channels of the widest network; they double up to it", slider=(8, 64), bounds=(2, None),
+        scale="log2", label="most channels",
+    )  # fmt: skip
+    steps: int = knob(
+        2000, "steps of SGD, at most, for every N and W", slider=(500, 10_000), bounds=(1, None), scale="log"
+    )
+    lr: float = knob(
+        0.03, "learning rate of SGD with momentum .9; it falls along half a cosine", slider=(0.005, 0.1),
+        bounds=(1e-6, 1000), scale="log", label="learning rate",
+    )  # fmt: skip
+    stop: float = knob(
+        0.01, "cross-entropy at which a network stops", slider=(1e-3, 0.1), bounds=(1e-6, 1), scale="log",
+        label="stop at loss",
+    )  # fmt: skip
+    batch_size: int = knob(50, "samples a step", slider=(10, 200), bounds=(1, None), step=10)
+    n_test: int = knob(600, "test samples, at most", slider=(200, 600), bounds=(10, None), step=100)
+    dataset: str = knob("digits", "images: name of a data set, or path to an .npz")
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """N of the first sweep."""
+        return tuple(round(multiple * self.n) for multiple in MULTIPLES)
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Channels of the second sweep, that of the first among them."""
+        doubled = {2**k for k in range(int(math.log2(self.widest)) + 1)}
+        return tuple(sorted(doubled | {self.width}))
+
+
+@dataclass(frozen=True)
+class Setup:
+    """sets: one a seed, with as many samples as the largest N; noisy: the same with random labels."""
+
+    settings: Any
+    sets: tuple[data.Dataset, ...]
+    noisy: tuple[data.Dataset, ...]
+
+
+def images(settings: Any, n: int, seed: int, normalize: str = "standardize") -> data.Dataset:
+    """n training images of a seed, of which smaller samples are the first, and up to `n_test` others.
+
+    Samples of the training split that are not used join a test split that is smaller than `n_test`.
+    """
+    whole = data.load(settings.dataset, seed=seed, device=settings.device)
+    if n > whole.n:
+        raise ValueError(
+            f"n: the largest sample has {n}, and {settings.dataset} {whole.n} training samples; "
+            f"lower n to {int(whole.n / MULTIPLES[-1])}"
+        )
+    ordered = whole.subset(n_train=whole.n, n_test=whole.n_test, seed=seed)
+    spare = max(settings.n_test - whole.n_test, 0)
+    chosen = replace(
+        ordered,
+        x_train=ordered.x_train[:n], y_train=ordered.y_train[:n], clean_train=ordered.clean_train[:n],
+        x_test=torch.cat([ordered.x_test[: settings.n_test], ordered.x_train[n : n + spare]]),
+        y_test=torch.cat([ordered.y_test[: settings.n_test], ordered.y_train[n : n + spare]]),
+    )  # fmt: skip
+    return chosen.standardized() if normalize == "standardize" else chosen.unit_length()
+
+
+def random_labels(one: data.Dataset, seed: int) -> data.Dataset:
+    """The same images, with labels drawn uniformly over all classes."""
+    return one.with_label_noise(1.0, "redraw", seed=seed)
+
+
+def prepare(settings: Puzzle) -> Setup:
+    sets = tuple(images(settings, settings.sizes[-1], seed) for seed in common.seeds(settings))
+    noisy = tuple(random_labels(one, seed) for one, seed in zip(sets, common.seeds(settings), strict=True))
+    return Setup(settings, sets, noisy)
+
+
+def predict(setup: Setup) -> Prediction:
+    """Counting weights: random labels are fitted up to N = W, and their test error is at chance."""
+    one, settings = setup.sets[0], setup.settings
+    return {
+        "sizes": np.array(settings.sizes),
+        "widths": np.array(settings.widths),
+        "weights": np.array([count(one, width) for width in settings.widths]),
+        "edge": np.array(count(one, settings.width)),
+        "chance": np.array(1 - 1 / one.classes),
+    }
+
+
+def count(one: data.Dataset, width: int) -> int:
+    """W of a network for these images."""
+    return weights(width, classes=one.classes, channels=one.shape[0])
+
+
+def network(one: Any, width: int, seed: int) -> nn.Module:
+    """The network of a seed for these images: both kinds of labels start from the same."""
+    return allconv(
+        one.classes, one.shape[0], size=one.shape[-1], width=width, seed=seed, device=one.x_train.device
+    )
+
+
+def fit(
+    settings: Any, nets: Sequence[nn.Module], sets: Sequence[data.Dataset], sizes: Sequence[int]
+) -> Generator[Frame, None, Any]:
+    """Trains networks side by side; frames carry "train" and "test", the errors of each.
+
+    Samples of several N are made equally long by repeating the smaller ones: loss, gradient and number of
+    steps stay what they are.
+
+    Args:
+        nets: all of a seed in a row.
+        sets: one a network.
+        sizes: N of each network, the first samples of its set.
+    """
+    longest = max(sizes)
+    rows = torch.arange(longest)
+    x = torch.stack([one.x_train[rows % n] for one, n in zip(sets, sizes, strict=True)])
+    y = torch.stack([one.y_train[rows % n] for one, n in zip(sets, sizes, strict=True)])
+    once = (rows < torch.tensor(sizes)[:, None]).to(x)
+    x_test, y_test = torch.stack([one.x_test for one in sets]), torch.stack([one.y_test for one in sets])
+    # Copies of one seed differ in labels and N alone: their batches come in the same order.
+    copies = len(sets) // settings.seeds
+    orders = [seed for seed in common.seeds(settings) for _ in range(copies)]
+    yield from training.train(
+        training.Ensemble(nets), list(x), list(y), loss="cross-entropy", lr=settings.lr, momentum=0.9,
+        batch_size=settings.batch_size, steps=settings.steps, stop=training.LossBelow(settings.stop),
+        schedule=lambda step: (1 + math.cos(math.pi * step / settings.steps)) / 2,
+        measure={
+            "train": lambda net: wrong(net, x, y, once),
+            "test": lambda net: wrong(net, x_test, y_test, torch.ones_like(y_test)),
+        },
+        measure_at=max(1, settings.steps // LOOKS), seed=orders,
+    )  # fmt: skip
+
+
+def wrong(ensemble: nn.Module, x: Tensor, y: Tensor, weight: Tensor) -> np.ndarray:
+    """Share of wrong classes of each copy: x (S, n, ...), y (S, n), weight (S, n) -> (S,)."""
+    with torch.no_grad():
+        parts = [ensemble(part).argmax(-1) for part in x.split(max(1, CHUNK // len(x)), dim=1)]
+    missed = (torch.cat(parts, dim=1) != y) * weight
+    return (missed.double().sum(1) / weight.double().sum(1)).cpu().numpy()
+
+
+def run(setup: Setup, prediction: Prediction, *, network: Network = network) -> Iterator[Frame]:
+    settings, seeds, kinds = setup.settings, len(setup.sets), len(shared.KINDS)
+    values = {
+        f"{part}_{sweep}": np.full((seeds, kinds, places), np.nan)
+        for part in ("train", "test")
+        for sweep, places in (("n", len(settings.sizes)), ("w", len(settings.widths)))
+    }
+    plan = cells(settings, setup.sets[0])
+    # A step of few small networks costs little but its calls; wide networks stop early.
+    costs = np.cumsum([0.0, *(1 + min(width, 16) / 4 + len(sizes) for width, sizes in plan)])
+    ends, first, frame = costs / costs[-1], 0, Frame.tick(0)
+    for number, (width, sizes) in enumerate(plan):
+        nets, sets = [], []
+        for seed, pair in zip(common.seeds(settings), zip(setup.sets, setup.noisy, strict=True), strict=True):
+            nets += [network(one, width, seed) for one in pair for _ in sizes]
+            sets += [one for one in pair for _ in sizes]
+        for frame in fit(settings, nets, sets, seeds * kinds * sizes):
+            progress = float(ends[number] + (ends[number + 1] - ends[number]) * (frame.progress or 0))
+            step = first + frame.step
+            if frame.is_tick:
+                yield Frame.tick(step, progress)
+                continue
+            place(values, settings, width, sizes, frame)
+            if frame.status == "diverged":
+                note = f"{width} channels, N = {', '.join(map(str, sizes))}: {frame.note}"
+                yield Frame(step, shared.snapshot(values), progress, "diverged", note)
+                return
+            yield Frame(step, shared.snapshot(values), progress)
+        first += frame.step
+    yield Frame(first, {}, 1.0, "done")
+
+
+def cells(settings: Any, one: data.Dataset) -> list[tuple[int, tuple[int, ...]]]:
+    """(channels, the N that are trained side by side); both sweeps share one (channels, N)."""
+    numbers = settings.sizes[-1] * one.dim * settings.seeds * len(shared.KINDS) * len(settings.sizes)
+    groups = [settings.sizes] if numbers <= TOGETHER else [(n,) for n in settings.sizes]
+    by_n = [(settings.width, group) for group in groups]
+    return by_n + [(width, (settings.n,)) for width in settings.widths if width != settings.width]
+
+
+def place(
+    values: dict[str, np.ndarray], settings: Any, width: int, sizes: tuple[int, ...], frame: Frame
+) -> None:
+    """Puts the errors of a training, copies as [seed][kind][N], into the arrays of both sweeps."""
+    for part in ("train", "test"):
+        if part not in frame.values:
+            continue
+        found = frame.values[part].reshape(settings.seeds, len(shared.KINDS), len(sizes))
+        for k, n in enumerate(sizes):
+            if width == settings.width:
+                values[f"{part}_n"][:, :, settings.sizes.index(n)] = found[:, :, k]
+            if n == settings.n:
+                values[f"{part}_w"][:, :, settings.widths.index(width)] = found[:, :, k]
+
+
+def figure(
+    frames: Sequence[Frame],
+    prediction: Prediction,
+    previous: Sequence[Run] = (),
+    settings: Puzzle | None = None,
+) -> figures.Chart:
+    n, edge = int(prediction["sizes"][len(MULTIPLES) // 2]), int(prediction["edge"])
+    return figures.Chart(
+        (
+            errors(frames, prediction, previous, "n", f"Over N, W = {edge:,}", "training samples N"),
+            errors(frames, prediction, previous, "w", f"Over W, N = {n}", "weights W"),
+        ),
+        caption=figures.caption(settings) if settings else "",
+    )
+
+
+def errors(
+    frames: Sequence[Frame], prediction: Prediction, previous: Sequence[Run], sweep: str, title: str, x: str
+) -> figures.Panel:
+    """Training and test error of both kinds of labels over N or over W."""
+    places = prediction["sizes" if sweep == "n" else "weights"]
+    reach = (float(places[0]) / 1.25, float(places[-1]) * 1.25)
+    marks: list[figures.Mark] = [
+        figures.Earlier(run.prediction["sizes" if sweep == "n" else "weights"], old[:, kind])
+        for run in previous
+        for part, kind in (("test", 0), ("train", 1))
+        if (old := common.newest(run.frames, f"{part}_{sweep}")) is not None
+    ]
+    # Counting weights: zero as long as N <= W.
+    edge = float(prediction["edge"] if sweep == "n" else prediction["sizes"][len(MULTIPLES) // 2])
+    fitted = [reach[0], min(edge, reach[1])] if sweep == "n" else [max(edge, reach[0]), reach[1]]
+    marks.append(figures.Level(edge, axis="x", label="N = W"))
+    marks.append(figures.Predicted(fitted, [0.0, 0.0], label="random, fitted if N ≤ W", color=shared.RANDOM))
+    chance = float(prediction["chance"])
+    marks.append(figures.Predicted(reach, [chance, chance], label="chance", color="ink"))
+    for part, colors in (("train", PALE), ("test", shared.COLORS)):
+        found = common.newest(frames, f"{part}_{sweep}")
+        for kind, color in enumerate(colors):
+            y = np.full((1, len(places)), np.nan) if found is None else found[:, kind]
+            marks.append(figures.Points(places, y, label=f"{shared.KINDS[kind]}, {part}", color=color))
+    return figures.Panel(
+        title, tuple(marks), xlabel=x, ylabel="share of wrong classes", xscale="log", xlim=reach,
+        ylim=(-0.03, 1.0),
+    )  # fmt: skip
+
+
+def leaves_zero(sizes: np.ndarray, train: np.ndarray) -> np.ndarray:
+    """N at which each seed's training error passes `LEAVES`, between two N on a log scale: (S, G) -> (S,).
+
+    The largest N where it never does, the smallest where it does so from the start.
+    """
+    found = []
+    for row in train:
+        above = np.flatnonzero(row > LEAVES)
+        if not len(above) or above[0] == 0:
+            found.append(float(sizes[above[0] if len(above) else -1]))
+            continue
+        left, right = row[above[0] - 1], row[above[0]]
+        share = (LEAVES - left) / (right - left)
+        ends = np.log(sizes[above[0] - 1 : above[0] + 1])
+        found.append(float(np.exp(ends[0] + share * (ends[1] - ends[0]))))
+    return np.array(found)
+
+
+def rise(test: np.ndarray) -> np.ndarray:
+    """The largest rise of each seed's error above the least before it, 0 if there is none: (S, G) -> (S,)."""
+    return (test - np.minimum.accumulate(test, axis=1)).max(axis=1)
+
+
+def _no_overfitting(run: Run) -> tuple[Evidence, ...]:
+    sizes, counts, edge = (run.prediction[name] for name in ("sizes", "weights", "edge"))
+    train_n, test_n, test_w = (run.last(name) for name in ("train_n", "test_n", "test_w"))
+    if not all(np.isfinite(run.last(name)).all() for name in ("train_n", "test_n", "test_w")):
+        raise ValueError("errors: not every N and W is trained yet")
+    chance, past = float(run.prediction["chance"]), counts >= run.settings.n
+    many = (Condition("four times the smallest N against W", 4 * float(sizes[0]), float(edge)),)
+    few = (Condition("W against the largest N", float(edge), float(sizes[-1])),)
+    wider = (Condition("networks with W ≥ N", 2, float(past.sum())),)
+    fitted = (
+        Check("natural labels, training error", float(train_n[:, 0].max()), LEAVES, "raise steps or width"),
+    )
+    noisy = np.concatenate([test_n[:, 1], test_w[:, 1, counts != edge]], axis=1)
+    left = leaves_zero(sizes, train_n[:, 1]) / float(edge)
+    by_n = ", ".join(f"{value:.2f}" for value in train_n[:, 1].mean(axis=0))
+    tests = ", ".join(f"{value:.3f}" for value in test_n[:, 0].mean(axis=0))
+    by_w = ", ".join(f"{value:.3f}" for value in test_w[:, 0].mean(axis=0))
+    return (
+        Evidence(train_n[:, 1, 0], LEAVES, many),
+        Evidence(
+            train_n[:, 1][:, [0, -1]], conditions=few,
+            note=f"random labels, training error {by_n} at N = {', '.join(map(str, sizes))} and W = {edge}",
+        ),
+        Evidence(left, 1.0, note=f"it passes {LEAVES:g} at N = {left.mean():.2f} W (paper: N = W)"),
+        Evidence(test_n[:, 0], checks=fitted, note=f"natural labels, test error {tests}"),
+        Evidence(
+            rise(test_w[:, 0][:, past]) if past.any() else np.zeros(len(test_w)), FLAT, wider, fitted,
+            note=f"{by_w} at W = {', '.join(map(str, counts))} and N = {run.settings.n}",
+        ),
+        Evidence(
+            noisy.mean(axis=1), chance, note=f"random labels, test error {noisy.mean():.3f}",
+        ),
+    )  # fmt: skip
+
+
+S8 = Claim(
+    "S8",
+    "With natural labels the test error falls with N and does not rise as W grows past N; random labels are "
+    "fitted while W ≫ N and no longer for N ≥ W, with a test error at chance. Where they leave zero training "
+    "error is reported against N = W.",
+    "paper 002, Figs 1–4, 13–15",
+    (
+        AtMost(), Ordered(GAP), Reported(), Monotone(direction=-1), AtMost(exact=False),
+        Equals(CHANCE, absolute=True, exact=False),
+    ),
+    _no_overfitting, "holds",
+    {"holds": "more weights than samples fit anything, and the test error of natural labels does not mind",
+     "fails": "random labels, or the test error, behave otherwise",
+     "undecided": "natural labels are not fitted, or the seeds disagree",
+     "out of regime": "no N is far below W, or none above it"},
+)  # fmt: skip
+
+PUZZLE = Experiment(
+    "puzzle", "More weights than samples: why is there no overfitting?", Puzzle,
+    {
+        "quick": Puzzle(),
+        "paper": Puzzle(
+            dataset="cifar10", width=16, widest=256, n=12_500, n_test=10_000, steps=200_000, batch_size=100,
+        ),
+    },
+    prepare, predict, run, figure, (S8,), controls=("width", "n", "widest", "steps", "lr"),
+)  # fmt: skip
