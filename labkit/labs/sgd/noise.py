@@ -272,8 +272,8 @@ S6 = Claim(
     "paper 002, §5.1, Fig. 5", (AtMost(exact=False), Equals(0.5, exact=False), Exponent(-1.1, -0.9)),
     _langevin, "fails",
     {"holds": "Gaussian, isotropic, and falling as 1/B: Langevin noise",
-     "fails": "not the noise that e^(−U/T) takes: too many components are not Gaussian, or it fills too few "
-              "directions, or it does not fall as 1/B (the note says which)"},
+     "fails": "not the noise that e^(−U/T) takes: components are not Gaussian, or few directions have any, "
+              "or it does not fall as 1/B"},
 )  # fmt: skip
 
 NOISE = Experiment(
