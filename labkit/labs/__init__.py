@@ -12,6 +12,7 @@ LABS = {
     2: ("generalization", "labkit.labs.generalization"),
     3: ("sgd", "labkit.labs.sgd"),
     4: ("jacobian", "labkit.labs.jacobian"),
+    5: ("confusion", "labkit.labs.confusion"),
 }
 
 

@@ -5,7 +5,7 @@ from labkit.models.alexnet import AlexNet, alexnet
 from labkit.models.allconv import AllConv, allconv
 from labkit.models.folding import fold_batch_norm
 from labkit.models.init import INITS, initialize
-from labkit.models.mlp import MLP, mlp
+from labkit.models.mlp import MLP, ResidualMLP, mlp
 from labkit.models.onehidden import READOUTS, OneHidden, one_hidden
 from labkit.models.polynomial import PolynomialReLU, polynomial_relu
 from labkit.models.rescaling import rescale_nodes
@@ -25,6 +25,7 @@ __all__ = [
     "OneHidden",
     "PolynomialReLU",
     "ResNet",
+    "ResidualMLP",
     "VGG",
     "WideResNet",
     "alexnet",

@@ -65,6 +65,82 @@ class MLP(nn.Module):
         return f"activation={self.activation!r}, output_scale={self.output_scale:g}"
 
 
+class ResidualMLP(MLP):
+    """An MLP with skip connections around its hidden layers, batch norm before its activations, or both.
+
+    h_1 = phi(N(A_1 x)), then h_(l+1) = h_l + phi(N(A_(l+1) h_l)) with skips and phi(N(A_(l+1) h_l)) without,
+    and A_L h at the end. N is batch norm with no scale and shift of its own, or nothing: all parameters are
+    those of the `layers`, as in a plain network of the same size.
+
+    Attributes:
+        skip: whether there are skip connections.
+        norms: the batch norms, one a hidden layer; empty without.
+    """
+
+    def __init__(
+        self,
+        sizes: list[int],
+        activation: str = "relu",
+        bias: bool = True,
+        output_scale: float = 1.0,
+        dtype: torch.dtype = torch.float32,
+        device: str | torch.device = "cpu",
+        *,
+        skip: bool = True,
+        batch_norm: bool = False,
+    ) -> None:
+        super().__init__(sizes, activation, bias, output_scale, dtype, device)
+        self.skip = skip
+        self.norms = nn.ModuleList(
+            nn.BatchNorm1d(k, affine=False, dtype=dtype, device=device)
+            for k in (sizes[1:-1] if batch_norm else [])
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.flatten(1)
+        for i, layer in enumerate(self.layers[:-1]):
+            z = layer(x)
+            h = self.phi(self.norms[i](z) if self.norms else z)
+            x = x + h if self.skip and i else h
+        x = self.layers[-1](x)
+        return x if self.output_scale == 1.0 else self.output_scale * x
+
+    def dense_chain(self) -> tuple[tuple, ...]:
+        """No stages: it is no chain. It runs copies by itself."""
+        return ()
+
+    def forward_copies(self, tensors: dict[str, Tensor], x: Tensor) -> Tensor:
+        """S copies at once: name -> (S, ...), x (S, B, ...) -> (S, B, K)."""
+        x, last = x.flatten(2), len(self.layers) - 1
+        for i in range(last + 1):
+            weight, bias = tensors[f"layers.{i}.weight"], tensors.get(f"layers.{i}.bias")
+            z = torch.bmm(x, weight.mT) if bias is None else torch.baddbmm(bias.unsqueeze(1), x, weight.mT)
+            if i == last:
+                return z if self.output_scale == 1.0 else self.output_scale * z
+            h = self.phi(self._normalized(i, z, tensors))
+            x = x + h if self.skip and i else h
+        raise AssertionError("the readout ends the loop")
+
+    def _normalized(self, i: int, z: Tensor, tensors: dict[str, Tensor]) -> Tensor:
+        """Batch norm i of each copy's own batch, as torch's; in training mode running statistics move on."""
+        if not self.norms:
+            return z
+        norm = self.norms[i]
+        assert isinstance(norm, nn.BatchNorm1d) and norm.momentum is not None
+        mean, var = (tensors[f"norms.{i}.running_{name}"] for name in ("mean", "var"))
+        if norm.training:
+            B = z.shape[1]
+            running = mean, var
+            var, mean = torch.var_mean(z, 1, correction=0)
+            with torch.no_grad():
+                running[0].lerp_(mean, norm.momentum)
+                running[1].lerp_(var * (B / max(B - 1, 1)), norm.momentum)
+        return (z - mean.unsqueeze(1)) * (var.unsqueeze(1) + norm.eps).rsqrt()
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, skip={self.skip}"
+
+
 def mlp(
     inputs: int,
     width: int,
@@ -76,6 +152,8 @@ def mlp(
     init: str = "glorot",
     output_scale: float = 1.0,
     train_readout: bool = True,
+    skip: bool = False,
+    batch_norm: bool = False,
     seed: int = 0,
     dtype: torch.dtype = torch.float32,
     device: str | torch.device = "cpu",
@@ -92,6 +170,7 @@ def mlp(
         init: see `labkit.models.init`.
         output_scale: multiplies the output, as a constant.
         train_readout: False freezes the last layer (it then needs no gradient).
+        skip, batch_norm: either gives a `ResidualMLP`, with the weights that the plain network would have.
         seed: the same seed gives the same weights in every dtype; other sizes give independent draws.
 
     Raises:
@@ -102,7 +181,12 @@ def mlp(
     scale = positive("output_scale", output_scale)
     if not train_readout and L == 0:
         raise ValueError("train_readout: False with depth 0 leaves nothing to train; take depth >= 1")
-    model = MLP([d, *[k] * L, K], activation, bias, scale, floating(dtype), device)
+    sizes = [d, *[k] * L, K]
+    model = MLP(sizes, activation, bias, scale, floating(dtype), device)
+    if skip or batch_norm:
+        model = ResidualMLP(
+            sizes, activation, bias, scale, dtype, device, skip=skip, batch_norm=batch_norm
+        )  # fmt: skip
     initialize(model, init, stream("mlp", seed, d, k, L, K))
     model.layers[-1].requires_grad_(train_readout)
     return model

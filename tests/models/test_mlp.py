@@ -1,9 +1,12 @@
 """Fully connected networks."""
 
+from typing import Any
+
 import pytest
 import torch
 
 from labkit.models import ACTIVATIONS, mlp
+from labkit.training import Ensemble
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
@@ -48,6 +51,43 @@ def test_biases_start_at_zero_and_images_are_flattened() -> None:
     assert all(not layer.bias.any() for layer in model.layers)
     images = torch.randn(2, 1, 4, 4, generator=torch.Generator().manual_seed(0))
     assert torch.equal(model(images), model(images.reshape(2, 16)))
+
+
+@pytest.mark.parametrize("batch_norm", [False, True])
+@pytest.mark.parametrize("skip", [False, True])
+def test_skips_and_batch_norm_stand_where_they_are_said_to(skip: bool, batch_norm: bool) -> None:
+    """A skip around the first layer or the readout, batch norm after the activation, other weights."""
+    shape: dict[str, Any] = {"activation": "tanh", "output_scale": 0.5, "seed": 3, "dtype": torch.float64}
+    model = mlp(5, 7, 3, 2, skip=skip, batch_norm=batch_norm, **shape)
+    plain = mlp(5, 7, 3, 2, **shape)
+    assert all(torch.equal(a.weight, b.weight) for a, b in zip(model.layers, plain.layers, strict=True))
+    x = torch.randn(6, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    h = x
+    for i in range(3):
+        z = h @ model.layers[i].weight.T
+        if batch_norm:
+            z = (z - z.mean(0)) / (z.var(0, correction=0) + 1e-5).sqrt()
+        h = h + torch.tanh(z) if skip and i else torch.tanh(z)
+    assert torch.allclose(model(x), 0.5 * h @ model.layers[3].weight.T, rtol=1e-12, atol=1e-12)
+    assert [name for name, _ in model.named_parameters()] == [name for name, _ in plain.named_parameters()]
+
+
+@pytest.mark.parametrize("skip", [False, True])
+def test_copies_run_side_by_side_as_each_alone(skip: bool) -> None:
+    """Batch norm over the copies, running statistics that stay behind or move in evaluation mode."""
+    alone = [mlp(5, 7, 3, 2, skip=skip, batch_norm=True, seed=s, dtype=torch.float64) for s in range(3)]
+    ensemble = Ensemble(alone)
+    assert ensemble.route == "own"
+    x = torch.randn(3, 6, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    for training in (True, True, False):
+        ensemble.train(training)
+        expected = torch.stack([model.train(training)(x[s]) for s, model in enumerate(alone)])
+        assert torch.allclose(ensemble(x), expected, rtol=1e-11, atol=1e-12)
+        for s, model in enumerate(alone):
+            moved, kept = dict(ensemble.member(s).named_buffers()), dict(model.named_buffers())
+            running = [name for name in kept if "running" in name]
+            assert len(running) == 6
+            assert all(torch.allclose(moved[name], kept[name], rtol=1e-12) for name in running)
 
 
 @pytest.mark.parametrize(

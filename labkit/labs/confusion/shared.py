@@ -12,7 +12,10 @@ from labkit import data
 from labkit.labs import common
 from labkit.models.mlp import MLP, ResidualMLP, mlp
 
-PAPER = "The Effect of Neural Net Architecture on Gradient Confusion & Training Performance (ICLR 2020 submission)"
+PAPER = (
+    "The Effect of Neural Net Architecture on Gradient Confusion & Training Performance "
+    "(ICLR 2020 submission)"
+)
 COSINE, ETA, LOSS, WIDTH, DEPTH, SKIP = range(6)
 STRATEGY = 6
 

@@ -45,7 +45,7 @@ class Polynomial(puzzle.Puzzle):
         slider=(8, 64), bounds=(2, None), scale="log2", label="most channels",
     )  # fmt: skip
     steps: int = knob(
-        800, "steps of SGD, at most, for every N and W", slider=(500, 10_000), bounds=(1, None), scale="log"
+        600, "steps of SGD, at most, for every N and W", slider=(500, 10_000), bounds=(1, None), scale="log"
     )
     degree: int = knob(10, "degree of the polynomial", slider=(2, 20), bounds=(2, 40), step=2)
     interval: float = knob(

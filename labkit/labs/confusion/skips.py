@@ -1,0 +1,378 @@
+"""Do skip connections and batch norm keep confusion low as depth grows? (C10; paper 004, Figs 4 and 15)
+
+CNN-β-ℓ is a wide residual network of depth β and width factor ℓ without skips and batch norm. Skips and batch
+norm are put back, each alone and both, and the smallest cosine over pairs of minibatch gradients is measured
+at initialisation and after training, each network at its own best learning rate, with as many pairs at every
+depth. Batch norm takes each minibatch's statistics, as in a step of SGD.
+
+What can be said beforehand: a network so deep that it gives all images the same outputs sees of a minibatch
+its labels alone. Its gradients point as (mean output probabilities - class frequencies) do, and with
+probabilities as in the whole training set their cosines follow from the minibatches' labels (dashed).
+
+High is not good by itself: with skips alone outputs grow with depth, so that an untrained network errs in the
+same way on all images, and all its gradients agree. Training takes that away, and some seeds with it.
+
+The presets "cnn-depth", "cnn-width" (Figs 2, 3, 7-10), "wrn-depth" and "wrn-width" (Figs 11-14) are the
+paper's other families, with cosines along the training; they are reported as found (C9).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from labkit import data, figures
+from labkit.claims import Claim
+from labkit.experiment import Experiment, Frame, Prediction, Run
+from labkit.labs import common
+from labkit.labs.confusion import shared, tuning
+from labkit.measure.confusion import Confusion, confusion, density
+from labkit.measure.gradients import batch_gram
+from labkit.models.wideresnet import wide_resnet
+from labkit.rules import Check, Evidence, Ordered, Reported
+from labkit.settings import Settings, knob
+
+# (Gram matrix of the minibatches' gradients) -> their confusion.
+Measure = Callable[[Tensor], Confusion]
+
+PLAIN, SKIP, NORM, BOTH = range(4)
+KINDS = ("neither", "skips", "batch norm", "both")
+COLORS = (shared.DEPTH, shared.SKIP, shared.ETA, shared.COSINE)
+DEPTHS = ("10, 16, 22", "10, 16, 28", "10, 22, 34", "10", "16", "16, 22, 28, 34, 40",
+          "16, 22, 28, 34, 40, 52, 76, 100")  # fmt: skip
+WIDTHS = ("1", "2", "2, 3, 4, 5, 6")
+RATIO = 10**0.5
+APART = 0.1  # by how much cosines must differ
+COSINES = np.linspace(-1, 1, 81)  # where their density is drawn
+
+
+@dataclass(frozen=True)
+class Skips(Settings):
+    depths: str = knob("10, 16, 22", "depths β = 6n + 4 of the networks", choices=DEPTHS)
+    widths: str = knob("1", "width factors ℓ; several with a single depth", choices=WIDTHS)
+    families: str = knob("all", "networks: all four, or those with neither, or with skips alone",
+                         choices=("all", "neither", "skips"))  # fmt: skip
+    steps: int = knob(25, "steps of SGD", slider=(20, 200), bounds=(1, None), step=20)
+    lr: float = knob(0.1, "the smallest learning rate of the search", slider=(0.003, 0.3), bounds=(0, None),
+                     scale="log", label="smallest rate")  # fmt: skip
+    rates: int = knob(2, "learning rates of the search, each √10 times the one before", slider=(2, 6),
+                      bounds=(2, 40))  # fmt: skip
+    extend: int = knob(0, "rates that may be added while the best one lies at an end", bounds=(0, 40))
+    decay: bool = knob(False, "divides the rate by 10 after 40 % and 80 % of the steps")
+    batch_size: int = knob(64, "samples in a minibatch, in training as in measuring", slider=(8, 128),
+                           bounds=(2, None), scale="log2", label="minibatch")  # fmt: skip
+    minibatches: int = knob(10, "minibatches whose pairs are measured", slider=(5, 20), bounds=(3, 200))
+    looks: int = knob(0, "measurements on the way, at every rate of the search", slider=(0, 4),
+                      bounds=(0, 1000))  # fmt: skip
+    base: int = knob(4, "channels of the first convolution; groups have ℓ, 2ℓ and 4ℓ times as many",
+                     slider=(2, 16), bounds=(1, None), scale="log2", label="base channels")  # fmt: skip
+    n: int = knob(1000, "training samples", slider=(200, 1400), bounds=(10, None), step=200)
+    dataset: str = knob("digits", "images: name of a data set, or path to an .npz")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if len(self.values(self.depths)) > 1 and self.over_width:
+            raise ValueError(f"widths must be a single one beside several depths; got {self.widths!r}")
+        if self.batch_size > self.n:
+            raise ValueError(f"batch_size must be at most n = {self.n}; got {self.batch_size}")
+
+    @staticmethod
+    def values(listed: str) -> tuple[int, ...]:
+        return tuple(int(one) for one in listed.split(","))
+
+    @property
+    def shapes(self) -> tuple[tuple[int, int], ...]:
+        """(depth, width factor) of the networks."""
+        return tuple((d, w) for d in self.values(self.depths) for w in self.values(self.widths))
+
+    @property
+    def over_width(self) -> bool:
+        return len(self.values(self.widths)) > 1
+
+    @property
+    def kinds(self) -> tuple[int, ...]:
+        return {"all": (PLAIN, SKIP, NORM, BOTH), "neither": (PLAIN,), "skips": (SKIP,)}[self.families]
+
+    @property
+    def grid(self) -> tuple[float, ...]:
+        return tuple(float(f"{self.lr * RATIO**k:.4g}") for k in range(self.rates))
+
+    @property
+    def moments(self) -> tuple[int, ...]:
+        """Steps on the way at which cosines are measured."""
+        inner = np.linspace(0, self.steps, self.looks + 2)[1:-1].round().astype(int)
+        return tuple(sorted({int(step) for step in inner} - {0, self.steps}))
+
+
+@dataclass(frozen=True)
+class Setup:
+    """draws: (minibatches, B) sample numbers, one such a seed: those whose gradients are measured."""
+
+    settings: Skips
+    sets: tuple[data.Dataset, ...]
+    draws: tuple[Tensor, ...]
+
+    def network(self, kind: int, depth: int, width: int, seed: int) -> nn.Module:
+        settings, one = self.settings, self.sets[0]
+        return wide_resnet(
+            depth, width, one.classes, one.x_train.shape[1], base=settings.base, seed=seed,
+            skip=kind in (SKIP, BOTH), batch_norm=kind in (NORM, BOTH), device=settings.device,
+        )  # fmt: skip
+
+
+def prepare(settings: Skips) -> Setup:
+    sets = tuple(
+        common.classification(
+            settings.dataset, n=settings.n, classes=100 if settings.dataset == "cifar100" else 10,
+            n_test=10_000, label_noise=0.0, normalize="standardize", seed=seed, device=settings.device,
+            flatten=False,
+        )
+        for seed in common.seeds(settings)
+    )  # fmt: skip
+    draws = []
+    for seed in common.seeds(settings):
+        generator = torch.Generator().manual_seed(seed)
+        draws.append(torch.stack([
+            torch.randperm(settings.n, generator=generator)[: settings.batch_size]
+            for _ in range(settings.minibatches)
+        ]))  # fmt: skip
+    return Setup(settings, sets, tuple(draws))
+
+
+def predict(setup: Setup) -> Prediction:
+    """The cosines of a network that sees labels alone, and the loss at which it stays."""
+    least, spread, loss = [], [], []
+    for one, draws in zip(setup.sets, setup.draws, strict=True):
+        onehot = F.one_hot(one.y_train.cpu(), one.classes).double()
+        frequency = onehot.mean(0)
+        gradients = frequency - onehot[draws].mean(1)
+        found = confusion(gradients @ gradients.T)
+        least.append(found.minimum_cosine)
+        spread.append(found.sd_cosine)
+        loss.append(float(-(frequency * frequency.clamp_min(1e-300).log()).sum()))
+    return {
+        "depths": np.array([depth for depth, _ in setup.settings.shapes]),
+        "widths": np.array([width for _, width in setup.settings.shapes]),
+        "labels_minimum": np.array(least), "labels_sd": np.array(spread), "labels_loss": np.array(loss),
+    }  # fmt: skip
+
+
+def run(setup: Setup, prediction: Prediction, *, measure: Measure = confusion) -> Iterator[Frame]:
+    settings = setup.settings
+    shape = settings.seeds, len(settings.kinds), len(settings.shapes)
+    values = {
+        f"{when}_{name}": np.full(shape, np.nan)
+        for when in ("start", "end") for name in ("minimum", "mean", "sd")
+    }  # fmt: skip
+    values |= {name: np.full(shape, np.nan) for name in ("loss", "error", "rate")}
+    values["path"] = np.full((*shape, len(settings.moments)), np.nan)
+    values["density"] = np.full((*shape, len(COSINES)), np.nan)
+    places = [(i, j) for j in range(shape[2]) for i in range(shape[1])]
+    cost = np.cumsum([0, *(settings.shapes[j][0] for _, j in places)]) / sum(d for d, _ in settings.shapes)
+    done = cost / shape[1]
+    drawn: list[list[nn.Module]] = []
+    for number, (i, j) in enumerate(places):
+        drawn.append([
+            setup.network(settings.kinds[i], *settings.shapes[j], seed) for seed in common.seeds(settings)
+        ])  # fmt: skip
+        for s, net in enumerate(drawn[-1]):
+            _note_cosines(values, "start", (s, i, j), _look(setup, s, net, measure))
+            yield Frame.tick(number, 0.3 * done[number])
+        yield Frame(number + 1, _copied(values), 0.3 * done[number + 1])
+    for number, (i, j) in enumerate(places):
+        before = Frame.tick(len(places) + number, 0.3 + 0.69 * done[number])
+
+        def look(s: int, net: nn.Module) -> float:
+            return _look(setup, s, net, measure).minimum_cosine
+
+        best = yield from tuning.tuned(settings, setup.sets, drawn[number], look, before)
+        if best is None:
+            note = (
+                f"{KINDS[settings.kinds[i]]}, depth {settings.shapes[j][0]}: no learning rate of the search "
+                f"was stable; it began at {settings.lr:g}"
+            )
+            yield Frame(before.step, _copied(values), before.progress, "diverged", note)
+            return
+        values["loss"][:, i, j], values["rate"][:, i, j] = best.loss, best.rate
+        values["path"][:, i, j] = best.path
+        for s, at in enumerate(best.places):
+            if not np.isfinite(best.loss[s]):
+                continue
+            net = best.networks.member(at)
+            found = _look(setup, s, net, measure)
+            _note_cosines(values, "end", (s, i, j), found)
+            values["density"][s, i, j] = density(found.cosines, COSINES)
+            values["error"][s, i, j] = tuning.test_error(net, setup.sets[s])
+            yield before
+        last = number + 1 == len(places)
+        progress = 1.0 if last else 0.3 + 0.69 * done[number + 1]
+        yield Frame(before.step + 1, _copied(values), progress, "done" if last else "running")
+
+
+def _copied(values: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {name: value.copy() for name, value in values.items()}
+
+
+def _look(setup: Setup, s: int, net: nn.Module, measure: Measure) -> Confusion:
+    """The confusion of the gradients of seed s's minibatches; it is zero for gradients that overflow."""
+    one = setup.sets[s]
+    return measure(batch_gram(net, one.x_train, one.y_train, setup.draws[s]).double().cpu())
+
+
+def _note_cosines(
+    values: dict[str, np.ndarray], when: str, place: tuple[int, int, int], found: Confusion
+) -> None:
+    for name in ("minimum", "mean", "sd"):
+        values[f"{when}_{name}"][place] = getattr(found, f"{name}_cosine")
+
+
+def figure(
+    frames: Sequence[Frame],
+    prediction: Prediction,
+    previous: Sequence[Run] = (),
+    settings: Skips | None = None,
+) -> figures.Chart:
+    settings = settings or Skips()
+    axis = _axis(settings, prediction)
+    panels = []
+    for title, name, ylim in (
+        ("Before training", "start_minimum", (-1, 1)),
+        ("After training", "end_minimum", (-1, 1)),
+        ("Loss at the best rate", "loss", (0, None)),
+    ):
+        marks = tuple(_points(name, frames, prediction, previous, settings))
+        ylabel = "training loss" if name == "loss" else "minimum cosine"
+        panels.append(figures.Panel(title, marks, ylabel=ylabel, ylim=ylim, **axis))
+    if settings.families != "all":
+        panels += _curves(frames, settings)
+    return figures.Chart(tuple(panels), caption=figures.caption(settings))
+
+
+def _axis(settings: Skips, prediction: Prediction) -> dict[str, Any]:
+    x = prediction["widths" if settings.over_width else "depths"]
+    wide = (x[-1] - x[0]) / 8 or 1.0
+    return {
+        "xlabel": "width factor ℓ" if settings.over_width else "depth β",
+        "xticks": [(float(one), str(one)) for one in x], "xlim": (x[0] - wide, x[-1] + wide),
+    }  # fmt: skip
+
+
+def _points(
+    name: str, frames: Sequence[Frame], prediction: Prediction, previous: Sequence[Run], settings: Skips
+) -> list[figures.Mark]:
+    x = prediction["widths" if settings.over_width else "depths"].astype(float)
+    marks: list[figures.Mark] = []
+    for old in previous:
+        before = common.newest(old.frames, name)
+        if before is not None and old.settings.over_width == settings.over_width:
+            at = old.prediction["widths" if settings.over_width else "depths"].astype(float)
+            for i in range(before.shape[1]):
+                marks.append(figures.Earlier(at, before[:, i], label="earlier run"))
+    if PLAIN in settings.kinds:
+        level = prediction["labels_loss" if name == "loss" else "labels_minimum"]
+        ends = (
+            np.array([x[0] - (x[-1] - x[0]) / 8, x[-1] + (x[-1] - x[0]) / 8]) if len(x) > 1 else x + [-1, 1]
+        )
+        marks.append(
+            figures.Predicted(
+                ends, np.tile(level[:, None], (1, 2)), label="labels alone", color=COLORS[PLAIN]
+            )
+        )
+    found = common.newest(frames, name)
+    for i, kind in enumerate(settings.kinds):
+        y = np.full((1, len(x)), np.nan) if found is None else found[:, i]
+        marks.append(figures.Points(x, y, label=KINDS[kind], color=COLORS[kind]))
+    return marks
+
+
+def _curves(frames: Sequence[Frame], settings: Skips) -> list[figures.Panel]:
+    """The least cosine along the training and the density of all at its end, for each network of one kind."""
+    along: list[figures.Mark] = []
+    spread: list[figures.Mark] = []
+    if frames and "density" in frames[-1].values:
+        start, path, end, shape = (
+            frames[-1].values[name] for name in ("start_minimum", "path", "end_minimum", "density")
+        )
+        steps = np.array([0, *settings.moments, settings.steps])
+        for j, (depth, width) in enumerate(settings.shapes):
+            name = f"ℓ = {width}" if settings.over_width else f"β = {depth}"
+            curve = np.concatenate([start[:, 0, j, None], path[:, 0, j], end[:, 0, j, None]], axis=1)
+            along.append(figures.Measured(steps, curve, label=name, color=j))
+            spread.append(figures.Measured(COSINES, shape[:, 0, j], label=name, color=j))
+    return [
+        figures.Panel("During training", tuple(along), xlabel="step", ylabel="minimum cosine"),
+        figures.Panel("All pairs after training", tuple(spread), xlabel="cosine", ylabel="density"),
+    ]
+
+
+def _order(run: Run) -> tuple[Evidence, ...]:
+    settings = run.settings
+    whole = (
+        Check("kinds of networks", 4, len(settings.kinds), "take families all"),
+        Check("depths", 2, len(settings.values(settings.depths)), "take several depths"),
+    )
+    if not all(check.met for check in whole):
+        return (Evidence(checks=whole),) * 5
+    start, end, loss = (run.last(name) for name in ("start_minimum", "end_minimum", "loss"))
+    falls = start[:, PLAIN][:, [-1, 0]]
+    before = np.stack([start[:, PLAIN, -1], start[:, SKIP:, -1].min(axis=1)], axis=1)
+    after = end[:, [PLAIN, BOTH], -1]
+    deep = loss[:, :, 1:].mean(axis=2)
+    trains = np.stack([deep[:, BOTH], deep[:, [SKIP, NORM]].min(axis=1), deep[:, PLAIN]], axis=1)
+    rates = run.last("rate")[0]
+
+    def row(values: np.ndarray, digits: int = 2) -> str:
+        return "; ".join(
+            f"{name} {', '.join(f'{value:.{digits}f}' for value in kind)}"
+            for name, kind in zip(KINDS, values.mean(axis=0), strict=True)
+        )
+
+    note = (
+        f"depths {settings.depths}: minimum cosine before training {row(start)}; after {row(end)}; training "
+        f"loss {row(loss)}; test error {row(run.last('error'))}; rates at the greatest depth "
+        f"{', '.join(f'{rate:g}' for rate in rates[:, -1])}; labels alone "
+        f"{run.prediction['labels_minimum'].mean():.2f} at loss {run.prediction['labels_loss'].mean():.2f}"
+    )
+    return (
+        Evidence(falls, note=note), Evidence(before), Evidence(after), Evidence(trains),
+        Evidence(end[:, [SKIP, NORM], -1] - end[:, [PLAIN], -1]),
+    )  # fmt: skip
+
+
+C10 = Claim(
+    "C10",
+    "Without skips and batch norm the least cosine of minibatch gradients falls with depth; deep "
+    "networks have the lowest without either before training, a far higher one with both after it, and train "
+    "best with both, better with one than with neither.",
+    "paper 004, Figs 4 and 15, §5, §A.6",
+    (Ordered(APART), Ordered(APART), Ordered(APART), Ordered(), Reported()), _order, "holds",
+    {"holds": "deep plain networks see labels alone and do not train; skips or batch norm keep cosines up "
+              "before training, and both together after it and train best",
+     "fails": "the four kinds of networks are not ordered so",
+     "undecided": "the order is not told apart by these seeds, depths and kinds of networks"},
+)  # fmt: skip
+
+_CIFAR = Skips(
+    dataset="cifar10", n=40_000, batch_size=128, minibatches=15, base=16, widths="2", steps=62_400,
+    decay=True, lr=3e-5, rates=12, extend=4, seeds=5, looks=199,
+)  # fmt: skip
+
+SKIPS = Experiment(
+    "skips", "Do skips and batch norm keep confusion low in deep networks?", Skips,
+    {
+        "quick": Skips(),
+        "paper": _CIFAR.replace(depths=DEPTHS[-1], looks=0),
+        "cnn-depth": _CIFAR.replace(depths=DEPTHS[-2], families="neither"),
+        "cnn-width": _CIFAR.replace(depths="16", widths=WIDTHS[-1], families="neither"),
+        "wrn-depth": _CIFAR.replace(depths=DEPTHS[-1], families="skips"),
+        "wrn-width": _CIFAR.replace(depths="16", widths=WIDTHS[-1], families="skips"),
+    },
+    prepare, predict, run, figure, (C10,),
+    controls=("depths", "steps", "batch_size", "lr", "rates", "minibatches", "base"),
+)  # fmt: skip

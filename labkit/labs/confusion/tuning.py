@@ -1,0 +1,129 @@
+"""Networks trained side by side by plain SGD, each architecture at its own best learning rate."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from labkit import data, training
+from labkit.experiment import Frame
+from labkit.labs import common
+from labkit.training.search import LearningRateSearch
+
+# (number of the seed, network) -> the least cosine of its gradients.
+Look = Callable[[int, nn.Module], float]
+
+GROUP = 9  # networks trained side by side: one a seed and learning rate
+DECAY = (0.4, 0.8)  # shares of the training after which the rate is divided by 10
+
+
+@dataclass(frozen=True)
+class Trained:
+    """The networks of one architecture at one learning rate, one a seed.
+
+    loss: (S,) of the last quarter of the steps' minibatches, inf where it is not finite. path: (S, moments),
+    least cosines on the way. places: where they stand among `networks`.
+    """
+
+    rate: float
+    loss: np.ndarray
+    path: np.ndarray
+    networks: training.Ensemble
+    places: tuple[int, ...]
+
+
+def tuned(
+    settings: Any, sets: Sequence[data.Dataset], nets: Sequence[nn.Module], look: Look, tick: Frame
+) -> Generator[Frame, None, Trained | None]:
+    """Trains at each rate of the search, and returns what the best gave, or None if none is stable.
+
+    Unlike the paper's, this search does not pass over networks that stay at their first loss: the plain
+    ones do so at every rate.
+
+    Args:
+        settings: grid, extend, steps, batch_size, decay, moments, n, seed, seeds, device.
+        sets, nets: one a seed; the networks stay as they are.
+        look: what is measured at `settings.moments`.
+        tick: yielded after each step.
+    """
+    search = LearningRateSearch(settings.grid, settings.extend)
+    ready: dict[float, Trained] = {}
+    best: Trained | None = None
+    while (rate := search.next()) is not None:
+        if rate not in ready:
+            untried = [one for one in settings.grid if one not in search.losses and one != rate]
+            group = [rate, *untried][: max(1, GROUP // settings.seeds)]
+            for one in (yield from _side_by_side(settings, sets, nets, group, look, tick)):
+                ready[one.rate] = one
+        found = ready.pop(rate)
+        search.tell(rate, found.loss)
+        if np.isfinite(search.means[rate]) and search.best == rate:
+            best = found
+    return best
+
+
+def _side_by_side(
+    settings: Any,
+    sets: Sequence[data.Dataset],
+    nets: Sequence[nn.Module],
+    rates: Sequence[float],
+    look: Look,
+    tick: Frame,
+) -> Generator[Frame, None, list[Trained]]:
+    """Trains one network a seed and rate, all at once; the rates of a seed see the same minibatches."""
+    S, R = settings.seeds, len(rates)
+    ensemble = training.Ensemble([net for net in nets for _ in rates])
+    weights = list(ensemble.parameters())
+    lr = torch.tensor(rates, dtype=ensemble.dtype, device=settings.device).repeat(S)
+    # Apart from the generators of the minibatches that are measured.
+    orders = [torch.Generator().manual_seed(seed + 1_000_000) for seed in common.seeds(settings)]
+    losses = np.full((S, R, settings.steps), np.nan)
+    path = np.full((S, R, len(settings.moments)), np.nan)
+    per_epoch = settings.n // settings.batch_size
+    epoch: list[torch.Tensor] = []
+    for step in range(settings.steps):
+        if step in settings.moments:
+            for s in range(S):
+                for r in range(R):
+                    if np.isfinite(losses[s, r, step - 1]):
+                        net = ensemble.member(s * R + r)
+                        path[s, r, settings.moments.index(step)] = look(s, net)
+                    yield tick
+        if step % per_epoch == 0:
+            epoch = [torch.randperm(settings.n, generator=order) for order in orders]
+        place = slice(step % per_epoch * settings.batch_size, (step % per_epoch + 1) * settings.batch_size)
+        rows = [order[place] for order in epoch]
+        x = torch.stack([one.x_train[row] for one, row in zip(sets, rows, strict=True)])
+        y = torch.stack([one.y_train[row] for one, row in zip(sets, rows, strict=True)])
+        outputs, labels = ensemble(x.repeat_interleave(R, 0)), y.repeat_interleave(R, 0)
+        each = F.cross_entropy(outputs.flatten(0, 1), labels.flatten(), reduction="none")
+        loss = each.view(S * R, -1).mean(1)
+        losses[:, :, step] = loss.detach().cpu().numpy().reshape(S, R)
+        slopes = torch.autograd.grad(loss.sum(), weights)
+        factor = 0.1 ** sum(settings.decay and step >= share * settings.steps for share in DECAY)
+        with torch.no_grad():
+            for weight, slope in zip(weights, slopes, strict=True):
+                weight.sub_(factor * lr.view(-1, *[1] * (slope.ndim - 1)) * slope)
+        yield tick
+    final = losses[:, :, -max(1, settings.steps // 4) :].mean(axis=-1)
+    final = np.where(np.isfinite(final), final, np.inf)
+    return [
+        Trained(rate, final[:, r], path[:, r], ensemble, tuple(range(r, S * R, R)))
+        for r, rate in enumerate(rates)
+    ]
+
+
+@torch.no_grad()
+def test_error(net: nn.Module, one: data.Dataset) -> float:
+    """The share of test images that are misclassified; batch norm takes its running statistics."""
+    net = net.eval()
+    pieces = zip(one.x_test.split(500), one.y_test.split(500), strict=True)
+    wrong = sum(int((net(x).argmax(1) != y).sum()) for x, y in pieces)
+    net.train()
+    return wrong / len(one.y_test)

@@ -1,0 +1,38 @@
+"""Notebook 5 as a student has it: run all, train, narrow the network, keep the old run, stop half way."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+NOTEBOOK = Path(__file__).parents[2] / "notebooks" / "05_gradient_confusion.ipynb"
+
+
+def test_a_student_fills_the_map(open_notebook: Callable[..., Any]) -> None:
+    """Catches: cosines that do not move with the training, or a map that no kept run fills."""
+    page = open_notebook(NOTEBOOK)
+    assert page.page.locator(".jp-OutputArea-output img").count() >= 12
+    page.run_all(600)
+    assert page.errors() == []
+    page.wait_status("Press Train")
+    page.page.locator("img.widget-image").first.scroll_into_view_if_needed()
+    page.shot("1-prediction-alone")
+
+    before = page.picture()
+    page.button("Train").click()
+    page.wait_picture(before, 60)
+    page.wait_status("Done at step", 120)
+    assert page.wait_verdict("C9").endswith("reported")
+    page.shot("2-trained")
+
+    page.button("Keep run").click()
+    page.slider("width").focus()
+    page.page.keyboard.press("Home")
+    page.wait_status("steps/s", 60)
+    seen = page.picture()
+    page.wait_picture(seen, 60)
+    page.button("Stop").click()
+    page.wait_status("Stopped at step")
+    page.shot("3-narrow-with-an-earlier-run", only_panel=True)
+    assert page.errors() == []

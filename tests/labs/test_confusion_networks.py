@@ -1,0 +1,265 @@
+"""Lab 5, networks before training and live (C7, C8, C9, C11): decided as expected, and each can fail."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from labkit.experiment import Run, drain
+from labkit.figures import Raster
+from labkit.labs.confusion import shared, wide
+from labkit.labs.confusion.initialization import GLOROT, INITIALIZATION, KINDS, SKIPS, STRATEGY
+from labkit.labs.confusion.network_panels import MAP_DEPTHS, MAP_WIDTHS
+from labkit.labs.confusion.networks import NETWORKS
+from labkit.measure.confusion import confusion
+from labkit.measure.gradients import batch_gram, gradient_gram
+from tests.labs.checks import Change, TrainingTests, changed, quick_runs, verdict
+
+EXPERIMENTS = (INITIALIZATION, NETWORKS)
+SMALL: dict[str, Any] = {"width": 12, "depth": 4, "n": 60, "samples": 25, "steps": 10, "column": False}
+CHEAP: dict[str, dict[str, Any]] = {
+    "initialization": {"n": 26, "depth": 2, "width": 12, "widest": 100, "deepest": 30},
+    "networks": SMALL | {"batch_size": 16},
+}
+quick = quick_runs(EXPERIMENTS)
+
+
+def of_kinds(change: Change, *kinds: int) -> Change:
+    """A change of what was measured of some kinds of networks."""
+
+    def change_some(values: np.ndarray) -> np.ndarray:
+        values = values.copy()
+        values[:, list(kinds)] = change(values[:, list(kinds)])
+        return values
+
+    return change_some
+
+
+def flipped(run: Run, sweep: str, *kinds: int) -> Change:
+    """The networks of a sweep taken for each other, the largest for the smallest."""
+    at = run.prediction[f"over_{sweep}"]
+
+    def flip(values: np.ndarray) -> np.ndarray:
+        values = values.copy()
+        values[..., at] = values[..., at[::-1]]
+        return values
+
+    return of_kinds(flip, *kinds)
+
+
+EVERY = tuple(range(len(KINDS)))
+VIOLATED = {
+    "C7": [
+        *(lambda run, kind=kind: changed(run, cosine=flipped(run, "width", kind)) for kind in (0, 1, 2)),
+        lambda run: changed(run, eta=flipped(run, "width", GLOROT)),
+        lambda run: changed(run, square=lambda v: 2 * v),
+    ],
+    "C8": [
+        *(lambda run, kind=kind: changed(run, cosine=flipped(run, "depth", kind)) for kind in (0, 1, 2)),
+        lambda run: changed(run, sd=flipped(run, "depth", *EVERY)),
+        lambda run: changed(run, cosine=of_kinds(lambda v: v[:, ::-1], GLOROT, SKIPS)),
+    ],
+    # Refuted as it stands; that it could hold, and that its other part could fail, is tested below.
+    "C11": [lambda run: run],
+}
+
+
+class TestNetworks(TrainingTests):
+    lab = "confusion"
+    experiments = EXPERIMENTS
+    quick = staticmethod(quick)
+    violated = VIOLATED
+    apart = frozenset({"C9"})  # it only reports; that it reads the end of training is tested below
+    cheap = CHEAP
+    too_fast = {"networks": SMALL | {"activation": "identity", "lr": 100.0, "steps": 60}}
+
+
+def test_strategy_would_hold_where_eta_grew() -> None:
+    """A verdict on Strategy 4.1 that is "fails" whatever was measured, or that looks at η alone."""
+    run = quick("initialization")
+    grown = changed(run, eta=flipped(run, "depth", STRATEGY))
+    assert verdict("C11", grown).word == "holds"
+    both = changed(grown, cosine=flipped(run, "depth", STRATEGY))
+    assert verdict("C11", both).parts == ("holds", "fails")
+
+
+def test_wide_and_narrow_plain_and_skipped_differ_in_every_seed() -> None:
+    """Width 10 against 300 and depth 100 against depth 100 with skips, over five seeds."""
+    run = quick("initialization")
+    cosine, widths, depths = run.last("cosine"), *(run.prediction[f"over_{s}"] for s in ("width", "depth"))
+    assert run.settings.seeds == 5
+    assert (cosine[:, GLOROT, widths[-1]] - cosine[:, GLOROT, widths[0]] > 0.3).all()
+    assert (cosine[:, SKIPS, depths[-1]] - cosine[:, GLOROT, depths[-1]] > 0.3).all()
+
+
+def test_numbers_are_near_those_of_first_tries() -> None:
+    """A slip in the scale of an initialisation, which no ordering would show."""
+    run = quick("initialization")
+    eta, depths = run.last("eta").mean(0), run.prediction["over_depth"]
+    assert np.log10(eta[STRATEGY, depths[1:3]]) == pytest.approx([-4.5, -15.7], abs=0.5)
+    cosine = run.last("cosine").mean(0)
+    assert cosine[GLOROT, depths] == pytest.approx([-0.32, -0.35, -0.6, -0.8], abs=0.12)
+    assert cosine[SKIPS, depths[2:]] == pytest.approx([-0.155, -0.2], abs=0.06)
+
+
+@pytest.mark.parametrize("skip", [False, True])
+@pytest.mark.parametrize("activation", shared.ACTIVATIONS)
+def test_the_dashed_law_is_that_of_very_wide_networks(activation: str, skip: bool) -> None:
+    """A layer's kernel left out, a slope taken for a value, the wrong variance of a layer."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(12, 8, generator=generator, dtype=torch.float64)
+    x = 8**0.5 * x / x.norm(dim=1, keepdim=True)
+    width, depth, grams, outputs = 1500, 3, [], []
+    sizes = [8, *[width] * depth, 3]
+    variances = shared.variances("glorot", sizes)
+    law = wide.kernels(activation, 8, width, depth, variances, skip)
+    weights = shared.draws(sizes, 1)
+    net = shared.network(weights, [v**0.5 for v in variances], activation, skip=skip)
+    for k in range(3):
+        first = torch.zeros(12, 3, dtype=torch.float64)
+        first[:, k] = 1
+
+        def loss(f: Tensor, y: Tensor) -> Tensor:
+            return (f * y).sum(1)
+
+        grams.append(gradient_gram(net, x, first, loss=loss))
+    theta = torch.stack(grams).mean(0).numpy()
+    expected = np.interp((x @ x.T / 8).numpy(), wide.GRID, law.theta)
+    # One draw: relative fluctuations of order sqrt(depth/width), here 4 %.
+    assert np.linalg.norm(theta - expected) < 0.1 * np.linalg.norm(expected)
+    for seed in range(200):
+        small = [*[8, 300, 300], 3]
+        v = shared.variances("glorot", small)
+        one = shared.network(shared.draws(small, seed), [a**0.5 for a in v], activation, skip=skip)
+        outputs.append(one(x[:1]).detach())
+    drawn = float(torch.cat(outputs).square().mean())
+    at = wide.kernels(activation, 8, 300, 2, v, skip).outputs[-1]
+    assert drawn == pytest.approx(at, rel=0.2)  # 600 squares: a standard error of 6 %
+
+
+def test_tanh_averages_are_those_of_two_dimensional_quadrature() -> None:
+    """A Hermite series cut too early, or values between grid points that are not on the curve."""
+    nodes, weights = np.polynomial.hermite_e.hermegauss(80)
+    weights = weights / weights.sum()
+    for q in (0.2, 1.0, 6.0):
+        value, slope = wide._averages("tanh", q * wide.GRID)
+        for i in (0, 40, 150, 200, 290, 400):
+            c = wide.GRID[i]
+            u, v = np.meshgrid(nodes, nodes, indexing="ij")
+            a, b = np.sqrt(q) * u, np.sqrt(q) * (c * u + np.sqrt(max(1 - c**2, 0.0)) * v)
+            mass = np.outer(weights, weights)
+            assert value[i] == pytest.approx((mass * np.tanh(a) * np.tanh(b)).sum(), abs=2e-3)
+            product = (1 - np.tanh(a) ** 2) * (1 - np.tanh(b) ** 2)
+            assert slope[i] == pytest.approx((mass * product).sum(), abs=2e-3)
+
+
+def test_initialisations_have_the_variances_that_they_name() -> None:
+    """Strategy 4.1 with κ in its first layer, fan-in and fan-out exchanged."""
+    sizes = [64, 30, 30, 10]
+    assert shared.variances("glorot", sizes) == pytest.approx((2 / 94, 2 / 60, 2 / 40))
+    assert shared.variances("strategy", sizes, 4.0) == pytest.approx((1 / 64, 1 / 120, 1 / 120))
+    assert shared.variances("strategy", sizes, 1.0) == shared.variances("lecun", sizes)
+    assert shared.variances("strategy", sizes, 0.5)[1:] == shared.variances("he", sizes)[1:]
+    draws = shared.draws([20, 400, 300, 10], 0)
+    assert [float(w.var()) for w in draws] == pytest.approx([1, 1, 1], rel=0.06)
+    square = shared.draws([20, 30, 30, 10], 0, "orthogonal")
+    assert torch.allclose(square[1] @ square[1].T, torch.eye(30, dtype=torch.float64), atol=1e-12)
+    for weight, variance in zip(square, shared.variances("orthogonal", [20, 30, 30, 10]), strict=True):
+        assert float(weight.square().mean()) == pytest.approx(variance)
+
+
+def test_the_notebooks_own_gram_is_what_is_measured() -> None:
+    """A step passed in and then ignored."""
+    settings = INITIALIZATION.preset(seeds=1, **CHEAP["initialization"])
+
+    def opposed(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+        return 2 * torch.eye(len(x)) - 1
+
+    run = drain(INITIALIZATION, settings, gram=opposed)
+    assert np.all(run.last("cosine") == -1) and np.all(run.last("eta") == 1)
+    live = drain(NETWORKS, NETWORKS.preset(seeds=1, **CHEAP["networks"]), gram=opposed)
+    assert np.all(live.last("cosine") == -1)
+
+
+@pytest.mark.parametrize("changes", [{}, {"group": 4}, {"batch_norm": True, "skip": True}])
+def test_more_gradients_can_only_lower_the_smallest_cosine(changes: dict[str, Any]) -> None:
+    """Samples of a small number that are not among those of a large one: exercise 5.5 would be false."""
+    small: dict[str, Any] = {
+        "seeds": 2,
+        "n": 100,
+        "width": 20,
+        "depth": 3,
+        "steps": 6,
+        "column": False,
+        "batch_size": 20,
+    }
+    runs = [drain(NETWORKS, NETWORKS.preset(**small, samples=m, **changes)) for m in (25, 50, 100)]
+    for name in ("cosine", "eta"):
+        first = np.stack([run.series(name)[1] for run in runs])  # (3, T, S)
+        assert (np.diff(first, axis=0) * (-1 if name == "cosine" else 1) >= -1e-6).all()
+    losses = [run.series("loss")[1] for run in runs]
+    assert np.array_equal(losses[0], losses[1]) and np.array_equal(losses[0], losses[2])
+    assert np.ptp(np.stack([run.last("cosine") for run in runs]), axis=0).min() > 0
+
+
+def test_gradients_of_groups_are_those_of_minibatches() -> None:
+    """Minibatch gradients from the Gram matrix of samples, against a backward pass for each."""
+    settings = NETWORKS.preset(seeds=1, **SMALL | {"group": 8, "steps": 0})
+    setup = NETWORKS.prepare(settings)
+    run = drain(NETWORKS, settings)
+    sizes = setup.sizes(settings.depth)
+    scales = [v**0.5 for v in shared.variances("glorot", sizes)]
+    net = shared.network(shared.draws(sizes, 0, dtype=torch.float32), scales, "tanh")
+    G = batch_gram(net, setup.xs[0], setup.ys[0], setup.compared[0])
+    assert setup.compared[0].shape == (25, 8)
+    assert run.last("cosine")[0] == pytest.approx(confusion(G).minimum_cosine, abs=1e-4)
+    assert run.last("eta")[0] == pytest.approx(confusion(G).eta, rel=1e-3)
+
+
+def test_without_steps_the_start_is_all_there_is() -> None:
+    """A panel that cannot stay at initialisation, as exercise 5.5 asks of it."""
+    run = drain(NETWORKS, NETWORKS.preset(seeds=2, **SMALL | {"steps": 0}))
+    trained = drain(NETWORKS, NETWORKS.preset(seeds=2, **SMALL))
+    assert run.status == "done" and [frame.step for frame in run.frames] == [0, 0]
+    assert np.array_equal(run.last("cosine"), trained.series("cosine")[1][0])
+    assert not np.array_equal(run.last("cosine"), trained.last("cosine"))
+
+
+def test_the_end_of_training_is_reported_with_its_loss() -> None:
+    """A report that shows the start, or of a network that did not move."""
+    run = quick("networks")
+    depths = list(run.prediction["depths"])
+    assert depths == [3, 10, 30, 60]
+    place = depths.index(run.settings.depth)
+    assert np.array_equal(run.last("column_final")[:, place], run.last("cosine"))
+    assert np.array_equal(run.last("column_first")[:, place], run.series("cosine")[1][0])
+    losses = run.last("column_loss_at")
+    assert (losses[:, :3] < 0.5).all()
+    # The deep network has learned little, and its minibatches agree all the more.
+    assert (losses[:, 3] > 2 * losses[:, place]).all()
+    assert (run.last("column_aligned")[:, 3] > run.last("column_aligned")[:, place]).all()
+    assert "loss" in verdict("C9", run).note
+
+
+def test_a_map_shows_only_runs_that_can_be_compared() -> None:
+    """Smallest cosines over other numbers of pairs, or of another kind of network, side by side."""
+    wide_one, narrow, others = (
+        drain(NETWORKS, NETWORKS.preset(seeds=1, **SMALL | {"steps": 0} | changes))
+        for changes in ({"width": 100}, {"width": 10}, {"width": 300, "samples": 50})
+    )
+    panel = wide_one.figure((narrow, others)).panels[3]
+    raster = panel.marks[0]
+    assert isinstance(raster, Raster)
+    cells = raster.values
+    assert cells.shape == (len(MAP_DEPTHS), len(MAP_WIDTHS))
+    assert np.isfinite(cells).nonzero()[1].tolist() == [0, 2]
+    assert cells[0, 0] == narrow.last("cosine").mean() and cells[0, 2] == wide_one.last("cosine").mean()
+
+
+def test_more_gradients_than_samples_are_refused() -> None:
+    with pytest.raises(ValueError, match="samples: got 200, of 100 training samples"):
+        NETWORKS.preset(samples=200, n=100)
