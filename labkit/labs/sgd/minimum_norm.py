@@ -200,6 +200,9 @@ def figure(
     colors = (shared.MINIMUM_NORM, shared.SGD)
     dagger, ends = prediction["dagger"][0], prediction["limit"][0]
     height = float(np.linalg.norm(ends[1] - ends[0]))
+    # A start may lie on either side of both.
+    begins = [0.0, float(dagger), float(prediction["start"][0, 1])]
+    reach = (min(begins) - 0.1 * dagger, max(begins) + 0.3 * dagger)
     plane: list[figures.Mark] = [figures.Level(dagger, label="zero loss", axis="x")]
     way: list[figures.Mark] = []
     for old in previous:
@@ -238,7 +241,7 @@ def figure(
     return figures.Chart(
         (
             figures.Panel("Two paths from 0, two from w₀", tuple(plane), xlabel="w along w†",
-                          ylabel="w along P₀w₀", xlim=(-0.1 * dagger, 1.3 * dagger),
+                          ylabel="w along P₀w₀", xlim=reach,
                           ylim=(-0.15 * height, 1.2 * height) if height > 1e-9 else None),
             figures.Panel("From w₀ to the predicted limit", tuple(way), xlabel="step (+ ½)",
                           ylabel="relative to ‖w†‖", xscale="log", yscale="log", ylim=(floor, None)),
@@ -248,7 +251,10 @@ def figure(
 
 
 def _conditions(run: Run) -> tuple[Condition, ...]:
-    return (Condition("samples n at most weights d", run.settings.n, run.settings.d),)
+    return (
+        Condition("samples n at most weights d", run.settings.n, run.settings.d),
+        Condition("temperature of added noise", run.settings.temperature, 0.0),
+    )
 
 
 def _fitted(run: Run, start: int) -> Check:
@@ -289,7 +295,7 @@ S1 = Claim(
     {"holds": "GD and SGD from 0 both end at the minimum-norm solution",
      "fails": "descent from 0 ended at another solution",
      "undecided": "the run ended before it reached a solution",
-     "out of regime": "with more samples than weights there is no choice of solutions"},
+     "out of regime": "there is one solution at most when n > d, and none is reached under added noise"},
 )  # fmt: skip
 S2 = Claim(
     "S2",
@@ -299,7 +305,7 @@ S2 = Claim(
     {"holds": "both end at w† + P₀w₀, with the null-space part frozen at every frame",
      "fails": "the null-space part moved, or the limit is another",
      "undecided": "the run ended before it reached a solution",
-     "out of regime": "with more samples than weights there is no choice of solutions"},
+     "out of regime": "there is one solution at most when n > d, and none is reached under added noise"},
 )  # fmt: skip
 
 MINIMUM_NORM = Experiment(
