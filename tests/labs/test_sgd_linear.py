@@ -122,7 +122,7 @@ def test_noise_moves_the_null_space_and_weight_decay_empties_it() -> None:
     for run in (warm, *(drain(MINIMUM_NORM, gradient=one) for one in (decayed, tilted))):
         found = verdict("S2", run)
         assert found.word == "fails" and found.parts[1] == "fails"
-        assert verdict("S1", run).word == ("out of regime" if run is warm else "fails")
+        assert verdict("S1", run).word in (("out of regime",) if run is warm else ("fails", "undecided"))
 
 
 def test_a_run_that_is_too_short_decides_nothing() -> None:
