@@ -67,8 +67,8 @@ class Chains:
         felt: float,
         directions: int | None = None,
         generator: Sequence[torch.Generator],
-    ) -> Iterator[float | None]:
-        """Runs them, giving now and then the share of the steps done, or None if there is nothing new.
+    ) -> Iterator[tuple[int, bool]]:
+        """Runs them, giving now and then the step, and whether there is something new.
 
         Args:
             felt: the temperature of the prediction, which that of the minibatches' own noise is part of.
@@ -90,7 +90,7 @@ class Chains:
             if not (step / steps >= shown + 1 / self.pictures or step == steps):
                 if time.perf_counter() - now > 0.1:
                     now = time.perf_counter()
-                    yield None
+                    yield step, False
                 continue
             if not bool(state.isfinite().all()):
                 self.broken = True
@@ -99,7 +99,7 @@ class Chains:
                 self.counts = self.counts + self._histogram(state)
                 self.share = torch.stack(beyond).double().mean((0, 2)).numpy()
             shown, now = step / steps, time.perf_counter()
-            yield shown
+            yield step, True
         self.heating = (lr * slopes / len(beyond) / (2 * (directions or dimension) * felt)).numpy()
         series = torch.stack(beyond, dim=2).double().numpy()  # (S, C, N)
         own = series.mean(axis=2)

@@ -323,7 +323,7 @@ def _no_overfitting(run: Run) -> tuple[Evidence, ...]:
     if not all(np.isfinite(run.last(name)).all() for name in ("train_n", "test_n", "test_w")):
         raise ValueError("errors: not every N and W is trained yet")
     chance, past = float(run.prediction["chance"]), counts >= run.settings.n
-    many = (Condition("four times the smallest N against W", 4 * float(sizes[0]), float(edge)),)
+    many = (Condition("eight times the smallest N against W", 8 * float(sizes[0]), float(edge)),)
     few = (Condition("W against the largest N", float(edge), float(sizes[-1])),)
     wider = (Condition("networks with W ≥ N", 2, float(past.sum())),)
     fitted = (

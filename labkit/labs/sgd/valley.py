@@ -152,17 +152,20 @@ def run(setup: Setup, prediction: Prediction, *, dynamics: chains.Dynamics = des
     shape = settings.seeds, len(KINDS), settings.dimension
     found = {name: np.full(shape, np.nan) for name in ("share", *chains.SOUND)}
     jobs = [(place, kind) for place in range(settings.dimension) for kind in range(len(KINDS))]
+    total, step = len(jobs) * settings.steps, 0
     for job, (place, kind) in enumerate(jobs):
         walk, dimension = chains.Chains(U, EDGES, pictures=8), place + 1
         noisy = _effective(settings, KINDS[kind], dimension)
-        for part in walk.run(
+        first = job * settings.steps
+        for step, new in walk.run(
             dynamics, _gradient(setup, kind, place), setup.starts[place], lr=settings.lr,
             steps=settings.steps, temperature=0.0 if KINDS[kind] == "SGD alone" else settings.temperature,
             felt=settings.temperatures[kind], directions=noisy,
             generator=chains.generators(settings, f"valley {KINDS[kind]} {dimension}"),
         ):  # fmt: skip
-            if part is None:
-                yield Frame.tick(job)
+            progress = 0.99 * (first + step) / total
+            if not new:
+                yield Frame.tick(first + step, progress)
                 continue
             values = {
                 "density": chains.density(walk.counts, EDGES),
@@ -170,13 +173,13 @@ def run(setup: Setup, prediction: Prediction, *, dynamics: chains.Dynamics = des
                 "running": found["share"].copy(),
             }
             values["running"][:, kind, place] = walk.share
-            yield Frame(job, values, 0.99 * (job + part) / len(jobs))
+            yield Frame(first + step, values, progress)
         if walk.broken:
-            yield Frame(job, {}, None, "diverged", chains.ran_away(dimension, settings.lr))
+            yield Frame(first + step, {}, None, "diverged", chains.ran_away(dimension, settings.lr))
             return
         for name in found:
             found[name][:, kind, place] = getattr(walk, name)
-    yield Frame(len(jobs), found, 1.0, "done")
+    yield Frame(total, found, 1.0, "done")
 
 
 def _gradient(setup: Setup, kind: int, place: int) -> Callable[[Tensor, int], Tensor]:

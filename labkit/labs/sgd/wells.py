@@ -82,17 +82,19 @@ def run(setup: Setup, prediction: Prediction, *, dynamics: chains.Dynamics = des
     shape = settings.seeds, settings.dimension
     found = {name: np.full(shape, np.nan) for name in ("share", *chains.SOUND)}
     histograms = np.zeros((*shape, len(EDGES) - 1))
+    total, step = settings.dimension * settings.steps, 0
     for place, start in enumerate(setup.starts):
         walk, dimension = chains.Chains(U, EDGES), place + 1
         # Another noise for each dimension: their errors are independent.
         noise = chains.generators(settings, f"wells {dimension}")
-        for part in walk.run(
+        first = place * settings.steps
+        for step, new in walk.run(
             dynamics, lambda w, step: U.gradient(w), start, lr=settings.lr, steps=settings.steps,
             temperature=settings.temperature, felt=settings.temperature, generator=noise,
         ):  # fmt: skip
-            progress = (place + (part or 0)) / settings.dimension
-            if part is None:
-                yield Frame.tick(dimension)
+            progress = 0.99 * (first + step) / total
+            if not new:
+                yield Frame.tick(first + step, progress)
                 continue
             values = {
                 "density": chains.density(walk.counts, EDGES),
@@ -100,17 +102,14 @@ def run(setup: Setup, prediction: Prediction, *, dynamics: chains.Dynamics = des
                 "running": found["share"].copy(),
             }
             values["running"][:, place] = walk.share
-            yield Frame(dimension, values, 0.99 * progress)
+            yield Frame(first + step, values, progress)
         if walk.broken:
-            note = (
-                f"the chains ran away in D = {dimension}: steps of {settings.lr:g} are not stable over these "
-            )
-            yield Frame(dimension, {}, None, "diverged", note + "walls; lower lr")
+            yield Frame(first + step, {}, None, "diverged", chains.ran_away(dimension, settings.lr))
             return
         for name in found:
             found[name][:, place] = getattr(walk, name)
         histograms[:, place] = chains.density(walk.counts, EDGES)
-    yield Frame(settings.dimension, found | {"histograms": histograms}, 1.0, "done")
+    yield Frame(total, found | {"histograms": histograms}, 1.0, "done")
 
 
 def figure(
