@@ -225,14 +225,14 @@ print(labkit.judge_all(flat))
 # ## 8 · Where it fails
 #
 # Back to the first figure, its left half: random labels. The paper expects their training error to leave zero
-# at $N=W$ (dotted). It leaves it at about a third of that: each image must get ten outputs right, and the
+# at $N=W$ (dotted). It leaves it at about a quarter of that: each image must get ten outputs right, and the
 # place depends on how long one trains. Try it:
 
 # %%
 labkit.Panel(lab.PUZZLE)
 
 # %% [markdown]
-# **(1)** *Steps* 2,000 → 5,000: the place moves to the right, at the same $W$. **(2)** *Channels* 4 → 8.
+# **(1)** *Steps* 1,500 → 5,000: the place moves to the right, at the same $W$. **(2)** *Channels* 4 → 8.
 # **(3)** The bet: does anything here make the *natural* test error rise with $W$?
 #
 # **Your bet** was (a), (b) or (c)? Beat 1 speaks for (b). Minimum norm is a theorem for a linear model from a

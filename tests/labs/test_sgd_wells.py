@@ -188,7 +188,7 @@ def test_a_partial_run_of_wells_draws_and_is_not_judged() -> None:
 def test_slopes_have_the_covariance_they_are_said_to_have() -> None:
     """A mean that is not 0 tilts the potential; a covariance that is not σ² I is another temperature."""
     settings = Valley(seeds=2, n=40)
-    for slopes, D in zip(VALLEY.prepare(settings).slopes, range(1, 5), strict=True):
+    for slopes, D in zip(VALLEY.prepare(settings).slopes, range(1, settings.dimension + 1), strict=True):
         assert slopes.shape == (2, 40, D)
         own = slopes.double()
         torch.testing.assert_close(own.mean(1), torch.zeros(2, D).double(), rtol=0, atol=1e-4)

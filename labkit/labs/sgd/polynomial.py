@@ -40,12 +40,16 @@ SHOWN = (("test", 0), ("train", 1))  # natural test error, random training error
 
 @dataclass(frozen=True)
 class Polynomial(puzzle.Puzzle):
+    n: int = knob(
+        250, "samples N where channels are swept; the sweep over N goes from N/4 to 4N", slider=(100, 350),
+        bounds=(8, None), step=50, label="samples",
+    )  # fmt: skip
     widest: int = knob(
         8, "channels of the widest network; they double up to it, from those whose N is swept",
         slider=(8, 64), bounds=(2, None), scale="log2", label="most channels",
     )  # fmt: skip
     steps: int = knob(
-        600, "steps of SGD, at most, for every N and W", slider=(500, 10_000), bounds=(1, None), scale="log"
+        500, "steps of SGD, at most, for every N and W", slider=(500, 10_000), bounds=(1, None), scale="log"
     )
     degree: int = knob(10, "degree of the polynomial", slider=(2, 20), bounds=(2, 40), step=2)
     interval: float = knob(

@@ -59,7 +59,7 @@ class Puzzle(Settings):
         scale="log2", label="most channels",
     )  # fmt: skip
     steps: int = knob(
-        2000, "steps of SGD, at most, for every N and W", slider=(500, 10_000), bounds=(1, None), scale="log"
+        1500, "steps of SGD, at most, for every N and W", slider=(500, 10_000), bounds=(1, None), scale="log"
     )
     lr: float = knob(
         0.03, "learning rate of SGD with momentum .9; it falls along half a cosine", slider=(0.005, 0.1),

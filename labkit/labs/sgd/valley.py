@@ -40,7 +40,7 @@ BLOCK = 16  # steps whose minibatches are drawn together
 
 @dataclass(frozen=True)
 class Valley(Settings):
-    dimension: int = knob(4, "dimensions D: 1 to this", slider=(2, 6), bounds=(2, 20), step=1)
+    dimension: int = knob(3, "dimensions D: 1 to this", slider=(2, 6), bounds=(2, 20), step=1)
     temperature: float = knob(0.9, "T of the added noise", slider=(0.4, 2), bounds=(0.01, None), step=0.1)
     length: float = knob(1.25, "radius of the flat disc of minima", slider=(0.25, 2), bounds=(0.01, None),
                          step=0.25)  # fmt: skip
