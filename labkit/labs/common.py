@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from labkit import data
 from labkit.experiment import Frame, series
@@ -93,3 +94,43 @@ def stack(values: Sequence[Tensor | float]) -> np.ndarray:
 def measured_steps(steps: int, count: int = 120) -> list[int]:
     """About `count` steps from 0 to `steps`: every one at first, then sparser, as residuals fall by rates."""
     return sorted({0, steps, *np.unique(np.geomspace(1, max(steps, 1), count).round().astype(int)).tolist()})
+
+
+def to_loss(
+    frames: Iterator[Frame], goal: float, span: tuple[float, float], step: int
+) -> Generator[Frame, None, Frame]:
+    """Passes a training on as bare ticks, with progress by its loss toward `goal`; returns its last frame.
+
+    Args:
+        span: progress of the whole run at the start and at the end of this training.
+        step: the step that the ticks carry.
+    """
+    ended: Frame | None = None
+    first = share = 0.0
+    for ended in frames:
+        if "loss" in ended.values and np.all(ended.values["loss"] > 0):
+            # The loss falls about as a power of the steps, so its logarithm says how far the way has gone.
+            now = float(np.log(ended.values["loss"]).mean())
+            first = first or now
+            share = min(max((first - now) / max(first - math.log(goal), 1e-9), share), 1.0)
+        if ended.status == "running":
+            yield Frame.tick(step, span[0] + (span[1] - span[0]) * share)
+    assert ended is not None
+    return ended
+
+
+def fitted(model: nn.Module, x: Tensor, y: Tensor) -> tuple[float, float]:
+    """Cross-entropy and share of wrong classes over a set, in the mode in which the model is."""
+    with torch.no_grad():
+        outputs = torch.cat([model(part) for part in x.split(1000)]).double()
+    return float(nn.functional.cross_entropy(outputs, y)), float((outputs.argmax(1) != y).double().mean())
+
+
+def snapshot(values: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """A copy for a frame, which later measurements do not change."""
+    return {name: value.copy() for name, value in values.items()}
+
+
+def worst(values: np.ndarray) -> float:
+    """The largest value, infinite where one is missing."""
+    return math.inf if np.isnan(values).any() else float(np.max(values))

@@ -25,6 +25,9 @@ from labkit import data, models, training
 from labkit.experiment import Frame
 from labkit.figures.palette import Color
 from labkit.labs import common
+from labkit.labs.common import fitted as fitted
+from labkit.labs.common import snapshot as snapshot
+from labkit.labs.common import worst
 from labkit.measure.capacity import capacities
 from labkit.measure.layers import weight_layers
 from labkit.measure.norms import frobenius
@@ -145,20 +148,11 @@ def fit(
         step: the step that the ticks carry.
     """
     each = -(-len(xs[0]) // BATCH)
-    ended: Frame | None = None
-    first = share = 0.0
-    for ended in training.train(
+    frames = training.train(
         ensemble, list(xs), list(ys), loss="cross-entropy", lr=settings.lr, momentum=MOMENTUM,
         batch_size=BATCH, epochs=epochs, stop=training.LossBelow(loss), measure_at=10 * each, seed=seed,
-    ):  # fmt: skip
-        if "loss" in ended.values and np.all(ended.values["loss"] > 0):
-            # The loss falls about as a power of the steps, so its logarithm says how far the way has gone.
-            now = float(np.log(ended.values["loss"]).mean())
-            first = first or now
-            share = min(max((first - now) / max(first - math.log(loss), 1e-9), share), 1.0)
-        if ended.status == "running":
-            yield Frame.tick(step, span[0] + (span[1] - span[0]) * share)
-    assert ended is not None
+    )  # fmt: skip
+    ended = yield from common.to_loss(frames, loss, span, step)
     if ended.status == "diverged":
         return Outcome("diverged", 0, ended.note)
     steps = ended.values["steps"]
@@ -213,13 +207,6 @@ def probed(settings: Any, n: int) -> Tensor:
     return torch.linspace(0, n - 1, min(n, settings.probe)).round().long()
 
 
-def fitted(model: nn.Module, x: Tensor, y: Tensor) -> tuple[float, float]:
-    """Cross-entropy and share of wrong classes over a set, in evaluation mode."""
-    with torch.no_grad():
-        outputs = torch.cat([model(part) for part in x.split(1000)]).double()
-    return float(nn.functional.cross_entropy(outputs, y)), float((outputs.argmax(1) != y).double().mean())
-
-
 def test_error(model: nn.Module, x: Tensor, y: Tensor) -> float:
     return fitted(folded(model).eval(), x, y)[1]
 
@@ -228,13 +215,9 @@ def converged(train_error: np.ndarray, loss: np.ndarray, stop: float) -> tuple[C
     """What makes minima comparable: all samples are fitted, to one loss."""
     # Some slack: the loop looks at the loss in float32, and batch norm is folded after it.
     return (
-        Check("training error is zero", _worst(train_error), 0.0, "raise epochs or width"),
-        Check("training loss has reached the stop", _worst(loss), 1.02 * stop, "raise epochs"),
+        Check("training error is zero", worst(train_error), 0.0, "raise epochs or width"),
+        Check("training loss has reached the stop", worst(loss), 1.02 * stop, "raise epochs"),
     )
-
-
-def _worst(values: np.ndarray) -> float:
-    return math.inf if np.isnan(values).any() else float(np.max(values))
 
 
 def grid(seeds: int, *axes: int) -> dict[str, np.ndarray]:
@@ -242,11 +225,6 @@ def grid(seeds: int, *axes: int) -> dict[str, np.ndarray]:
     names = ("loss", "train_error", "test_error", "margin", "norm", *MEASURES, "divergence", "sharpness")
     values = {name: np.full((seeds, *axes), np.nan) for name in names}
     return values | {"plane": np.full((seeds, *axes, len(PLANE)), np.nan)}
-
-
-def snapshot(values: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """A copy for a frame, which later measurements do not change."""
-    return {name: value.copy() for name, value in values.items()}
 
 
 def classification(settings: Any, n: int, seed: int, noise: float = 0.0) -> data.Dataset:

@@ -8,18 +8,20 @@ minima are compared at equal training loss only.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from labkit import data, models, training
 from labkit.experiment import Frame
 from labkit.labs import common
+from labkit.labs.common import fitted as fitted
+from labkit.labs.common import snapshot as snapshot
+from labkit.labs.common import worst
 from labkit.rules import Check
 from labkit.settings import Settings, knob
 
@@ -117,31 +119,15 @@ def fit(
     """
     ensemble = training.Ensemble(nets)
     goal = settings.stop if stop is None else stop
-    ended: Frame | None = None
-    first = share = 0.0
-    for ended in training.train(
+    frames = training.train(
         ensemble, [one.x_train for one in sets], [one.y_train for one in sets], loss="cross-entropy",
         lr=settings.lr if lr is None else lr, momentum=MOMENTUM, batch_size=BATCH, epochs=settings.epochs,
         stop=training.LossBelow(goal), measure_at=10 * -(-sets[0].n // BATCH),
         seed=settings.seed if seed is None else seed,
-    ):  # fmt: skip
-        if "loss" in ended.values and np.all(ended.values["loss"] > 0):
-            # The loss falls about as a power of the steps, so its logarithm says how far the way has gone.
-            now = float(np.log(ended.values["loss"]).mean())
-            first = first or now
-            share = min(max((first - now) / max(first - math.log(goal), 1e-9), share), 1.0)
-        if ended.status == "running":
-            yield Frame.tick(step, span[0] + (span[1] - span[0]) * share)
-    assert ended is not None
+    )  # fmt: skip
+    ended = yield from common.to_loss(frames, goal, span, step)
     word = "diverged" if ended.status == "diverged" else "missed" if "not reached" in ended.note else "done"
     return Found(word, ended.note, tuple(ensemble.member(s) for s in range(ensemble.size)))
-
-
-def fitted(model: nn.Module, x: Tensor, y: Tensor) -> tuple[float, float]:
-    """Cross-entropy and share of wrong classes over a set."""
-    with torch.no_grad():
-        outputs = torch.cat([model(part) for part in x.split(1000)]).double()
-    return float(nn.functional.cross_entropy(outputs, y)), float((outputs.argmax(1) != y).double().mean())
 
 
 def ends(model: nn.Module, one: data.Dataset) -> dict[str, float]:
@@ -156,19 +142,10 @@ def blank(seeds: int, **axes: tuple[int, ...]) -> dict[str, np.ndarray]:
     return {name: np.full((seeds, len(KINDS), *shape), np.nan) for name, shape in shapes.items()}
 
 
-def snapshot(values: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """A copy for a frame, which later measurements do not change."""
-    return {name: value.copy() for name, value in values.items()}
-
-
 def converged(train_error: np.ndarray, loss: np.ndarray, stop: float) -> tuple[Check, ...]:
     """What makes minima comparable: all samples are fitted, to one loss."""
     # Some slack: the loop adds the loss up in float32.
     return (
-        Check("training error is zero", _worst(train_error), 0.0, "raise epochs or width, or lower the stop"),
-        Check("training loss has reached the stop", _worst(loss), 1.02 * stop, "raise epochs"),
+        Check("training error is zero", worst(train_error), 0.0, "raise epochs or width, or lower the stop"),
+        Check("training loss has reached the stop", worst(loss), 1.02 * stop, "raise epochs"),
     )
-
-
-def _worst(values: np.ndarray) -> float:
-    return math.inf if np.isnan(values).any() else float(np.max(values))
