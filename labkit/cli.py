@@ -1,4 +1,4 @@
-"""The command `labkit`: open the notebooks, run a lab headless, list the claims, look at the machine.
+"""The command `labkit`: open the notebooks, run a lab headless, report on all, release and grade assignments.
 
 Exit codes: 0 when the command completes, whatever the verdicts; 2 on bad input, with one line that says what
 is wrong; 130 when interrupted. Files appear whole or not at all.
@@ -13,7 +13,7 @@ import sys
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from labkit.output import ProgressBar, check_writable, verdict_table, write_atomically
 
@@ -69,6 +69,12 @@ def _parser() -> argparse.ArgumentParser:
 
     commands.add_parser("lab", help="open the notebooks in JupyterLab")
 
+    get = commands.add_parser("get", help="copy the notebooks to work in", allow_abbrev=False)
+    get.add_argument("folder", nargs="?", type=Path, default=None, metavar="DIR",
+                     help="where to (default: labkit-notebooks here)")  # fmt: skip
+    get.add_argument("--solutions", action="store_true", help="with the solutions and tests of all exercises")
+    get.set_defaults(command=_get)
+
     run = commands.add_parser("run", help="run a lab and print its verdicts", allow_abbrev=False)
     run.add_argument("lab", metavar="LAB", help="a lab's number or name")
     run.add_argument("--all-claims", action="store_true", help="every claim, not the core ones alone")
@@ -85,6 +91,22 @@ def _parser() -> argparse.ArgumentParser:
     claims = commands.add_parser("claims", help="list the claims of all labs", allow_abbrev=False)
     claims.add_argument("--json", action="store_true", help="as JSON")
     claims.set_defaults(command=_claims)
+
+    report = commands.add_parser("report", help="all claims of the labs on one page", allow_abbrev=False)
+    report.add_argument("labs", nargs="*", metavar="LAB", help="numbers or names (default: all)")
+    report.add_argument("--html", type=Path, required=True, metavar="FILE", help="the page to write")
+    report.add_argument("--core", action="store_true", help="the core claims alone")
+    report.add_argument("--preset", choices=("quick", "paper"), default="quick", help="default: quick")
+    report.add_argument("--seed", type=int, default=0, metavar="N", help="the first seed (default: 0)")
+    report.add_argument(
+        "--device", choices=("auto", "cpu", "cuda", "mps"), default="cpu", help="default: cpu"
+    )
+    report.set_defaults(command=_report)
+
+    assignment = commands.add_parser("assignment", help="release and grade the exercises of a notebook")
+    actions = assignment.add_subparsers(metavar="ACTION", required=True, parser_class=_Parser)
+    _add_release(actions)
+    _add_grade(actions)
 
     doctor = commands.add_parser("doctor", help="what this machine has and lacks", allow_abbrev=False)
     doctor.set_defaults(command=_doctor)
@@ -166,6 +188,49 @@ def _changes(words: Sequence[str]) -> dict[str, str]:
             raise ValueError(f"--set takes name=value, got {word!r}")
         changes[name.strip().replace("-", "_")] = value
     return changes
+
+
+# --- labkit get ---------------------------------------------------------------
+
+
+def _get(args: argparse.Namespace) -> int:
+    raise ValueError("get is not there yet")
+
+
+# --- labkit report ------------------------------------------------------------
+
+
+def _report(args: argparse.Namespace) -> int:
+    raise ValueError("report is not there yet")
+
+
+# --- labkit assignment release ------------------------------------------------
+
+
+def _add_release(actions: Any) -> None:
+    release = actions.add_parser("release", help="make the students' version", allow_abbrev=False)
+    release.add_argument("notebooks", nargs="+", metavar="NOTEBOOK", help="a number, a name or a file")
+    release.add_argument("--out", type=Path, required=True, metavar="DIR", help="the course's folder")
+    release.set_defaults(command=_release)
+
+
+def _release(args: argparse.Namespace) -> int:
+    raise ValueError("release is not there yet")
+
+
+# --- labkit assignment grade --------------------------------------------------
+
+
+def _add_grade(actions: Any) -> None:
+    grade = actions.add_parser("grade", help="grade what students handed in", allow_abbrev=False)
+    grade.add_argument(
+        "submissions", type=Path, metavar="SUBMISSIONS", help="the folder of what was handed in"
+    )
+    grade.set_defaults(command=_grade)
+
+
+def _grade(args: argparse.Namespace) -> int:
+    raise ValueError("grade is not there yet")
 
 
 # --- labkit claims, labkit doctor ---------------------------------------------
