@@ -1,4 +1,7 @@
-"""The labs, one package a paper. A new lab is one line here and a package with a `LAB`."""
+"""The labs, one package a paper, and lab 0, which shows them all at once.
+
+A new lab is one line here and a package with a `LAB`.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from labkit.experiment import Lab
 
 # number -> (name, package): read before any lab is imported, so that a listing is cheap.
 LABS = {
+    0: ("start", "labkit.labs.start"),
     1: ("distance", "labkit.labs.distance"),
     2: ("generalization", "labkit.labs.generalization"),
     3: ("sgd", "labkit.labs.sgd"),

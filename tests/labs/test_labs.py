@@ -9,7 +9,19 @@ from labkit.labs import LABS, load_lab
 CLAIMS = {1: ("D", 16), 2: ("E", 14), 3: ("S", 17), 4: ("J", 17), 5: ("C", 15)}
 
 
-@pytest.mark.parametrize("number", sorted(LABS))
+def test_lab_0_is_no_paper_and_all_others_are() -> None:
+    """A lab whose claims nobody counts, or claims of the overview among those of a paper."""
+    assert sorted(LABS) == [0, *CLAIMS]
+    start = load_lab(0)
+    assert start is load_lab("start") is load_lab("00")
+    assert [claim.id for claim in start.claims] == list(start.core) == ["L1", "L2", "L3", "L4", "L5"]
+    # One lens a paper, in their order.
+    assert [claim.source.split(",")[0] for claim in start.claims] == [
+        "paper 000", "paper 001", "paper 002", "paper 003", "paper 004"
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("number", sorted(CLAIMS))
 def test_every_claim_of_a_paper_is_decided_once(number: int) -> None:
     """A claim that no experiment decides, or two do, or a core path that names none."""
     lab = load_lab(number)
