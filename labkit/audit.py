@@ -10,7 +10,7 @@ import difflib
 import math
 import platform
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from typing import Any
@@ -27,6 +27,24 @@ _VERSIONED = ("labkit", "torch", "torchvision", "numpy", "scipy", "scikit-learn"
 
 
 @dataclass(frozen=True)
+class Failure:
+    """An experiment that raised in an audit of several labs, which went on without it.
+
+    Attributes:
+        message: what was raised, in one line.
+        claims: the selected claims that stay undecided for it.
+    """
+
+    experiment: Experiment
+    message: str
+    claims: tuple[Claim, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        ids = [claim.id for claim in self.claims]
+        return {"experiment": self.experiment.name, "message": self.message, "claims": ids}
+
+
+@dataclass(frozen=True)
 class AuditResult:
     """One audit: which runs were made and what they decided.
 
@@ -39,6 +57,7 @@ class AuditResult:
         versions: package -> version.
         seconds: wall-clock time of runs and judging together.
         preset: the name of the preset that the settings started from.
+        failures: the experiments that raised, where the audit was told to go on; their claims are not judged.
     """
 
     lab: Lab
@@ -49,6 +68,7 @@ class AuditResult:
     versions: Mapping[str, str]
     seconds: float
     preset: str = "quick"
+    failures: tuple[Failure, ...] = ()
 
     @property
     def settings(self) -> dict[str, dict[str, Any]]:
@@ -80,6 +100,7 @@ def audit(
     seed: int = 0,
     device: str = "cpu",
     progress: Progress | None = None,
+    keep_going: bool = False,
 ) -> AuditResult:
     """Runs the experiments that decide the selected claims, and judges those claims.
 
@@ -91,6 +112,7 @@ def audit(
         seed: the first seed.
         device: "auto", "cpu", "cuda" or "mps".
         progress: told, frame by frame, the share done and the experiment's name.
+        keep_going: an experiment that raises becomes one of the result's failures, and the others still run.
 
     Raises:
         ValueError: an unknown preset, setting or device, or a value out of its range.
@@ -100,29 +122,102 @@ def audit(
     selected = [claim for claim in lab.claims if all_claims or claim.id in lab.core]
     planned = _plan(lab, selected, preset, changes, seed, device)
     start = time.perf_counter()
-    for experiment, settings in planned:
-        # A data set that is not there is told now, and not after half of the runs.
-        experiment.prepare(settings)
-    wanted = {claim.id for claim in selected}
+    wanted = {claim.id: claim for claim in selected}
     runs: list[Run] = []
     verdicts: dict[str, Verdict] = {}
+    failures: list[Failure] = []
+
+    def failed(experiment: Experiment, problem: Exception) -> None:
+        if not keep_going:
+            raise problem
+        message = " ".join(f"{type(problem).__name__}: {problem}".removesuffix(": ").split())
+        lost = tuple(claim for claim in experiment.claims if claim.id in wanted)
+        failures.append(Failure(experiment, message, lost))
+
+    for experiment, settings in planned:
+        # A data set that is not there is told now, and not after half of the runs.
+        try:
+            experiment.prepare(settings)
+        except Exception as problem:
+            failed(experiment, problem)
+    unprepared = {failure.experiment.name for failure in failures}
     for index, (experiment, settings) in enumerate(planned):
+        if experiment.name in unprepared:
+            continue
         report = _reporter(progress, experiment.name, index, len(planned))
-        run = drain(experiment, settings, progress=report)
-        runs.append(run)
-        verdicts.update({claim.id: judge(claim, run) for claim in experiment.claims if claim.id in wanted})
+        try:
+            run = drain(experiment, settings, progress=report)
+            decided = {claim.id: judge(claim, run) for claim in experiment.claims if claim.id in wanted}
+        except Exception as problem:
+            failed(experiment, problem)
+        else:
+            runs.append(run)
+            verdicts.update(decided)
     if progress is not None:
         progress(1.0, "done")
     return AuditResult(
         lab=lab,
         runs=tuple(runs),
-        verdicts=Verdicts(verdicts[claim.id] for claim in selected),
+        verdicts=Verdicts(verdicts[id] for id in wanted if id in verdicts),
         seed=runs[0].settings.seed if runs else seed,
         device=device,
         versions=versions(),
         seconds=time.perf_counter() - start,
         preset=preset,
+        failures=tuple(failures),
     )
+
+
+def audit_labs(
+    labs: Sequence[Lab],
+    *,
+    all_claims: bool = True,
+    preset: str = "quick",
+    seed: int = 0,
+    device: str = "cpu",
+    progress: Progress | None = None,
+) -> tuple[AuditResult, ...]:
+    """Audits several labs, one after the other; an experiment that raises does not lose the others.
+
+    Args:
+        labs: what to audit, in this order.
+        all_claims, preset, seed, device: as for `audit`.
+        progress: told the share of the whole that is done, and "lab number experiment".
+
+    Raises:
+        ValueError: a preset that an experiment of any lab lacks, or an unknown device; before the first run.
+    """
+    device = resolve_device(device)
+    sizes = []
+    for lab in labs:
+        selected = [claim for claim in lab.claims if all_claims or claim.id in lab.core]
+        sizes.append(len(_plan(lab, selected, preset, {}, seed, device)))
+    results = []
+    for index, lab in enumerate(labs):
+        whole = max(sum(sizes), 1)
+        inner = _inner(progress, lab, sum(sizes[:index]) / whole, sizes[index] / whole)
+        results.append(
+            audit(
+                lab,
+                all_claims=all_claims,
+                preset=preset,
+                seed=seed,
+                device=device,
+                progress=inner,
+                keep_going=True,
+            )  # fmt: skip
+        )
+    if progress is not None:
+        progress(1.0, "done")
+    return tuple(results)
+
+
+def _inner(progress: Progress | None, lab: Lab, before: float, share: float) -> Progress | None:
+    """The progress of one lab as a part of the whole."""
+    if progress is None:
+        return None
+    outer = progress
+    return lambda done, name: outer(before + share * done, f"{lab.number} {name}") if done < 1 else None
 
 
 def versions() -> dict[str, str]:

@@ -8,6 +8,7 @@ import platform
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 
 from labkit.audit import versions
@@ -31,8 +32,9 @@ class Finding:
 
 
 def examine() -> list[Finding]:
-    """Looks at versions, device, memory, torchvision, browser and notebooks."""
-    return [_python(), *_packages(), _device(), _memory(), _torchvision(), _browser(), _notebooks()]
+    """Looks at versions, device, memory, torchvision, nbgrader, browser and notebooks."""
+    found = [_python(), *_packages(), _device(), _memory(), _torchvision(), _nbgrader(), _browser()]
+    return [*found, _notebooks()]
 
 
 def to_text(findings: list[Finding]) -> str:
@@ -128,6 +130,15 @@ def _torchvision() -> Finding:
     return Finding("torchvision", "ok", str(module.__version__))
 
 
+def _nbgrader() -> Finding:
+    try:
+        version = metadata.version("nbgrader")
+    except metadata.PackageNotFoundError:
+        advice = "only `labkit assignment` needs it, to release and grade: pip install 'labkit[course]'"
+        return Finding("nbgrader", "absent", "not installed", advice)
+    return Finding("nbgrader", "ok", version)
+
+
 def _browser() -> Finding:
     path = find_browser()
     if path is not None:
@@ -137,13 +148,18 @@ def _browser() -> Finding:
 
 
 def _notebooks() -> Finding:
-    from labkit.notebooks import find_folder, notebook_paths
+    from labkit.folder import find_copies
+    from labkit.notebooks import CARRIED, find_folder, notebook_paths
 
     try:
-        folder = find_folder()
+        copies, full = find_copies(Path.cwd()), find_folder()
     except ValueError as error:
         return Finding("notebooks", "absent", _one_line(error))
-    return Finding("notebooks", "ok", f"{len(notebook_paths(folder))} in {folder}")
+    if copies is not None:
+        return Finding("notebooks", "ok", f"{len(notebook_paths(copies))} to work in, in {copies}")
+    found = f"{len(notebook_paths(full))} in {full}"
+    advice = "`labkit get` copies them here to work in" if full == CARRIED else ""
+    return Finding("notebooks", "ok", found, advice)
 
 
 def _one_line(error: Exception) -> str:

@@ -5,25 +5,37 @@
     grade("4.1", check_jacobian, solution=solution_jacobian, answer=jacobian)
     check_prediction(prediction, observed, allowed, provable, name="4.5")
 
+In a student's version solutions and tests are gone:
+
+    check("4.1", jacobian)                                  # runs the tests that come with labkit
+    if solved(jacobian):                                    # what the answer is good for; else one line
+        display(labkit.split(labkit.svd(jacobian(W, V, X, dphi)), y))
+    award("4.1", tests_4_1, "jacobian", points=4)           # in a graded cell; its value is the points
+
 A check is a function of the answer that raises an AssertionError with one line of reason. `same`,
 `unchanged` and `Frugal` help to write one. What an unsolved notebook prints is constant text.
 """
 
 from __future__ import annotations
 
-import copy
+import builtins
+import io
 import math
 import numbers
+import sys
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import types
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from typing import Any
 
-import numpy as np
-import torch
-from torch.overrides import TorchFunctionMode
+from labkit import answers as _answers
+from labkit.answers import Frugal, same, unchanged
 
-__all__ = ["Frugal", "attempt", "check_prediction", "grade", "same", "unchanged"]
+__all__ = [
+    "Frugal", "attempt", "award", "check", "check_prediction", "grade", "same", "solved", "unchanged"
+]  # fmt: skip
 
 LONGEST_REASON = 160  # characters
 
@@ -41,6 +53,14 @@ def attempt(name: str) -> Iterator[None]:
         _say(f"{name}: {'not solved yet' if _is_stub(error) else f'the example fails: {_reason(error)}'}")
     else:
         _say(f"{name}: the example comes out right")
+
+
+def solved(*answers: Callable[..., Any]) -> bool:
+    """Whether none of these functions is still the stub; if one is, says in one line that the cell waits."""
+    waiting = [answer.__name__ for answer in answers if _is_open(answer)]
+    if waiting:
+        _say(f"this cell waits for your {' and '.join(waiting)}")
+    return not waiting
 
 
 def grade(
@@ -69,6 +89,61 @@ def grade(
         _say(f"{name}: your answer {'is not solved yet' if _is_stub(error) else f'fails: {_reason(error)}'}")
     else:
         _say(f"{name}: your answer passes its tests")
+
+
+def check(name: str, *answer: Any) -> None:
+    """Runs the tests of an exercise that come with labkit, and prints what they say; never raises.
+
+    Args:
+        name: the exercise, "4.1".
+        answer: the function that it asks for, or the two dicts `prediction` and `observed`.
+    """
+    from labkit.assignments.hidden import carried_tests
+
+    try:
+        tests = _apart(carried_tests(name))
+    except (ValueError, OSError) as error:
+        _say(f"{name}: no tests here: {error}")
+        return
+    if not callable(tests):
+        allowed, provable = tests
+        if len(answer) == 2 and all(isinstance(entries, Mapping) for entries in answer):
+            check_prediction(*answer, allowed, provable, name=name)
+        else:
+            _say(f"{name}: give the two dicts, prediction and observed")
+    elif reason := _what_is_wrong(tests, *answer):
+        _say(f"{name}: your answer {reason}")
+    else:
+        _say(f"{name}: your answer passes its tests")
+
+
+def award(name: str, tests: Callable[[], Any], *answers: str, points: float) -> float:
+    """Grades what the cells above defined: says in one line what is wrong with it, and returns its points.
+
+    What a student's code has done to names (`len = 3`, `import torch as same`) does not reach the tests, and
+    what it prints does not reach the cell.
+
+    Args:
+        name: the exercise, "4.1".
+        tests: brings all its imports, and returns a check or, for a prediction, the pair (allowed, provable).
+            Its global names are not used.
+        answers: the names of the function, or of the two dicts, where this is called.
+        points: for all of it. Half of them are for a prediction and its observation filled in, half for the
+            provable items.
+    """
+    given = sys._getframe(1).f_globals
+    found = _apart(tests)
+    missing = [answer for answer in answers if answer not in given]
+    if missing:
+        gained, reason = 0.0, f"there is no {missing[0]}"
+    elif callable(found):
+        wrong = _what_is_wrong(found, given[answers[0]])
+        gained, reason = (0.0, wrong) if wrong else (float(points), "")
+    else:
+        allowed, provable = found
+        gained, reason = _award_prediction(given[answers[0]], given[answers[1]], allowed, provable, points)
+    _say(f"{name}: {gained:g} of {points:g} points{': ' * bool(reason)}{reason}")
+    return gained
 
 
 def check_prediction(
@@ -104,96 +179,59 @@ def check_prediction(
         _say(f"{name}: provable: {'; '.join(marks)}")
 
 
-def same(what: str, got: Any, expected: Any, *, tol: float = 1e-9) -> None:
-    """Asserts that a result is the expected tensor or number, to ``tol * (1 + |expected|)`` in every entry.
-
-    Raises:
-        AssertionError: one line with `what` and the first thing wrong: kind, shape, dtype, or the entry that
-            is furthest off, with the ratio of the two values (2 is a factor forgotten, -1 a sign).
-    """
-    if isinstance(expected, torch.Tensor):
-        _require(isinstance(got, torch.Tensor), f"{what}: got a {type(got).__name__}, should be a tensor")
-        shapes = tuple(got.shape), tuple(expected.shape)
-        _require(shapes[0] == shapes[1], f"{what}: got shape {shapes[0]}, should be {shapes[1]}")
-        _require(got.dtype == expected.dtype, f"{what}: got {got.dtype}, should be {expected.dtype}")
-    else:
-        single = isinstance(got, numbers.Real) or (isinstance(got, torch.Tensor) and got.ndim == 0)
-        _require(single, f"{what}: got a {type(got).__name__}, should be a number")
-    left = np.atleast_1d(np.asarray(got.detach() if isinstance(got, torch.Tensor) else got, dtype=float))
-    right = np.atleast_1d(np.asarray(expected, dtype=float))
-    with np.errstate(all="ignore"):
-        excess = np.abs(left - right) / (1 + np.abs(right))
-        # Equal infinities agree; NaN and an infinity on one side alone are as far off as can be.
-        excess = np.where(left == right, 0.0, np.where(np.isfinite(excess), excess, np.inf))
-        if excess.size and excess.max() > tol:
-            place = np.unravel_index(int(excess.argmax()), excess.shape)
-            a, b = float(left[place]), float(right[place])
-            ratio = f", ratio {a / b:.3g}" if b and math.isfinite(a / b) else ""
-            at = f" at {tuple(int(i) for i in place)}" if isinstance(expected, torch.Tensor) else ""
-            _require(False, f"{what}: got {a:.6g}{at}, should be {b:.6g}{ratio}")
+def _apart(tests: Callable[[], Any]) -> Any:
+    """What a function returns when its globals are nobody's."""
+    return types.FunctionType(tests.__code__, {"__builtins__": builtins, "__name__": "tests"})()
 
 
-@contextmanager
-def unchanged(**inputs: Any) -> Iterator[None]:
-    """Asserts that the block leaves its inputs as they were: tensors, arrays, numbers, and lists of them.
+class _Nowhere(io.TextIOBase):
+    """Takes what an answer prints, a hundred megabytes of it as well, and keeps nothing."""
 
-    Raises:
-        AssertionError: names the input that was overwritten.
-    """
-    before = {name: copy.deepcopy(value) for name, value in inputs.items()}
-    yield
-    for name, value in inputs.items():
-        _require(_equal(value, before[name]), f"the input {name} is overwritten; work on a copy")
+    def write(self, text: str) -> int:
+        return len(text)
 
 
-class Frugal(TorchFunctionMode):
-    """Stops an answer that would run for hours or fill the memory, before it does, on any system.
-
-    Counts the calls of torch inside the block, and looks ahead at the size of a matrix product and of a full
-    singular value decomposition. It cannot see loops in plain Python or NumPy.
-
-    Args:
-        calls: how many calls of torch are allowed.
-        entries: how many numbers a result may hold; 2**27 are a gigabyte in float64.
-
-    Raises:
-        AssertionError: says which limit was met and what to do instead.
-    """
-
-    def __init__(self, calls: int = 10_000, entries: int = 2**27) -> None:
-        super().__init__()
-        self.calls, self.entries, self.made = calls, entries, 0
-
-    def __torch_function__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        kwargs = kwargs or {}
-        self.made += 1
-        _require(self.made <= self.calls, f"more than {self.calls:,} calls of torch: a formula needs no loop")
-        side = _longest_side(getattr(func, "__name__", ""), args, kwargs)
-        told = f"asks for {side:,} × {side:,} numbers; the Gram matrix on the other side is small"
-        _require(side**2 <= self.entries, told)
-        return func(*args, **kwargs)
+def _what_is_wrong(check: Callable[[Any], object], answer: Any) -> str:
+    """What a check has against an answer, in a few words; nothing if it passes."""
+    nowhere = _Nowhere()
+    try:
+        with redirect_stdout(nowhere), redirect_stderr(nowhere), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            check(answer)
+    except Exception as error:
+        return "is not solved yet" if _is_stub(error) else f"fails: {_reason(error)}"
+    except SystemExit:
+        return "fails: it ends the program"
+    return ""
 
 
-def _longest_side(name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> int:
-    """Of the square matrix as large as what a product or a full singular value decomposition will return."""
-    shapes = [value.shape for value in (*args, *kwargs.values()) if isinstance(value, torch.Tensor)]
-    if name == "linalg_svd" and (args[1] if len(args) > 1 else kwargs.get("full_matrices", True)):
-        return int(max(shapes[0][-2:]))
-    if name in ("matmul", "__matmul__", "mm") and [len(shape) for shape in shapes] == [2, 2]:
-        return math.isqrt(shapes[0][0] * shapes[1][1])
-    return 0
-
-
-def _require(holds: bool, reason: str) -> None:
-    """An assert that `python -O` leaves in place: without it every answer would pass."""
-    if not holds:
-        raise AssertionError(reason)
+def _award_prediction(
+    prediction: Any, observed: Any, allowed: Mapping[str, Any], provable: Mapping[str, Any], points: float
+) -> tuple[float, str]:
+    if not (isinstance(prediction, Mapping) and isinstance(observed, Mapping)):
+        return 0.0, "prediction and observed should be dicts"
+    entries = {"prediction": prediction, "observed": observed}
+    states = {title: _filled(values, allowed) for title, values in entries.items()}
+    wrong = [f"{title}: {state}" for title, state in states.items() if state != "complete"]
+    gained = 0.0 if wrong else points / 2
+    missed = [
+        item
+        for item, value in provable.items()
+        if _mark(prediction.get(item), value, allowed[item]) != "right"
+    ]
+    if missed:
+        wrong.append(f"not right: {', '.join(missed)}")
+    return gained + (0.0 if missed else points / 2), "; ".join(wrong)
 
 
 def _say(line: str) -> None:
     print(line)  # noqa: T201  # What a student reads below the cell.
+
+
+def _is_open(answer: Any) -> bool:
+    """A function that does nothing but `raise NotImplementedError`: it uses no other name."""
+    code = getattr(answer, "__code__", None)
+    return isinstance(code, types.CodeType) and code.co_names == ("NotImplementedError",)
 
 
 def _is_stub(error: BaseException) -> bool:
@@ -214,7 +252,11 @@ def _reason(error: BaseException) -> str:
 
 def _is_ours(frame: traceback.FrameSummary) -> bool:
     """A line that a person can look up: not of an installed package, and with its source at hand."""
-    return bool(frame.line) and "site-packages" not in frame.filename and frame.filename != __file__
+    return (
+        bool(frame.line)
+        and "site-packages" not in frame.filename
+        and frame.filename not in (__file__, _answers.__file__)
+    )
 
 
 def _filled(entries: Mapping[str, Any], allowed: Mapping[str, Any]) -> str:
@@ -252,13 +294,3 @@ def _mark(entry: Any, value: Any, takes: Any) -> str:
         return "not right"
     met = math.isclose(entry, value, rel_tol=0.02) if isinstance(value, float) else entry == value
     return "right" if met else "not right"
-
-
-def _equal(left: Any, right: Any) -> bool:
-    if isinstance(left, torch.Tensor):
-        return left.dtype == right.dtype and torch.equal(left, right)
-    if isinstance(left, np.ndarray):
-        return np.array_equal(left, right)
-    if isinstance(left, Sequence) and not isinstance(left, str):
-        return len(left) == len(right) and all(map(_equal, left, right))
-    return bool(left == right)

@@ -29,17 +29,35 @@ _LANGUAGE = {
 }  # fmt: skip
 
 
+# Where an installed package carries the notebooks; see the table of the wheel in pyproject.toml.
+CARRIED = Path(__file__).resolve().parent / "_notebooks"
+
+
+def find_checkout(start: Path) -> Path | None:
+    """The checkout of labkit that a path lies in, or None."""
+    start = start.resolve()
+    marks = ("jupytext.toml", "notebooks", "labkit/notebooks.py")
+    found = (folder for folder in (start, *start.parents) if all((folder / mark).exists() for mark in marks))
+    return next(found, None)
+
+
 def find_folder() -> Path:
-    """The folder of the notebooks: beside the package in a checkout, else `notebooks` here.
+    """The folder of the full notebooks, those with the solutions.
+
+    A checkout's: the one that this package runs from, or the one around the current folder. Else the copy
+    that an installed package carries.
 
     Raises:
         ValueError: there is none.
     """
-    beside, here = Path(__file__).resolve().parent.parent / "notebooks", Path.cwd() / "notebooks"
-    for folder in (beside, here):
-        if folder.is_dir():
-            return folder
-    raise ValueError(f"there is no folder {beside} nor {here}; run this inside a checkout of labkit")
+    beside = Path(__file__).resolve().parent.parent
+    for start in (beside, Path.cwd()):
+        checkout = find_checkout(start)
+        if checkout is not None and (start != beside or checkout == beside):  # No checkout around a .venv.
+            return checkout / "notebooks"
+    if CARRIED.is_dir():
+        return CARRIED
+    raise ValueError(f"there are no notebooks in {beside} nor in {CARRIED}; reinstall labkit")
 
 
 def notebook_paths(folder: Path | None = None) -> list[Path]:
@@ -47,8 +65,12 @@ def notebook_paths(folder: Path | None = None) -> list[Path]:
     return sorted((find_folder() if folder is None else folder).glob("*.ipynb"))
 
 
-def find_notebook(wanted: str) -> Path:
+def find_notebook(wanted: str, folder: Path | None = None) -> Path:
     """A notebook by number ("4"), name ("jacobian", "04_jacobian") or path.
+
+    Args:
+        wanted: number, name or path.
+        folder: where to look for numbers and names (default: `find_folder`).
 
     Raises:
         ValueError: none matches, or several do.
@@ -56,7 +78,8 @@ def find_notebook(wanted: str) -> Path:
     as_path = Path(wanted)
     if as_path.suffix == ".ipynb" and as_path.is_file():
         return as_path.resolve()
-    paths = notebook_paths()
+    folder = find_folder() if folder is None else folder
+    paths = notebook_paths(folder)
     name = wanted.lower().removesuffix(".ipynb").removesuffix(".py")
     if name.isdigit():
         found = [path for path in paths if path.stem.split("_")[0] == f"{int(name):02d}"]
@@ -65,7 +88,7 @@ def find_notebook(wanted: str) -> Path:
         found = exact or [path for path in paths if name in path.stem.lower()]
     if len(found) == 1:
         return found[0]
-    known = ", ".join(path.stem for path in (found or paths)) or f"none yet in {find_folder()}"
+    known = ", ".join(path.stem for path in (found or paths)) or f"none in {folder}"
     raise ValueError(
         f"{'several notebooks match' if found else 'there is no notebook'} {wanted!r}; there is {known}"
     )
@@ -155,7 +178,7 @@ def execute(path: Path, *, force: bool = False, timeout: int = 900) -> bool:
     from nbclient import NotebookClient
 
     client = NotebookClient(
-        notebook, timeout=timeout, kernel_name="python3", kernel_manager_class=_this_environment(),
+        notebook, timeout=timeout, kernel_name="python3", kernel_manager_class=this_environment(),
         store_widget_state=False, record_timing=False,
         resources={"metadata": {"path": str(path.resolve().parent)}},
     )  # fmt: skip
@@ -188,9 +211,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--force", action="store_true", help="execute: also what is not stale")
     parser.add_argument("--from", dest="source", choices=("newer", "ipynb", "py"), default="newer",
                         help="sync: the half to trust (default: the newer file)")  # fmt: skip
-    args = parser.parse_args(argv)
+    args = parser.parse_intermixed_args(argv)
     try:
         paths = [_resolve(text) for text in args.paths] if args.paths else _all_pairs(find_folder())
+        if any(path.parent == CARRIED for path in paths):  # They are part of the installation.
+            raise ValueError("run this inside a checkout of labkit, or name a file")
     except ValueError as error:
         parser.exit(2, f"{parser.prog}: {error}\n")
     wrong = 0
@@ -207,7 +232,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 1 if wrong else 0
 
 
-def _this_environment() -> type:
+def this_environment() -> type:
     """A kernel manager for which "python3" can only be this interpreter: it looks nowhere for others."""
     from jupyter_client.kernelspec import KernelSpecManager
     from jupyter_client.manager import AsyncKernelManager

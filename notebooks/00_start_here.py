@@ -209,7 +209,7 @@ labkit.judge_all(run)
 #
 # - **Run a notebook**: *Run → Run All Cells*. A panel trains in the background; other cells stay usable.
 # - **Stop, keep, compare**: *Stop* leaves what was measured; *Keep run* puts it in grey behind the next.
-# - **Save**: *PNG*, *SVG* and *CSV* go beside the notebook. In code: `run.figure().save("lenses.png")`.
+# - **Save PNG**, **SVG**, **CSV** write a file beside the notebook; in code `run.figure().save("run.png")`.
 # - **Repeat a run without a notebook**: the lines under *Repeat this run*, as `labkit run 0 --set width=64`.
 # - **Verdicts as JSON**: `labkit run 0 --json verdicts.json`. All claims of a paper: `--all-claims`.
 # - **The code of a theorem** is in `labkit/theory/`. The modules of the papers begin with a table of

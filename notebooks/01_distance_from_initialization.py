@@ -285,9 +285,12 @@ print(labkit.judge_all(scaling, ("D12", "D15")))
 # ## Exercises
 #
 # 20 points. Six tasks: four in code (3 to 15 lines each), one bet, one open question. Work in float64,
-# with torch alone. Nothing below depends on your answers, so *Run All* never stops here: the cells under
-# *Then* call the solutions; put your own function in their place as soon as it passes. Each solution and
-# its tests are folded in below its task.
+# with torch alone.
+
+# %% [markdown] tags=["exercises-note"]
+# Nothing below depends on your answers, so *Run All* never stops here: the cells under *Then* call the
+# solutions; put your own function in their place as soon as it passes. Each solution and its tests are folded
+# in below its task.
 
 # %% tags=["exercises-setup"]
 import functools

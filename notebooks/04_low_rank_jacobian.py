@@ -335,8 +335,11 @@ step.figure()
 # ## Exercises
 #
 # 20 points. Six tasks: four in code (3 to 15 lines each), one bet, one open question. Work in float64,
-# with torch alone; labkit's own functions come in afterwards, under *Then*. Nothing below depends on your
-# answers, so *Run All* never stops here. Each solution and its tests are folded in below its task.
+# with torch alone; labkit's own functions come in afterwards, under *Then*.
+
+# %% [markdown] tags=["exercises-note"]
+# Nothing below depends on your answers, so *Run All* never stops here. Each solution and its tests are folded
+# in below its task.
 
 # %% tags=["exercises-setup"]
 import math
@@ -481,8 +484,7 @@ grade("4.2", check_info_share, solution=solution_info_share, answer=info_share)
 
 # %% [markdown]
 # **Then.** Three kinds of vectors that know nothing of the images, 200 of each, on the information space
-# of 4.1. Say why there are two levels, and why the third kind falls back on the first, before you unfold
-# the reason.
+# of 4.1. Say why there are two levels, and why the third kind falls back on the first.
 
 # %% tags=["then-4.2"]
 generator = torch.Generator().manual_seed(0)

@@ -284,11 +284,14 @@ print(labkit.judge_all(hessian))
 # ## Exercises
 #
 # 20 points. Six tasks: four in code (3 to 15 lines each), one bet, one open question. Work in float64,
-# with torch alone. Nothing below depends on your answers, so *Run All* never stops here: the cells under
-# *Then* call the solutions; put your own function in their place as soon as it passes. Each solution and
-# its tests are folded in below its task.
+# with torch alone.
 #
 # Throughout, `G` holds one gradient a row, and a *pair* is two different rows: $i\ne j$.
+
+# %% [markdown] tags=["exercises-note"]
+# Nothing below depends on your answers, so *Run All* never stops here: the cells under *Then* call the
+# solutions; put your own function in their place as soon as it passes. Each solution and its tests are folded
+# in below its task.
 
 # %% tags=["exercises-setup"]
 import math
@@ -435,7 +438,7 @@ def solution_mean_inner(G):
     return float((every - G.square().sum()) / (N * (N - 1)))
 
 
-# %% jupyter={"source_hidden": true} tags=["tests-5.2a"]
+# %% jupyter={"source_hidden": true} tags=["tests-5.2a", "points-2"]
 def check_mean_inner(mean_inner):
     generator = torch.Generator().manual_seed(521)
 
@@ -507,7 +510,7 @@ def solution_two_sets(N):
     return A, B
 
 
-# %% jupyter={"source_hidden": true} tags=["tests-5.2b"]
+# %% jupyter={"source_hidden": true} tags=["tests-5.2b", "points-2"]
 def check_two_sets(two_sets):
     generator = torch.Generator().manual_seed(522)
     for N in [4, 5, 6, 7, *torch.randint(8, 200, (6,), generator=generator).tolist()]:

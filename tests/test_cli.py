@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import importlib.util
 import io
 import json
 import os
 import re
 import subprocess
 import sys
+import time
 
+import nbformat
 import pytest
 
 import labkit.labs
 from labkit import cli, doctor, notebooks, output
+from labkit import folder as place
 from labkit.audit import audit, plain
-from labkit.report import to_html
 from tests.conftest import ROOT
 from tests.tinylab import LAB
 
@@ -174,22 +177,6 @@ def test_claims_as_text_name_each_claim_and_its_source(capsys):
     assert all(f"T{n}" in out and f"a paper, ({n})" in out for n in (1, 2, 3))
 
 
-def test_page_of_a_run_is_complete_in_itself(tmp_path, capsys):
-    """A page that loads a script or a picture is blank on a train."""
-    assert cli.main(["run", "7", "--all-claims", "--html", str(tmp_path / "run.html")]) == 0
-    page = (tmp_path / "run.html").read_text()
-    assert not re.search(r"(src|href)=[\"'](?!data:)|<script|@import|url\(", page)
-    assert page.count('src="data:image/png;base64,iVBOR') == 2
-    assert "a caption with &lt;angles&gt;" in page and "<angles>" not in page
-
-
-def test_page_of_a_run_tells_verdicts_in_words_and_names_the_surprises():
-    """Colour alone tells nothing on a black-and-white print."""
-    page = to_html(audit(LAB, all_claims=True, changes={"fate": "diverged"}))
-    assert "✓</span> holds" in page and "✗</span> fails" in page and "? " not in page.split("<h2>")[0]
-    assert "Other than expected: T2." in page and "ended as <b>diverged</b>" in page
-
-
 def test_progress_redraws_on_a_terminal_and_prints_lines_elsewhere():
     """Carriage returns fill a log file; a line a frame floods it."""
     pipe = io.StringIO()
@@ -206,11 +193,23 @@ def test_progress_redraws_on_a_terminal_and_prints_lines_elsewhere():
 
 
 @pytest.fixture
-def folder(tmp_path, monkeypatch):
+def installed(tmp_path, monkeypatch):
+    """A place outside any checkout, as for a package installed from a wheel that carries two notebooks."""
+    carried, here = tmp_path / "carried", tmp_path / "here"
+    carried.mkdir()
+    here.mkdir()
     for name in ("00_start_here", "04_jacobian"):
-        (tmp_path / f"{name}.ipynb").write_text("{}")
-    monkeypatch.setattr(notebooks, "find_folder", lambda: tmp_path)
-    return tmp_path
+        nbformat.write(nbformat.v4.new_notebook(), carried / f"{name}.ipynb")
+    for module in (notebooks, place):
+        monkeypatch.setattr(module, "find_folder", lambda: carried)
+    monkeypatch.chdir(here)
+    return here
+
+
+@pytest.fixture
+def folder(installed):
+    """A folder that `labkit get` filled, and the current one."""
+    return place.get(installed).folder
 
 
 @pytest.fixture
@@ -242,12 +241,97 @@ def test_lab_hands_other_arguments_to_jupyter_in_order(folder, jupyter):
     """`--port 8890` taken apart would open a notebook named 8890."""
     assert cli.main(["lab", "--no-browser", "--port", "8890"]) == 0
     assert jupyter[0][-2:] == ["--port", "8890"] and "--no-browser" in jupyter[0]
-    assert not any("default_url" in word for word in jupyter[0])
+    assert cli.main(["lab", "--LabApp.default_url=/lab"]) == 0
+    assert [word for word in jupyter[1] if "default_url" in word] == ["--LabApp.default_url=/lab"]
 
 
-def test_lab_names_the_notebooks_there_are(folder, capsys):
-    """ "Not found" alone does not help."""
+def opened(jupyter, wanted=None):
+    """The folder and the notebook that `labkit lab` opens."""
+    assert cli.main(["lab", *([wanted] if wanted is not None else [])]) == 0
+    options = dict(word.split("=", 1) for word in jupyter[-1] if "=" in word)
+    return options["--ServerApp.root_dir"], options.get("--LabApp.default_url", "").rpartition("/")[2]
+
+
+def test_lab_finds_the_notebooks_from_inside_or_beside_their_folder(installed, jupyter, monkeypatch, capsys):
+    """A second copy a level deeper: the answers seem gone."""
+    place.get(installed / "week 1")
+    (installed / "week 1" / "data").mkdir()
+    for start in (installed, installed / "week 1", installed / "week 1" / "data"):
+        monkeypatch.chdir(start)
+        assert opened(jupyter) == (str(installed / "week 1"), "00_start_here.ipynb")
+    assert capsys.readouterr().out == ""
+    assert sorted(path.name for path in installed.rglob("*") if path.is_dir()) == ["data", "week 1"]
+
+
+def test_lab_elsewhere_copies_the_notebooks_once_and_says_so(installed, jupyter, capsys):
+    """Notebooks that appear unannounced, or an empty file browser."""
+    made = installed / "labkit-notebooks"
+    assert opened(jupyter, "4") == (str(made), "04_jacobian.ipynb")
+    assert capsys.readouterr().out == f"labkit lab: copied 2 notebooks to {made}\n"
+    assert opened(jupyter) == (str(made), "00_start_here.ipynb")
+    assert capsys.readouterr().out == ""
+
+
+def test_lab_copies_nothing_for_a_notebook_that_does_not_exist(installed, capsys):
+    """A typing error must not leave a folder."""
     assert "00_start_here, 04_jacobian" in fails_with(capsys, ["lab", "9"])
+    assert list(installed.iterdir()) == []
+
+
+def test_lab_takes_no_course_of_assignments_for_the_notebooks(installed, jupyter):
+    """A lecturer has `course/` beside it, with a record of its own."""
+    (installed / "course").mkdir()
+    (installed / "course" / ".labkit.json").write_text("{}")
+    assert opened(jupyter)[0] == str(installed / "labkit-notebooks")
+
+
+def test_lab_takes_a_folder_and_asks_which_where_there_are_several(installed, jupyter, capsys):
+    """Guessing opens last week's answers."""
+    for name in ("week1", "week2"):
+        place.get(installed / name)
+    assert "week1, week2" in fails_with(capsys, ["lab"])
+    assert opened(jupyter, "week2") == (str(installed / "week2"), "00_start_here.ipynb")
+    assert opened(jupyter, "week2/04_jacobian.ipynb") == (str(installed / "week2"), "04_jacobian.ipynb")
+
+
+def test_lab_opens_the_notebooks_of_a_checkout_anywhere_in_it(jupyter, monkeypatch):
+    """There the pairs are what one wants to edit, not copies."""
+    monkeypatch.chdir(ROOT / "labkit" / "labs")
+    assert opened(jupyter, "4")[0] == str(ROOT / "notebooks")
+
+
+def test_lab_never_opens_the_copy_inside_the_installation(installed, jupyter, monkeypatch):
+    """In a .venv of a checkout the package lies below the checkout too; an edit there is for all users."""
+    carried = ROOT / ".venv" / "lib" / "labkit" / "_notebooks"
+    monkeypatch.setattr(place, "find_folder", lambda: carried)
+    assert opened(jupyter)[0] == str(installed / "labkit-notebooks")
+
+
+def test_lab_without_jupyterlab_says_how_to_install_it(installed, monkeypatch, capsys):
+    """Python's "No module named jupyterlab" comes too late, and names no environment."""
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert f"{sys.executable} -m pip install jupyterlab" in fails_with(capsys, ["lab"])
+    assert list(installed.iterdir()) == []
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such signal")
+def test_ending_lab_ends_the_server(tmp_path):
+    """A server that lives on keeps its port and its kernels."""
+    server = tmp_path / "jupyterlab"  # In the place of the real one.
+    server.mkdir()
+    (server / "__init__.py").write_text("")
+    waits = "import signal, sys, time\nsignal.signal(signal.SIGTERM, lambda *_: sys.exit('ended'))\n"
+    (server / "__main__.py").write_text(f"{waits}open('up', 'w').close()\ntime.sleep(20)\nsys.exit('left')\n")
+    path = os.pathsep.join([str(tmp_path), str(ROOT)])
+    process = subprocess.Popen(
+        [sys.executable, "-m", "labkit", "lab", str(tmp_path)], cwd=tmp_path, text=True,
+        env={**os.environ, "PYTHONPATH": path}, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    end = time.monotonic() + 20
+    while not (tmp_path / "up").exists() and time.monotonic() < end:
+        time.sleep(0.05)
+    process.terminate()
+    assert process.communicate(timeout=30)[1] == "ended\n" and process.returncode == 1
 
 
 def test_doctor_finds_a_torchvision_that_breaks_on_import_and_says_what_still_works(monkeypatch, capsys):
@@ -263,7 +347,7 @@ def test_doctor_finds_a_torchvision_that_breaks_on_import_and_says_what_still_wo
     assert cli.main(["doctor"]) == 0
     out = capsys.readouterr().out
     assert re.search(r"^absent +torchvision +operator", out, re.M) and "mnist-5k" in out
-    for name in ("python", "torch", "device", "memory", "browser", "notebooks"):
+    for name in ("python", "torch", "device", "memory", "nbgrader", "browser", "notebooks"):
         assert re.search(rf"^\w+ +{name} ", out, re.M), name
 
 

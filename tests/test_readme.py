@@ -1,15 +1,20 @@
-"""The README tells the truth: its Python runs, its files exist."""
+"""The README tells the truth: its Python runs, its files and commands exist, its verdicts are as expected."""
 
 from __future__ import annotations
 
 import re
-from pathlib import Path
+import shlex
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+from labkit import cli
+from labkit.labs import load_lab
+from tests.conftest import ROOT
+
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+COMMANDS = re.findall(r"^(?:.*&& )?(?:\.venv/bin/)?labkit (\w.*?)(?: {2,}#.*)?$", README, flags=re.MULTILINE)
+VERDICTS = re.findall(r"^\| (\d) \| (\d+) \| (.*) \|$", README, flags=re.MULTILINE)
 
 
 @pytest.mark.parametrize("block", BLOCKS, ids=["opening", "own-network"])
@@ -22,5 +27,36 @@ def test_a_python_block_runs(block: str, capsys: pytest.CaptureFixture[str]) -> 
 def test_every_link_leads_somewhere() -> None:
     """A file that was moved."""
     links = re.findall(r"\]\(([^)#]+)\)", README)
-    assert len(links) > 5
+    assert len(links) > 12
     assert [link for link in links if not (ROOT / link).exists()] == []
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_command_line_is_one_that_labkit_takes(command: str) -> None:
+    """An option that was renamed."""
+    words = shlex.split(command)
+    if words[0] != "lab":  # Its arguments are Jupyter's.
+        cli._parser().parse_args(words)
+
+
+def test_the_command_lines_were_found() -> None:
+    """A pattern that finds nothing checks nothing."""
+    assert len(COMMANDS) >= 9
+    assert {"run", "report", "assignment", "doctor"} <= {command.split()[0] for command in COMMANDS}
+
+
+@pytest.mark.parametrize(("number", "count", "text"), VERDICTS, ids=[row[0] for row in VERDICTS])
+def test_the_verdicts_in_brief_are_those_that_the_labs_expect(number: str, count: str, text: str) -> None:
+    """A table that went on saying *holds* after a claim had failed."""
+    claims = load_lab(number).claims
+    assert int(count) == len(claims)
+    assert int(text.split()[0]) == sum(claim.expected == "holds" for claim in claims)
+    assert "hold" in text.split()[1]
+    for claim in claims:
+        if claim.expected != "holds":
+            assert re.search(rf"\b{claim.id} (is )?\*?{claim.expected}", text), claim.id
+
+
+def test_every_lab_has_its_verdicts_in_brief() -> None:
+    """A lab that was added and not told of."""
+    assert [row[0] for row in VERDICTS] == ["1", "2", "3", "4", "5"]

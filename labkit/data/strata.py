@@ -73,7 +73,8 @@ def class_list(classes: int | Iterable[int], available: int) -> list[int]:
         ValueError: a class that the data do not have, one named twice, or fewer than two.
     """
     takes = (
-        f"takes a count from 2 to {available}, or a list of two or more different ones of 0..{available - 1}"
+        f"the data have {available} classes; takes a count from 2 to {available}, or a list of two or more "
+        f"different ones of 0..{available - 1}"
     )
     try:
         if isinstance(classes, (str, bytes, bool)):

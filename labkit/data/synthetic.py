@@ -1,8 +1,8 @@
-"""Data with a known law: the Gaussian mixture and linear model of paper 003, the sphere, a linear teacher.
+"""Data with a known law: the Gaussian mixture and linear model of paper 4, the sphere, a linear teacher.
 
 All draw in float64 and then convert, so a seed gives the same data, up to rounding, in every dtype.
 
-Paper 003 is "Generalization Guarantees for Neural Nets via Harnessing the Low-rankness of Jacobian" (2020).
+Paper 4 is "Generalization Guarantees for Neural Nets via Harnessing the Low-rankness of Jacobian" (2020).
 """
 
 from collections.abc import Callable
@@ -86,7 +86,7 @@ def gaussian_mixture(
     Raises:
         ValueError: sizes that do not divide, or centres that cannot be placed so far apart.
 
-    Reference: paper 003, Definition 2.4.
+    Reference: paper 4, Definition 2.4.
     """
     classes = whole_number("classes", classes, low=2)
     clusters = whole_number("clusters", clusters, low=1)
@@ -134,7 +134,7 @@ def linear_teacher(
     Returns:
         X (n, dim), y (n,), theta (dim,).
 
-    Reference: paper 003, Appendix D.
+    Reference: paper 4, Appendix D.
     """
     n, dim = whole_number("n", n, low=1), whole_number("dim", dim, low=1)
     floating("dtype", dtype)
@@ -162,7 +162,7 @@ def low_rank_linear(
     Raises:
         ValueError: a rank above min(n, d), or a negative noise.
 
-    Reference: paper 003, section 5.1.
+    Reference: paper 4, section 5.1.
     """
     n, d, rank = (whole_number(name, value, low=1) for name, value in (("n", n), ("d", d), ("rank", rank)))
     if rank > min(n, d):

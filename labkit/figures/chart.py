@@ -21,6 +21,11 @@ from .drawing import DRAWING, Drawing
 from .layout import PIXELS
 from .marks import Mark
 
+# What a mark says, for those who cannot see it.
+_SAID = {
+    "Predicted": "predicted", "Measured": "measured", "Points": "measured", "Bound": "ruled out",
+    "Earlier": "earlier run",
+}  # fmt: skip
 # The same chart gives the same bytes, whatever style the person has set.
 _SVG: dict[Any, Any] = {
     "svg.hashsalt": "labkit",
@@ -68,6 +73,19 @@ class Panel:
             low = any(end is not None and end <= 0 for end in ends or ())
             if low and scale in ("log", "log2"):
                 raise ValueError(f"{name} must be positive on a {scale} axis; got {ends!r}")
+
+    @property
+    def words(self) -> str:
+        """What the panel shows, for those who cannot see it: title, axes, and which curves there are."""
+        shown: dict[str, list[str]] = {}
+        for mark in self.marks:
+            label = getattr(mark, "label", "")
+            kind = _SAID.get(type(mark).__name__, "shown")
+            if label and label not in shown.setdefault(kind, []):
+                shown[kind].append(label)
+        axes = f"{self.ylabel} against {self.xlabel}" if self.xlabel and self.ylabel else self.ylabel
+        curves = [f"{kind}: {', '.join(labels)}" for kind, labels in shown.items() if labels]
+        return ". ".join(part for part in (self.title, axes, *curves) if part)
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,8 +162,14 @@ class Chart:
         facts |= {str(name): str(value) for name, value in (more or {}).items()}
         return {name: value for name, value in facts.items() if value}
 
-    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
-        return {"image/png": self.png(), "text/plain": repr(self)}
+    @property
+    def words(self) -> str:
+        """What the figure shows, panel by panel, for those who cannot see it."""
+        return ". ".join(part for part in ("Figure", self.title, *(p.words for p in self.panels)) if part)
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> tuple[dict[str, Any], ...]:
+        """The picture, with its words as the alternative text of a notebook shown as a web page."""
+        return {"image/png": self.png(), "text/plain": repr(self)}, {"image/png": {"alt": self.words}}
 
     def __repr__(self) -> str:
         return "<Chart>"

@@ -181,14 +181,15 @@ class Panel:
     def __repr__(self) -> str:
         return "<Panel>"
 
-    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None, **more: Any) -> dict[str, Any]:
+    def _repr_mimebundle_(
+        self, include: Any = None, exclude: Any = None, **more: Any
+    ) -> tuple[dict[str, Any], ...]:
         self._session.ready.wait(60.0)  # the stored notebook shows the prediction at least
         bundle = dict(self.widget._repr_mimebundle_() or {}) if not self._closed else {}
-        return {
-            **bundle,
-            "text/plain": repr(self),
-            "image/png": self.chart().png(self._canvas.width, self._canvas.height),
-        }
+        chart = self.chart()
+        picture = chart.png(self._canvas.width, self._canvas.height)
+        shown = {**bundle, "text/plain": repr(self), "image/png": picture}
+        return shown, {"image/png": {"alt": chart.words}}
 
     def close(self) -> None:
         """Stops what is running and removes the panel from the page."""

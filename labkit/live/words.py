@@ -51,16 +51,7 @@ def quiet(text: str) -> str:
 
 def alternative(chart: Chart) -> str:
     """What the figure shows, for those who cannot see it: an empty element with a label."""
-    panels = []
-    for panel in chart.panels:
-        shown: dict[str, set[str]] = {}
-        for mark in panel.marks:
-            label = getattr(mark, "label", "")
-            if label:
-                shown.setdefault(type(mark).__name__.lower(), set()).add(label)
-        parts = [f"{kind}: {', '.join(sorted(labels))}" for kind, labels in shown.items()]
-        panels.append(f"{panel.title} ({'; '.join(parts)})" if parts else panel.title)
-    text = html.escape("Figure. " + ". ".join(panels), quote=True)
+    text = html.escape(chart.words, quote=True)
     return f"<div role='img' aria-label='{text}' style='height:0'></div>"
 
 

@@ -1,4 +1,4 @@
-"""Capacities from norms and margins (paper 001, sections 2.1 to 2.3), and Lipschitz constants.
+"""Capacities from norms and margins (paper 2, sections 2.1 to 2.3), and Lipschitz constants.
 
 With gamma the margin of the training set, d layers, h_i the numbers that layer i puts out:
 

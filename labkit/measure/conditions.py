@@ -1,4 +1,4 @@
-"""The conditions of paper 001, section 4, on a network: do its layers work together, are units close to zero?
+"""The conditions of paper 2, section 4, on a network: do its layers work together, are units close to zero?
 
 f(x) = W_d D_(d-1) W_(d-1) ... D_1 W_1 x, D_i the 0/1 diagonal of units that are active at x, D_d = I. For
 1 <= a <= b, Pi_a^b = D_b W_b ... D_a W_a (h_b, h_(a-1)); Pi_0^b = Pi_1^b x, the activations of layer b (W_0

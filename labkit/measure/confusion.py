@@ -1,4 +1,4 @@
-"""Gradient confusion: how far a set of gradients pulls against itself (paper 004, definition 2.1).
+"""Gradient confusion: how far a set of gradients pulls against itself (paper 5, definition 2.1).
 
 A set g_1, ..., g_N has confusion eta >= 0 when <g_i, g_j> >= -eta for all pairs i != j. The smallest such eta
 carries the gradients' scale; their cosines do not. All of it follows from the Gram matrix G = (<g_i, g_j>),
@@ -122,7 +122,7 @@ def mean_inner(gradients: Tensor | np.ndarray) -> float:
 
 
 def gradient_diversity(gradients: Tensor | np.ndarray) -> float:
-    """sum |g_i|^2 / |sum g_i|^2 (Yin et al. 2018; paper 004, section 6), in O(N p); infinite if they cancel.
+    """sum |g_i|^2 / |sum g_i|^2 (Yin et al. 2018; paper 5, section 6), in O(N p); infinite if they cancel.
 
     1 where the inner products of pairs add up to zero: for orthogonal gradients, and for many others.
 
@@ -136,7 +136,7 @@ def gradient_variance(gradients: Tensor | np.ndarray) -> float:
     """mean |g_i - mean g|^2, in O(N p).
 
     It bounds confusion: eta <= N variance / 2, and for N = 2 eta = variance - |mean g|^2 where that is
-    positive. Confusion does not bound it (paper 004, section 6).
+    positive. Confusion does not bound it (paper 5, section 6).
 
     Args, raises: as `gradient_diversity`.
     """

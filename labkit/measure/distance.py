@@ -1,4 +1,4 @@
-"""How far the weights are from where training began (paper 000), layer by layer and in all.
+"""How far the weights are from where training began (paper 1), layer by layer and in all.
 
 Works for any module. A *layer* is one parameter that is not a bias, in the order of `named_parameters`, with
 the bias of the same module beside it.

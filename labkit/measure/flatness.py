@@ -1,4 +1,4 @@
-"""Flatness radius: how far the weights can go in a random direction (paper 002, section 6.1, eq. 16).
+"""Flatness radius: how far the weights can go in a random direction (paper 3, section 6.1, eq. 16).
 
 | function | equation | what it gives |
 | --- | --- | --- |

@@ -1,4 +1,4 @@
-"""Minibatch-gradient noise: is it Gaussian, is it isotropic, how does it scale? (paper 002, section 5.1)
+"""Minibatch-gradient noise: is it Gaussian, is it isotropic, how does it scale? (paper 3, section 5.1)
 
 The noise of a minibatch z is xi = grad V(w, z) - grad I(w), (7): its own gradient less that of all n samples.
 At fixed weights all of its randomness is the choice of samples, so much is exact:

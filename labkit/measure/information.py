@@ -1,4 +1,4 @@
-"""Information and nuisance space: label space split by the singular values of the Jacobian (paper 003, Def.
+"""Information and nuisance space: label space split by the singular values of the Jacobian (paper 4, Def.
 2.2, 5.2).
 
 I is spanned by the left singular vectors u_1..u_r with the r largest singular values, N is everything

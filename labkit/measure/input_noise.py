@@ -1,4 +1,4 @@
-"""Error under noise on the inputs (paper 002, section 9.5, eq. 47)."""
+"""Error under noise on the inputs (paper 3, section 9.5, eq. 47)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Three-point interpolation: the landscape on the triangle between three minima (paper 002, eq. 15).
+"""Three-point interpolation: the landscape on the triangle between three minima (paper 3, eq. 15).
 
 Every weight of the network at lambda on the simplex is lambda_1 w_1 + lambda_2 w_2 + lambda_3 w_3. A wide
 plateau of high accuracy around the corners is what the paper calls a flat region (Figs. 11 and 12).

@@ -1,7 +1,7 @@
 """The Jacobian of a network's outputs by its parameters, as a matrix that is never formed unless that pays.
 
 J has shape (n*K, p): J[i*K + k, c] = d f_k(x_i) / d theta_c. Row i*K + k is output k of sample i (torch's
-order; paper 003 writes I_K (x) ., class-major: see `layout`). Columns follow `named_parameters()` that
+order; paper 4 writes I_K (x) ., class-major: see `layout`). Columns follow `named_parameters()` that
 require grad.
 
 Three routes behind one interface, chosen by price and told by `route`:

@@ -1,6 +1,6 @@
 """The one index layout of labkit: row i*K + k is output k of sample i.
 
-This is torch's own order, `outputs.reshape(n * K)`. Paper 003 writes Kronecker products I_K (x) ., which is
+This is torch's own order, `outputs.reshape(n * K)`. Paper 4 writes Kronecker products I_K (x) ., which is
 class-major: row k*n + i. Getting it wrong is a silent error: permuting the label vector leaves every spectrum
 right and every projection wrong. So nobody in labkit reshapes labels by hand; they call these four functions.
 """

@@ -1,4 +1,4 @@
-"""Margins (paper 001, equation 2): how far the right class is ahead, of a sample and of a training set."""
+"""Margins (paper 2, equation 2): how far the right class is ahead, of a sample and of a training set."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Norms of weight layers (paper 001, section 2.2): Frobenius, spectral and the group norms.
+"""Norms of weight layers (paper 2, section 2.2): Frobenius, spectral and the group norms.
 
 | measure | formula | of a convolution |
 | --- | --- | --- |

@@ -1,4 +1,4 @@
-"""Path norms (paper 001, section 2.2): sums over all paths from an input to an output unit.
+"""Path norms (paper 2, section 2.2): sums over all paths from an input to an output unit.
 
 A path takes one weight from each layer. The sum over paths of prod abs(w)^p has prod h_i terms, and one
 forward pass of ones through the network with abs(W)^p in the place of W computes it: each unit then holds the

@@ -98,7 +98,7 @@ def rademacher_lower(
     Raises:
         ValueError: shapes that do not chain, more than one output, a negative r, a count below 1.
 
-    Reference: paper 000, Thm 5.1 (whose left side lacks the 1/m).
+    Reference: paper 1, Thm 5.1 (whose left side lacks the 1/m).
     """
     layers = _chain(Z)
     inputs = _vectors("x", x, layers, ndim=2)

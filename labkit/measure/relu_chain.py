@@ -1,4 +1,4 @@
-"""Dense ReLU networks without biases, as their weight matrices: what section 4 of paper 001 speaks of."""
+"""Dense ReLU networks without biases, as their weight matrices: what section 4 of paper 2 speaks of."""
 
 from __future__ import annotations
 

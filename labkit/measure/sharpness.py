@@ -1,4 +1,4 @@
-"""Sharpness: how much the training loss rises when the weights are moved (paper 001, section 2.4).
+"""Sharpness: how much the training loss rises when the weights are moved (paper 2, section 2.4).
 
 | measure | equation | perturbation nu_i of weight w_i |
 | --- | --- | --- |
@@ -92,7 +92,7 @@ def max_sharpness(
     seed: int = 0,
     memory: int = 256 * MiB,
 ) -> Sharpness:
-    """The largest rise of the loss in the box |nu_i| <= alpha (|w_i| + 1), from below (paper 001, (4)).
+    """The largest rise of the loss in the box |nu_i| <= alpha (|w_i| + 1), from below (paper 2, (4)).
 
     Projected ascent in units of the box, by two climbs from nu = 0 that share the steps; the best value met
     is reported. The first steps by the gradient's signs, twice the box at first, so that a corner is reached
@@ -258,7 +258,7 @@ def expected_sharpness(
 
 
 def kl_at_sharpness(alphas: Any, mean: Any, kl: Any, target: float = 0.05) -> float:
-    """The KL divergence at which the expected sharpness is `target` (paper 001, Fig. 2: 0.05).
+    """The KL divergence at which the expected sharpness is `target` (paper 2, Fig. 2: 0.05).
 
     Read off where the curve first rises past the target as alpha grows, on a straight line in (log sharpness,
     log KL); where the lower neighbour is not positive, as noise can make it, in (sharpness, log KL).

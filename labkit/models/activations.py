@@ -1,6 +1,6 @@
 """The activations of the papers, each with its derivative and the constants that the theorems ask of it.
 
-Theorem 2.2 and its relatives (paper 003) need abs(phi(0)), abs(phi') and abs(phi'') to stay under one
+Theorem 2.2 and its relatives (paper 4) need abs(phi(0)), abs(phi') and abs(phi'') to stay under one
 constant B. ReLU has a kink, so its B is infinite: the smooth theorems do not cover it, and their conditions
 say so by themselves.
 """
@@ -41,7 +41,7 @@ class Activation(NamedTuple):
 
     @property
     def B(self) -> float:
-        """The constant B of paper 003: the largest of the three bounds."""
+        """The constant B of paper 4: the largest of the three bounds."""
         return max(self.bounds)
 
 

@@ -1,4 +1,4 @@
-"""The small Alexnet of paper 002's Table 2, which takes it from Zhang et al. (2017).
+"""The small Alexnet of paper 3's Table 2, which takes it from Zhang et al. (2017).
 
 Two modules of a 5 x 5 convolution, a 3 x 3 max pool of stride 2 and local response normalisation, then dense
 layers of 384, 192 and the classes. With 64 channels and 28 x 28 colour images (CIFAR-10 cut to its middle)

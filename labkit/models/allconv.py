@@ -1,4 +1,4 @@
-"""The all-convolutional network of paper 002 (Figs 1-4, 13-15, 22-24): five layers, strides, no pooling.
+"""The all-convolutional network of paper 3 (Figs 1-4, 13-15, 22-24): five layers, strides, no pooling.
 
 Every layer is a 3 x 3 convolution with biases, zero padding 1. The hidden layers have equally many channels
 c, and stride 2 for as long as the image is wider than 2 pixels: 8 -> 4 -> 2 -> 2 -> 2 for digits,

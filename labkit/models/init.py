@@ -2,15 +2,15 @@
 
 | name | one weight (fan-in a, fan-out b) | used by |
 | --- | --- | --- |
-| glorot | uniform on +-sqrt(6 / (a + b)), variance 2 / (a + b) | paper 000, "Xavier" |
-| glorot-normal | N(0, 2 / (a + b)) | paper 004, appendix A.1 |
-| lecun | N(0, 1 / a) | paper 004, appendix A.1 |
-| he | N(0, 2 / a) | paper 004, "MSRA"; paper 003's ResNet20 |
-| orthogonal | rows or columns orthonormal, gain 1 | paper 004, as a control of gradient scale |
-| inverse-sqrt-width | N(0, 1 / H), H the hidden width, in every layer | paper 000 |
-| standard | N(0, 1) | papers 003 and 001: the input layer of (1.1), and random networks |
+| glorot | uniform on +-sqrt(6 / (a + b)), variance 2 / (a + b) | paper 1, "Xavier" |
+| glorot-normal | N(0, 2 / (a + b)) | paper 5, appendix A.1 |
+| lecun | N(0, 1 / a) | paper 5, appendix A.1 |
+| he | N(0, 2 / a) | paper 5, "MSRA"; paper 4's ResNet20 |
+| orthogonal | rows or columns orthonormal, gain 1 | paper 5, as a control of gradient scale |
+| inverse-sqrt-width | N(0, 1 / H), H the hidden width, in every layer | paper 1 |
+| standard | N(0, 1) | papers 4 and 2: the input layer of (1.1), and random networks |
 
-Here N(mean, variance) takes a *variance*. Paper 000 writes "N(0, 1/sqrt(H))" and means the standard
+Here N(mean, variance) takes a *variance*. Paper 1 writes "N(0, 1/sqrt(H))" and means the standard
 deviation. Biases start at zero; norm layers start as the identity.
 """
 

@@ -1,4 +1,4 @@
-"""The one-hidden-layer network of paper 003, equation (1.1): f(x) = V phi(W x).
+"""The one-hidden-layer network of paper 4, equation (1.1): f(x) = V phi(W x).
 
 W (k, d) has N(0, 1) entries and is trained; V (K, k) has mean zero and variance nu^2 / k and stays as drawn.
 With that scale the expected Gram matrix of the Jacobian is nu^2 times the multiclass kernel of Definition

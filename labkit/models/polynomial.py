@@ -1,4 +1,4 @@
-"""ReLU replaced by a polynomial (paper 002, §9.10, Figs 21-24; degree 10 there).
+"""ReLU replaced by a polynomial (paper 3, §9.10, Figs 21-24; degree 10 there).
 
 Least squares over an interval [-a, a] with equal weight everywhere (the paper does not print its fit). As
 relu(z) = z/2 + |z|/2, the odd part of the fit is z/2 itself, and only the even part is fitted: a polynomial

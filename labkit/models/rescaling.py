@@ -1,4 +1,4 @@
-"""Node-wise rescaling (paper 001, section 2.2): other weights, the same function.
+"""Node-wise rescaling (paper 2, section 2.2): other weights, the same function.
 
 ReLU is positively homogeneous: multiply what comes into a hidden unit by a > 0, its bias included, divide
 what goes out by a, and nothing that can be seen from outside has changed. For a convolution a unit is a

@@ -1,6 +1,6 @@
 """The CIFAR residual networks (He et al. 2016, section 4.2), with batch norm and skips each on or off.
 
-Paper 003 takes ResNet20 without batch norm and with a small output scale (.025 for CIFAR-10, .1 for MNIST).
+Paper 4 takes ResNet20 without batch norm and with a small output scale (.025 for CIFAR-10, .1 for MNIST).
 Without batch norm the convolutions have biases. Shortcuts are the parameter-free option A: every second
 pixel, new channels zero.
 """
@@ -123,7 +123,7 @@ def resnet20(
         classes: K, the outputs.
         channels: of the images; 3 for CIFAR, 1 for MNIST.
         width: channels of the first group.
-        batch_norm: off as in paper 003; convolutions then have biases.
+        batch_norm: off as in paper 4; convolutions then have biases.
         skip: False gives the plain network of the same weights.
         output_scale: multiplies the output, as a constant.
         init: see `labkit.models.init`.

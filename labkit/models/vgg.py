@@ -1,4 +1,4 @@
-"""The VGG of paper 001, appendix A: four stacks of two 3 x 3 convolutions, two dense layers.
+"""The VGG of paper 2, appendix A: four stacks of two 3 x 3 convolutions, two dense layers.
 
 The paper prints four 2 x 2 max pools and then a 4 x 4 average pool, which 32 x 32 images cannot have: the
 average here is over what is left. Smaller images reach a side of 1 earlier, and are pooled no further.

@@ -2,8 +2,8 @@
 
 WRN-d-k has depth d = 6n + 4: a convolution, three groups of n blocks with k, 2k and 4k times the base width,
 a readout. A block normalises and activates *before* each of its two 3 x 3 convolutions. Where the channels or
-the stride change, the shortcut is a 1 x 1 convolution of the activated input. Paper 002, Table 2, counts
-8,949,210 parameters: that is WRN-40-4 with batch norm, for ten classes of colour images. Paper 004 writes
+the stride change, the shortcut is a 1 x 1 convolution of the activated input. Paper 3, Table 2, counts
+8,949,210 parameters: that is WRN-40-4 with batch norm, for ten classes of colour images. Paper 5 writes
 WRN-β-ℓ, β the depth and ℓ the width factor.
 """
 
@@ -115,11 +115,11 @@ def wide_resnet(
     dtype: torch.dtype = torch.float32,
     device: str | torch.device = "cpu",
 ) -> WideResNet:
-    """Draws a wide residual network: WRN-40-4, that of paper 002, unless told otherwise.
+    """Draws a wide residual network: WRN-40-4, that of paper 3, unless told otherwise.
 
     Args:
         depth: 6n + 4 layers, n blocks in each of the three groups.
-        width_factor: k (ℓ in paper 004); the groups have k, 2k and 4k times `base` channels.
+        width_factor: k (ℓ in paper 5); the groups have k, 2k and 4k times `base` channels.
         classes: K, the outputs.
         channels: of the images; 3 for CIFAR, 1 for MNIST.
         base: channels of the first convolution.

@@ -1,4 +1,4 @@
-"""Chance levels of alignment, and how one step aligns a Jacobian (paper 003, tables 1-18, appendix D)."""
+"""Chance levels of alignment, and how one step aligns a Jacobian (paper 4, tables 1-18, appendix D)."""
 
 from __future__ import annotations
 

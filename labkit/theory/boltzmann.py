@@ -1,6 +1,6 @@
 """What Langevin dynamics samples: e^(−U/T), for potentials of which everything can be computed.
 
-    paper 002            here                                claim
+    paper 3            here                                claim
     eq 9, Fig. 7         TwoWells, occupancy, marginal       S4
     Figs 8-10            Valley, occupancy, marginal         S5
     §5.2, volumes        flat_share, harmonic_share          S4

@@ -1,4 +1,4 @@
-"""Paper 002's generalization bounds as calculators (§8.1 to 8.4, 9.8): claim S17. §9.1 is `compositional`.
+"""Paper 3's generalization bounds as calculators (§8.1 to 8.4, 9.8): claim S17. §9.1 is `compositional`.
 
     equation           function                                          holds for
     (17)               sample_bound, quantized_gap                       weights of k bits, loss in [0, 1]

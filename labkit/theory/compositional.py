@@ -1,4 +1,4 @@
-"""Paper 002, §9.1: how many samples a shallow and a deep network need for a compositional function (S17).
+"""Paper 3, §9.1: how many samples a shallow and a deep network need for a compositional function (S17).
 
     equation           function
     (29)               sample_ratio_log10

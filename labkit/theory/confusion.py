@@ -1,4 +1,4 @@
-"""How confused gradients can be: lemmas and theorems of paper 004 about data, depth and width.
+"""How confused gradients can be: lemmas and theorems of paper 5 about data, depth and width.
 
     equation          function                                                   claim
     Lemma B.1         near_orthogonality_bound, near_orthogonality_level         C2

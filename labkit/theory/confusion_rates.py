@@ -1,4 +1,4 @@
-"""How fast SGD converges when gradients do not fight: section 3 of paper 004.
+"""How fast SGD converges when gradients do not fight: section 3 of paper 5.
 
     equation        function                                               claim
     (A1), (A2)      least_squares_constants, largest_step                  C3, C4

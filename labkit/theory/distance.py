@@ -1,4 +1,4 @@
-"""Paper 000, distance from initialization: its bounds as finite recursions, by equation and claim.
+"""Paper 1, distance from initialization: its bounds as finite recursions, by equation and claim.
 
     equation        function                                               claim
     section 2       layer_shapes, xavier_sds                                 D1

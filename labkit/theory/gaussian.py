@@ -1,4 +1,4 @@
-"""Concentration of random matrices and random signs: appendix A of paper 000, with its constants.
+"""Concentration of random matrices and random signs: appendix A of paper 1, with its constants.
 
     equation        function                                               claim
     Thm A.1         chi_square_tail, chi_square_exact                      D4

@@ -1,4 +1,4 @@
-"""What bounds the sharpness of a ReLU network: section 4 and appendices B, C of paper 001.
+"""What bounds the sharpness of a ReLU network: section 4 and appendices B, C of paper 2.
 
 f(x) = W_d D_(d-1) W_(d-1) ... D_1 W_1 x without biases; h_0 inputs, h_i units of layer i, h the largest; D_i
 the 0/1 diagonal of active units at x, D_d = I. Noise on W_i is Gaussian with *standard deviation* sigma_i.

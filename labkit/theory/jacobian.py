@@ -1,4 +1,4 @@
-"""Paper 003, the low-rank Jacobian: its formulas, by equation and claim.
+"""Paper 4, the low-rank Jacobian: its formulas, by equation and claim.
 
     equation                function                                                              claim
     Def. 2.1                kernels.mntk, kernels.mntk_full                                       J1, J2

@@ -1,4 +1,4 @@
-"""Least squares as paper 002 uses it (§9.6, §9.10.6): which solution, and when to stop (claims S1, S2, S3).
+"""Least squares as paper 3 uses it (§9.6, §9.10.6): which solution, and when to stop (claims S1, S2, S3).
 
     Lemmas 3, 4, Cor. 1   linear_model.min_norm_limit, linear_model.gd_iterates      S1
     Lemma 1               null_space_part, rms_distance                              S2

@@ -1,4 +1,4 @@
-"""Section 5.1 of paper 003 in closed form: gradient descent on a noisy low-rank linear model (claim J10).
+"""Section 5.1 of paper 4 in closed form: gradient descent on a noisy low-rank linear model (claim J10).
 
 X = X_clean + Z with X_clean (n, d) of rank r, y = X_clean w* + z; entries of Z and z have variances
 sigma_x^2/n and sigma_y^2/n. The loss is 1/2 |Xw - y|^2; the risk is that of fresh noise at the same clean

@@ -1,4 +1,4 @@
-"""Theorem 5.3 of paper 003: gradient descent on f tracks gradient descent on its linearisation.
+"""Theorem 5.3 of paper 4: gradient descent on f tracks gradient descent on its linearisation.
 
 Constants, measured or assumed on the ball of radius R (5.12) around theta_0:
     beta   |J(theta)| <= beta and |J| <= beta

@@ -1,4 +1,4 @@
-"""The Gaussian mixture of Def. 2.4: K classes of C clusters each (paper 003, section 2.3, appendix A)."""
+"""The Gaussian mixture of Def. 2.4: K classes of C clusters each (paper 4, section 2.3, appendix A)."""
 
 from __future__ import annotations
 

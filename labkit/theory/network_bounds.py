@@ -1,4 +1,4 @@
-"""The Jacobian of f(x) = V phi(W x) and its bounds: section 6.2 and appendix B of paper 003.
+"""The Jacobian of f(x) = V phi(W x) and its bounds: section 6.2 and appendix B of paper 4.
 
 X (n, d) has rows of unit length where a bound speaks of Lipschitz constants; W (k, d); V (K, k); B bounds
 |phi'| (and |phi''| for Lipschitz constants): B = 1 serves softplus, tanh and identity. |V|_inf is the largest

@@ -1,4 +1,4 @@
-"""PAC-Bayes bounds, as paper 001 uses them (section 2.4).
+"""PAC-Bayes bounds, as paper 2 uses them (section 2.4).
 
 | equation | function | claims |
 | --- | --- | --- |

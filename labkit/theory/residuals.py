@@ -1,4 +1,4 @@
-"""Gradient descent on a linearised model, mode by mode (paper 003, sections 5 and 6.1).
+"""Gradient descent on a linearised model, mode by mode (paper 4, sections 5 and 6.1).
 
 Throughout: J (m, p) with singular values lambda_1 >= ... >= lambda_m (zeros where p < m), left singular
 vectors u_s, r_0 the initial residual f - y (m,), coef_s = <u_s, r_0>, step size lr on the loss 1/2 |f - y|^2.

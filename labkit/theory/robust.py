@@ -1,4 +1,4 @@
-"""Robust separation and robust regression with linear functions (paper 002, §9.4.1 and §9.6.1; S12, S16).
+"""Robust separation and robust regression with linear functions (paper 3, §9.4.1 and §9.6.1; S12, S16).
 
     (35)-(37)          robust_radius: the perturbation of the weights that a separator endures
     (38)               margin: what the hard-margin support vector machine makes as large as possible

@@ -1,4 +1,4 @@
-"""Cutoff against bias, variance and width: Theorems 2.2, 2.3, 6.21 and 6.24 of paper 003.
+"""Cutoff against bias, variance and width: Theorems 2.2, 2.3, 6.21 and 6.24 of paper 4.
 
 Two cutoffs are in play. The *spectral* cutoff alpha_0 is compared with singular values. The *relative* cutoff
 a of the theorems is alpha_0/sqrt(n K) for a random start (spectrum of Sigma(X)^(1/2)) and alpha_0/sqrt(n) for

@@ -191,7 +191,7 @@ def test_text_is_short_and_constant(images):
         ({"classes": [0, 3]}, "classes=[0, 3]"),
         ({"classes": [0, 0]}, "classes=[0, 0]"),
         ({"classes": [-1, 0]}, "classes=[-1, 0]"),
-        ({"classes": 4}, "classes=4: takes a count from 2 to 3"),
+        ({"classes": 4}, "classes=4: the data have 3 classes; takes a count from 2 to 3"),
         ({"classes": 1}, "classes=1"),
         ({"classes": "02"}, "classes='02'"),
         ({"n_train": 4, "seed": -1}, "seed=-1"),

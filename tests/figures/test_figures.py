@@ -231,7 +231,8 @@ def test_two_threads_may_draw_at_once() -> None:
 
 def test_text_and_picture_in_a_notebook_are_constant_text() -> None:
     """Catches: a memory address in a cell that nbval compares."""
-    bundle = Chart([Panel("")])._repr_mimebundle_()
+    bundle, about = Chart([Panel("Error")])._repr_mimebundle_()
+    assert about == {"image/png": {"alt": "Figure. Error"}}
     assert bundle["text/plain"] == "<Chart>" and bundle["image/png"].startswith(b"\x89PNG")
 
 

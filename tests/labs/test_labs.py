@@ -17,7 +17,7 @@ def test_lab_0_is_no_paper_and_all_others_are() -> None:
     assert [claim.id for claim in start.claims] == list(start.core) == ["L1", "L2", "L3", "L4", "L5"]
     # One lens a paper, in their order.
     assert [claim.source.split(",")[0] for claim in start.claims] == [
-        "paper 000", "paper 001", "paper 002", "paper 003", "paper 004"
+        "paper 1", "paper 2", "paper 3", "paper 4", "paper 5"
     ]  # fmt: skip
 
 

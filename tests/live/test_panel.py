@@ -195,7 +195,8 @@ def test_a_claim_that_breaks_says_so_and_the_others_are_decided(panel: Make) -> 
 
 def test_a_stored_notebook_shows_a_picture_and_constant_text(panel: Make) -> None:
     """Catches: GitHub shows nothing, or nbval sees different text each time."""
-    bundle = panel()._repr_mimebundle_()
+    bundle, about = panel()._repr_mimebundle_()
+    assert about["image/png"]["alt"].startswith("Figure. ")
     assert bundle["text/plain"] == "<Panel>"
     assert "application/vnd.jupyter.widget-view+json" in bundle
     assert PIL.Image.open(io.BytesIO(bundle["image/png"])).size == (900, 340)

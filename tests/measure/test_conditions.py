@@ -1,4 +1,4 @@
-"""The conditions of paper 001 against slow loops with explicit matrices, and the lemma that rests on them."""
+"""The conditions of paper 2 against slow loops with explicit matrices, and the lemma that rests on them."""
 
 from __future__ import annotations
 

@@ -48,7 +48,7 @@ def test_order_is_that_of_the_forward_pass() -> None:
 
 
 def test_weights_used_by_hand_are_found() -> None:
-    """f(x) = V phi(W x) of paper 003, which has no modules, and a transposed weight."""
+    """f(x) = V phi(W x) of paper 4, which has no modules, and a transposed weight."""
     model = one_hidden(5, 7, 3)
     found = weight_layers(model, zeros(1, 5))
     assert [layer.name for layer in found] == ["W", "V"]

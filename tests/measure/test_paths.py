@@ -231,7 +231,7 @@ def test_the_result_is_a_float64_number_and_the_model_stays() -> None:
 
 
 def test_an_output_scale_scales_every_path() -> None:
-    """The constant of paper 003's networks forgotten, or not raised to p."""
+    """The constant of paper 4's networks forgotten, or not raised to p."""
     plain, scaled = (
         mlp(4, 5, 1, 3, dtype=torch.float64),
         mlp(4, 5, 1, 3, output_scale=0.1, dtype=torch.float64),

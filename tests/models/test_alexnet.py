@@ -1,4 +1,4 @@
-"""The small Alexnet of paper 002's Table 2."""
+"""The small Alexnet of paper 3's Table 2."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""The all-convolutional network of paper 002."""
+"""The all-convolutional network of paper 3."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""The VGG of paper 001."""
+"""The VGG of paper 2."""
 
 import inspect
 

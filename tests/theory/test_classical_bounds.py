@@ -1,4 +1,4 @@
-"""Paper 002's bounds: against enumeration, simulation and formulas written out a second time."""
+"""Paper 3's bounds: against enumeration, simulation and formulas written out a second time."""
 
 from __future__ import annotations
 

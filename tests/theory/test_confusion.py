@@ -1,4 +1,4 @@
-"""Paper 004's lemmas and theorems: each true where its conditions hold, and as tight as is said."""
+"""Paper 5's lemmas and theorems: each true where its conditions hold, and as tight as is said."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Theorems 3.1 and 3.2 of paper 004 beside what SGD on least squares does, exactly."""
+"""Theorems 3.1 and 3.2 of paper 5 beside what SGD on least squares does, exactly."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Paper 000's bounds: exact constants, closed forms, and random networks that never exceed them."""
+"""Paper 1's bounds: exact constants, closed forms, and random networks that never exceed them."""
 
 from __future__ import annotations
 

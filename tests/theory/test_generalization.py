@@ -1,4 +1,4 @@
-"""Section 4 of paper 001: lemmas against simulation with explicit matrices, formulas against plain ones."""
+"""Section 4 of paper 2: lemmas against simulation with explicit matrices, formulas against plain ones."""
 
 from __future__ import annotations
 

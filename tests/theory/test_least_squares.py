@@ -1,4 +1,4 @@
-"""Least squares of paper 002: filters against loops and solvers, risks against noise, the bound 1.69."""
+"""Least squares of paper 3: filters against loops and solvers, risks against noise, the bound 1.69."""
 
 from __future__ import annotations
 

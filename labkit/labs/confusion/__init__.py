@@ -1,4 +1,4 @@
-"""Lab 5, gradient confusion (paper 004): one module an experiment, in the order of the story."""
+"""Lab 5, gradient confusion (paper 5): one module an experiment, in the order of the story."""
 
 from labkit.experiment import Lab
 from labkit.labs.confusion.batches import BATCHES

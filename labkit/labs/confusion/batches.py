@@ -1,4 +1,4 @@
-"""What do minibatches do to the inner product of two gradients? (C12; paper 004, section 2)
+"""What do minibatches do to the inner product of two gradients? (C12; paper 5, section 2)
 
 Two independent minibatches have gradients m + e and m + e'. Of <m + e, m + e'> the part <e, e'> has a
 variance of order 1/B², the part <m, e + e'> one of order 1/B: the paper's 1/B² is the law of small mean
@@ -278,7 +278,7 @@ C12 = Claim(
     "C12",
     "The variance of the inner product of two minibatch gradients is 2mᵀSm/B + tr S²/B²: it falls as 1/B² "
     "where the mean gradient m is small, as at the end of training, and more slowly before.",
-    "paper 004, §2 (remarks on Definition 2.1)",
+    "paper 5, §2 (remarks on Definition 2.1)",
     (Exponent(-2.15, -1.85), Exponent(-1.85, -1.0), Equals(0.2, absolute=True, exact=False)),
     _law, "holds",
     {"holds": "1/B² at the end of training, flatter at the start, and the closed form throughout",

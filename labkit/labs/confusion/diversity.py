@@ -1,4 +1,4 @@
-"""What else might measure confusion? Variance and diversity of gradients (C13, C15; paper 004, section 6).
+"""What else might measure confusion? Variance and diversity of gradients (C13, C15; paper 5, section 6).
 
 Variance bounds confusion, and not the other way: gradients that all agree can have any variance. Diversity
 does not tell orthogonal gradients from opposed ones.
@@ -261,7 +261,7 @@ C13 = Claim(
     "The variance of the gradients bounds their confusion, η ≤ Nσ²/2, and confusion does not bound the "
     "variance: with a share ε of gradients 1/ε and the others ε, the mean tends to 1 and η = 0, while the "
     "variance grows as 1/ε.",
-    "paper 004, §6 (interpolation and gradient variance)",
+    "paper 5, §6 (interpolation and gradient variance)",
     (Equals(EXACT), Equals(EXACT), Exponent(0.95, 1.1), AtMost(), AtMost()), _one_way, "holds",
     {"holds": "no confusion at any variance, and never more confusion than the variance allows",
      "fails": "the construction has another mean, variance or confusion, or a set exceeds the bound"},
@@ -270,7 +270,7 @@ C13 = Claim(
 C15 = Claim(
     "C15",
     "Gradient diversity Σ|g|²/|Σg|² does not tell orthogonal gradients from opposed ones; confusion does.",
-    "paper 004, §6 (gradient diversity)",
+    "paper 5, §6 (gradient diversity)",
     (Equals(EXACT), Equals(EXACT, absolute=True), Ordered(gap=0.5, exact=True)), _blind, "holds",
     {"holds": "diversity is 1 for orthogonal and for opposed gradients, confusion 0 and 1",
      "fails": "the sets differ in diversity, or not in confusion"},

@@ -192,7 +192,7 @@ C14 = Claim(
     "|⟨∇f_i(w), ∇f_j(w)⟩| ≤ |w|²‖H_iH_j‖ + ½L_H|w|³(‖H_i‖ + ‖H_j‖) + ¼L_H²|w|⁴, and between random "
     "Hessians of rank r the worst cosine at any w falls like √(r/d); with ‖H_i‖‖H_j‖, as printed, the bound "
     "is looser.",
-    "paper 004, §2, App. C", (AtMost(), Exponent(-0.6, -0.4), Ordered()), _bounded, "holds",
+    "paper 5, §2, App. C", (AtMost(), Exponent(-0.6, -0.4), Ordered()), _bounded, "holds",
     {"holds": "the bound holds at every w, and the worst cosine falls with d/r",
      "fails": "the bound was exceeded, or the worst cosine does not fall with d/r"},
 )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Width and depth before training: angle, and scale beside it (C7, C8, C11; paper 004, section 4, Figs 5, 6).
+"""Width and depth before training: angle, and scale beside it (C7, C8, C11; paper 5, section 4, Figs 5, 6).
 
 Per-sample gradients of the cross-entropy of untrained fully connected networks without biases, over all pairs
 of a fixed number of samples on the sphere of radius √d. One draw of each size serves all initialisations:
@@ -304,7 +304,7 @@ C7 = Claim(
     "At initialisation a wider network is less confused: over a fixed number of pairs the smallest cosine of "
     "per-sample gradients rises from the narrowest to the widest; η itself grows under Glorot, as gradients "
     "get longer, by the law of wide networks.",
-    "paper 004, Thm 4.2, §4, App. A.1",
+    "paper 5, Thm 4.2, §4, App. A.1",
     (Ordered(), Exponent(0.0, np.inf), Equals(0.3, exact=False)),
     _wider, "holds",
     {"holds": "the smallest cosine rises with width, and η grows with it all the same",
@@ -315,7 +315,7 @@ C8 = Claim(
     "At initialisation a deeper network is more confused: from 10 hidden layers to the deepest the smallest "
     "cosine falls and cosines spread, for tanh and linear, Glorot and LeCun alike; with skip connections the "
     "smallest cosine at that depth is higher.",
-    "paper 004, Thm 4.2, §4, App. A.1",
+    "paper 5, Thm 4.2, §4, App. A.1",
     (Ordered(), Ordered(), Ordered()),
     _deeper, "holds",
     {"holds": "deeper is more confused, and skip connections mend it",
@@ -325,7 +325,7 @@ C11 = Claim(
     "C11",
     "Under Strategy 4.1 confusion grows with depth: so says Thm 4.2 of η, and so it is for the smallest "
     "cosine, which also rises with width.",
-    "paper 004, Thm 4.2 (Strategy 4.1)",
+    "paper 5, Thm 4.2 (Strategy 4.1)",
     (Ordered(), Ordered()),
     _strategy, "fails",
     {"holds": "η grows with depth, and the smallest cosine falls",

@@ -1,4 +1,4 @@
-"""Slide width and depth, and watch loss and cosines move together (C9; paper 004, section 5, Figs 5, 6).
+"""Slide width and depth, and watch loss and cosines move together (C9; paper 5, section 5, Figs 5, 6).
 
 A fully connected network without biases is trained by SGD on images on the sphere of radius √d. At each look
 the gradients of the first `samples` of them are compared, all pairs: the samples of a smaller number are
@@ -282,7 +282,7 @@ C9 = Claim(
     "C9",
     "Depth and confusion at the end of training, with the loss at which it ended: on small data no order is "
     "promised, as a network that has learned little may have gradients that all agree.",
-    "paper 004, §5, Figs 2, 3, 5, 6",
+    "paper 5, §5, Figs 2, 3, 5, 6",
     (Reported(),),
     _at_the_end, "reported",
     {"reported": "shown as found, beside the loss: at the end cosines do not tell which network has learned"},

@@ -328,7 +328,7 @@ C3 = Claim(
     "For α < 2/(NL), E F_T − F* stays below the recursion b ← ρb + αη_t along the path, with η of the worst "
     "pair or of the mean pair i ≠ j, and not without η; the floor it tends to does not vanish with α, while "
     "SGD's own does; on orthogonal data E F_t = F_0 (1 − (2α − α²)/N)^t.",
-    "paper 004, Thm 3.1, §2",
+    "paper 5, Thm 3.1, §2",
     (AtMost(), AtMost(), Ordered(), Exponent(0.75, 1.25), Equals(0.05), AtMost()), _rates, "holds",
     {"holds": "valid with η and false without; its floor is not the floor of SGD",
      "fails": "a bound was exceeded, or one part of the picture is not as stated",
@@ -337,7 +337,7 @@ C3 = Claim(
 C4 = Claim(
     "C4",
     "min over k of E‖∇F(w_k)‖² is at most (ρ/α)(F(w_1) − F*)/T + ρη with ρ = 2N/(2 − NLα).",
-    "paper 004, Thm 3.2", (AtMost(), AtMost()), _stationarity, "holds",
+    "paper 5, Thm 3.2", (AtMost(), AtMost()), _stationarity, "holds",
     {"holds": "the bound holds at every T, with the worst pair and with the mean pair",
      "fails": "the bound was exceeded",
      "out of regime": "the theorem speaks of steps below 2/(NL) alone"},

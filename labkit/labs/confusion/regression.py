@@ -1,4 +1,4 @@
-"""More weights than samples: less confusion and faster SGD? (C1; paper 004, Fig 1)
+"""More weights than samples: less confusion and faster SGD? (C1; paper 5, Fig 1)
 
 Least squares on Gaussian inputs, one sample a step, once with fewer dimensions than samples, so that the
 labels are out of reach, and once with more. The learning rate is tuned for each.
@@ -340,7 +340,7 @@ C1 = Claim(
     "Least squares with more dimensions than samples is solved faster by SGD, each at its own best learning "
     "rate, and with less confusion, than with so few that the labels are out of reach; the cosines are those "
     "of the data up to sign, whatever w.",
-    "paper 004, Fig 1, §2", (Ordered(), Ordered(), Equals(1e-9, absolute=True)), _faster, "holds",
+    "paper 5, Fig 1, §2", (Ordered(), Ordered(), Equals(1e-9, absolute=True)), _faster, "holds",
     {"holds": "more dimensions: lower loss and less confusion, by inputs that are nearer to orthogonal",
      "fails": "the larger dimension is not faster or not less confused, or cosines are not the data's",
      "out of regime": "labels must be in reach at the larger d and out of reach at the smaller: where both "

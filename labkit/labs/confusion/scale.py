@@ -304,7 +304,7 @@ C5 = Claim(
     "On the sphere, with orthogonal W_p, the smallest cosine rises toward 0 about like 1/√d and does not "
     "move with depth; η grows with depth, at most as the number of matrices: gradient scale, as is (β + 2)⁴ "
     "in the theorem.",
-    "paper 004, Thm 4.1",
+    "paper 5, Thm 4.1",
     (Exponent(-0.55, -0.35), Exponent(-0.12, 0.12), Exponent(0.4, 1.2), AtMost()), _angle, "holds",
     {"holds": "cosines fall with d alone, η grows with depth, the theorem's level is never reached",
      "fails": "cosines do not fall as 1/√d, or move with depth, or η does not grow with it",
@@ -314,7 +314,7 @@ C6 = Claim(
     "C6",
     "Under Assumption 1 and |σ(z)| ≤ |z|: ‖∇_(W_p) g‖ ≤ 1 for each layer, |ζ| ≤ 2, and ‖∇_x ζ‖ and ‖∇_W ζ‖ "
     "are at most ζ₀ = 2√(β + 1).",
-    "paper 004, Lemma D.1", (AtMost(),), _constants, "holds",
+    "paper 5, Lemma D.1", (AtMost(),), _constants, "holds",
     {"holds": "no sampled point exceeds a constant of the lemma",
      "fails": "a constant was exceeded",
      "out of regime": "the weights are not small, or σ is not what the lemma asks for"},

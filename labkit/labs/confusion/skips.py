@@ -1,4 +1,4 @@
-"""Do skip connections and batch norm keep confusion low as depth grows? (C10; paper 004, Figs 4 and 15)
+"""Do skip connections and batch norm keep confusion low as depth grows? (C10; paper 5, Figs 4 and 15)
 
 CNN-β-ℓ is a wide residual network of depth β and width factor ℓ without skips and batch norm. Skips and batch
 norm are put back, each alone and both, and the smallest cosine over pairs of minibatch gradients is measured
@@ -350,7 +350,7 @@ C10 = Claim(
     "Without skips and batch norm the least cosine of minibatch gradients falls with depth; deep "
     "networks have the lowest without either before training, a far higher one with both after it, and train "
     "best with both, better with one than with neither.",
-    "paper 004, Figs 4 and 15, §5, §A.6",
+    "paper 5, Figs 4 and 15, §5, §A.6",
     (Ordered(APART), Ordered(APART), Ordered(APART), Ordered(), Reported()), _order, "holds",
     {"holds": "deep plain networks see labels alone and do not train; skips or batch norm keep cosines up "
               "before training, and both together after it and train best",

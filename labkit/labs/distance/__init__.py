@@ -1,4 +1,4 @@
-"""Lab 1, distance from initialization (paper 000): one module an experiment, in the order of the story."""
+"""Lab 1, distance from initialization (paper 1): one module an experiment, in the order of the story."""
 
 from labkit.experiment import Lab
 from labkit.labs.distance.bounds import BOUNDS

@@ -216,19 +216,19 @@ def _inside(run: Run, name: str) -> Evidence:
 CLAIMS = (
     Claim(
         "D6", "∏‖W_k‖₂ ≤ ∏(‖Z_k‖₂ + ‖W_k − Z_k‖_F) ≤ ∏(‖Z_k‖₂ + r), at every step.",
-        "paper 000, Prop. 6.2", (AtMost(), AtMost()), _levels, "holds",
+        "paper 1, Prop. 6.2", (AtMost(), AtMost()), _levels, "holds",
         {"holds": "the three levels are in order at every frame",
          "fails": "the levels cross"},
     ),
     Claim(
         "D7", "The output is below the recursion a_k = (‖Z_k‖₂ + r)a_(k−1) + r, on training and test points.",
-        "paper 000, Thm C.1", (AtMost(),), lambda run: _inside(run, "output"), "holds",
+        "paper 1, Thm C.1", (AtMost(),), lambda run: _inside(run, "output"), "holds",
         {"holds": "no output exceeds its bound at any frame",
          "fails": "an output exceeds its bound"},
     ),
     Claim(
         "D9", "The gradient by the weights is below its recursion, for every output, at training and test "
-        "points.", "paper 000, Thm C.2", (AtMost(),), lambda run: _inside(run, "gradient"), "holds",
+        "points.", "paper 1, Thm C.2", (AtMost(),), lambda run: _inside(run, "gradient"), "holds",
         {"holds": "no gradient exceeds its bound at any frame",
          "fails": "a gradient exceeds its bound"},
     ),

@@ -216,7 +216,7 @@ D10 = Claim(
     "D10",
     "Linear networks within distance r of their start have E sup Σ ξᵢf(xᵢ) below a recursion in ‖Z_k‖₂ and r "
     "that is free of H and grows as √m.",
-    "paper 000, Thm 5.1", (AtMost(), Exponent(-0.15, 0.15), Exponent(0.3, 0.7)), _capacity, "holds",
+    "paper 1, Thm 5.1", (AtMost(), Exponent(-0.15, 0.15), Exponent(0.3, 0.7)), _capacity, "holds",
     {"holds": "what the climb reaches is under the bound at every H, hardly moves with it, and grows as √m",
      "fails": "the climb passes the bound, or what it reaches grows with H, or not as √m",
      "undecided": "the climbs of one draw disagree, or seeds do"},

@@ -204,7 +204,7 @@ def _khintchine_ratio(run: Run) -> tuple[Evidence, Evidence, Evidence]:
 
 
 D4 = Claim(
-    "D4", "P(|χ²_k/k − 1| ≥ t) ≤ 2exp(−kt²/8) for t in (0, 1).", "paper 000, Thm A.1",
+    "D4", "P(|χ²_k/k − 1| ≥ t) ≤ 2exp(−kt²/8) for t in (0, 1).", "paper 1, Thm A.1",
     (AtMost(), AtMost(), AtMost()), _tail, "holds",
     {"holds": "no (k, t) is more frequent than the bound allows, and the exact probability is in every band",
      "fails": "a deviation is more frequent than the bound, or than its exact probability, allows"},
@@ -212,7 +212,7 @@ D4 = Claim(
 D5 = Claim(
     "D5",
     "E‖Σ ξᵢxᵢ‖ ≤ (Σ‖xᵢ‖²)^½ for random signs ξ: the constant for p = 2 is 1, and it is loose by √2 at most.",
-    "paper 000, Cor. A.3.1", (AtMost(), Equals(1e-10), AtMost()), _khintchine_ratio, "holds",
+    "paper 1, Cor. A.3.1", (AtMost(), Equals(1e-10), AtMost()), _khintchine_ratio, "holds",
     {"holds": "the mean is between 1/√2 and 1 times the root of the sum of squares, for images and Gaussians",
      "fails": "the mean leaves the interval from 1/√2 to 1, or the mean square is not the sum of squares"},
 )  # fmt: skip

@@ -289,7 +289,7 @@ D1 = Claim(
     "D1",
     "Before training ‖Z₁‖_F = Θ(√n), ‖Z_k‖_F = Θ(√H), ‖Z_d‖_F = Θ(1), with E‖Z_k‖_F² = n_k·n_(k−1)·σ_k² "
     "exactly; and all ‖Z_k‖₂ = Θ(1), near σ_k(√n_k + √n_(k−1)).",
-    "paper 000, Cor. A.2.1",
+    "paper 1, Cor. A.2.1",
     # With sd 1/√H the first norm is 1 + √(n/H), and falls to 1: it may fall, as √(1/H) at most, but not grow.
     (Equals(SIGMAS, absolute=True), Equals(SIGMAS, absolute=True), Exponent(-0.05, 0.05),
      Exponent(-0.5, 0.05), Exponent(-0.5, 0.05)),
@@ -300,7 +300,7 @@ D1 = Claim(
      "undecided": "the widest network is too narrow, or the seeds too few, to see an exponent"},
 )  # fmt: skip
 D2 = Claim(
-    "D2", "Before training ∏‖Z_k‖_F² grows as H^(d−2), the limit of an exact curve.", "paper 000, Prop. 6.1",
+    "D2", "Before training ∏‖Z_k‖_F² grows as H^(d−2), the limit of an exact curve.", "paper 1, Prop. 6.1",
     (Equals(SIGMAS, absolute=True), Equals(0.02, absolute=True),
      Equals(0.25, absolute=True, exact=False)),
     _frobenius_product, "holds",
@@ -309,7 +309,7 @@ D2 = Claim(
      "undecided": "the widest network is too narrow, or the seeds too few, to see the power law"},
 )  # fmt: skip
 D3 = Claim(
-    "D3", "Before training H^(d−1)·∏‖Z_k‖₂ grows as H^(d−1): the product itself is flat.", "paper 000, §6",
+    "D3", "Before training H^(d−1)·∏‖Z_k‖₂ grows as H^(d−1): the product itself is flat.", "paper 1, §6",
     (Equals(0.25, absolute=True),), _spectral_product, "holds",
     {"holds": "∏‖Z_k‖₂ is flat in H at every depth: all growth is the factor H^(d−1)",
      "fails": "∏‖Z_k‖₂ is not flat in H",
@@ -317,7 +317,7 @@ D3 = Claim(
 )  # fmt: skip
 D8 = Claim(
     "D8", "The initial squared loss is bounded by the spectral norms alone and does not depend on H.",
-    "paper 000, Cor. C.1.1", (Exponent(-0.1, 0.1), AtMost()), _initial_loss, "holds",
+    "paper 1, Cor. C.1.1", (Exponent(-0.1, 0.1), AtMost()), _initial_loss, "holds",
     {"holds": "the initial loss is the same at every width, and under its bound",
      "fails": "the initial loss changes with H, or exceeds its bound",
      "undecided": "the seeds are too few to tell whether the initial loss changes with H"},

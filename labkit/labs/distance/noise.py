@@ -185,7 +185,7 @@ def _grows(run: Run) -> tuple[Evidence, ...]:
 D13 = Claim(
     "D13",
     "The distance from the start grows with the share of noisy labels, and faster on more samples.",
-    "paper 000, §4, Figs 1, 5, 6", (Monotone(0.85), Monotone(0.85), Ordered()), _grows, "holds",
+    "paper 1, §4, Figs 1, 5, 6", (Monotone(0.85), Monotone(0.85), Ordered()), _grows, "holds",
     {"holds": "r grows with the noise at both sizes, and faster at the larger",
      "fails": "r does not grow with the noise, or not faster on more samples"},
 )  # fmt: skip

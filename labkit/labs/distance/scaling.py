@@ -368,33 +368,33 @@ def _gap(run: Run) -> Evidence:
 CLAIMS = (
     Claim(
         "D11", "At equal loss the distance from the start stays flat or falls as the width grows.",
-        "paper 000, §4, Figs 1-4 (c)", (Exponent(-1.0, 0.0),), _flat, "holds",
+        "paper 1, §4, Figs 1-4 (c)", (Exponent(-1.0, 0.0),), _flat, "holds",
         {"holds": "the distance from the start falls with the width",
          "fails": "the distance from the start grows with the width"},
     ),
     Claim(
         "D12", "On true labels the distance from the start grows as m^(0.25 to 0.4).",
-        "paper 000, §4, Figs 1-4 (d)", (Exponent(0.25, 0.4),), _by_samples, "holds",
+        "paper 1, §4, Figs 1-4 (d)", (Exponent(0.25, 0.4),), _by_samples, "holds",
         {"holds": "the exponent in m lies in the paper's interval",
          "fails": "the exponent in m lies outside the paper's interval",
          "undecided": "the exponent in m is at the interval's edge, or a training missed its stop"},
     ),
     Claim(
         "D14", "The distance from the origin grows as √H; the distance from the start does not.",
-        "paper 000, §5 and §6", (Exponent(0.4, 0.6), Exponent(-1.0, 0.0)), _origin, "holds",
+        "paper 1, §5 and §6", (Exponent(0.4, 0.6), Exponent(-1.0, 0.0)), _origin, "holds",
         {"holds": "the distance from the origin grows about as √H, that from the start does not grow",
          "fails": "the two distances do not part as √H"},
     ),
     Claim(
         "D15", "A KL term centred at the initialisation is smaller than one centred at the origin, by "
-        "a factor of order H or more.", "paper 000, §5", (AtMost(), Exponent(0.8, 2.0)), _kl_terms, "holds",
+        "a factor of order H or more.", "paper 1, §5", (AtMost(), Exponent(0.8, 2.0)), _kl_terms, "holds",
         {"holds": "the KL term at the start is smaller, and the factor grows at least about as H",
          "fails": "centring at the start does not buy a factor of order H"},
     ),
     Claim(
         "D16", "The generalisation error (test loss minus training loss) does not rise with the width: "
         f"by less than {RISE:.0%} an octave.",
-        "paper 000, Figs 2-4 (a, b)", (AtMost(exact=False),), _gap, "holds",
+        "paper 1, Figs 2-4 (a, b)", (AtMost(exact=False),), _gap, "holds",
         {"holds": "the generalisation error does not rise with the width",
          "fails": "the generalisation error rises with the width"},
     ),

@@ -24,7 +24,7 @@ Distance = Callable[[Weights, Weights], Tensor]
 
 
 def distance(now: Weights, start: Weights) -> Tensor:
-    """r = ‖(W, B) − (Z, C)‖_F of every copy, (S,): all weights and biases together (paper 000, §2).
+    """r = ‖(W, B) − (Z, C)‖_F of every copy, (S,): all weights and biases together (paper 1, §2).
 
     Args:
         now, start: parameters by name, each with a leading axis over copies.

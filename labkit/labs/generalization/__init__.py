@@ -1,4 +1,4 @@
-"""Lab 2, exploring generalization (paper 001): one module an experiment, in the order of the story."""
+"""Lab 2, exploring generalization (paper 2): one module an experiment, in the order of the story."""
 
 from labkit.experiment import Lab
 from labkit.labs.generalization.conditions import CONDITIONS

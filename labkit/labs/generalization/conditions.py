@@ -1,4 +1,4 @@
-"""Do the layers of a network work together? (E12; paper 001, section 4 and App. D, Figs. 5 to 8)
+"""Do the layers of a network work together? (E12; paper 2, section 4 and App. D, Figs. 5 to 8)
 
 Three conditions make small sharpness provable: (C1) no product of successive layers is much smaller than its
 factors allow, μ; (C2) few units stand close to zero, C₂; (C3) no unit's weights stand out, C₃. They are
@@ -207,7 +207,7 @@ def _conditions(run: Run) -> tuple[Evidence, Evidence, Evidence, Evidence]:
 E12 = Claim(
     "E12",
     "At the start and after learning true labels, μ ≥ 1/4 (at 95 % of the samples), C₂ ≤ 5 and C₃ ≤ 3.",
-    "paper 001, section 4 and App. D", (AtMost(), AtMost(), AtMost(), Reported()), _conditions, "holds",
+    "paper 2, section 4 and App. D", (AtMost(), AtMost(), AtMost(), Reported()), _conditions, "holds",
     {"holds": "they hold with room, before and after learning; random labels stand closer to the edge",
      "fails": "a condition does not hold with the paper's constants",
      "undecided": "a network has not been trained to its end"},

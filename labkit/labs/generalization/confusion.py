@@ -1,4 +1,4 @@
-"""Bad minima on purpose: which measure notices? (E9; paper 001, Fig. 3)
+"""Bad minima on purpose: which measure notices? (E9; paper 2, Fig. 3)
 
 A training set with true labels is fitted together with a confusion set: more images, with random labels.
 Every such network is a global minimum of the loss on the training set, and the larger the confusion set the
@@ -183,7 +183,7 @@ E9 = Claim(
     "E9",
     "With a growing confusion set every minimum fits the training set and test error rises; norms over "
     "margin and the divergence at an expected sharpness of .05 rise with it; max sharpness does not.",
-    "paper 001, Fig. 3", (Monotone(), Monotone(), Monotone(), AtMost(exact=False)), _bad_minima, "holds",
+    "paper 2, Fig. 3", (Monotone(), Monotone(), Monotone(), AtMost(exact=False)), _bad_minima, "holds",
     {"holds": "test error, norms over margin and divergence climb with the set; sharpness does not",
      "fails": "a norm or the divergence does not follow the test error, or sharpness does"},
 )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Is depth paid for once or again and again? (E14; paper 001, after Theorem 1)
+"""Is depth paid for once or again and again? (E14; paper 2, after Theorem 1)
 
 With one γ for every layer, the sharpness of Theorem 1 grows exponentially with depth. With γ = σ/(C_δ d) it
 has a limit, and the price moves into the divergence, whose root grows like d, times the root of the number of
@@ -193,7 +193,7 @@ E14 = Claim(
     "E14",
     "For σ small and γ = σ/(C_δ d) the sharpness of Theorem 1 stays below a limit at every depth, where one "
     "γ for all depths makes it grow exponentially; √(KL/number of parameters) grows like d.",
-    "paper 001, after Theorem 1", (AtMost(), Exponent(0.9, 1.2), AtMost(), Reported()), _growth, "holds",
+    "paper 2, after Theorem 1", (AtMost(), Exponent(0.9, 1.2), AtMost(), Reported()), _growth, "holds",
     {"holds": "sharpness has its limit; the divergence is linear in depth, but for a logarithm and μ",
      "fails": "the bound grows otherwise",
      "out of regime": "σ is not small"},

@@ -1,4 +1,4 @@
-"""True or random labels: which number knows the difference? (E1, E6, E7, E8; paper 001, Figs. 1 and 2)
+"""True or random labels: which number knows the difference? (E1, E6, E7, E8; paper 2, Figs. 1 and 2)
 
 One architecture, one stop, three sizes m of the training set. The networks are looked at each time the loss
 has fallen by another half decade, true and random labels side by side: the norm alone says how long one has
@@ -318,7 +318,7 @@ E1 = Claim(
     "E1",
     "Norm over margin (ℓ₂, ℓ₁-path, ℓ₂-path, spectral) is larger for random than for true labels at every m, "
     "and the ratio grows with m.",
-    "paper 001, Fig. 1", (AtMost(exact=False), POSITIVE), _norms_order, "holds",
+    "paper 2, Fig. 1", (AtMost(exact=False), POSITIVE), _norms_order, "holds",
     {"holds": "all four measures order the labels at every m, and their gap widens",
      "fails": "some measure does not order the labels, or its gap does not widen"},
 )  # fmt: skip
@@ -326,7 +326,7 @@ E6 = Claim(
     "E6",
     "Max sharpness alone does not order the labels: at some m the network of random labels is the flatter "
     f"one, and rescaling units, which leaves the function alone, changes it {MOVED}-fold or more.",
-    "paper 001, Fig. 2 left", (AtMost(exact=False), AtMost(exact=False)), _sharpness_alone, "holds",
+    "paper 2, Fig. 2 left", (AtMost(exact=False), AtMost(exact=False)), _sharpness_alone, "holds",
     {"holds": "at some m random labels look flatter than true ones, and rescaling moves sharpness at will",
      "fails": "sharpness orders the labels at every m, or rescaling leaves it alone"},
 )  # fmt: skip
@@ -334,7 +334,7 @@ E7 = Claim(
     "E7",
     "At an expected sharpness of .05 the divergence is larger for random labels at every m, "
     "and grows faster with m.",
-    "paper 001, Fig. 2 middle and right", (AtMost(exact=False), POSITIVE), _joint, "holds",
+    "paper 2, Fig. 2 middle and right", (AtMost(exact=False), POSITIVE), _joint, "holds",
     {"holds": "at equal sharpness random labels need the larger divergence, and it grows faster with m",
      "fails": "at equal sharpness the divergence does not tell the labels apart"},
 )  # fmt: skip
@@ -342,7 +342,7 @@ E8 = Claim(
     "E8",
     "PAC-Bayes for the error rate: (5) and (8) bound the test error of the perturbed network at every σ; "
     "(6) follows from (5).",
-    "paper 001, (5), (6), (8)", (AtMost(), AtMost(), AtMost()), _valid_and_vacuous, "holds",
+    "paper 2, (5), (6), (8)", (AtMost(), AtMost(), AtMost()), _valid_and_vacuous, "holds",
     {"holds": "valid, and at this size without content: the least bound exceeds 1",
      "fails": "a test error exceeds its bound, or (6) is below (5)"},
 )  # fmt: skip

@@ -1,4 +1,4 @@
-"""What does noise between two matrices leave? (E11; paper 001, Lemma 3)
+"""What does noise between two matrices leave? (E11; paper 2, Lemma 3)
 
 ‖AνB‖_F has root mean square σ‖A‖_F‖B‖_F exactly. Its mean is below that, and at least √(2/π) of it: least
 where A and B have rank one, nearly all of it where many directions take part. Every bound of section 4 is
@@ -166,7 +166,7 @@ E11 = Claim(
     "E11",
     "For ν with independent N(0, σ²) entries, σ the standard deviation, E‖AνB‖_F is at most σ‖A‖_F‖B‖_F "
     "and at least √(2/π) of it; the root mean square is equal to it.",
-    "paper 001, Lemma 3", (AtMost(), AtMost(), Equals(0.06)), _lemma, "holds",
+    "paper 2, Lemma 3", (AtMost(), AtMost(), Equals(0.06)), _lemma, "holds",
     {"holds": "the mean lies between its bounds at every rank, and the root mean square is the bound itself",
      "fails": "a mean is outside its bounds, or the root mean square is not the bound"},
 )  # fmt: skip

@@ -1,4 +1,4 @@
-"""How far do the lemmas stand above what noise does? (E13; paper 001, Lemmas 1 and 2, Theorem 1)
+"""How far do the lemmas stand above what noise does? (E13; paper 2, Lemmas 1 and 2, Theorem 1)
 
 All weights of a learned network get noise of one standard deviation σ. With the activations kept, the output
 changes by no more than Lemma 1 says; activations that flip add what Lemma 2 says; both together bound the
@@ -228,7 +228,7 @@ E13 = Claim(
     "E13",
     "With the constants of the network itself, Lemma 1 bounds the change of the output with activations "
     "kept, Lemma 2 (constant 1) what flips add and how many there are, Theorem 1 the expected sharpness.",
-    "paper 001, Lemmas 1 and 2, Theorem 1", (AtMost(), AtMost(), AtMost(), AtMost()), _bounded, "holds",
+    "paper 2, Lemmas 1 and 2, Theorem 1", (AtMost(), AtMost(), AtMost(), AtMost()), _bounded, "holds",
     {"holds": "true at every σ; Lemma 1 is within a factor of ten or so, Lemma 2 is far off, "
      "and as a guarantee Theorem 1 is without content here",
      "fails": "a measured change exceeds its bound",

@@ -1,4 +1,4 @@
-"""What is free to change? Node-wise rescaling, paths and folding (E2, E3, E4, E5; paper 001, section 2.2).
+"""What is free to change? Node-wise rescaling, paths and folding (E2, E3, E4, E5; paper 2, section 2.2).
 
 Multiply what comes into a hidden unit by a, divide what goes out by a: the function and both path norms stay,
 the products of Frobenius and of spectral norms and the sharpness become whatever one likes. One factor for a
@@ -379,14 +379,14 @@ E2 = Claim(
     "E2",
     "Rescaling single units leaves the function and both path norms unchanged and changes ∏‖W‖_F², ∏‖W‖₂ "
     "and the sharpness; one factor for a whole layer leaves the products alone too, but not the sharpness.",
-    "paper 001, §2.2 and §2.4",
+    "paper 2, §2.2 and §2.4",
     (Equals(EXACT, absolute=True), Equals(EXACT), Equals(EXACT), AtMost()), _gauge, "holds",
     {"holds": "function and path norms stay to rounding, products of norms and sharpness move",
      "fails": "something that must stay has moved, or something that must move has stayed"},
 )  # fmt: skip
 E3 = Claim(
     "E3", "One forward pass of ones through |W|^p gives the sum over all paths of ∏|w|^p.",
-    "paper 001, §2.2", (Equals(EXACT), Equals(EXACT)), _one_pass, "holds",
+    "paper 2, §2.2", (Equals(EXACT), Equals(EXACT)), _one_pass, "holds",
     {"holds": "one pass of ones equals the sum over all paths, for p = 1 and 2",
      "fails": "one pass and the sum over all paths differ"},
 )  # fmt: skip
@@ -394,13 +394,13 @@ E4 = Claim(
     "E4",
     "∏‖W‖₁,∞ is at least the ℓ₁-path norm of each output, "
     "and ∏‖W‖₂ at least the local Lipschitz constant.",
-    "paper 001, §2.2 and §2.3", (AtMost(), AtMost()), _bounds, "holds",
+    "paper 2, §2.2 and §2.3", (AtMost(), AtMost()), _bounds, "holds",
     {"holds": "both products are upper bounds, at every rescaling",
      "fails": "a product of norms was exceeded"},
 )  # fmt: skip
 E5 = Claim(
     "E5", "Folding batch norm into the layer before it leaves the function unchanged.",
-    "paper 001, App. A", (Equals(EXACT, absolute=True),), _fold, "holds",
+    "paper 2, App. A", (Equals(EXACT, absolute=True),), _fold, "holds",
     {"holds": "the folded VGG gives the same outputs to rounding", "fails": "folding changed the outputs"},
 )  # fmt: skip
 

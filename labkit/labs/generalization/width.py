@@ -1,4 +1,4 @@
-"""Wider and wider: which measure falls with the test error? (E10; paper 001, Fig. 4)
+"""Wider and wider: which measure falls with the test error? (E10; paper 2, Fig. 4)
 
 Perceptrons of doubling width are trained to one loss on the same true labels. Prediction before training: the
 number of parameters times layers, the order of the VC dimension (1), says the more the worse.
@@ -166,7 +166,7 @@ E10 = Claim(
     "E10",
     "Test error falls with width and stays low, ℓ₂ and ℓ₁-path over margin end above their least value and "
     "ℓ₂-path falls throughout: past their turn the first two explain nothing. Where each turns is reported.",
-    "paper 001, Fig. 4",
+    "paper 2, Fig. 4",
     (AtMost(exact=False), AtMost(exact=False), AtMost(exact=False), Monotone(direction=-1), Reported()),
     _with_width, "holds",
     {"holds": "wider networks generalise no worse, while ℓ₂ and ℓ₁-path rise: they do not explain it",

@@ -81,7 +81,7 @@ L1 = Claim(
     "L1",
     "∏‖W_k‖₂ ≤ ∏(‖Z_k‖₂ + ‖W_k − Z_k‖_F): the start and the distance from it bound what the network can do, "
     "at every step.",
-    "paper 000, Prop. 6.2",
+    "paper 1, Prop. 6.2",
     (AtMost(),), _from_the_start, "holds",
     {"holds": "start and distance bound the norms; vacuous if the norms from the origin say more",
      "fails": "the norms exceed what start and distance allow"},
@@ -90,7 +90,7 @@ L2 = Claim(
     "L2",
     "Margins need norms: (γ_i + γ_j)/(√2‖x_i − x_j‖) ≤ ∏‖W_k‖₂ for all images of different labels, as the "
     "product bounds the Lipschitz constant.",
-    "paper 001, eq. 2 and §2.3",
+    "paper 2, eq. 2 and §2.3",
     (AtMost(),), _margins_ask, "holds",
     {"holds": "no two images are kept further apart than the norms allow",
      "fails": "two images are kept further apart than the norms allow"},
@@ -99,7 +99,7 @@ L3 = Claim(
     "L3",
     "Around a minimum of a wide network the loss rises by r²‖J₀u‖²/2n along a direction u, so that its "
     "flatness radius is known at the start.",
-    "paper 002, eq. 16; with J₀ for J: paper 003, Def. 5.1",
+    "paper 3, eq. 16; with J₀ for J: paper 4, Def. 5.1",
     (Equals(0.1),), _flat, "holds",
     {"holds": "the minimum is as flat as the start said",
      "fails": "the minimum is not as flat as the start said",
@@ -109,7 +109,7 @@ L4 = Claim(
     "L4",
     "The residual on the information and the nuisance space follows (I − ηJ₀J₀ᵀ)^τ r₀ while the kernel "
     "stands still.",
-    "paper 003, (5.11) and Lemma 6.7",
+    "paper 4, (5.11) and Lemma 6.7",
     (Equals(0.05, absolute=True),), _linear, "holds",
     {"holds": "both parts of the residual follow the curves drawn beforehand",
      "fails": "the kernel stands still, and yet the residual leaves its curves",
@@ -119,7 +119,7 @@ L5 = Claim(
     "L5",
     "Near a stationary point gradients must oppose each other: η ≥ (mean‖g_i‖² − N‖∇F‖²)/(N − 1); and the "
     "smallest cosine is that of r_iᵀ(J₀J₀ᵀ)_ij r_j.",
-    "paper 004, Def. 2.1; with J₀ for J: paper 003, Def. 5.1",
+    "paper 5, Def. 2.1; with J₀ for J: paper 4, Def. 5.1",
     (AtMost(), Equals(0.1, absolute=True, exact=False)), _opposed, "holds",
     {"holds": "gradients come to oppose each other, as far as the start said",
      "fails": "gradients oppose each other less, or not as far, as the start said",

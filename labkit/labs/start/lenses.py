@@ -1,6 +1,6 @@
 """One network through five lenses at once, each with what is known of it before training.
 
-Full-batch gradient descent on ½‖f − y‖² (paper 003, (1.3)), a fully connected network without biases, images
+Full-batch gradient descent on ½‖f − y‖² (paper 4, (1.3)), a fully connected network without biases, images
 of norm √d. Dashed is the network linearised at its start (`labkit.labs.start.linear`).
 """
 
@@ -24,7 +24,7 @@ from labkit.measure import confusion, gradient_gram, layer_norms, margins
 from labkit.settings import Settings, knob
 from labkit.theory.distance import initial_norms, layer_shapes, xavier_sds
 
-EPSILON = 0.05  # the rise of the mean loss at the flatness radius (paper 002, (16))
+EPSILON = 0.05  # the rise of the mean loss at the flatness radius (paper 3, (16))
 DIRECTIONS = 8  # random directions, each taken both ways
 CURVES, LOOKS = 60, 12  # moments for what costs nothing, and for what costs something
 

@@ -1,6 +1,6 @@
 """What the Jacobian at the start says of everything that a panel shows, before any training.
 
-Gradient descent on ½‖f − y‖² with f replaced by f₀ + J(θ − θ₀) has a closed form (paper 003, (5.11)): along a
+Gradient descent on ½‖f − y‖² with f replaced by f₀ + J(θ − θ₀) has a closed form (paper 4, (5.11)): along a
 left singular vector u_s of J the residual shrinks by 1 − ηλ_s² a step. So errors, distance, residuals,
 cosines of gradients and the curvature at the minimum are all known at once. Wide networks follow, narrow ones
 do not.

@@ -1,0 +1,191 @@
+"""`labkit assignment grade`: what students handed in, run exercise by exercise, with scores and feedback.
+
+Each exercise runs by itself: the student's cells down to it, in a process with a limit on time and memory,
+and the hidden tests in another, which calls the answer from afar. One that never ends, takes all memory or
+kills Python costs its own points and nobody else's. What is finished is on disk at once; a second run takes
+up where the first was interrupted.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import queue
+import re
+import tempfile
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import wait as wait_for
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from labkit.assignments.grading.book import Book, Mark, find_course
+from labkit.assignments.grading.cells import Matched
+from labkit.assignments.grading.feedback import FILES_NAME, write_files
+from labkit.assignments.grading.files import LeftOut, Submission, find_submissions
+from labkit.assignments.grading.limits import walls
+from labkit.assignments.grading.one import Grader, Limits, Result
+from labkit.assignments.grading.runner import Runner
+
+__all__ = ["Graded", "Limits", "grade", "memory_size"]
+
+DEFAULT = Limits()
+
+
+@dataclass(frozen=True)
+class Graded:
+    """What `grade` did.
+
+    Attributes:
+        rows: each result with the marks that the gradebook holds for it.
+        left_out: the files that were not graded.
+        folders: where scores and feedback of each assignment are.
+        lacks: walls that this system does not have.
+    """
+
+    rows: tuple[tuple[Result, dict[str, Mark] | None], ...]
+    left_out: tuple[LeftOut, ...]
+    folders: tuple[Path, ...]
+    lacks: tuple[str, ...]
+
+
+def grade(
+    submissions: Path,
+    *,
+    course: Path | None = None,
+    out: Path | None = None,
+    limits: Limits = DEFAULT,
+    jobs: int = 1,
+    again: bool = False,
+    tell: Callable[[str], None] = lambda line: None,
+) -> Graded:
+    """Grades a folder of submissions, writes scores and feedback, and enters all in nbgrader's gradebook.
+
+    Args:
+        submissions: the folder, a zip of it, or one notebook.
+        course: the folder with nbgrader_config.py; by default the nearest above `submissions`.
+        out: where scores and feedback go; by default the folder `grades` of the course.
+        limits: for each submission.
+        jobs: how many submissions to run at a time.
+        again: whether to run those too that have not changed since they were last graded.
+        tell: is given a line for each file that is taken and for each submission that is graded.
+
+    Raises:
+        ImportError: nbgrader is not installed.
+        ValueError: no such folder, no course, no assignment, or the assignment's own solutions fail here.
+        OSError: the results cannot be written.
+    """
+    if not hasattr(os, "fork"):
+        raise ValueError("grading needs Linux or macOS; on Windows run it in WSL or in a container")
+    if limits.seconds <= 0 or not math.isfinite(limits.seconds):
+        raise ValueError(f"--seconds takes a number above 0, got {limits.seconds:g}")
+    if jobs < 1:
+        raise ValueError(f"--jobs takes a number from 1, got {jobs}")
+    if not submissions.exists():
+        raise ValueError(f"SUBMISSIONS: there is no {submissions}")
+    submissions = submissions.resolve()
+    book = Book(find_course(submissions, course))
+    ids = book.assignments()
+    target = (out or book.course / "grades").resolve()
+    lacks = tuple(walls())
+    for line in lacks:
+        tell(line)
+    with tempfile.TemporaryDirectory(prefix="labkit-unzipped-") as unpacked, _Runners(jobs) as runners:
+        found, left_out = find_submissions(submissions, ids, Path(unpacked))
+        for left in left_out:
+            tell(f"left out: {left.shown}: {left.why}")
+        if not found:
+            raise ValueError(f"{submissions} holds no notebook of an assignment of {book.course}")
+        graders = {}
+        for name in dict.fromkeys(one.assignment for one in found):
+            grader = graders[name] = Grader(book, book.load(name), target / name, limits, again)
+            if any(grader.is_new(one) for one in found if one.assignment == name):
+                with runners.one() as runner:
+                    grader.try_solutions(runner, tell)
+        rows = _run_all(found, graders, runners, tell)
+    folders = tuple(grader.folder for grader in graders.values())
+    write_files(target / FILES_NAME, found, left_out)
+    return Graded(tuple(rows), tuple(left_out), folders, lacks)
+
+
+def _run_all(
+    found: Sequence[Submission], graders: dict[str, Grader], runners: _Runners, tell: Callable[[str], None]
+) -> list[tuple[Result, dict[str, Mark] | None]]:
+    stop = threading.Event()
+
+    def work(one: Submission) -> tuple[Result, Matched | None, str]:
+        with runners.one() as runner:
+            return graders[one.assignment].run(one, runner, stop)
+
+    done = 0
+    with ThreadPoolExecutor(len(runners)) as pool:
+        pending: dict[Future[Any], Submission] = {pool.submit(work, one): one for one in found}
+        try:
+            while pending:
+                ready, _ = wait_for(pending, timeout=0.2, return_when="FIRST_COMPLETED")
+                for future in ready:
+                    one = pending.pop(future)
+                    result, matched, key = future.result()
+                    done += 1
+                    tell(f"[{done}/{len(found)}] {graders[one.assignment].finish(one, result, matched, key)}")
+        except BaseException:
+            stop.set()
+            for future in pending:
+                future.cancel()
+            runners.close()
+            raise
+    return [row for grader in graders.values() for row in grader.rows()]
+
+
+class _Runners:
+    """As many runners as there are jobs, each started when it is first needed."""
+
+    def __init__(self, count: int) -> None:
+        self._all = [Runner() for _ in range(count)]
+        self._free: queue.SimpleQueue[Runner] = queue.SimpleQueue()
+        for runner in self._all:
+            self._free.put(runner)
+
+    def __len__(self) -> int:
+        return len(self._all)
+
+    def __enter__(self) -> _Runners:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        for runner in self._all:
+            runner.close()
+
+    def one(self) -> _Borrowed:
+        return _Borrowed(self._free)
+
+
+class _Borrowed:
+    def __init__(self, free: queue.SimpleQueue[Runner]) -> None:
+        self._free, self._runner = free, free.get()
+
+    def __enter__(self) -> Runner:
+        return self._runner
+
+    def __exit__(self, *_: object) -> None:
+        self._free.put(self._runner)
+
+
+def memory_size(text: str) -> int:
+    """Bytes of "2G", "1.5 GB", "500M", "800000000".
+
+    Raises:
+        ValueError: it is none of these, or below 16 MB, with which no tensor can be made.
+    """
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kMGT]?)(?:i?B)?\s*", text, re.IGNORECASE)
+    if not found:
+        raise ValueError(f"--memory takes a size such as 2G or 500M, got {text!r}")
+    size = float(found[1]) * 1024 ** " KMGT".index(found[2].upper() or " ")
+    if size < 2**24:
+        raise ValueError(f"--memory takes at least 16M, got {text!r}")
+    return int(size)

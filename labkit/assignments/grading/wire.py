@@ -1,0 +1,289 @@
+"""What the student's process and the checker's say to each other.
+
+The checker reads plain data alone: a frame names kinds, shapes and bytes, and reading it runs nothing. The
+other direction may use pickle, as the student's process has no reason to mistrust the checker; a function
+that a test makes up on the spot, such as a loss, travels by value.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import io
+import json
+import marshal
+import math
+import pickle
+import socket
+import struct
+import types
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+
+LONGEST_FRAME = 2**29  # bytes
+DEEPEST = 50  # levels of lists in lists
+_DTYPES = {
+    str(dtype): dtype
+    for dtype in (
+        torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torch.float16,
+        torch.bfloat16, torch.float32, torch.float64, torch.complex64, torch.complex128,
+    )
+}  # fmt: skip
+
+
+_NUMPY = {name for name in _DTYPES if name != "torch.bfloat16"}
+
+
+class Gone(BaseException):
+    """The other side has ended. No test can take it for a mistake of the answer and go on."""
+
+
+class Unreadable(BaseException):
+    """A frame that no honest answer makes: too long, too deep, or not what it says it is."""
+
+
+class Opaque:
+    """Stands for a value of a kind that does not travel; only the name of its type does."""
+
+
+def pack(value: Any, keep: Callable[[Any], int] | None = None) -> bytes:
+    """Plain data as bytes: numbers, text, tensors, arrays, and lists, tuples, sets and dicts of them.
+
+    Args:
+        keep: is given each function met, and returns the number by which it can be called from afar.
+    """
+    buffers: list[Any] = []
+    head = json.dumps(_plain(value, buffers, keep, 0)).encode()
+    sizes = struct.pack(f">II{len(buffers)}Q", len(head), len(buffers), *map(len, buffers))
+    return b"".join([sizes, head, *buffers])
+
+
+def fingerprint(value: Any) -> str:
+    """Changes with what `pack` would make of a value, and takes no copy of its tensors."""
+    buffers: list[Any] = []
+    head = json.dumps(_plain(value, buffers, None, 0))
+    return head + "".join(hashlib.blake2b(data).hexdigest() for data in buffers)
+
+
+def _plain(value: Any, buffers: list[Any], keep: Callable[[Any], int] | None, depth: int) -> Any:
+    def buffer(data: Any) -> int:
+        buffers.append(data)
+        return len(buffers) - 1
+
+    def inner(values: Any) -> list[Any]:
+        return [_plain(item, buffers, keep, depth + 1) for item in values]
+
+    if value is None or isinstance(value, (bool, str)):
+        return str(value) if isinstance(value, str) else value
+    if isinstance(value, torch.Tensor):
+        dense = (value.to_dense() if value.layout != torch.strided else value).detach().cpu()
+        dense = dense.resolve_conj().resolve_neg().contiguous()
+        data = dense.reshape(-1).view(torch.uint8).numpy().data if dense.numel() else b""
+        return ["tensor", str(value.dtype), list(value.shape), buffer(data)]
+    if isinstance(value, (np.ndarray, np.generic)) and value.dtype.kind in "biufc":
+        kind = "array" if isinstance(value, np.ndarray) else "scalar"
+        return [kind, value.dtype.str, list(value.shape), buffer(value.tobytes())]
+    if isinstance(value, int):
+        return ["int", f"{value:x}"]
+    if isinstance(value, float):
+        return ["float", float(value).hex()]
+    if isinstance(value, complex):
+        return ["complex", value.real.hex(), value.imag.hex()]
+    if isinstance(value, (bytes, bytearray)):
+        return ["bytes", buffer(bytes(value))]
+    if isinstance(value, range):
+        return ["range", *inner((value.start, value.stop, value.step))]
+    if depth < DEEPEST:
+        for kind, cls in (("list", list), ("tuple", tuple), ("set", set)):
+            if isinstance(value, cls):
+                return [kind, inner(value)]
+        if isinstance(value, dict):
+            return ["dict", inner(value.keys()), inner(value.values())]
+    if callable(value) and keep is not None:
+        return ["call", keep(value)]
+    return ["other", type(value).__name__]
+
+
+def unpack(frame: bytes | bytearray, call: Callable[[int], Any] | None = None) -> Any:
+    """The value that `pack` was given. Nothing in a frame is run or looked up.
+
+    Args:
+        call: makes a function to call out of the number of one that stayed behind.
+
+    Raises:
+        Unreadable: the frame contradicts itself.
+    """
+    try:
+        view = memoryview(frame)
+        length, count = struct.unpack_from(">II", view)
+        sizes = struct.unpack_from(f">{count}Q", view, 8)
+        start = 8 + 8 * count
+        head, buffers, start = json.loads(bytes(view[start : start + length])), [], start + length
+        for size in sizes:
+            buffers.append(view[start : start + size])
+            start += size
+        if start != len(view):
+            raise Unreadable("lengths that do not add up")
+        return _value(head, buffers, call)
+    except Unreadable:
+        raise
+    except Exception as error:  # Whatever a hostile frame breaks.
+        raise Unreadable(type(error).__name__) from None
+
+
+def _value(tree: Any, buffers: list[memoryview], call: Callable[[int], Any] | None) -> Any:
+    if not isinstance(tree, list):
+        return tree
+    kind, *rest = tree
+    if kind in ("tensor", "array", "scalar"):
+        name, shape, place = rest
+        dtype = _DTYPES[name] if kind == "tensor" else np.dtype(name)
+        data = bytearray(buffers[place])  # A copy: tests may write to it.
+        if dtype is not None and isinstance(dtype, np.dtype):
+            if dtype.kind not in "biufc":
+                raise Unreadable(name)
+            array = np.frombuffer(data, dtype).reshape(shape)
+            return array if kind == "array" else array[()]
+        if math.prod(shape) * dtype.itemsize != len(data):
+            raise Unreadable("a tensor of another size")
+        return torch.frombuffer(data, dtype=dtype).reshape(shape) if data else torch.empty(shape, dtype=dtype)
+    if kind == "int":
+        return int(rest[0], 16)
+    if kind == "float":
+        return float.fromhex(rest[0])
+    if kind == "complex":
+        return complex(float.fromhex(rest[0]), float.fromhex(rest[1]))
+    if kind == "bytes":
+        return bytes(buffers[rest[0]])
+    if kind == "call" and call is not None:
+        return call(int(rest[0]))
+    if kind == "range":
+        return range(*(_value(item, buffers, call) for item in rest))
+    if kind in ("list", "tuple", "set"):
+        return {"list": list, "tuple": tuple, "set": set}[kind](_value(v, buffers, call) for v in rest[0])
+    if kind == "dict":
+        keys, values = ([_value(item, buffers, call) for item in part] for part in rest)
+        return dict(zip(keys, values, strict=True))
+    return type(str(rest[0])[:60] if kind == "other" else "object", (Opaque,), {})()
+
+
+def assign(target: Any, value: Any) -> None:
+    """Writes into tensors, arrays, lists and dicts what a function has made of them elsewhere."""
+    if isinstance(target, torch.Tensor) and isinstance(value, torch.Tensor):
+        if target.shape == value.shape and target.dtype == value.dtype and target.layout == torch.strided:
+            target.detach().copy_(value)
+        elif target.dtype == value.dtype:
+            target.data = value
+    elif isinstance(target, np.ndarray) and isinstance(value, np.ndarray):
+        if target.shape == value.shape:
+            target[...] = value
+    elif isinstance(target, list) and isinstance(value, list) and len(target) != len(value):
+        target[:] = value
+    elif isinstance(target, (list, tuple)) and isinstance(value, (list, tuple)):
+        for index, (old, new) in enumerate(zip(target, value, strict=False)):
+            if isinstance(target, list) and not isinstance(old, (torch.Tensor, np.ndarray, list, dict)):
+                if not (callable(old) or isinstance(new, Opaque)):
+                    target[index] = new
+            else:
+                assign(old, new)
+    elif isinstance(target, dict) and isinstance(value, dict):
+        if target.keys() != value.keys():
+            target.clear()
+            target.update(value)
+        else:
+            for key, new in value.items():
+                if isinstance(target[key], (torch.Tensor, np.ndarray, list, dict)):
+                    assign(target[key], new)
+                elif not isinstance(new, Opaque):
+                    target[key] = new
+
+
+class _Pickler(pickle.Pickler):
+    """Pickles functions that no module holds, too: their code, and the values that it refers to."""
+
+    def reducer_override(self, value: Any) -> Any:
+        if isinstance(value, types.ModuleType):
+            return importlib.import_module, (value.__name__,)
+        if type(value) is torch.Tensor and value.layout == torch.strided and str(value.dtype) in _NUMPY:
+            # As torch pickles it, a tensor of 100 MB takes seconds.
+            return _tensor, (value.detach().cpu().numpy(), value.is_leaf and value.requires_grad)
+        if not isinstance(value, types.FunctionType) or _findable(value):
+            return NotImplemented
+        names = {name for code in _codes(value.__code__) for name in code.co_names}
+        needed = {name: value.__globals__[name] for name in sorted(names) if name in value.__globals__}
+        cells = tuple(cell.cell_contents for cell in value.__closure__ or ())
+        parts = (value.__name__, value.__defaults__, value.__kwdefaults__, cells, needed)
+        return _function, (marshal.dumps(value.__code__), *parts)
+
+
+def _tensor(array: np.ndarray, requires_grad: bool) -> torch.Tensor:
+    return torch.from_numpy(array if array.flags.writeable else array.copy()).requires_grad_(requires_grad)
+
+
+def _codes(code: types.CodeType) -> Iterator[types.CodeType]:
+    yield code
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            yield from _codes(constant)
+
+
+def _findable(function: types.FunctionType) -> bool:
+    try:
+        module = importlib.import_module(function.__module__)
+    except Exception:
+        return False
+    return getattr(module, function.__qualname__, None) is function
+
+
+def _function(
+    code: bytes, name: str, defaults: Any, keywords: Any, cells: tuple[Any, ...], needed: dict[str, Any]
+) -> Any:
+    closure = tuple(types.CellType(value) for value in cells)
+    made = types.FunctionType(
+        marshal.loads(code), {**needed, "__builtins__": __builtins__}, name, defaults, closure
+    )
+    made.__kwdefaults__ = keywords
+    return made
+
+
+def pickled(value: Any) -> memoryview:
+    """Whatever a test hands to an answer, as bytes for the student's process."""
+    file = io.BytesIO()
+    _Pickler(file, protocol=5).dump(value)
+    return file.getbuffer()
+
+
+def send(connection: socket.socket, frame: bytes | memoryview) -> None:
+    """Sends one frame."""
+    connection.sendall(struct.pack(">Q", len(frame)))
+    connection.sendall(frame)
+
+
+def receive(connection: socket.socket, longest: int = LONGEST_FRAME) -> bytearray:
+    """The next frame.
+
+    Raises:
+        Gone: the other side has ended.
+        Unreadable: the frame is longer than `longest` bytes.
+    """
+    (size,) = struct.unpack(">Q", _exactly(connection, 8))
+    if size > longest:
+        raise Unreadable(f"{size:,} bytes in one piece")
+    return _exactly(connection, size)
+
+
+def _exactly(connection: socket.socket, size: int) -> bytearray:
+    data = bytearray(size)
+    view, done = memoryview(data), 0
+    while done < size:
+        try:
+            got = connection.recv_into(view[done:])
+        except ConnectionError:
+            got = 0
+        if not got:
+            raise Gone
+        done += got
+    return data
