@@ -9,7 +9,7 @@
 # into a ridge strength**, **compute the share of probability in a well**, and **measure a flatness radius and
 # say what is theorem and what is analogy**, each with a verdict that could have gone the other way.
 #
-# *Run all takes about a minute and a half on a laptop with two cores and 1 GB. Dashed is predicted, solid is
+# *Run all takes about a minute and a quarter on a laptop with two cores and 1 GB. Dashed is predicted, solid is
 # measured, grey is an earlier run. Every measured line is a mean over seeds, in a band from the lowest to the
 # highest.*
 
@@ -225,14 +225,14 @@ print(labkit.judge_all(flat))
 # ## 8 · Where it fails
 #
 # Back to the first figure, its left half: random labels. The paper expects their training error to leave zero
-# at $N=W$ (dotted). It leaves it at about a quarter of that: each image must get ten outputs right, and the
+# at $N=W$ (dotted). It leaves it at about a fifth of that: each image must get ten outputs right, and the
 # place depends on how long one trains. Try it:
 
 # %%
 labkit.Panel(lab.PUZZLE)
 
 # %% [markdown]
-# **(1)** *Steps* 1,500 → 5,000: the place moves to the right, at the same $W$. **(2)** *Channels* 4 → 8.
+# **(1)** *Steps* 1,200 → 5,000: the place moves to the right, at the same $W$. **(2)** *Channels* 4 → 8.
 # **(3)** The bet: does anything here make the *natural* test error rise with $W$?
 #
 # **Your bet** was (a), (b) or (c)? Beat 1 speaks for (b). Minimum norm is a theorem for a linear model from a
@@ -337,9 +337,12 @@ print(labkit.judge_all(bounds))
 # ## Exercises
 #
 # 20 points. Six tasks: four in code (3 to 15 lines each), one bet, one open question. Work in float64,
-# with torch alone. Nothing below depends on your answers, so *Run All* never stops here: the cells under
-# *Then* call the solutions; put your own function in their place as soon as it passes. Each solution and
-# its tests are folded in below its task.
+# with torch alone.
+
+# %% [markdown] tags=["exercises-note"]
+# Nothing below depends on your answers, so *Run All* never stops here: the cells under *Then* call the
+# solutions; put your own function in their place as soon as it passes. Each solution and its tests are folded
+# in below its task.
 
 # %% tags=["exercises-setup"]
 import math

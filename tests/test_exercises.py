@@ -223,7 +223,9 @@ def test_same_takes_equal_infinities_gradients_and_empty_tensors():
 
 
 @pytest.mark.parametrize(
-    "value", [torch.ones(2), np.ones(2), [torch.ones(2), torch.ones(3)]], ids=["tensor", "array", "list"]
+    "value",
+    [torch.ones(2), np.ones(2), [torch.ones(2), torch.ones(3)], torch.ones(2**10, 2**10 + 1)],
+    ids=["tensor", "array", "list", "large tensor"],
 )
 def test_unchanged_names_the_input_that_was_overwritten(value):
     """An answer that overwrites its inputs spoils the cells after it."""

@@ -1,10 +1,10 @@
 """Kernels of wide networks in closed form or by quadrature: NumPy float64 in, NumPy float64 out.
 
-    formula                                          function                 paper, claim
-    (XX^T) o E[phi'(Xw) phi'(Xw)^T], w ~ N(0, I)     mntk                     Def. 2.1, J1
-    Sigma(X) = I_K (x) that, in labkit's layout      mntk_full                003 Def. 2.1, J2
+    formula                                          function                 where, claim
+    (XX^T) o E[phi'(Xw) phi'(Xw)^T], w ~ N(0, I)     mntk                     paper 4, Def. 2.1, J1
+    Sigma(X) = I_K (x) that, in labkit's layout      mntk_full                paper 4, Def. 2.1, J2
     (pi - t)/pi,  (sin t + (pi - t) cos t)/pi        arccos0, arccos1         Cho and Saul 2009
-    E[phi'(u) phi'(v)]                               derivative_expectation   Def. 2.1, J1
+    E[phi'(u) phi'(v)]                               derivative_expectation   paper 4, Def. 2.1, J1
     NTK of a deep fully connected ReLU network       analytic_ntk             Jacot et al. 2018
 
 Layout: row i*K + k is output k of sample i, hence ``kron(Theta, I_K)``; the paper writes I_K (x) Theta,

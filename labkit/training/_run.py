@@ -27,6 +27,8 @@ OVERFLOW = 1e6
 PATIENCE = 16
 # Rows of one evaluation of the whole training set, over all copies together.
 ROWS = 4096
+# From this share of stopped copies on, steps leave them out: picking the others costs a little itself.
+SPARED = 1 / 4
 
 Frames = Generator[Frame, None, Any]
 
@@ -50,6 +52,7 @@ class TrainingRun:
     _good_step: int = 0
     _took: dict[int, int] = field(default_factory=dict)
     _kept: list[Tensor] | None = None
+    _moving: Tensor | None = None  # the copies that steps still run for; None: all of them
 
     def frames(self) -> Frames:
         """Look at the loss, differentiate, show, move: no graph is alive while a frame is out."""
@@ -60,13 +63,14 @@ class TrainingRun:
         for step in count():
             if self.rules and not self.batches.full and step % self.batches.steps_per_epoch == 0:
                 yield from self._check_all(step)
-            outputs, y, losses = self._forward(step, step == self.total or self._all_stopped)
+            look = step == 0 or step == self.total or self._all_stopped or self.due(step)
+            outputs, y, losses = self._forward(step, step == self.total or self._all_stopped, look)
             if self.rules and self.batches.full:
                 self._check(self._led(outputs), self._led(y), self._led(losses), step)
             if step == 0:
                 self._set_limits(self._led(outputs), self._led(y), self._led(losses))
             final = step == self.total or self._all_stopped
-            due = final or step == 0 or self.due(step)
+            due = final or look
             total = losses.sum() if losses.ndim else losses
             if self._exploded(total, losses, step, due):
                 del total, outputs
@@ -97,8 +101,17 @@ class TrainingRun:
             if self._kept is not None:
                 self._hold_stopped()
 
-    def _forward(self, step: int, final: bool) -> tuple[Tensor, Tensor, Tensor]:
-        """Outputs, targets and losses of a step; without their leading axis for a module by itself."""
+    def _forward(self, step: int, final: bool, look: bool) -> tuple[Tensor, Tensor, Tensor]:
+        """Outputs, targets and losses of a step; without their leading axis for a module by itself.
+
+        Where nobody looks, only the copies that have not stopped run; the others' loss is 0 then.
+        """
+        if self._moving is not None and not look:
+            x, y = self.batches.take(step, self._moving)
+            with torch.enable_grad():
+                outputs = self.ensemble(x, self._moving)
+                losses = self.criterion(outputs, y)
+                return outputs, y, losses.new_zeros(self.ensemble.size).index_add(0, self._moving, losses)
         x, y = self.batches.take(step)
         forward: nn.Module = self.ensemble
         if self.ensemble.route == "single":
@@ -169,26 +182,39 @@ class TrainingRun:
 
     def _check(self, outputs: Tensor, y: Tensor, losses: Tensor, step: int) -> None:
         reached = torch.stack([rule.reached(outputs, y, losses) for rule in self.rules]).any(0)
-        new = [s for s in reached.nonzero().flatten().tolist() if s not in self._took]
+        there = reached.nonzero().flatten() if self._moving is None else self._moving[reached]
+        new = [s for s in there.tolist() if s not in self._took]
         if not new:
             return
         self._took |= dict.fromkeys(new, step)
+        self._spare_stopped()
         if self._kept is None:
             self._kept = self._copied()
         elif not self._all_stopped:
             for kept, now in zip(self._kept, self._state, strict=True):
                 kept[new] = now[new]
 
+    def _spare_stopped(self) -> None:
+        # Full batches would have to be copied, and running statistics be put back where they came from.
+        statistics = next(self.ensemble.stack.buffers(), None)
+        if self.batches.full or self.ensemble.route == "single" or statistics is not None:
+            return
+        if SPARED * self.ensemble.size <= len(self._took) < self.ensemble.size:
+            left = [s for s in range(self.ensemble.size) if s not in self._took]
+            self._moving = torch.tensor(left, device=self.ensemble.device)
+
     def _check_all(self, step: int) -> Frames:
-        outputs = []
-        for x, _ in self.batches.chunks(max(1, ROWS // self.ensemble.size)):
+        copies, outputs, targets = self._moving, [], []
+        many = self.ensemble.size if copies is None else len(copies)
+        for x, y in self.batches.chunks(max(1, ROWS // many), copies):
             with torch.no_grad(), evaluating(self.ensemble):
-                outputs.append(self.ensemble(x))
+                outputs.append(self.ensemble(x, copies))
+            targets.append(y)
             if self._late():
                 yield Frame.tick(step, step / max(self.total, 1))
                 self._shown = time.perf_counter()
-        whole = torch.cat(outputs, 1)
-        self._check(whole, self.batches.y, self.criterion(whole, self.batches.y), step)
+        whole, y = torch.cat(outputs, 1), torch.cat(targets, 1)
+        self._check(whole, y, self.criterion(whole, y), step)
 
     def _hold_stopped(self) -> None:
         stopped = list(self._took)

@@ -41,29 +41,32 @@ class Batches:
         self._generators = [_order(seed) for seed in seeds]
         self._epoch, self._orders = -1, torch.empty(0)
 
-    def take(self, step: int) -> tuple[Tensor, Tensor]:
-        """x (S, B, ...) and y (S, B, ...) of a step; steps are asked for in order."""
+    def take(self, step: int, copies: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """x (S, B, ...) and y (S, B, ...) of a step, or of these copies; steps are asked for in order."""
         if self.full:
-            return self.x, self.y
+            return (self.x, self.y) if copies is None else (self.x[copies], self.y[copies])
         epoch, place = divmod(step, self.steps_per_epoch)
         if epoch != self._epoch:
             orders = [torch.randperm(self.n, generator=generator) for generator in self._generators]
             self._epoch, self._orders = epoch, torch.stack(orders).to(self.x.device)
         rows = self._orders[:, place * self.batch_size : (place + 1) * self.batch_size]
-        return self._pick(self.x, self._shared[0], rows), self._pick(self.y, self._shared[1], rows)
+        places = rows + self.n * self._copies
+        if copies is not None:
+            rows, places = rows[copies], places[copies]
+        x = _gathered(self.x[0], rows) if self._shared[0] else _gathered(self.x.flatten(0, 1), places)
+        y = _gathered(self.y[0], rows) if self._shared[1] else _gathered(self.y.flatten(0, 1), places)
+        return x, y
 
-    def _pick(self, data: Tensor, shared: bool, rows: Tensor) -> Tensor:
-        if not shared:
-            return data[self._copies, rows]
-        if len(rows) == 1:
-            # The fastest way to gather rows: one network alone should cost what a plain loop costs.
-            return data[0].index_select(0, rows[0]).unsqueeze(0)
-        return data[0][rows]
-
-    def chunks(self, rows: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """The whole training set in its own order, in pieces."""
+    def chunks(self, rows: int, copies: Tensor | None = None) -> Iterator[tuple[Tensor, Tensor]]:
+        """The whole training set, or that of these copies, in its own order, in pieces."""
         for start in range(0, self.n, rows):
-            yield self.x[:, start : start + rows], self.y[:, start : start + rows]
+            x, y = self.x[:, start : start + rows], self.y[:, start : start + rows]
+            yield (x, y) if copies is None else (x[copies], y[copies])
+
+
+def _gathered(data: Tensor, places: Tensor) -> Tensor:
+    # The fastest way to gather rows: one network alone should cost what a plain loop costs.
+    return data.index_select(0, places.flatten()).unflatten(0, places.shape)
 
 
 def _joined(parts: Sequence[Tensor], size: int) -> Tensor:

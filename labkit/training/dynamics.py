@@ -3,7 +3,7 @@
     w ← w − η (∇U(w) + minibatch noise) + √(2 η T) ξ,    ξ ~ N(0, I)
 
 With T = 0 and the full gradient this is gradient descent; a gradient of a drawn minibatch makes it SGD; T > 0
-adds isotropic noise: Langevin dynamics, or with minibatches what paper 002 calls SGDL (eqs 5-9). For small η
+adds isotropic noise: Langevin dynamics, or with minibatches what paper 3 calls SGDL (eqs 5-9). For small η
 and isotropic noise alone its states are distributed as e^(−U/T); a minibatch's noise is not of that kind.
 """
 
@@ -95,6 +95,8 @@ def _moved(
 def _noise(generators: list[torch.Generator], start: Tensor) -> Iterator[Tensor]:
     """Standard normal numbers of the start's shape, again and again; each generator fills its own share."""
     shape = start.shape[1:] if len(generators) > 1 else start.shape
+    # Laid out like the states that they are added to; the numbers do not depend on it.
+    like = torch.empty_like(start)
     # By the share of one generator: what it draws must not depend on how many others there are.
     block = max(1, BLOCK // max(1, start.numel() // len(generators)))
     while True:
@@ -102,7 +104,15 @@ def _noise(generators: list[torch.Generator], start: Tensor) -> Iterator[Tensor]
             torch.randn((block, *shape), generator=one, dtype=start.dtype, device=start.device)
             for one in generators
         ]
-        yield from drawn[0] if len(drawn) == 1 else torch.stack(drawn, dim=1)
+        if like.is_contiguous():
+            yield from drawn[0] if len(drawn) == 1 else torch.stack(drawn, dim=1)
+            continue
+        noise = torch.empty_strided(
+            (block, *like.shape), (like.numel(), *like.stride()), dtype=like.dtype, device=like.device
+        )
+        for share, numbers in enumerate(drawn):
+            (noise if len(drawn) == 1 else noise[:, share]).copy_(numbers)
+        yield from noise
 
 
 def _constant(value: float) -> Callable[[int], float]:

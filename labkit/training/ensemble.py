@@ -57,13 +57,24 @@ class Ensemble(nn.Module):
         """An ensemble of one that holds the model itself: training it trains the model, without overhead."""
         return _Single(model)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(S, B, ...) -> (S, B, K): copy s sees x[s]."""
+    def forward(self, x: Tensor, copies: Tensor | None = None) -> Tensor:
+        """(S, B, ...) -> (S, B, K): copy s sees x[s].
+
+        Args:
+            copies: (T,) the numbers of the copies to run, whose inputs x (T, B, ...) are; None: all of them.
+        """
+
+        def taken(tensor: Tensor) -> Tensor:
+            return tensor if copies is None else tensor.index_select(0, copies)
+
         if self.route == "chain":
-            stages = [(_get(w), None if b is None else _get(b), phi) for w, b, phi in self._stages]
+            stages = [
+                (taken(_get(w)), None if b is None else taken(_get(b)), phi) for w, b, phi in self._stages
+            ]
             out = run_chain(stages, x)
             return out if self._scale == 1.0 else self._scale * out
         tensors = dict(self.stack.named_parameters()) | dict(self.stack.named_buffers())
+        tensors = {name: taken(tensor) for name, tensor in tensors.items()}
         if self.route == "own":
             return self.stack.forward_copies(tensors, x)  # type: ignore[operator]
         return vmap(lambda own, inputs: functional_call(self.stack, own, (inputs,)))(tensors, x)
@@ -102,7 +113,7 @@ class _Single(Ensemble):
         _check_alike([model])
         self.size, self.route, self.stack = 1, "single", model
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, copies: Tensor | None = None) -> Tensor:
         return self.stack(x[0]).unsqueeze(0)
 
     def member(self, s: int) -> nn.Module:

@@ -3,10 +3,10 @@ or outputs (n, K) of one network -> ().
 
 | name | formula | used by |
 | --- | --- | --- |
-| half-sum | 1/2 sum over samples and outputs of (f - y)^2 | paper 003, (1.2) |
-| half-mean | 1/(2n) sum over samples and outputs of (f - y)^2 | paper 002 |
-| mean | mean over samples and outputs of (f - y)^2 | paper 000, appendix E |
-| cross-entropy | mean over samples of -log softmax(f)[y], y the class numbers | papers 000, 001, 004 |
+| half-sum | 1/2 sum over samples and outputs of (f - y)^2 | paper 4, (1.2) |
+| half-mean | 1/(2n) sum over samples and outputs of (f - y)^2 | paper 3 |
+| mean | mean over samples and outputs of (f - y)^2 | paper 1, appendix E |
+| cross-entropy | mean over samples of -log softmax(f)[y], y the class numbers | papers 1, 2, 5 |
 
 Targets of the squared losses are (S, n, K) floats, those of cross-entropy (S, n) int64.
 """

@@ -1,4 +1,4 @@
-"""The learning-rate search of paper 004: a log grid, the lowest final loss over seeds, never at an end.
+"""The learning-rate search of paper 5: a log grid, the lowest final loss over seeds, never at an end.
 
     search = LearningRateSearch([0.01, 0.03, 0.1])
     while (lr := search.next()) is not None:

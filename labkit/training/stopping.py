@@ -33,7 +33,7 @@ class StopRule(Protocol):
 
 @dataclass(frozen=True)
 class LossBelow:
-    """The loss over the training set is below a value (paper 000: .001, .02; paper 001: 1e-4)."""
+    """The loss over the training set is below a value (paper 1: .001, .02; paper 2: 1e-4)."""
 
     value: float
 
@@ -50,7 +50,7 @@ class LossBelow:
 
 @dataclass(frozen=True)
 class MarginAtLeast:
-    """A share of the training points is classified with a margin of at least gamma (paper 000: 99 %, margin
+    """A share of the training points is classified with a margin of at least gamma (paper 1: 99 %, margin
     10).
 
     The margin of a point is the output of its class minus the largest other output; with one output and

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from labkit.models import MLP, initialize, mlp, one_hidden, resnet20
+from labkit.models.allconv import allconv
 
 
 class Doubled(MLP):
@@ -68,6 +69,7 @@ CASES = {
     "layer norm": Case(lambda seed: _sequential(seed, norm=True), "vmap"),
     "subclass": Case(_doubled, "vmap"),
     "tied": Case(Tied, "vmap"),
+    "convolutions": Case(lambda seed: allconv(3, 1, size=4, width=2, seed=seed, **F64), "own", (1, 4, 4)),
     "resnet": Case(lambda seed: resnet20(3, 1, width=2, blocks=1, seed=seed, **F64), "vmap", (1, 4, 4)),
     "batch norm": Case(
         lambda seed: resnet20(3, 1, width=2, blocks=1, batch_norm=True, seed=seed, **F64), "vmap", (1, 4, 4)

@@ -8,6 +8,7 @@ import torch
 
 from labkit.experiment import last
 from labkit.training import Ensemble, LossBelow, train
+from labkit.training.losses import half_sum
 from tests.training.cases import CASES, data
 
 WAYS: dict[str, dict[str, Any]] = {
@@ -67,6 +68,32 @@ def test_each_copy_may_have_its_own_data(batch_size: int | None) -> None:
         list(train(model, x, y, seed=seed, **options))
         for p, q in zip(together.member(s).parameters(), model.parameters(), strict=True):
             assert torch.allclose(p, q, rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("name", ["relu", "resnet", "batch norm", "convolutions"])
+def test_copies_that_have_stopped_are_no_longer_run(name: str) -> None:
+    """Time for copies that have stopped; or, without it, weights, losses or statistics of the wrong copy."""
+    case = CASES[name]
+    x, y = data(case.shape)
+    models = [case.build(seed) for seed in range(4)]
+    together = Ensemble(models)
+    ran: list[int] = []
+    together.register_forward_pre_hook(lambda module, given: ran.append(len(given[0])))
+    # Two of them are below it at the start, two never get there.
+    start = [half_sum(model.eval()(x), y).item() for model in models]
+    for model in models:
+        model.train()
+    rule = LossBelow(sorted(start)[1] * 1.001)
+    options: dict[str, Any] = {"loss": "half-sum", "lr": 1e-9, "epochs": 4, "batch_size": 4, "stop": rule}
+    frames = list(train(together, x, y, measure_at=3, **options))
+    for s, model in enumerate(models):
+        alone = list(train(model, x, y, seed=s, measure_at=3, **options))
+        assert last(frames, "steps")[s] == last(alone, "steps")[0]
+        for key, value in model.state_dict().items():
+            assert torch.allclose(together.member(s).state_dict()[key], value, rtol=0, atol=1e-10)
+    spared = name != "batch norm"  # its running statistics live with the copies
+    assert set(last(frames, "steps").tolist()) == {0, frames[-1].step}
+    assert (min(ran) < 4) == spared and 4 in ran
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])

@@ -1,4 +1,4 @@
-"""Lab 4, the low-rank Jacobian (paper 003): one module an experiment, in the order of the story."""
+"""Lab 4, the low-rank Jacobian (paper 4): one module an experiment, in the order of the story."""
 
 from labkit.experiment import Lab
 from labkit.labs.jacobian.alignment import ALIGNMENT, published

@@ -272,7 +272,7 @@ def figure(
 
 
 def published() -> list[dict[str, str]]:
-    """The figures that paper 003 prints: dataset, part, noise, which, jacobian, share."""
+    """The figures that paper 4 prints: dataset, part, noise, which, jacobian, share."""
     with files("labkit.labs.jacobian").joinpath("published.csv").open(encoding="utf-8") as file:
         return list(csv.DictReader(file))
 
@@ -324,18 +324,18 @@ J11 = Claim(
     "J11",
     "The share of the labels on I (centred; one-hot up to 50 % corruption) rises from the first to the last "
     "Jacobian, and less so the more labels are corrupted.",
-    "paper 003, Tables 1–18", (Ordered(), Ordered(), Monotone(0.8, -1), Monotone(0.5, -1)), _adapts, "holds",
+    "paper 4, Tables 1–18", (Ordered(), Ordered(), Monotone(0.8, -1), Monotone(0.5, -1)), _adapts, "holds",
     {"holds": "the labels move into the information space, less with more corruption",
      "fails": "the share does not rise, or not in this order"},
 )  # fmt: skip
 J13 = Claim(
     "J13", "The nuisance share of the labels and the test error rise together with label corruption.",
-    "paper 003, Figs. 7, 15, 27", (Monotone(0.8), Monotone(0.8)), _nuisance_and_error, "holds",
+    "paper 4, Figs. 7, 15, 27", (Monotone(0.8), Monotone(0.8)), _nuisance_and_error, "holds",
     {"holds": "both rise with corruption", "fails": "one of the two does not rise with corruption"},
 )  # fmt: skip
 J17 = Claim(
     "J17", "Adam adapts the Jacobian to the labels more than SGD does.",
-    "paper 003, Tables 8 and 9", (Reported(),), _adam, "reported",
+    "paper 4, Tables 8 and 9", (Reported(),), _adam, "reported",
     {"reported": "shares of both optimisers are shown; the paper saw Adam ahead on one run"},
 )  # fmt: skip
 

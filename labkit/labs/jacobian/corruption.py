@@ -232,7 +232,7 @@ J12 = Claim(
     "J12",
     "With half the labels corrupted test error is U-shaped; "
     "after the dip the test residual rises on N and not on I.",
-    "paper 003, Figs. 5 and 6", (Ordered(0.05), Ordered(0.05), AtMost(exact=False)), _u_shape, "holds",
+    "paper 4, Figs. 5 and 6", (Ordered(0.05), Ordered(0.05), AtMost(exact=False)), _u_shape, "holds",
     {"holds": "test error dips and rises again, on the nuisance space and not on the information space",
      "fails": "there is no dip, or the rise is not on the nuisance space"},
 )  # fmt: skip

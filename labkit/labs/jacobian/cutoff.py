@@ -328,7 +328,7 @@ J8 = Claim(
     "J8",
     "After T ∝ Γ/α² steps ‖f − y‖ ≲ ‖Π_N y‖ + e^(−Γ)√n, "
     "and the error is ≲ ‖Π_N y‖/√n + e^(−Γ) + Γ/(α√n): a trade-off in α.",
-    "paper 003, Thm 2.2 (2.2), (2.3)", (AtMost(), AtMost()), _three_terms, "holds",
+    "paper 4, Thm 2.2 (2.2), (2.3)", (AtMost(), AtMost()), _three_terms, "holds",
     {"holds": "loss and test error stay below their sums at every cutoff",
      "fails": "a sum is exceeded at some cutoff"},
 )  # fmt: skip
@@ -336,7 +336,7 @@ J9 = Claim(
     "J9",
     "The same bound holds from any start; "
     "taken at later iterates, the Jacobian and residual there give a smaller one.",
-    "paper 003, Thm 2.3", (Ordered(),), _later_starts, "holds",
+    "paper 4, Thm 2.3", (Ordered(),), _later_starts, "holds",
     {"holds": "the bound from J at later iterates keeps falling",
      "fails": "the bound from a later iterate is not smaller"},
 )  # fmt: skip

@@ -188,7 +188,7 @@ J1 = Claim(
     "J1",
     "At random initialisation E[JJᵀ] = ν²Σ(X), Σ(X) = I_K ⊗ (XXᵀ ∘ E[φ'(Xw)φ'(Xw)ᵀ]); "
     "a network of width k misses it by about 1/√k.",
-    "paper 003, Def. 2.1 and Lemma 6.11", (Exponent(-0.65, -0.35), Exponent(-0.65, -0.35)),
+    "paper 4, Def. 2.1 and Lemma 6.11", (Exponent(-0.65, -0.35), Exponent(-0.65, -0.35)),
     _falls_as_root_width, "holds",
     {"holds": "JJᵀ approaches the kernel as one over the root of the width, for ReLU and softplus",
      "fails": "JJᵀ does not approach the kernel as one over the root of the width"},
@@ -197,7 +197,7 @@ J16 = Claim(
     "J16",
     "With both layers trained the Jacobian is the input part beside the block-diagonal output part, "
     "and ‖J‖ ≤ B‖X‖(‖W‖_F + √(Kk)‖V‖_∞) + |φ(0)|√(nk).",
-    "paper 003, (B.2) and Thm B.1", (Equals(1e-10, absolute=True), AtMost()), _joint_blocks, "holds",
+    "paper 4, (B.2) and Thm B.1", (Equals(1e-10, absolute=True), AtMost()), _joint_blocks, "holds",
     {"holds": "the blocks agree with the dense Jacobian and the spectral bound holds",
      "fails": "a block or the bound is wrong"},
 )  # fmt: skip

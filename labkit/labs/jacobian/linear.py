@@ -215,7 +215,7 @@ J10 = Claim(
     "J10",
     "In the linear model the population risk dips: its part on I falls fast, its part on N rises, "
     "all in closed form.",
-    "paper 003, §5.1 and Fig. 8", (Equals(1e-10, absolute=True), AtMost(), Ordered(), Ordered()),
+    "paper 4, §5.1 and Fig. 8", (Equals(1e-10, absolute=True), AtMost(), Ordered(), Ordered()),
     _dips, "holds",
     {"holds": "closed form, descent and fresh noise agree; the risk falls, then rises on N",
      "fails": "closed form or dip is not as told"},

@@ -17,7 +17,7 @@ from labkit.claims import Claim
 from labkit.experiment import Experiment, Frame, Prediction, Run
 from labkit.labs import common
 from labkit.labs.jacobian import shared
-from labkit.labs.jacobian.shallow import Setup, descend, factor, gram, norm
+from labkit.labs.jacobian.shallow import Setup, descend, kernel, norm
 from labkit.rules import Evidence, Exponent
 from labkit.settings import Settings, knob
 from labkit.stats import exponent
@@ -79,15 +79,15 @@ def _deviation(setup: Setup, width: int, activation: str, seed: int, repeat: int
     settings = setup.settings
     assert isinstance(settings, Linearization)
     model, x, y = setup.network(width, activation, seed, repeat)
-    kernel = gram(factor(model, x), x, settings.classes)
-    lr = settings.lr / norm(kernel) ** 2
+    gram = kernel(model, x)
+    lr = settings.lr / norm(gram) ** 2
     linear = shared.residual(model, x, y)
     start, worst = 0.0, 0.0
     for _ in range(settings.steps + 1):
         true = descend(model, x, y, lr).flatten()
         start = start or float(true.norm())
         worst = max(worst, float((true - linear).norm()) / start)
-        linear = linear - lr * (kernel @ linear)
+        linear = linear - lr * (gram @ linear)
     return worst
 
 
@@ -143,7 +143,7 @@ J5 = Claim(
     "J5",
     "The deviation of the trained from the linearised residual falls with width: "
     "about as 1/k for a smooth activation, 1/√k for ReLU.",
-    "paper 003, Thm 5.3", (Exponent(-1.3, -0.7), Exponent(-0.85, -0.25)), _exponents, "holds",
+    "paper 4, Thm 5.3", (Exponent(-1.3, -0.7), Exponent(-0.85, -0.25)), _exponents, "holds",
     {"holds": "the deviation falls like 1/k for softplus and like 1/√k for ReLU",
      "fails": "an exponent is outside its interval"},
 )  # fmt: skip

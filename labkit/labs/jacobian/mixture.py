@@ -228,13 +228,13 @@ J2 = Claim(
     "J2",
     "For the mixture with σ = 0, Σ(X) has rank K²C, the labels lie in its range, "
     "and its non-zero eigenvalues lie between (n/2KC)·s_min(Σ(M)) and (2n/KC)·‖Σ(M)‖.",
-    "paper 003, Thm A.1", (Located(), Equals(1e-10), AtMost(), AtMost()), _exact_without_noise, "holds",
+    "paper 4, Thm A.1", (Located(), Equals(1e-10), AtMost(), AtMost()), _exact_without_noise, "holds",
     {"holds": "rank K²C, labels inside the information space, eigenvalues in the interval",
      "fails": "rank, labels or interval are not as the theorem says"},
 )  # fmt: skip
 J3 = Claim(
     "J3", "For σ > 0 the knee of the spectrum stays at K²C, and the top singular values grow as √(n/KC).",
-    "paper 003, Fig. 3 and §2.3", (Located(), Equals(0.02)), _knee, "holds",
+    "paper 4, Fig. 3 and §2.3", (Located(), Equals(0.02)), _knee, "holds",
     {"holds": "the largest gap is at K²C in every run, and doubling n multiplies the top values by √2",
      "fails": "the largest gap is not at K²C in every run, or the growth is not √2"},
 )  # fmt: skip

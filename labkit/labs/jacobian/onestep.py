@@ -171,7 +171,7 @@ J15 = Claim(
     "J15",
     "After one large step on linear-teacher data the Jacobian has about rank 2d: "
     "σ_(2d+1) is of order √(d/n), far below σ_2d.",
-    "paper 003, App. D (D.1)", (Located(), AtMost()), _rank_2d, "holds",
+    "paper 4, App. D (D.1)", (Located(), AtMost()), _rank_2d, "holds",
     {"holds": "the gap is at 2d and what is left is of order √(d/n)",
      "fails": "the gap is not at 2d, or more is left than √(d/n)"},
 )  # fmt: skip

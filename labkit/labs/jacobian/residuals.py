@@ -269,7 +269,7 @@ J4 = Claim(
     "J4",
     "The linearised residual is r̃_τ = (I − ηJJᵀ)^τ r₀: it falls fast on I and slowly on N; "
     "the trained network overlays it.",
-    "paper 003, (5.11) and Lemma 6.5",
+    "paper 4, (5.11) and Lemma 6.5",
     (Equals(1e-6, absolute=True), Ordered()), _linear_follows_the_formula, "holds",
     {
         "holds": "the linearised model follows the formula, and the network keeps more of N than of I",
@@ -280,7 +280,7 @@ J7 = Claim(
     "J7",
     "‖Π_I r₀‖·α/λ₁ ≤ B_{α,Γ} ≤ (‖Π_I r₀‖² + Γ²‖Π_N r₀‖²)^½ ≤ Γ‖r₀‖ "
     "for every cutoff α and stopping time Γ ≥ 1.",
-    "paper 003, Lemma 6.2", (AtMost(), AtMost(), AtMost()), _early_stopping_value, "holds",
+    "paper 4, Lemma 6.2", (AtMost(), AtMost(), AtMost()), _early_stopping_value, "holds",
     {"holds": "the early-stopping value lies between its bounds for every α and Γ tried",
      "fails": "a bound is violated"},
 )  # fmt: skip

@@ -10,6 +10,8 @@ from torch import Tensor
 
 from labkit import data, models
 
+UNITS = 8192
+
 
 @dataclass(frozen=True)
 class Setup:
@@ -29,27 +31,39 @@ class Setup:
         return model, one.x_train, data.one_hot(one.y_train, self.settings.classes, torch.float64)
 
 
-def factor(model: models.OneHidden, x: Tensor) -> Tensor:
-    """B (nK, k) with B[(i, l), s] = V[l, s]·φ'(w_s·x_i): row (i, l) of J is B[(i, l)] ⊗ x_i (6.28)."""
-    with torch.no_grad():
-        return (model.dphi(x @ model.W.T)[:, None, :] * model.V).flatten(0, 1)
+def kernel(model: models.OneHidden, x: Tensor, since: Tensor | None = None) -> Tensor:
+    """JJᵀ (nK, nK); or, with the weights W that the model had before, (J − J')(J − J')ᵀ for the J' of then.
 
-
-def gram(B: Tensor, x: Tensor, outputs: int) -> Tensor:
-    """JJᵀ = (BBᵀ) ∘ (XXᵀ ⊗ 1) from the factor of `factor`;
-    the difference of two factors gives that of two Jacobians.
+    Row (i, l) of J is B[(i, l)] ⊗ x_i with B[(i, l), s] = V[l, s]·φ'(w_s·x_i) (6.28), so that
+    JJᵀ = (BBᵀ) ∘ (XXᵀ ⊗ 1).
     """
-    inner = (x @ x.T).repeat_interleave(outputs, 0).repeat_interleave(outputs, 1)
-    return (B @ B.T) * inner
+    outputs = len(model.V)
+    found = x.new_zeros(len(x) * outputs, len(x) * outputs)
+    with torch.no_grad():
+        for units in _blocks(model):
+            slope = model.dphi(x @ model.W[units].T)
+            if since is not None:
+                slope -= model.dphi(x @ since[units].T)
+            B = (slope[:, None, :] * model.V[:, units]).flatten(0, 1)
+            found += B @ B.T
+        inner = (x @ x.T).repeat_interleave(outputs, 0).repeat_interleave(outputs, 1)
+    return found * inner
 
 
 def descend(model: models.OneHidden, x: Tensor, y: Tensor, lr: float) -> Tensor:
     """One step of gradient descent on ½‖f − y‖², in place; returns the residual before it, (n, K)."""
     with torch.no_grad():
         z = x @ model.W.T
-        residual = model.phi(z) @ model.V.T - y
-        model.W.sub_(lr * ((residual @ model.V) * model.dphi(z)).T @ x)
+        residual = sum((model.phi(z[:, units]) @ model.V[:, units].T for units in _blocks(model)), -y)
+        for units in _blocks(model):
+            back = (residual @ model.V[:, units]) * model.dphi(z[:, units])
+            model.W[units] -= lr * back.T @ x
     return residual
+
+
+def _blocks(model: models.OneHidden) -> list[slice]:
+    """Hidden units by the thousand: a hundred thousand at once would take a gigabyte."""
+    return [slice(start, start + UNITS) for start in range(0, len(model.W), UNITS)]
 
 
 def norm(symmetric: Tensor) -> float:

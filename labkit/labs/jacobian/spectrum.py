@@ -210,7 +210,7 @@ J14 = Claim(
     "J14",
     "Ten probes of 80 Lanczos steps give the spectral density of JJᵀ, "
     "smoothed by a Gaussian of variance 10⁻⁵: few large values over a bulk near zero.",
-    "paper 003, App. C.5, Figs. 4 and 9", (AtMost(exact=False), Ordered()), _against_exact, "holds",
+    "paper 4, App. C.5, Figs. 4 and 9", (AtMost(exact=False), Ordered()), _against_exact, "holds",
     {"holds": "the estimate is within a tenth of the exact density, and an eighth of the steps does worse",
      "fails": "the estimate misses the exact density"},
 )  # fmt: skip

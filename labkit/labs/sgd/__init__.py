@@ -1,4 +1,4 @@
-"""Lab 3, SGD, flat minima, minimum norm (paper 002): one module an experiment, in the order of the story."""
+"""Lab 3, SGD, flat minima, minimum norm (paper 3): one module an experiment, in the order of the story."""
 
 from labkit.experiment import Lab
 from labkit.labs.sgd.bounds import BOUNDS

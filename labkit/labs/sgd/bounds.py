@@ -1,4 +1,4 @@
-"""What do the classical bounds say of a trained network? Paper 002, §8.1 to 8.4, 9.1, 9.8 (S17).
+"""What do the classical bounds say of a trained network? Paper 3, §8.1 to 8.4, 9.1, 9.8 (S17).
 
 Even digits against odd ones, f = output 1 − output 0 of a network without biases: one output, y = ±1, inputs
 in [0, 1]. Label noise is on the test samples as well: the bounds are about one distribution.
@@ -173,7 +173,7 @@ def _evaluated(
 
 
 def _cover(start: list[Tensor], weights: int, travel: float, one: data.Dataset, gamma: float) -> float:
-    """(19) with the slope of the ramp loss in the weights, as Thm C.2 of paper 000 bounds it within G_T."""
+    """(19) with the slope of the ramp loss in the weights, as Thm C.2 of paper 1 bounds it within G_T."""
     spectral = [float(torch.linalg.matrix_norm(weight, 2)) for weight in start]
     steep = float(perturbed.gradient_bound(spectral, travel, one.dim**0.5).total) / gamma
     # Balls so small that moving to their centres costs 0.1.
@@ -279,7 +279,7 @@ S17 = Claim(
     "S17",
     "Every classical bound, (27) with its open constant at 1, lies above what it bounds; and by (17) "
     "M_deep/M_shallow is ε^((n−2)/m)·4(n−1)/(n+2).",
-    "paper 002, eqs 17–22, 27, 29, 60, 63", (*(AtMost() for _ in NAMES), Equals(0.05, absolute=True)),
+    "paper 3, eqs 17–22, 27, 29, 60, 63", (*(AtMost() for _ in NAMES), Equals(0.05, absolute=True)),
     _compared, "holds",
     {"holds": "no bound is violated, and the ratio of the samples is as the weights say",
      "fails": "a bound is violated, or the ratio of the samples is another"},

@@ -1,4 +1,4 @@
-"""When to stop is how much to regularize (S3; paper 002, §9.6 and the last page).
+"""When to stop is how much to regularize (S3; paper 3, §9.6 and the last page).
 
 t steps of descent from 0 learn a direction by 1 − (1 − ηs²)^t, ridge by s²/(s² + λ): at λ = 1/(ηt) the two
 are close, and the risk of gradient flow is at most 1.69 times that of ridge. Descent here is on the mean loss
@@ -287,7 +287,7 @@ S3 = Claim(
     "S3",
     "Descent for a time ηt acts as ridge with λ ≈ 1/(ηt): the risk of gradient flow is at most 1.69 times "
     "that of ridge at exactly this λ; and Aᵀ(AAᵀ + δ²I)⁻¹ tends to A† as δ²/s³.",
-    "paper 002, §9.6 and §9.10.6; the constant: Ali, Kolter and Tibshirani 2019, Theorem 2",
+    "paper 3, §9.6 and §9.10.6; the constant: Ali, Kolter and Tibshirani 2019, Theorem 2",
     (Equals(1e-9, absolute=True), AtMost(), AtMost(), Equals(1e-6)), _stops, "holds",
     {"holds": "the risk of descent stays within 1.69 of the matched ridge's, at every time and problem",
      "fails": "a filter is not as told, or the risk left the bound: is the pairing of λ and ηt right?"},

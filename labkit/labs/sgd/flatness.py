@@ -1,4 +1,4 @@
-"""Is a minimum of natural labels flatter than one of random labels? (S9; paper 002, section 6.1, Table 1)
+"""Is a minimum of natural labels flatter than one of random labels? (S9; paper 3, section 6.1, Table 1)
 
 One architecture, one start, one training loss; the labels differ. At each minimum the weights walk in random
 directions until the training loss has changed by epsilon: all weights together, and those of the top layer
@@ -208,7 +208,7 @@ S9 = Claim(
     "S9",
     "At one training loss the flatness radius is larger for natural than for random labels, of all weights "
     "and of the top layer alone; node rescaling gives the same function another radius.",
-    "paper 002, eq. 16, Table 1", (Ordered(), Ordered(), Reported()), _flatter, "holds",
+    "paper 3, eq. 16, Table 1", (Ordered(), Ordered(), Reported()), _flatter, "holds",
     {"holds": "minima of natural labels are flatter, in all weights and in the top layer; the same "
               "functions, rescaled, have other radii",
      "fails": "the radius of natural labels is not the larger one"},

@@ -1,4 +1,4 @@
-"""What lies between three minima? (S10; paper 002, section 6.1, eq. 15, Figs. 11 and 12)
+"""What lies between three minima? (S10; paper 3, section 6.1, eq. 15, Figs. 11 and 12)
 
 Three networks are fitted to the same samples from starts of their own, with natural and with random labels.
 On the triangle between their weights the training accuracy is measured: a wide plateau around the corners is
@@ -184,7 +184,7 @@ S10 = Claim(
     "S10",
     "Between three minima, started independently, the region of high training accuracy is larger for natural "
     "than for random labels, also near the minima themselves.",
-    "paper 002, eq. 15, Figs. 11 and 12", (Ordered(0.1), Ordered(0.1)), _wider, "holds",
+    "paper 3, eq. 15, Figs. 11 and 12", (Ordered(0.1), Ordered(0.1)), _wider, "holds",
     {"holds": "natural labels: one plateau; random labels: three wells",
      "fails": "the flat region of natural labels is not the larger one"},
 )  # fmt: skip

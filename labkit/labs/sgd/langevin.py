@@ -1,4 +1,4 @@
-"""Does a network train alike with added noise? (S7; paper 002, eq. 5 and Fig. 6)
+"""Does a network train alike with added noise? (S7; paper 3, eq. 5 and Fig. 6)
 
 The same networks on the same minibatches, by SGD and by SGD with Gaussian noise √(2 η T) ξ on every weight.
 How much noise a network bears can be said beforehand: near a quadratic minimum each of its p directions takes
@@ -208,7 +208,7 @@ def _alike(run: Run) -> tuple[Evidence, ...]:
 S7 = Claim(
     "S7",
     "With a little Gaussian noise added to each step SGD trains and validates as it does without.",
-    "paper 002, eq. 5 and Fig. 6",
+    "paper 3, eq. 5 and Fig. 6",
     (Equals(CLOSE, absolute=True, exact=False), Equals(CLOSE, absolute=True, exact=False), Reported()),
     _alike, "holds",
     {"holds": "training and validation errors are those of SGD within two hundredths; no better and no worse",

@@ -1,4 +1,4 @@
-"""Who has the larger margin for its norms? (S11; paper 002, Figs. 16 and 17)
+"""Who has the larger margin for its norms? (S11; paper 3, Figs. 16 and 17)
 
 Natural and random labels, from starts of the usual size and from larger ones, all to one training loss. A
 loss fixes the margins nearly by itself (cross-entropy 10⁻² is a margin near 6.8 where all wrong outputs are
@@ -238,7 +238,7 @@ S11 = Claim(
     "S11",
     "At one training loss, the margin over the layers' norms is larger, and the fan-in ℓ₁ norms are smaller, "
     "for natural than for random labels; a larger initialisation makes both worse.",
-    "paper 002, Figs 16 and 17",
+    "paper 3, Figs 16 and 17",
     (Ordered(), Ordered(), Ordered(), Ordered(), Reported()), _norms, "holds",
     {"holds": "margin over norms: natural above random labels, the usual start above the larger; raw margins "
               "do not tell, as the loss fixes them",

@@ -1,4 +1,4 @@
-"""Which of all solutions does descent find? (S1, S2; paper 002, §5.3 and §9.6)
+"""Which of all solutions does descent find? (S1, S2; paper 3, §5.3 and §9.6)
 
 More weights than samples: infinitely many w with Xw = y. Every gradient of a loss of Xw lies in the row space
 of X, so that the part of w in the null space stays where it started, with the full gradient and with
@@ -290,7 +290,7 @@ S1 = Claim(
     "S1",
     "From 0, GD and SGD on ‖Xw − y‖²/2n with n ≤ d converge to the solution of least norm, "
     "w† = Xᵀ(XXᵀ)⁻¹y.",
-    "paper 002, Lemmas 3 and 4, Theorem 4, Corollary 1", (Equals(EXACT, absolute=True), AtMost()),
+    "paper 3, Lemmas 3 and 4, Theorem 4, Corollary 1", (Equals(EXACT, absolute=True), AtMost()),
     _from_zero, "holds",
     {"holds": "GD and SGD from 0 both end at the minimum-norm solution",
      "fails": "descent from 0 ended at another solution",
@@ -300,7 +300,7 @@ S1 = Claim(
 S2 = Claim(
     "S2",
     "From w₀, GD and SGD converge to w† + P₀w₀: the part of w in the null space of X never moves.",
-    "paper 002, Lemma 1", (Equals(EXACT, absolute=True), Equals(EXACT, absolute=True)),
+    "paper 3, Lemma 1", (Equals(EXACT, absolute=True), Equals(EXACT, absolute=True)),
     _from_anywhere, "holds",
     {"holds": "both end at w† + P₀w₀, with the null-space part frozen at every frame",
      "fails": "the null-space part moved, or the limit is another",

@@ -1,4 +1,4 @@
-"""Is minibatch noise the noise of Langevin's equation? (S6; paper 002, section 5.1, Fig. 5)
+"""Is minibatch noise the noise of Langevin's equation? (S6; paper 3, section 5.1, Fig. 5)
 
 e^(-U/T) is the law of noise that is Gaussian and isotropic. A network is trained until its loss has fallen to
 1, to .1 and to .01; at each of these moments minibatches are drawn at fixed weights, and the gradient of each
@@ -269,7 +269,7 @@ S6 = Claim(
     "S6",
     "Minibatch-gradient noise is Gaussian by component and isotropic, as Langevin's equation takes it, and "
     "its covariance falls as 1/B.",
-    "paper 002, §5.1, Fig. 5", (AtMost(exact=False), Equals(0.5, exact=False), Exponent(-1.1, -0.9)),
+    "paper 3, §5.1, Fig. 5", (AtMost(exact=False), Equals(0.5, exact=False), Exponent(-1.1, -0.9)),
     _langevin, "fails",
     {"holds": "Gaussian, isotropic, and falling as 1/B: Langevin noise",
      "fails": "not the noise that e^(−U/T) takes: components are not Gaussian, or few directions have any, "

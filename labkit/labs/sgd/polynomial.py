@@ -1,4 +1,4 @@
-"""The same puzzle in a network that is a polynomial (S14; paper 002, §9.10, Figs 21-24).
+"""The same puzzle in a network that is a polynomial (S14; paper 3, §9.10, Figs 21-24).
 
 Every ReLU is replaced by its least-squares polynomial of degree 10 on [-a, a]. The twins have the same
 weights at the start, the same images, labels and batches, and differ in the activation alone.
@@ -277,7 +277,7 @@ S14 = Claim(
     "With each ReLU replaced by its polynomial fit of degree 10, the input held to the fit's interval, the "
     "network has the test error of its twin and shows the same puzzles. Without the clamp, what happens is "
     "reported.",
-    "paper 002, §9.10, Figs 21–24",
+    "paper 3, §9.10, Figs 21–24",
     (
         Equals(CLOSE, absolute=True, exact=False), AtMost(), Ordered(puzzle.GAP), Monotone(direction=-1),
         AtMost(exact=False), Equals(puzzle.CHANCE, absolute=True, exact=False), Reported(),

@@ -1,4 +1,4 @@
-"""More weights than examples: why is there no overfitting? (S8; paper 002, Figs 1-4, 13-15)
+"""More weights than examples: why is there no overfitting? (S8; paper 3, Figs 1-4, 13-15)
 
 An all-convolutional network is trained on natural and on random labels, once over N at a fixed number W of
 weights, once over W at a fixed N. Nothing regularises: no weight decay, no augmentation, no dropout.
@@ -59,7 +59,7 @@ class Puzzle(Settings):
         scale="log2", label="most channels",
     )  # fmt: skip
     steps: int = knob(
-        1500, "steps of SGD, at most, for every N and W", slider=(500, 10_000), bounds=(1, None), scale="log"
+        1200, "steps of SGD, at most, for every N and W", slider=(500, 10_000), bounds=(1, None), scale="log"
     )
     lr: float = knob(
         0.03, "learning rate of SGD with momentum .9; it falls along half a cosine", slider=(0.005, 0.1),
@@ -357,7 +357,7 @@ S8 = Claim(
     "With natural labels the test error falls with N and does not rise as W grows past N; random labels are "
     "fitted while W ≫ N and no longer for N ≥ W, with a test error at chance. Where they leave zero training "
     "error is reported against N = W.",
-    "paper 002, Figs 1–4, 13–15",
+    "paper 3, Figs 1–4, 13–15",
     (
         AtMost(), Ordered(GAP), Reported(), Monotone(direction=-1), AtMost(exact=False),
         Equals(CHANCE, absolute=True, exact=False),

@@ -1,4 +1,4 @@
-"""How much noise on the images do fitted labels bear? (S13; paper 002, section 9.5, Fig. 20)
+"""How much noise on the images do fitted labels bear? (S13; paper 3, section 9.5, Fig. 20)
 
 Two networks fit the same images without an error, one with natural labels, one with random ones. Gaussian
 noise is added to the images that they were fitted to: how soon are the fitted labels lost?
@@ -161,7 +161,7 @@ S13 = Claim(
     "S13",
     "Without noise on the inputs both networks make no error on what they were fitted to; with noise the one "
     "of random labels loses them sooner.",
-    "paper 002, eq. 47, Fig. 20", (Equals(0.0, absolute=True), Ordered(), Reported()), _worse, "holds",
+    "paper 3, eq. 47, Fig. 20", (Equals(0.0, absolute=True), Ordered(), Reported()), _worse, "holds",
     {"holds": "random labels are lost under less noise than natural ones; by how much is reported as found",
      "fails": "there are errors without noise, or natural labels are lost sooner"},
 )  # fmt: skip

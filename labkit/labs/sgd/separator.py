@@ -1,4 +1,4 @@
-"""Which separator does logistic regression find, and how robust is it? (S12; paper 002, §9.4.1)
+"""Which separator does logistic regression find, and how robust is it? (S12; paper 3, §9.4.1)
 
 On separable data the logistic loss has no minimum: w grows without end, and its direction tends to that of
 the hard-margin support vector machine. With a fixed step it does so as 1/log t; divided by the loss, the
@@ -266,7 +266,7 @@ S12 = Claim(
     "On separable data logistic GD tends in direction to the hard-margin SVM, which for inputs of norm 1 "
     "endures the largest perturbation of w; the robust hinge is at most hinge plus penalty; the worst square "
     "is (|r| + ρ‖w‖‖x‖)².",
-    "paper 002, §9.4.1, eqs 35–38, 40–42",
+    "paper 3, §9.4.1, eqs 35–38, 40–42",
     (AtMost(), Equals(MARGIN), AtMost(), AtMost(), Equals(1e-6)), _separates, "holds",
     {"holds": "logistic GD finds the most robust separator, and both inequalities stand",
      "fails": "the direction is another, something endures more, or a bound is broken",

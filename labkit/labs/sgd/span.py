@@ -1,4 +1,4 @@
-"""What never moves in a network: the first layer across the span of the data (S15; paper 002, eqs 69-71).
+"""What never moves in a network: the first layer across the span of the data (S15; paper 3, eqs 69-71).
 
 dW₁ = E′Xᵀ: a row of the gradient is a combination of the samples, whatever the units, the loss and the batch.
 With n < d there are directions that they do not span, and along these W₁ stays as it was drawn. A bias is the
@@ -231,7 +231,7 @@ S15 = Claim(
     "S15",
     "The part of W₁ orthogonal to the span of the data does not move, for linear, polynomial and other "
     "units; with biases, the span of the data with a 1 appended.",
-    "paper 002, eqs 69–71", (Equals(EXACT, absolute=True),), _stays, "holds",
+    "paper 3, eqs 69–71", (Equals(EXACT, absolute=True),), _stays, "holds",
     {"holds": "at every frame and for all four kinds of units the first layer stays across the span",
      "fails": "the first layer moved across the span of the data",
      "undecided": "the first layer hardly moved, or the run diverged",

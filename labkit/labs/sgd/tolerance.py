@@ -1,4 +1,4 @@
-"""Are small weight derivatives small input derivatives? (S16; paper 002, §5.4 and §9.6.1)
+"""Are small weight derivatives small input derivatives? (S16; paper 3, §5.4 and §9.6.1)
 
 f = x Σ w₁w₂ with all weights 1 has weight derivatives of size |x| ≤ b and an input derivative d: flat in the
 weights, steep in the input, by as large a factor as there are hidden units. And a share Δ on every weight of
@@ -211,7 +211,7 @@ S16 = Claim(
     "S16",
     "f = x Σ w₁w₂ at weights 1 has weight derivatives of at most b and input derivative d; a share Δ on "
     "every weight of L layers is a factor (1 + Δ)^L on the data, 2.14 for Δ = 0.1 and L = 8.",
-    "paper 002, §5.4, §9.6.1, eqs 53 and 54",
+    "paper 3, §5.4, §9.6.1, eqs 53 and 54",
     (AtMost(), Equals(EXACT), Equals(EXACT), Equals(EXACT), AtMost()), _compares, "holds",
     {"holds": "both equalities hold: flat in the weights is not flat in the input, by a factor d",
      "fails": "a derivative or a factor is not as told"},

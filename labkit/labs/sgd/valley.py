@@ -1,4 +1,4 @@
-"""Does noise choose a valley of minima over a single one? (S5; paper 002, Figs 8-10)
+"""Does noise choose a valley of minima over a single one? (S5; paper 3, Figs 8-10)
 
 A flat disc of minima against a point of equal depth, under three kinds of noise: isotropic noise on gradient
 descent, the same on SGD, and the noise of SGD alone. SGD's samples are U_i(w) = U(w) + e_i·w with Σ e_i = 0:
@@ -254,7 +254,7 @@ S5 = Claim(
     "Isotropic noise on GD or on SGD prefers a degenerate minimum to a point of equal depth, the more the "
     "higher the dimension, as the integral of e^(−U/T) says; SGD's own noise does so only along the "
     "directions that it has.",
-    "paper 002, §5.2 and Figs 8-10",
+    "paper 3, §5.2 and Figs 8-10",
     (Equals(TOLERANCE), Ordered(), Equals(TOLERANCE), Ordered(), Equals(TOLERANCE)), _prefers, "holds",
     {"holds": "isotropic noise prefers the valley, more with each dimension; noise in one direction does not",
      "fails": "the valley is not preferred as quadrature says",

@@ -1,4 +1,4 @@
-"""Does noise choose the wide well? (S4; paper 002, eq. 9 and Fig. 7)
+"""Does noise choose the wide well? (S4; paper 3, eq. 9 and Fig. 7)
 
 Langevin dynamics over two wells of equal depth, one wider in every direction, in one dimension after the
 other: the share of time in the wide well against the integral of e^(−U/T).
@@ -36,9 +36,9 @@ class Wells(Settings):
                         step=0.1, label="ratio of widths")  # fmt: skip
     offset: float = knob(0.0, "depth of the wide well above the narrow one's", slider=(-2, 4), step=0.25,
                          bounds=(-5, 10), label="depth offset")  # fmt: skip
-    lr: float = knob(0.004, "step size dt of the dynamics", slider=(0.0005, 0.1), bounds=(0, None),
+    lr: float = knob(0.006, "step size dt of the dynamics", slider=(0.0005, 0.1), bounds=(0, None),
                      scale="log", label="step size dt")  # fmt: skip
-    steps: int = knob(8000, "steps of each chain", slider=(500, 20_000), bounds=(20, None), step=500)
+    steps: int = knob(5500, "steps of each chain", slider=(500, 20_000), bounds=(20, None), step=500)
     chains: int = knob(3000, "chains", slider=(100, 4000), bounds=(4, None), step=100)
     width: float = knob(0.5, "width of the narrow well", slider=(0.3, 1), bounds=(0.01, None), step=0.05)
     height: float = knob(0.4, "height of the walls", slider=(0.1, 2), bounds=(0, None), step=0.1)
@@ -175,7 +175,7 @@ S4 = Claim(
     "S4",
     "Langevin dynamics samples e^(−U/T): the share of time in the wider of two wells is the integral over "
     "it, which tends to 1 with the dimension.",
-    "paper 002, eq. 9 and Fig. 7", (Equals(TOLERANCE), Equals(DISTANCE, absolute=True)), _samples, "holds",
+    "paper 3, eq. 9 and Fig. 7", (Equals(TOLERANCE), Equals(DISTANCE, absolute=True)), _samples, "holds",
     {"holds": "shares of time and densities are those of e^(−U/T) in every dimension",
      "fails": "the chains do not sample e^(−U/T)",
      "undecided": "these chains cannot tell: not mixed, too few, or steps too long"},
