@@ -10,7 +10,7 @@
 # plot**, and **say what is proved, what is measured, and what neither gives**, each with a verdict that could
 # have gone the other way.
 #
-# *Run all takes about a minute on a laptop with two cores and 1 GB. Dashed is predicted, solid is measured,
+# *Run all takes about a minute on a laptop with two cores and 1.3 GB. Dashed is predicted, solid is measured,
 # grey is an earlier network. Every measured line is a mean over seeds, in a band from the lowest to the
 # highest.*
 

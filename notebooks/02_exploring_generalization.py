@@ -10,7 +10,7 @@
 # which measures move, **turn a perturbation into a PAC-Bayes bound** and tell *valid* from *vacuous*, and
 # **judge a measure on four demands**, each with a verdict that could have gone the other way.
 #
-# *Run all takes about a minute on a laptop with two cores and 1 GB. Dashed is predicted, solid is measured,
+# *Run all takes about a minute on a laptop with two cores and 1.3 GB. Dashed is predicted, solid is measured,
 # grey is an earlier run. Every measured line is a mean over seeds, in a band from the lowest to the highest.*
 
 # %%

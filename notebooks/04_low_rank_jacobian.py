@@ -9,7 +9,7 @@
 # information space, **predict both residual curves before training**, **say where the knee of a spectrum
 # sits**, and **choose a cutoff**, each with a verdict that could have gone the other way.
 #
-# *Run all takes about a minute on a laptop with two cores and 1 GB. Dashed is predicted, solid is measured,
+# *Run all takes about a minute on a laptop with two cores and 1.3 GB. Dashed is predicted, solid is measured,
 # grey is an earlier run. Every measured line is a mean over seeds, in a band from the lowest to the highest.*
 
 # %%

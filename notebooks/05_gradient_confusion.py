@@ -11,7 +11,7 @@
 # the recursion of Thm 3.1 and find its floor**, and **keep angle and scale apart**, each with a verdict that
 # could have gone the other way.
 #
-# *Run all takes about a minute on a laptop with two cores and 1 GB. Dashed is predicted, solid is measured,
+# *Run all takes about a minute on a laptop with two cores and 1.3 GB. Dashed is predicted, solid is measured,
 # grey is an earlier run. Every measured line is a mean over seeds, in a band from the lowest to the highest.*
 
 # %%
