@@ -9,9 +9,9 @@
 # into a ridge strength**, **compute the share of probability in a well**, and **measure a flatness radius and
 # say what is theorem and what is analogy**, each with a verdict that could have gone the other way.
 #
-# *Run all takes about a minute and a quarter on a laptop with two cores and 1.3 GB. Dashed is predicted, solid is
-# measured, grey is an earlier run. Every measured line is a mean over seeds, in a band from the lowest to the
-# highest.*
+# *Run all takes about a minute and a quarter on a laptop with two cores and 1.3 GB. Dashed is predicted,
+# solid is measured, grey is an earlier run. Every measured line is a mean over seeds, in a band from
+# lowest to highest.*
 
 # %%
 import labkit
