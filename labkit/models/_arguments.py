@@ -51,3 +51,11 @@ def stream(kind: str, seed: int, *sizes: int) -> torch.Generator:
     words = [whole("seed", seed, least=0), zlib.crc32(kind.encode()), *sizes]
     mixed = np.random.SeedSequence(words).generate_state(1, np.uint64)[0]
     return torch.Generator().manual_seed(int(mixed) >> 1)
+
+
+def check_images(x: torch.Tensor, channels: int, size: int | None = None) -> None:
+    """Refuses what is not a batch of images, (n, channels, size, size), or of any height and width."""
+    wanted = (channels, size, size) if size is not None else (channels, *x.shape[2:])
+    if x.ndim != 4 or x.shape[1:] != wanted:
+        sides = f"{size}, {size}" if size is not None else "height, width"
+        raise ValueError(f"x: shape {tuple(x.shape)}; the network takes images (n, {channels}, {sides})")

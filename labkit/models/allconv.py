@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from labkit.models._arguments import floating, stream, whole
+from labkit.models._arguments import check_images, floating, stream, whole
 from labkit.models.activations import activation_named
 from labkit.models.init import initialize
 
@@ -43,6 +43,8 @@ class AllConv(nn.Module):
         phi: the activation between them.
         size: the side of the images, in pixels.
     """
+
+    size: int
 
     def __init__(
         self,
@@ -73,11 +75,7 @@ class AllConv(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         first = self.layers[0]
-        if x.ndim != 4 or x.shape[1:] != (first.in_channels, self.size, self.size):
-            raise ValueError(
-                f"x: shape {tuple(x.shape)}; the network takes images "
-                f"(n, {first.in_channels}, {self.size}, {self.size})"
-            )
+        check_images(x, first.in_channels, self.size)
         for layer in self.layers[:-1]:
             x = self.phi(layer(x))
         return self.layers[-1](x).mean((-2, -1))

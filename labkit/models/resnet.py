@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from labkit.models._arguments import floating, positive, stream, whole
+from labkit.models._arguments import check_images, floating, positive, stream, whole
 from labkit.models.init import initialize
 
 
@@ -80,11 +80,7 @@ class ResNet(nn.Module):
         self.readout = nn.utils.skip_init(nn.Linear, before, classes, **where)
 
     def forward(self, x: Tensor) -> Tensor:
-        if x.ndim != 4 or x.shape[1] != self.conv.in_channels:
-            raise ValueError(
-                f"x: shape {tuple(x.shape)}; the network takes images "
-                f"(n, {self.conv.in_channels}, height, width)"
-            )
+        check_images(x, self.conv.in_channels)
         x = self.groups(torch.relu(self.norm(self.conv(x))))
         x = self.readout(x.mean((-2, -1)))
         return x if self.output_scale == 1.0 else self.output_scale * x

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from labkit.models._arguments import floating, stream, whole
+from labkit.models._arguments import check_images, floating, stream, whole
 from labkit.models.init import initialize
 
 
@@ -67,11 +67,7 @@ class VGG(nn.Module):
         self.layers = nn.Sequential(layers)
 
     def forward(self, x: Tensor) -> Tensor:
-        if x.shape[1:] != (self.channels, self.size, self.size):
-            raise ValueError(
-                f"x: shape {tuple(x.shape)}; the network takes images "
-                f"(n, {self.channels}, {self.size}, {self.size})"
-            )
+        check_images(x, self.channels, self.size)
         return self.layers(x)
 
 

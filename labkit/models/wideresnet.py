@@ -14,7 +14,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from labkit.models._arguments import floating, stream, whole
+from labkit.models._arguments import check_images, floating, stream, whole
 from labkit.models.init import initialize
 
 
@@ -81,11 +81,7 @@ class WideResNet(nn.Module):
         self.shortcuts = nn.ModuleDict(shortcuts)
 
     def forward(self, x: Tensor) -> Tensor:
-        if x.ndim != 4 or x.shape[1] != self.conv.in_channels:
-            raise ValueError(
-                f"x: shape {tuple(x.shape)}; the network takes images "
-                f"(n, {self.conv.in_channels}, height, width)"
-            )
+        check_images(x, self.conv.in_channels)
         x, projects = self.conv(x), dict(self.shortcuts.items())
         for level, group in enumerate(self.groups):
             project = projects.get(str(level))

@@ -46,22 +46,11 @@ class Flat(shared.Minima):
     )  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Setup:
-    """sets[natural or random][seed]; one start a seed, whatever the labels."""
-
-    settings: Flat
-    sets: tuple[tuple[data.Dataset, ...], ...]
-    starts: tuple[nn.Module, ...]
+def prepare(settings: Flat) -> shared.Started:
+    return shared.prepare_starts(settings)
 
 
-def prepare(settings: Flat) -> Setup:
-    sets = shared.prepare(settings).sets
-    starts = tuple(shared.network(settings, sets[0][0].dim, seed) for seed in common.seeds(settings))
-    return Setup(settings, sets, starts)
-
-
-def predict(setup: Setup) -> Prediction:
+def predict(setup: shared.Started) -> Prediction:
     """No theorem gives a radius; the paper's own table is the reference, and a ratio of 1 the edge."""
     return {
         "distances": PROFILE, "tolerance": np.array(setup.settings.tolerance),
@@ -69,7 +58,7 @@ def predict(setup: Setup) -> Prediction:
     }  # fmt: skip
 
 
-def run(setup: Setup, prediction: Prediction, *, radius: Radius = first_crossing) -> Iterator[Frame]:
+def run(setup: shared.Started, prediction: Prediction, *, radius: Radius = first_crossing) -> Iterator[Frame]:
     settings = setup.settings
     values = shared.blank(
         settings.seeds, radii=(2, settings.directions), rescaled=(), same=(), capped=(),

@@ -11,9 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import nn
 
-from labkit import data, figures
+from labkit import figures
 from labkit.claims import Claim
 from labkit.experiment import Experiment, Frame, Prediction, Run
 from labkit.labs import common
@@ -46,27 +45,16 @@ class Robust(shared.Minima):
         return self.largest * np.linspace(0, 1, 25) ** 2
 
 
-@dataclass(frozen=True)
-class Setup:
-    """sets[natural or random][seed]; one start a seed."""
-
-    settings: Robust
-    sets: tuple[tuple[data.Dataset, ...], ...]
-    starts: tuple[nn.Module, ...]
+def prepare(settings: Robust) -> shared.Started:
+    return shared.prepare_starts(settings)
 
 
-def prepare(settings: Robust) -> Setup:
-    sets = shared.prepare(settings).sets
-    starts = tuple(shared.network(settings, sets[0][0].dim, seed) for seed in common.seeds(settings))
-    return Setup(settings, sets, starts)
-
-
-def predict(setup: Setup) -> Prediction:
+def predict(setup: shared.Started) -> Prediction:
     """Known beforehand: no error without noise, chance under much of it, by (47) as fitted."""
     return {"gammas": setup.settings.gammas, "chance": np.array(CHANCE), "fitted": np.array(0.0)}
 
 
-def run(setup: Setup, prediction: Prediction) -> Iterator[Frame]:
+def run(setup: shared.Started, prediction: Prediction) -> Iterator[Frame]:
     settings = setup.settings
     values = shared.blank(settings.seeds, error=(len(settings.gammas),))
     notes = []

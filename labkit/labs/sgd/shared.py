@@ -85,6 +85,20 @@ def prepare(settings: Any) -> Labelled:
     return Labelled(settings, sets)
 
 
+@dataclass(frozen=True)
+class Started(Labelled):
+    """The same, with the networks before training: one a seed, whatever the labels."""
+
+    starts: tuple[nn.Module, ...]
+
+
+def prepare_starts(settings: Any) -> Started:
+    """The sets, and one network a seed that is trained on each of them."""
+    sets = prepare(settings).sets
+    starts = tuple(network(settings, sets[0][0].dim, seed) for seed in common.seeds(settings))
+    return Started(settings, sets, starts)
+
+
 def network(settings: Any, inputs: int, seed: int, scale: float = 1.0) -> nn.Module:
     """A perceptron of the settings' width and depth, its first weights multiplied by `scale`."""
     model = models.mlp(inputs, settings.width, settings.depth, 10, seed=seed, device=settings.device)
