@@ -75,6 +75,7 @@ class AllConv(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         first = self.layers[0]
+        assert isinstance(first, nn.Conv2d)
         check_images(x, first.in_channels, self.size)
         for layer in self.layers[:-1]:
             x = self.phi(layer(x))
