@@ -61,6 +61,7 @@ def _python() -> Finding:
 
 def _packages() -> Iterator[Finding]:
     known = versions()
+    yield Finding("labkit", "ok", f"{known.get('labkit', '(source tree)')} in {Path(__file__).parent}")
     for name in (
         "torch",
         "numpy",

@@ -219,8 +219,9 @@ def _award_prediction(
         for item, value in provable.items()
         if _mark(prediction.get(item), value, allowed[item]) != "right"
     ]
-    if missed:
-        wrong.append(f"not right: {', '.join(missed)}")
+    told = [item for item in missed if prediction.get(item) is not None]
+    if told:
+        wrong.append(f"not right: {', '.join(told)}")
     return gained + (0.0 if missed else points / 2), "; ".join(wrong)
 
 

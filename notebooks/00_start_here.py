@@ -138,8 +138,8 @@ picture("Pairs of gradients, 30 layers, untrained", marks, "cosine of the angle"
 #
 # **Three moves.** Press *Keep run* before each, and put the slider back after it.
 #
-# 1. *Width* 256 → 16. The valley gets three times as narrow, the way nearly twice as long, and the residual
-#    on $\mathcal N$ leaves its dashed line: a narrow network does not stay near its tangent.
+# 1. *Width* 256 → 16. The valley gets three times as narrow, the way nearly twice as long, and both residuals
+#    leave their dashed lines: a narrow network does not stay near its tangent.
 # 2. *Label noise* 0 → 1. It still fits, on a longer way: the noise sits on $\mathcal N$, which is slow. The
 #    test error goes near chance, as the dashed line knew. Margins ask for more norm.
 # 3. *Learning rate* .9 → 2.5, in units of $1/\lambda_1^2$. Above 2 the tangent explodes, but the network
@@ -208,7 +208,8 @@ labkit.judge_all(run)
 # ## 4 · How to do it
 #
 # - **Run a notebook**: *Run → Run All Cells*. A panel trains in the background; other cells stay usable.
-# - **Stop, keep, compare**: *Stop* leaves what was measured; *Keep run* puts it in grey behind the next.
+# - **Stop, keep, compare**: *Stop* leaves what was measured. The last run stays in grey behind the next one;
+#   *Keep run* keeps it for good.
 # - **Save PNG**, **SVG**, **CSV** write a file beside the notebook; in code `run.figure().save("run.png")`.
 # - **Repeat a run without a notebook**: the lines under *Repeat this run*, as `labkit run 0 --set width=64`.
 # - **Verdicts as JSON**: `labkit run 0 --json verdicts.json`. All claims of a paper: `--all-claims`.

@@ -76,6 +76,8 @@ Made by `labkit assignment release`, laid out for nbgrader:
 3. **Grade:** `labkit assignment grade submitted` runs the tests with a limit on time and memory for each
    submission, and writes scores and feedback.
 4. **Open questions** are graded by hand; rubric and an answer stand in the cell `exercise-...` of `source/`.
+   `jupyter lab` started in this folder has nbgrader's *Formgrader* in its menu *Nbgrader*. Then run
+   step 3 again: marks by hand stay, and appear in scores and feedback.
 
 `nbgrader generate_assignment NAME --force` makes `release/NAME` anew from `source/NAME`, after you changed
 something there; unlike `labkit assignment release`, it does not look for solutions that slipped through.

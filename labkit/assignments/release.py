@@ -191,7 +191,7 @@ def _execute(
         size, title = len(read[assignment.name].cells), assignment.name
         for run, notebook, what in (
             (trial.try_solutions, assignment.source, f"solutions of {title}"),
-            (trial.try_students, read[title], f"{title} as students get it"),
+            (trial.try_students, read[title], f"all of {title} as students get it"),
         ):
             start = done
 

@@ -56,10 +56,11 @@ def control(knob: Knob, value: Any) -> Any:
         return widgets.SelectionSlider(options=options, value=value, continuous_update=False, **common)
     first, last = float(min(low, value)), float(max(high, value))
     if knob.scale == "log":
-        ends = {"min": math.log10(first), "max": math.log10(last), "step": 0.05, "base": 10.0}
+        least, most, step = _decades(first, last, float(value))
         return widgets.FloatLogSlider(
-            value=value, **ends, readout_format=".2g", continuous_update=False, **common
-        )
+            value=value, min=least, max=most, step=step, base=10.0, readout_format=".2g",
+            continuous_update=False, **common,
+        )  # fmt: skip
     if knob.type is int:
         return widgets.IntSlider(
             value=value,
@@ -75,6 +76,15 @@ def control(knob: Knob, value: Any) -> Any:
     return widgets.FloatSlider(
         value=value, min=first, max=last, step=step, readout_format=shown, continuous_update=False, **common
     )
+
+
+def _decades(first: float, last: float, value: float) -> tuple[float, float, float]:
+    """Ends and step in decades: the value and the upper end are stops, so that a slider can be put back."""
+    low, high, at = math.log10(first), math.log10(last), math.log10(value)
+    if high > at:
+        step = (high - at) / max(1, round((high - at) / 0.05))
+        return at - step * math.floor((at - low) / step + 1e-9), high, step
+    return low, high, (high - low) / max(1, round((high - low) / 0.05)) or 0.05
 
 
 def _field(knob: Knob, value: Any, common: dict[str, Any]) -> Any:

@@ -46,8 +46,9 @@ def refuse_active_layers(model: nn.Module, caller: str) -> None:
             "torch.nn.GroupNorm, which looks at one sample at a time"
         )
     if training:
+        also = f"; {_listed(dropout)} active dropout" if dropout else ""
         raise ValueError(
-            f"{caller}: {_listed(training)} BatchNorm (or running InstanceNorm) in training mode. One "
+            f"{caller}: {_listed(training)} BatchNorm (or running InstanceNorm) in training mode{also}. One "
             "sample's outputs then depend on its neighbours, so the matrix would change with the chunk "
             "size, and each pass would move the running statistics. Call model.eval(); or build the model "
             "without batch norm, for example labkit.resnet20(batch_norm=False)"

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from labkit.audit import AuditResult
-from labkit.report.sections import counts, surprises
+from labkit.report.sections import counted, counts, surprises
 
 
 def report_json(results: Sequence[AuditResult]) -> dict[str, Any]:
@@ -23,7 +23,7 @@ def report_lines(results: Sequence[AuditResult]) -> str:
     """A line a lab; below it what came out other than expected, and what ended in an error."""
     lines = []
     for result in results:
-        found = ", ".join(f"{count} {word}" for word, count in counts(result).items())
+        found = ", ".join(counted(count, word) for word, count in counts(result).items())
         lines.append(f"{result.lab.number} {result.lab.name}: {found}; {result.seconds:.0f} s")
         if other := surprises(result):
             lines.append(f"  other than expected: {', '.join(other)}")

@@ -34,6 +34,11 @@ def counts(result: AuditResult) -> dict[str, int]:
     return found | ({UNRUN: lost} if lost else {})
 
 
+def counted(count: int, name: str) -> str:
+    """ "1 holds", "9 hold"."""
+    return f"{count} {name if count == 1 else {'holds': 'hold', 'fails': 'fail'}.get(name, name)}"
+
+
 def surprises(result: AuditResult) -> list[str]:
     """The claims that came out other than expected."""
     return [verdict.id for verdict in result.verdicts if verdict.word != verdict.expected]
@@ -50,7 +55,7 @@ def summary(result: AuditResult) -> str:
     found = counts(result)
     if not found:
         return "No claim was selected."
-    told = ", ".join(f"{count} {name}" for name, count in found.items())
+    told = ", ".join(counted(count, name) for name, count in found.items())
     other = ", ".join(link(anchor(result, id), id) for id in surprises(result))
     expected = f" Other than expected: {other}." if other else " All as expected." if result.verdicts else ""
     return f"{sum(found.values())} claims: {told}.{expected}"

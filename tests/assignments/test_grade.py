@@ -17,6 +17,7 @@ from nbformat import NotebookNode
 
 from labkit.assignments.grading.feedback import _cell
 from labkit.assignments.grading.grade import Graded, Limits, grade, memory_size
+from labkit.assignments.grading.one import Grader
 
 NAME = "07_means"
 RIGHT = {
@@ -323,6 +324,49 @@ def test_an_interrupted_run_leaves_what_is_finished_and_a_later_one_goes_on(
     assert not list(folder.rglob("*.part"))
 
 
+def test_whatever_goes_wrong_with_one_submission_stops_no_other(
+    released: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An error that nobody foresaw, in the third of two hundred."""
+    folder = tmp_path / "course"
+    shutil.copytree(released, folder)
+    (folder / "in").mkdir()
+    for student in ("a", "b", "c"):
+        nbformat.write(submission(folder, RIGHT), folder / "in" / f"{student}.ipynb")
+    usual = Grader.run
+
+    def run(self: Grader, one: Any, *more: Any) -> Any:
+        if one.student == "b":
+            raise RecursionError("too deep \udcf6")
+        return usual(self, one, *more)
+
+    monkeypatch.setattr(Grader, "run", run)
+    grade(folder / "in")
+    found = scores(folder)
+    assert [found[name]["total"] for name in "abc"] == ["9", "", "9"]
+    assert "could not be graded: RecursionError: too deep ?" in found["b"]["reason"]
+    monkeypatch.undo()
+    lines: list[str] = []
+    grade(folder / "in", tell=lines.append)
+    assert scores(folder)["b"]["total"] == "9"
+    assert sum("unchanged" in line for line in lines) == 2
+
+
+def test_an_unanswered_question_and_a_broken_resubmission_are_told(released: Path, tmp_path: Path) -> None:
+    """A row that looks complete, or empty, while the gradebook says something else."""
+    folder = tmp_path / "course"
+    shutil.copytree(released, folder)
+    (folder / "in").mkdir()
+    path = folder / "in" / "a.ipynb"
+    nbformat.write(submission(folder, RIGHT | {"exercise-7-4": "*Your answer.*"}), path)
+    grade(folder / "in")
+    assert "not answered" in scores(folder)["a"]["reason"]
+    path.write_text("no notebook")
+    (folder / "in" / f"a_{NAME}.ipynb").unlink(missing_ok=True)
+    grade(folder / "in")
+    assert "the gradebook keeps the marks of an earlier file" in scores(folder)["a"]["reason"]
+
+
 def test_solutions_that_fail_here_stop_the_run_before_anyone_is_graded(
     released: Path, tmp_path: Path
 ) -> None:
@@ -380,7 +424,8 @@ def test_memory_is_given_with_its_unit(text: str, size: int) -> None:
             memory_size(wrong)
 
 
-@pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@SUM(A1)", "  =1"])
+@pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@SUM(A1)", "  =1", "＝1+1"])
 def test_a_name_is_no_formula(text: str) -> None:
     """Spreadsheets run what begins so."""
     assert _cell(text).startswith("'") and _cell("plain") == "plain"
+    assert _cell(f"x; {text};1") == f"x; '{text.strip()};1"

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from labkit.assignments.grading.cells import read_handed
-from labkit.assignments.grading.files import clean_name, find_submissions
+from labkit.assignments.grading.cells import Given, GivenCell, Handed, HandedCell, Task, match, read_handed
+from labkit.assignments.grading.files import clean_name, find_submissions, read_timestamp
 
 NAME, OTHER = "05_gradient_confusion", "04_low_rank_jacobian"
 KNOWN = {NAME: ["setup", "exercise-5-1", "tests-5-1"], OTHER: ["setup", "exercise-4-1", "tests-4-1"]}
@@ -108,21 +108,126 @@ def test_of_two_files_of_one_student_the_readable_and_newer_is_taken(tmp_path: P
     assert one.shown.startswith("alice/new") and len(left) == 2
 
 
-def test_zips_hold_a_students_files_or_the_whole_class(tmp_path: Path) -> None:
-    """Platforms hand out one zip; students hand in others. Names that climb out of the folder stay inside."""
-    folder, unpacked = tmp_path / "in", tmp_path / "unpacked"
-    folder.mkdir()
-    unpacked.mkdir()
-    with zipfile.ZipFile(folder / "class.zip", "w") as archive:
-        archive.writestr(f"alice/{NAME}.ipynb", notebook())
-        archive.writestr(f"bob/{NAME}.ipynb", notebook())
-        archive.writestr("__MACOSX/._x", "")
-    with zipfile.ZipFile(folder / "carol.zip", "w") as archive:
-        archive.writestr(f"../../{NAME}.ipynb", notebook())
-    found, left = find_submissions(folder, KNOWN, unpacked)
-    assert {one.student for one in found} == {"alice", "bob", "carol"}
+def packed(path: Path, *names: str) -> Path:
+    with zipfile.ZipFile(path, "w") as archive:
+        for name in names:
+            archive.writestr(zipfile.ZipInfo(name, (2099, 1, 1, 0, 0, 0)), notebook())
+    return path
+
+
+@pytest.fixture
+def unpacked(tmp_path: Path) -> Path:
+    (tmp_path / "unpacked").mkdir()
+    return tmp_path / "unpacked"
+
+
+@pytest.fixture
+def handed_in(tmp_path: Path) -> Path:
+    (tmp_path / "in").mkdir()
+    return tmp_path / "in"
+
+
+def test_a_zip_of_the_class_holds_a_folder_a_student(tmp_path: Path, unpacked: Path) -> None:
+    """Platforms hand out one zip."""
+    names = [f"alice/{NAME}.ipynb", f"bob\\{NAME}.ipynb", f"{'é' * 200}/{NAME}.ipynb", "__MACOSX/._x"]
+    found, left = find_submissions(packed(tmp_path / "class.zip", *names), KNOWN, unpacked)
+    assert {one.student for one in found} == {"alice", "bob", clean_name("é" * 200)}
     assert [one.why for one in left] == ["is no one's work"]
-    assert all(unpacked in one.path.resolve().parents for one in found)
+    assert all(unpacked in one.path.resolve().parents and one.path.is_file() for one in found)
+
+
+@pytest.mark.parametrize("name", ["mallory.zip", f"mallory_{NAME}.zip", f"{NAME}.zip"])
+def test_a_students_zip_is_no_one_elses(handed_in: Path, unpacked: Path, name: str) -> None:
+    """It would take the place of another student's work: what is unpacked is newer."""
+    (handed_in / "bob.ipynb").write_text(notebook())
+    inside = [f"bob/{NAME}.ipynb", f"../bob/{NAME}.ipynb", "/bob.ipynb", "C:\\bob.ipynb", ".", "", "x.txt"]
+    packed(handed_in / name, *inside)
+    found, left = find_submissions(handed_in, KNOWN, unpacked)
+    assert {(one.student, one.shown) for one in found if one.student == "bob"} == {("bob", "bob.ipynb")}
+    assert [one.student for one in found if one.student != "bob"] == ["mallory"] * name.startswith("m")
+    assert sum("leads out of the zip" in one.why for one in left) == 3
+    assert sum("has no name" in one.why for one in left) == 2
+
+
+def test_a_damaged_zip_stops_nobody_else(handed_in: Path, unpacked: Path) -> None:
+    """A broken upload is one student's, and the others are graded."""
+    (handed_in / "bob.ipynb").write_text(notebook())
+    with zipfile.ZipFile(handed_in / "a.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr(f"{NAME}.ipynb", notebook() + " " * 5000)
+    data = bytearray((handed_in / "a.zip").read_bytes())
+    start = 30 + len(f"{NAME}.ipynb")
+    data[start : start + 20] = b"\xff" * 20
+    (handed_in / "a.zip").write_bytes(data)
+    (one,), (left,) = find_submissions(handed_in, KNOWN, unpacked)
+    assert one.student == "bob" and "cannot be unpacked" in left.why
+
+
+def test_links_and_what_is_no_file_are_told_and_not_followed(handed_in: Path, unpacked: Path) -> None:
+    """A link to a classmate's file would be graded as one's own."""
+    import os
+
+    (handed_in / "bob").mkdir()
+    (handed_in / "bob" / f"{NAME}.ipynb").write_text(notebook())
+    (handed_in / "mallory.ipynb").symlink_to(handed_in / "bob" / f"{NAME}.ipynb")
+    (handed_in / "eve").symlink_to(handed_in / "bob")
+    (handed_in / "dead.ipynb").symlink_to("/no/such/file")
+    (handed_in / "endless.ipynb").symlink_to("/dev/zero")
+    os.mkfifo(handed_in / "fifo.ipynb")
+    (handed_in / "dir.ipynb").mkdir()
+    (one,), left = find_submissions(handed_in, KNOWN, unpacked)
+    assert one.student == "bob"
+    assert {(one.shown, one.why.split(";")[0]) for one in left} == {
+        ("mallory.ipynb", "is a link"), ("eve", "is a link"), ("dead.ipynb", "is a link"),
+        ("endless.ipynb", "is a link"), ("fifo.ipynb", "is no file"),
+        ("dir.ipynb", "is a folder under a file's name"),
+    }  # fmt: skip
+
+
+def test_names_of_any_bytes_are_told_in_a_line_of_utf8(handed_in: Path, unpacked: Path) -> None:
+    """They are written in tables, and told on a console."""
+    import os
+
+    for name in (b"bj\xf6rn.ipynb", b"a\nb.ipynb"):
+        try:
+            with open(os.path.join(os.fsencode(handed_in), name), "w") as file:
+                file.write(notebook())
+        except OSError:
+            pytest.skip("this file system has names in UTF-8 only")
+    found, _ = find_submissions(handed_in, KNOWN, unpacked)
+    assert {(one.student, one.shown) for one in found} == {("björn", "björn.ipynb"), ("a_b", "a_b.ipynb")}
+
+
+@pytest.mark.parametrize(
+    ("content", "time"),
+    [
+        (b"2026-05-04 13:37:00.123456 UTC\n", "2026-05-04 13:37:00.123456 UTC"),
+        (b"2026-05-04T13:37:00+0200", "2026-05-04T13:37:00+0200"),
+        (b"\xff\0", None), (b"never", None), (b"12", None), (b"2026-13-04 13:37:00", None), (b"", None),
+        (b"2026-05-04 13:37:00 " + b"1" * 5000, None), (b"9999-12-31 23:59:59 UTC", None),
+    ],
+)  # fmt: skip
+def test_a_time_that_nbgrader_cannot_read_is_left_out(
+    handed_in: Path, unpacked: Path, content: bytes, time: str | None
+) -> None:
+    """nbgrader stops at it."""
+    place = handed_in / "alice" / NAME
+    place.mkdir(parents=True)
+    (place / f"{NAME}.ipynb").write_text(notebook())
+    (place / "timestamp.txt").write_bytes(content)
+    (_one,), left = find_submissions(handed_in, KNOWN, unpacked)
+    assert read_timestamp(place / "timestamp.txt") == time
+    assert [one.why.split(",")[0] for one in left] == ([] if time else ["holds no date and time"])
+
+
+def test_a_notebook_too_large_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would hold up the class."""
+    path = tmp_path / "x.ipynb"
+    path.write_text(json.dumps({"cells": [{}] * 5001}))
+    with pytest.raises(ValueError, match="5,001 cells, more than the 5,000"):
+        read_handed(path)
+    monkeypatch.setattr("labkit.assignments.grading.cells.LARGEST_FILE", 2**10)
+    with pytest.raises(ValueError, match="the file has 0.0 MB, more than"):
+        read_handed(path)
 
 
 @pytest.mark.parametrize(
@@ -166,3 +271,25 @@ def test_notebooks_of_older_versions_are_read(tmp_path: Path) -> None:
 def test_names_keep_umlauts_and_lose_what_folders_and_patterns_cannot_have() -> None:
     """nbgrader looks folders up by patterns: a student called [x] would match another."""
     assert clean_name("Jörg/..\\Ø [x]*") == "Jörg_.._Ø _x__"
+
+
+def test_long_names_fit_a_file_system_and_stay_apart() -> None:
+    """File systems take 255 bytes, and an emoji has four."""
+    first, second = clean_name("🦊" * 63), clean_name("🦊" * 62 + "🐻")
+    assert first != second and len(first.encode()) <= 150 and first.isprintable()
+    assert clean_name("a" * 150) == "a" * 150
+
+
+def test_copies_of_a_locked_cell_cost_no_time() -> None:
+    """Five thousand of them took a minute."""
+    locked = GivenCell("tests-1", "code", "x", "x", "", {"locked": True})
+    answer = GivenCell("exercise-1", "code", "y", "y", "", {})
+    given = Given(
+        "n", "", (Task("tests-1", 1, False, ("exercise-1",)),), (answer, locked), (), frozenset(), frozenset()
+    )
+    cells = (HandedCell("markdown", "y", grade_id="exercise-1"),) + (
+        HandedCell("code", "x", grade_id="tests-1"),
+    ) * 5000
+    matched = match(Handed(cells), given)
+    assert matched.roles == ("exercise-1", *["copy"] * 4999, "tests-1")
+    assert any("the cell's type was changed" in note for note in matched.notes)

@@ -122,6 +122,35 @@ def test_memory_taken_in_small_pieces_is_stopped_too(runner: Runner) -> None:
     assert ending.peak < 2**29
 
 
+def test_files_without_end_are_stopped(runner: Runner) -> None:
+    """A full disk stops the grading of everybody."""
+    cell = (
+        "import os\nn = 0\nwhile True:\n    n += 1\n    with open(str(n), 'wb') as f: f.write(bytes(2**24))"
+    )
+    ending = run(runner, cell, seconds=60)
+    assert (ending.kind, ending.cell) == ("disk", 1)
+
+
+def test_folders_six_thousand_deep_are_cleared_away() -> None:
+    """What removes a tree by recursion ends in an error there, for this and all later submissions."""
+    deep = "import os\nfor _ in range(6000):\n    os.mkdir('d'); os.chdir('d')"
+    with Runner() as runner:
+        place = Path(runner._scratch)
+        assert run(runner, deep, RIGHT).said["points"] == 3.0
+        assert list(place.glob("tmp*")) == []
+        assert run(runner, RIGHT).said["points"] == 3.0
+    assert not place.exists()
+
+
+def test_what_is_written_to_the_clock_turns_nothing(runner: Runner) -> None:
+    """Each cell reports itself there, and a submission can write what it likes."""
+    forge = "import os\nfor fd in range(3, 40):\n    for word in (b'9' * 5000, b' 77 ', b' x '):\n"
+    forge += "        try: os.write(fd, word)\n        except OSError: pass"
+    ending = run(runner, forge)
+    assert ending.kind != "lost" and ending.cell <= 2
+    assert run(runner, RIGHT).said["points"] == 3.0
+
+
 @pytest.mark.parametrize(
     ("body", "status"),
     [("os._exit(7)", 7), ("os.abort()", -6), ("ctypes.string_at(0)", -11), ("os.kill(os.getpid(), 9)", -9)],
@@ -142,6 +171,9 @@ def test_an_answer_that_ends_python_is_told_by_how_it_ended(runner: Runner, body
         "os.remove(victim)", "os.utime(victim)", "os.listdir(os.path.dirname(victim))",
         "resource.setrlimit(resource.RLIMIT_FSIZE, (-1, -1))", "open('/proc/self/mem', 'rb')",
         "open('/dev/shm/labkit-test', 'w')", "os.memfd_create('x')", "os.symlink(victim, victim + '2')",
+        "os.truncate(victim, 0)", "os.open(victim, os.O_RDONLY | os.O_TRUNC)", "open('/etc/shadow')",
+        "os.open(resource.__file__, os.O_RDONLY | os.O_TRUNC)", "os.mknod('device', 0o60600)",
+        "fcntl.fcntl(0, fcntl.F_SETOWN, os.getppid())", "os.posix_fallocate(os.open('f', 66), 0, 2**20)",
     ],
 )  # fmt: skip
 def test_what_lies_outside_is_out_of_reach(runner: Runner, tmp_path: Path, body: str) -> None:
@@ -149,7 +181,7 @@ def test_what_lies_outside_is_out_of_reach(runner: Runner, tmp_path: Path, body:
     victim = tmp_path / "gradebook.db"
     victim.write_text("marks")
     before = victim.stat()
-    cell = f"import os, resource, socket, subprocess\nvictim = {str(victim)!r}\n{body}\n{RIGHT}"
+    cell = f"import fcntl, os, resource, socket, subprocess\nvictim = {str(victim)!r}\n{body}\n{RIGHT}"
     ending = run(runner, cell)
     assert ending.kind == "done" and ending.said["missing"] == ["double"]  # The line above it raised.
     assert "Error" in ending.said["errors"]["1"]

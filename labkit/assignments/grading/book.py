@@ -6,6 +6,7 @@ import logging
 import os
 import shutil
 import tempfile
+import threading
 import uuid
 import warnings
 from collections.abc import Iterator, Mapping
@@ -19,8 +20,10 @@ import nbformat
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 from labkit.assignments.grading.cells import Given, GivenCell, Matched, Task, bare, top_names
+from labkit.assignments.grading.files import TIMESTAMP, read_timestamp
 
 CONFIG = "nbgrader_config.py"
+_ALONE = threading.RLock()
 
 
 @dataclass(frozen=True)
@@ -178,8 +181,11 @@ class Book:
             place = Path(folder) / "submitted" / student / given.name
             place.mkdir(parents=True)
             nbformat.write(_restored(given, matched, outputs), place / f"{given.name}.ipynb")
-            if timestamp is not None and timestamp.is_file():
-                shutil.copy(timestamp, place / "timestamp.txt")
+            # Only in nbgrader's layout is it the platform's; elsewhere a student may have put it there.
+            if timestamp is not None and timestamp.parent.name == given.name:
+                time = read_timestamp(timestamp)
+                if time is not None:
+                    (place / TIMESTAMP).write_text(time, encoding="utf-8")
             self._autograde(Path(folder), student, given.name)
             made = Path(folder) / "autograded" / student / given.name
             target = self._path("autograded", given.name, student)
@@ -293,7 +299,10 @@ def _restored(given: Given, matched: Matched, outputs: Mapping[str, tuple[float 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """nbgrader and its database warn of their own future; it is no news to an instructor."""
-    with warnings.catch_warnings():
+    """nbgrader and its database warn of their own future; it is no news to an instructor.
+
+    One thread at a time: what is filtered is the same for all.
+    """
+    with _ALONE, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield

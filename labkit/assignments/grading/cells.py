@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-LARGEST_FILE = 200 * 2**20  # bytes
+LARGEST_FILE = 50 * 2**20  # bytes
+MOST_CELLS = 5_000
 LONGEST_CELL = 10**6  # characters
 
 
@@ -118,7 +119,8 @@ def read_handed(path: Path) -> Handed:
         size = path.stat().st_size
         if size > LARGEST_FILE:
             raise ValueError(
-                f"the file has {size >> 20} MB, more than the {LARGEST_FILE >> 20} that are read"
+                f"the file has {size / 2**20:.1f} MB, more than the {LARGEST_FILE >> 20} MB that are read; "
+                "large outputs can be cleared"
             )
         data = path.read_bytes()
     except OSError as error:
@@ -142,6 +144,8 @@ def read_handed(path: Path) -> Handed:
         cells = [cell for sheet in sheets if isinstance(sheet, list) for cell in sheet]  # nbformat 2 and 3
     if not isinstance(cells, list):
         raise ValueError("the file is JSON, but no notebook: it has no cells")
+    if len(cells) > MOST_CELLS:
+        raise ValueError(f"the notebook has {len(cells):,} cells, more than the {MOST_CELLS:,} that are read")
     own = _dict(_dict(top.get("metadata")).get("labkit")).get("assignment")
     read = tuple(_cell(cell) for cell in cells if isinstance(cell, dict))
     return Handed(read, own if isinstance(own, str) else "")
@@ -199,17 +203,21 @@ def match(handed: Handed, given: Given) -> Matched:
     hand = [task.id for task in given.tasks if task.by_hand and task.id not in seen]
     notes += [f"{_label(one)}: the cell of the answer is missing" for one in hand]
     seen = set(roles)
+    editable = {answer for task in given.tasks for answer in task.answers}
+    below: set[str] = set()
     for index in reversed(range(len(roles))):  # Of copies the last counts, as it does for nbgrader.
         role = roles[index]
         if role not in known:
             continue
         cell, original = handed.cells[index], known[role]
-        if role in roles[index + 1 :]:
-            locked = role not in {answer for task in given.tasks for answer in task.answers}
-            roles[index] = "copy" if locked else "own" if cell.kind == "code" else "text"
+        if role in below:
+            roles[index] = "copy" if role not in editable else "own" if cell.kind == "code" else "text"
             notes.append(f"{_label(role)}: the cell stands there twice; the last one counts")
         elif original.metadata.get("locked") and bare(cell.source) != bare(original.visible):
             notes.append(f"{_label(role)}: the locked cell was edited, and put back")
+        elif role in editable and original.kind == "code" and cell.kind != "code":
+            notes.append(f"{_label(role)}: the cell's type was changed; it runs as a code cell only")
+        below.add(role)
     notes += [
         f"{_label(c.id)}: the cell was deleted" for c in given.cells if c.id not in seen and c.id not in hand
     ]

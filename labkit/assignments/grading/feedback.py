@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 CSV_NAME = "scores.csv"
 FILES_NAME = "files.csv"
+_STARTERS = r"=+\-@＝＋－＠"  # of a formula; the full-width ones count in East Asian versions
 LONGEST_CODE = 20_000  # characters of an answer on the page
 
 # No script, nothing from elsewhere: a browser that reads this refuses both, whatever a student has written.
@@ -138,16 +140,16 @@ def write_scores(path: Path, given: Given, rows: Sequence[tuple[Result, Mapping[
     """
     labels = [task.label for task in given.tasks]
     out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
+    writer = csv.writer(out, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
     writer.writerow(
         ["student", "assignment", *labels, "total", "of", "state", "by_hand", "reason", "seconds", "file"]
     )
     for result, marks in rows:
-        start, end = [_cell(result.student), given.name], [f"{result.seconds:g}", _cell(result.shown)]
+        start, end = [_cell(result.student), given.name], [_number(result.seconds), _cell(result.shown)]
         if result.broken or marks is None:
             blank = [""] * (len(labels) + 1)
             writer.writerow(
-                [*start, *blank, f"{given.points:g}", "not graded", "", _cell(result.broken), *end]
+                [*start, *blank, _number(given.points), "not graded", "", _cell(result.broken), *end]
             )
             continue
         scores = [marks[task.id].score for task in given.tasks]
@@ -156,11 +158,11 @@ def write_scores(path: Path, given: Given, rows: Sequence[tuple[Result, Mapping[
             f"{t.label}: {result.tasks[t.id].reason}" for t in given.tasks if result.tasks[t.id].reason
         ]
         told = "; ".join([*reasons, *result.notes])
-        points = ["" if score is None else f"{score:g}" for score in scores]
-        total = f"{sum(score or 0 for score in scores):g}"
+        points = ["" if score is None else _number(score) for score in scores]
+        total = _number(sum(score or 0 for score in scores))
         state = "to mark" if still else "complete"
         writer.writerow(
-            [*start, *points, total, f"{given.points:g}", state, " ".join(still), _cell(told), *end]
+            [*start, *points, total, _number(given.points), state, " ".join(still), _cell(told), *end]
         )
     write_atomically(path, out.getvalue())
 
@@ -168,7 +170,7 @@ def write_scores(path: Path, given: Given, rows: Sequence[tuple[Result, Mapping[
 def write_files(path: Path, found: Sequence[Submission], left_out: Sequence[LeftOut]) -> None:
     """Writes which file was taken for whom, and which were left out for what reason."""
     out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
+    writer = csv.writer(out, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
     writer.writerow(["file", "student", "assignment", "left_out"])
     for one in found:
         writer.writerow([_cell(one.shown), _cell(one.student), one.assignment, ""])
@@ -178,6 +180,12 @@ def write_files(path: Path, found: Sequence[Submission], left_out: Sequence[Left
 
 
 def _cell(text: str) -> str:
-    """Text that a spreadsheet shows, and does not run as a formula."""
+    """Text that a spreadsheet shows, and does not run as a formula, also where it splits at semicolons."""
     text = " ".join(text.split())
-    return "'" + text if text[:1] in "=+-@" and text else text
+    return re.sub(rf"(^|;[\s\"']*)(?=[{_STARTERS}])", r"\1'", text)
+
+
+def _number(value: float) -> float:
+    """As csv writes it unquoted: 3, not 3.0."""
+    short = float(f"{value:g}")
+    return int(short) if short.is_integer() else short

@@ -17,6 +17,7 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import wait as wait_for
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -127,9 +128,8 @@ def _run_all(
                 ready, _ = wait_for(pending, timeout=0.2, return_when="FIRST_COMPLETED")
                 for future in ready:
                     one = pending.pop(future)
-                    result, matched, key = future.result()
                     done += 1
-                    tell(f"[{done}/{len(found)}] {graders[one.assignment].finish(one, result, matched, key)}")
+                    tell(f"[{done}/{len(found)}] {_finish(graders[one.assignment], one, future)}")
         except BaseException:
             stop.set()
             for future in pending:
@@ -137,6 +137,15 @@ def _run_all(
             runners.close()
             raise
     return [row for grader in graders.values() for row in grader.rows()]
+
+
+def _finish(grader: Grader, one: Submission, future: Future[Any]) -> str:
+    """Enters one result. Whatever is wrong with a submission is its own reason, and stops no other."""
+    try:
+        return grader.finish(one, *future.result())
+    except Exception as error:
+        why = f"{type(error).__name__}: {error}".encode(errors="replace").decode()[:200]
+        return grader.finish(one, grader.not_graded(one, f"could not be graded: {why}"), None, "")
 
 
 class _Runners:
@@ -159,7 +168,8 @@ class _Runners:
 
     def close(self) -> None:
         for runner in self._all:
-            runner.close()
+            with suppress(Exception):
+                runner.close()
 
     def one(self) -> _Borrowed:
         return _Borrowed(self._free)

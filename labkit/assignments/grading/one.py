@@ -14,13 +14,14 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from labkit.assignments.grading.book import Book, Mark
-from labkit.assignments.grading.cells import Given, Matched, Task, match, program, read_handed
+from labkit.assignments.grading.cells import Given, Matched, Task, bare, match, program, read_handed
 from labkit.assignments.grading.feedback import CSV_NAME, page, write_scores
 from labkit.assignments.grading.files import Submission
 from labkit.assignments.grading.runner import Ending, Runner
 from labkit.output import write_atomically
 
 VERSION = 1  # Of what is kept of a graded submission; another one is graded anew.
+LOST = "could not be run: the process that watches over it was lost; grade again"
 _NEXT = {"whole": "definitions", "definitions": "skip"}
 _SIGNALS = {
     -11: "crashes Python (segmentation fault)",
@@ -81,6 +82,7 @@ class Grader:
         self.share = limits.seconds / (len(self.code) + 1)
         self.together: set[str] = set()
         self._results: dict[str, tuple[Result, dict[str, Mark] | None]] = {}
+        self._before: dict[str, tuple[Result, dict[str, Mark] | None]] = {}  # of earlier runs
         for part in ("feedback", "results"):
             (folder / part).mkdir(parents=True, exist_ok=True)
 
@@ -114,6 +116,11 @@ class Grader:
                 self.together.add(task.id)
                 tell(f"{task.label}: its tests run in one process with the answer, which can deceive them")
 
+    def _answered(self, task: Task, matched: Matched) -> bool:
+        given = {cell.id: bare(cell.visible) for cell in self.given.cells}
+        found = {answer: matched.source(answer) for answer in task.answers}
+        return any(text and bare(text) != given.get(answer) for answer, text in found.items())
+
     def _has_solution(self, task: Task) -> bool:
         """A prediction has none: what is right there is a matter of the tests alone."""
         given = {cell.id: cell.source for cell in self.given.cells}
@@ -133,20 +140,24 @@ class Grader:
         """Runs one submission, unless it was graded before just as it is."""
         if stop.is_set():
             raise KeyboardInterrupt
+        if one.broken:
+            return self.not_graded(one, one.broken), None, ""
         key = self._key(one)
-        kept = None if one.broken or self.again else self._kept(one, key)
+        kept = None if self.again else self._kept(one, key)
         if kept is not None:
             return kept, None, key
-        if one.broken:
-            return Result(one.student, one.assignment, one.shown, broken=one.broken), None, key
         start = time.monotonic()
         try:
             matched = match(read_handed(one.path), self.given)
         except ValueError as error:
-            return Result(one.student, one.assignment, one.shown, broken=str(error)), None, key
+            return self.not_graded(one, str(error)), None, key
         modes: dict[int, str] = {}
         stopped: dict[int, str] = {}
-        tasks = {task.id: TaskResult(None) for task in self.given.tasks if task.by_hand}
+        tasks = {
+            task.id: TaskResult(None, "" if self._answered(task, matched) else "not answered")
+            for task in self.given.tasks
+            if task.by_hand
+        }
         for task in self.code:
             tasks[task.id] = self._task(
                 task, matched, runner, start + self.limits.seconds, modes, stopped, stop
@@ -161,11 +172,18 @@ class Grader:
             key,
         )
 
+    def not_graded(self, one: Submission, why: str) -> Result:
+        """The result of a submission that could not be graded; marks of an earlier one are left alone."""
+        if self.book.marks(one.student, self.given) is not None:
+            why += "; the gradebook keeps the marks of an earlier file"
+        return Result(one.student, one.assignment, one.shown, broken=why)
+
     def _task(
         self, task: Task, matched: Matched, runner: Runner, deadline: float, modes: dict[int, str],
         stopped: dict[int, str], stop: threading.Event,
     ) -> TaskResult:  # fmt: skip
         indices = program(matched, self.given, task)
+        lost = 0
         while True:
             if stop.is_set():
                 raise KeyboardInterrupt
@@ -176,7 +194,11 @@ class Grader:
                 )
             cells = [(matched.handed.cells[i].source, modes.get(i, "whole")) for i in indices]
             ending = self._once(runner, task, cells, left, task.id in self.together)
-            in_cell = 1 <= ending.cell <= len(indices) and ending.kind in ("time", "memory", "died")
+            if ending.kind == "lost" and not lost:  # Once more: the machine may have run out of memory.
+                lost = 1
+                continue
+            limits = ("time", "memory", "disk", "died")
+            in_cell = 1 <= ending.cell <= len(indices) and ending.kind in limits
             if not in_cell:
                 break
             index = indices[ending.cell - 1]
@@ -197,7 +219,7 @@ class Grader:
         """Points, the reason in one line, and whether a limit was met."""
         said = ending.said
         if ending.kind != "done":
-            return 0.0, self._why(ending), ending.kind in ("time", "total", "memory")
+            return 0.0, self._why(ending), ending.kind in ("time", "total", "memory", "disk")
         points = said.get("points")
         missing = [name for name in said.get("missing", []) if isinstance(name, str)]
         if missing:
@@ -225,11 +247,13 @@ class Grader:
             return f"was stopped: the submission has used up its {self.limits.seconds:g} s"
         if ending.kind == "memory":
             return f"takes more than {self.limits.memory / 2**30:.3g} GB of memory, and was stopped"
+        if ending.kind == "disk":
+            return "writes more than 0.5 GB of files, and was stopped"
         if ending.kind == "died":
             return _SIGNALS.get(ending.status, f"ends Python (exit code {ending.status})")
         if ending.kind == "unreadable":
             return "returns something that cannot be read"
-        return "could not be run: the process that watches over it was lost; grade again"
+        return LOST
 
     @staticmethod
     def _cell_note(matched: Matched, index: int, why: str) -> str:
@@ -254,6 +278,8 @@ class Grader:
                 for answer in task.answers:
                     outputs[answer] = (None, result.tasks[task.id].printed)
             self.book.record(one.student, self.given, matched, outputs, one.path.parent / "timestamp.txt")
+            if any(task.reason == LOST for task in result.tasks.values()):
+                key = ""  # To be run again next time.
             write_atomically(self._keep_path(one), json.dumps({"key": key, **asdict(result)}, indent=1))
         elif not result.broken:
             again = " (unchanged since it was last graded)"
@@ -265,18 +291,18 @@ class Grader:
             return f"{one.student}: {one.shown}: not graded: {result.broken}"
         total = sum(mark.score or 0 for mark in marks.values())
         hand = [task.label for task in self.given.tasks if marks[task.id].open]
-        open_part = f", {', '.join(hand)} to be marked by hand" if hand else ""
+        open_part = f"; exercise {', '.join(hand)} to be marked by hand" if hand else ""
         told = f"{one.student}: {one.shown}: {total:g} of {self.given.points:g}{open_part}"
         return f"{told}, {result.seconds:.1f} s{again}"
 
     def rows(self) -> list[tuple[Result, dict[str, Mark] | None]]:
         """The results so far, with marks, by student: of this run, and of those that were graded before."""
-        rows = dict(self._results)
         for path in (self.folder / "results").glob("*.json"):
-            if path.stem not in rows:
+            if path.stem not in self._results and path.stem not in self._before:
                 kept = _read_result(path)
                 if kept is not None:
-                    rows[path.stem] = (kept, self.book.marks(kept.student, self.given))
+                    self._before[path.stem] = (kept, self.book.marks(kept.student, self.given))
+        rows = {**self._before, **self._results}
         return [rows[student] for student in sorted(rows)]
 
     def is_new(self, one: Submission) -> bool:

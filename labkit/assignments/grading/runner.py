@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -24,7 +25,8 @@ class Ending:
     """How an exercise ended.
 
     Attributes:
-        kind: "done", "time" (its share), "total" (the submission's), "memory", "died", "unreadable", "lost".
+        kind: "done", "time" (its share), "total" (the submission's), "memory", "disk", "died",
+            "unreadable", "lost".
         status: exit status of the student's process where it ended by itself, negative for a signal.
         cell: number of the cell that was running: 0 is the setup, one more than there are cells the tests.
         said: what the checker wrote: "points", "printed", "error", "errors" a cell, "missing" names.
@@ -48,7 +50,7 @@ class Runner:
     def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
         self._control: socket.socket | None = None
-        self._scratch = tempfile.TemporaryDirectory(prefix="labkit-grade-", ignore_cleanup_errors=True)
+        self._scratch = tempfile.mkdtemp(prefix="labkit-grade-")
 
     def __enter__(self) -> Runner:
         return self
@@ -59,7 +61,7 @@ class Runner:
     def close(self) -> None:
         """Ends the process and all that descends from it."""
         self._stop()
-        self._scratch.cleanup()
+        _remove(self._scratch)
 
     def run(
         self, setup: str, cells: Sequence[tuple[str, str]], tests: str, names: Sequence[str], *,
@@ -78,14 +80,15 @@ class Runner:
             together: tests and cells in one process.
         """
         control = self._start()
-        with tempfile.TemporaryDirectory(dir=self._scratch.name, ignore_cleanup_errors=True) as scratch:
+        scratch = tempfile.mkdtemp(dir=self._scratch)
+        try:
             job: dict[str, Any] = {"setup": setup, "cells": list(cells)}
             check = {"tests": tests, "names": list(names)}
             files = [_unlinked({**job, **check} if together else job), _unlinked({} if together else check)]
             files.append(_unlinked(None))
             request = {
                 "seconds": seconds, "total": total, "memory": memory, "scratch": scratch,
-                "together": together,
+                "together": together, "cells": len(cells) + 1,
             }  # fmt: skip
             try:
                 try:
@@ -99,6 +102,8 @@ class Runner:
             finally:
                 for handle in files:
                     os.close(handle)
+        finally:
+            _remove(scratch)
         ended = reply.pop("ended")
         state = said.get("state")
         if ended == "done" and state != "done":
@@ -123,14 +128,14 @@ class Runner:
         environment = {name: os.environ[name] for name in kept if name in os.environ}
         environment |= {f"{name}_NUM_THREADS": "1" for name in ("OMP", "MKL", "OPENBLAS", "NUMEXPR")}
         environment |= {"CUDA_VISIBLE_DEVICES": "", "MPLBACKEND": "Agg", "PYTHONDONTWRITEBYTECODE": "1"}
-        environment |= {"OBJC_DISABLE_INITIALIZE_FORK_SAFETY": "YES", "IPYTHONDIR": self._scratch.name}
+        environment |= {"OBJC_DISABLE_INITIALIZE_FORK_SAFETY": "YES", "IPYTHONDIR": self._scratch}
         environment |= {
-            "MPLCONFIGDIR": os.environ.get("MPLCONFIGDIR", self._scratch.name),
+            "MPLCONFIGDIR": os.environ.get("MPLCONFIGDIR", self._scratch),
             "PYTHONHASHSEED": "0",
         }
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-m", "labkit.assignments.grading.server", str(far.fileno())],
-            pass_fds=[far.fileno()], env=environment, cwd=self._scratch.name, start_new_session=True,
+            pass_fds=[far.fileno()], env=environment, cwd=self._scratch, start_new_session=True,
             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
         )  # fmt: skip
         far.close()
@@ -151,6 +156,15 @@ class Runner:
             with suppress(OSError):
                 os.kill(child, signal.SIGKILL)
         process.wait()
+
+
+def _remove(folder: str) -> None:
+    """Removes what a submission has left, folders six thousand levels deep as well; never raises."""
+    with suppress(OSError, RecursionError):
+        shutil.rmtree(folder, ignore_errors=True)
+    if os.path.exists(folder):
+        with suppress(OSError, subprocess.SubprocessError):
+            subprocess.run(["rm", "-rf", "--", folder], timeout=120, capture_output=True)
 
 
 def _unlinked(content: Any) -> int:

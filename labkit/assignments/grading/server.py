@@ -25,6 +25,7 @@ from labkit.assignments.grading.wire import Gone
 
 LOOK = 0.02  # seconds between two looks at the memory
 KEPT = 4000  # characters of what a submission prints; the rest is read and thrown away
+DISK, EVERY = 2**29, 0.25  # bytes of files that a submission may leave; seconds between two looks at them
 GRACE = 2.0  # seconds that the checker has to write its result once the student's side has ended
 
 
@@ -62,7 +63,7 @@ class _Watch:
     def __init__(self, request: dict[str, Any], handles: list[int], control: socket.socket) -> None:
         self.seconds, self.total = float(request["seconds"]), float(request["total"])
         self.memory, self.scratch = int(request["memory"]), Path(request["scratch"])
-        self.together = bool(request["together"])
+        self.together, self.last = bool(request["together"]), int(request["cells"])
         self.handles, self.control = handles, control
         self.cell, self.printed, self.length, self.peak = -1, b"", 0, 0
 
@@ -106,8 +107,8 @@ class _Watch:
         }  # fmt: skip
 
     def _watch(self, start: float, base: int) -> tuple[str, int]:
-        """How it ended: "done", "time", "total", "memory" or "died", and the exit status of the student's."""
-        phase, left = start, float("inf")
+        """How it ended ("done", "time", "total", "memory", "disk", "died"), and the student's exit status."""
+        phase, left, looked = start, float("inf"), start
         open_ends, status = {self.out, self.progress}, _ended(self.student)
         while True:
             ready, _, _ = select.select([*open_ends, self.control.fileno()], [], [], LOOK)
@@ -122,7 +123,9 @@ class _Watch:
                     self.length += len(data)
                     self.printed += data[: max(0, KEPT - len(self.printed))]
                 else:
-                    found = [int(word) for word in data.split() if word.isdigit()]
+                    # Whatever else a submission writes there counts for nothing.
+                    found = [int(word) for word in data.split() if word.isdigit() and len(word) < 8]
+                    found = [number for number in found if number <= self.last]
                     if found and max(found) > self.cell:  # Upwards alone: nobody turns the clock back.
                         self.cell, phase = max(found), time.monotonic()
             now = time.monotonic()
@@ -138,6 +141,10 @@ class _Watch:
             self.peak = max(self.peak, resident(self.student) - base)
             if self.peak > self.memory or (self.checker and resident(self.checker) - base > self.memory):
                 return "memory", 0
+            if now - looked > EVERY:
+                looked = now
+                if _size(self.scratch) > DISK:
+                    return "disk", 0
             if now > left:
                 return "died", status or 0
             if now - phase > self.seconds:
@@ -184,6 +191,20 @@ def _fork(work: Any) -> int:
             os.write(2, f"{type(error).__name__}: {error}\n".encode()[:500])
     finally:
         os._exit(code)
+
+
+def _size(folder: Path) -> int:
+    """Bytes of the files in a folder, as far as a short look tells."""
+    total, seen, folders = 0, 0, [str(folder)]
+    while folders and seen < 20_000 and total <= DISK:
+        with contextlib.suppress(OSError), os.scandir(folders.pop()) as entries:
+            for entry in entries:
+                seen += 1
+                if entry.is_dir(follow_symlinks=False):
+                    folders.append(entry.path)
+                else:
+                    total += 512 * entry.stat(follow_symlinks=False).st_blocks
+    return total
 
 
 def _ended(child: int) -> int | None:

@@ -267,8 +267,7 @@ def _early_stopping_value(run: Run) -> tuple[Evidence, Evidence, Evidence]:
 
 J4 = Claim(
     "J4",
-    "The linearised residual is r̃_τ = (I − ηJJᵀ)^τ r₀: it falls fast on I and slowly on N; "
-    "the trained network overlays it.",
+    "The linearised residual is r̃_τ = (I − ηJJᵀ)^τ r₀: it falls fast on I and slowly on N.",
     "paper 4, (5.11) and Lemma 6.5",
     (Equals(1e-6, absolute=True), Ordered()), _linear_follows_the_formula, "holds",
     {

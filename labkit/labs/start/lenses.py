@@ -151,7 +151,7 @@ def run(setup: Setup, prediction: Prediction, *, gram: Gram = gradient_gram) -> 
         measure_at=setup.steps, seed=list(common.seeds(settings)),
     ):  # fmt: skip
         if frame.is_tick or frame.status == "diverged":
-            yield frame if frame.is_tick else Frame(frame.step, {}, frame.progress, "diverged", frame.note)
+            yield frame if frame.is_tick else _diverged(frame, settings.lr)
             shown = time.perf_counter()
             continue
         values = lens.glance(ensemble)
@@ -165,6 +165,12 @@ def run(setup: Setup, prediction: Prediction, *, gram: Gram = gradient_gram) -> 
                         shown = time.perf_counter()
         yield Frame(frame.step, values, frame.progress, frame.status, frame.note)
         shown = time.perf_counter()
+
+
+def _diverged(frame: Frame, lr: float) -> Frame:
+    # In the units of the slider, in which the linearised network has one limit for every set and width.
+    told = f"learning rate {lr:.3g} is too large: steps are stable up to 2, in units of 1/λ₁²"
+    return Frame(frame.step, {}, frame.progress, "diverged", told if lr > 2 else frame.note)
 
 
 def _looks(steps: tuple[int, ...]) -> frozenset[int]:
