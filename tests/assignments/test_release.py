@@ -344,7 +344,7 @@ def test_a_release_runs_solutions_and_students_version_and_keeps_stored_outputs(
         [os.fspath(lesson_path)], tmp_path / "course", progress=lambda share, name: told.append((share, name))
     )
     assert [share for share, _ in told] == sorted(share for share, _ in told) and len(told) > 20
-    assert list(dict(map(reversed, told))) == [f"solutions of {NAME}", f"{NAME} as students get it"]
+    assert list(dict(map(reversed, told))) == [f"solutions of {NAME}", f"all of {NAME} as students get it"]
     assert published(tmp_path / "course").cells[1].outputs[0].text == "output of 1\n"
 
 
