@@ -72,7 +72,6 @@ class Book:
             self._config = PyFileConfigLoader(CONFIG, path=str(course)).load_config()
             self._config.CourseDirectory.root = str(course)
             self._directory = CourseDirectory(config=self._config)
-        self._names = ("source", "release", "autograded")
 
     def _path(self, step: str, assignment: str, student: str = ".") -> Path:
         folder = getattr(self._directory, f"{step}_directory")
@@ -250,12 +249,6 @@ class Book:
                     )
                 found[task.id] = Mark(score, given_by_hand, not known, comment)
             return found
-
-    def manual(self, student: str, name: str) -> list[str]:
-        """The tasks with a mark that somebody gave by hand, also where the tests had given one."""
-        given = self.load(name)
-        marks = self.marks(student, given) or {}
-        return [key for key, mark in marks.items() if mark.by_hand]
 
 
 def _restored(given: Given, matched: Matched, outputs: Mapping[str, tuple[float | None, str]]) -> Any:

@@ -68,7 +68,7 @@ class Task:
     @property
     def label(self) -> str:
         """tests-5-2a -> 5.2a"""
-        return re.sub(r"^(tests|exercise)-", "", self.id).replace("-", ".")
+        return _exercise(self.id)
 
 
 @dataclass(frozen=True)
@@ -264,6 +264,9 @@ def bare(source: str) -> str:
 
 
 def _label(grade_id: str) -> str:
-    tests = grade_id.startswith("tests-")
-    name = re.sub(r"^(tests|exercise)-", "", grade_id).replace("-", ".")
-    return f"tests of {name}" if tests else name
+    name = _exercise(grade_id)
+    return f"tests of {name}" if grade_id.startswith("tests-") else name
+
+
+def _exercise(grade_id: str) -> str:
+    return re.sub(r"^(tests|exercise)-", "", grade_id).replace("-", ".")

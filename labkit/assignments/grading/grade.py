@@ -14,10 +14,10 @@ import queue
 import re
 import tempfile
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import wait as wait_for
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -171,19 +171,13 @@ class _Runners:
             with suppress(Exception):
                 runner.close()
 
-    def one(self) -> _Borrowed:
-        return _Borrowed(self._free)
-
-
-class _Borrowed:
-    def __init__(self, free: queue.SimpleQueue[Runner]) -> None:
-        self._free, self._runner = free, free.get()
-
-    def __enter__(self) -> Runner:
-        return self._runner
-
-    def __exit__(self, *_: object) -> None:
-        self._free.put(self._runner)
+    @contextmanager
+    def one(self) -> Iterator[Runner]:
+        runner = self._free.get()
+        try:
+            yield runner
+        finally:
+            self._free.put(runner)
 
 
 def memory_size(text: str) -> int:

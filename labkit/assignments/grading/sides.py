@@ -11,7 +11,6 @@ import ast
 import builtins
 import contextlib
 import io
-import itertools
 import json
 import linecache
 import os
@@ -20,7 +19,6 @@ import socket
 import sys
 import traceback
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -55,7 +53,17 @@ def student_side(job: Mapping[str, Any], wire: socket.socket, progress: int) -> 
     namespace: dict[str, Any] = {"__name__": "__main__", "__builtins__": builtins}
     namespace.update(display=_display, get_ipython=_Shell)
     originals = dict(vars(builtins))
+    errors = _run_cells(job, namespace, progress, lambda: _restore(originals))
+    names = [name for name in namespace if isinstance(name, str) and not name.startswith("_")]
+    _serve(wire, namespace, {"names": names, "errors": errors}, originals)
+
+
+def _run_cells(
+    job: Mapping[str, Any], namespace: dict[str, Any], progress: int, after: Callable[[], None] | None = None
+) -> dict[int, str]:
+    """Runs the setup and the cells, `after` behind each of them, and returns what those that raised said."""
     errors: dict[int, str] = {}
+    after = after or (lambda: None)
     for number, (source, how) in enumerate([(job["setup"], _WHOLE), *job["cells"]]):
         os.write(progress, b"%d\n" % number)
         if how == "skip":
@@ -63,12 +71,11 @@ def student_side(job: Mapping[str, Any], wire: socket.socket, progress: int) -> 
         try:
             _run_cell(source, how, namespace, f"<cell {number}>")
         except BaseException as error:  # SystemExit and KeyboardInterrupt as well.
-            _restore(originals)
+            after()
             errors[number] = _told(error)
-        _restore(originals)
+        after()
     os.write(progress, b"%d\n" % (len(job["cells"]) + 1))
-    names = [name for name in namespace if isinstance(name, str) and not name.startswith("_")]
-    _serve(wire, namespace, {"names": names, "errors": errors}, originals)
+    return errors
 
 
 def _run_cell(source: str, how: str, namespace: dict[str, Any], name: str) -> None:
@@ -199,15 +206,7 @@ def checker_side(job: Mapping[str, Any], wire: socket.socket | None, result: int
 def together(job: Mapping[str, Any], result: int) -> None:
     """For tests that cannot call an answer from afar: cells and tests in one process, as nbgrader does it."""
     namespace: dict[str, Any] = {"__name__": "__main__", "display": _display, "get_ipython": _Shell}
-    errors = {}
-    for number, (source, how) in enumerate([(job["setup"], _WHOLE), *job["cells"]]):
-        os.write(job["progress"], b"%d\n" % number)
-        if how != "skip":
-            try:
-                _run_cell(source, how, namespace, f"<cell {number}>")
-            except BaseException as error:
-                errors[str(number)] = _told(error)
-    os.write(job["progress"], b"%d\n" % (len(job["cells"]) + 1))
+    errors = {str(number): told for number, told in _run_cells(job, namespace, job["progress"]).items()}
     given = {name: namespace[name] for name in job["names"] if name in namespace}
     said = {"errors": errors, "missing": [name for name in job["names"] if name not in given]}
     printed = _Short()
@@ -322,15 +321,7 @@ def read_job(handle: int) -> dict[str, Any]:
     """A job out of its file, which is closed before anything else happens."""
     parts = []
     os.lseek(handle, 0, os.SEEK_SET)
-    for _ in itertools.count():
-        part = os.read(handle, 2**20)
-        if not part:
-            break
+    while part := os.read(handle, 2**20):
         parts.append(part)
     os.close(handle)
     return json.loads(b"".join(parts))
-
-
-def scratch_of(job: Mapping[str, Any]) -> Path:
-    """The folder in which the student's side may write."""
-    return Path(job["scratch"])
