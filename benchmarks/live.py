@@ -22,11 +22,11 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from labkit.experiment import Experiment, Frame, drain, series
 from labkit.figures import Chart, Measured, Predicted, caption
 from labkit.figures import Panel as Axes
 from labkit.live import Canvas, Panel
-from labkit.settings import Settings, knob
+from labkit.protocol.experiment import Experiment, Frame, drain, series
+from labkit.protocol.settings import Settings, knob
 
 
 @dataclass(frozen=True)

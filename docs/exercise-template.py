@@ -13,7 +13,7 @@
 import torch
 
 import labkit
-from labkit.exercises import attempt, check_prediction, grade, same, unchanged
+from labkit.classroom.exercises import attempt, check_prediction, grade, same, unchanged
 
 # %% [markdown]
 # ### 6.1 Which layer has moved most? (3 points)

@@ -16,15 +16,11 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from labkit.claims import judge as judge
-    from labkit.claims import judge_all as judge_all
     from labkit.data import Dataset as Dataset
     from labkit.data import gaussian_mixture as gaussian_mixture
     from labkit.data import load as load
     from labkit.data import one_hot as one_hot
-    from labkit.experiment import Experiment as Experiment
-    from labkit.experiment import Frame as Frame
-    from labkit.experiment import drain as drain
+    from labkit.headless.sweep import sweep as sweep
     from labkit.krylov import operator_from as operator_from
     from labkit.krylov import singular_values as singular_values
     from labkit.krylov import spectral_density as spectral_density
@@ -41,26 +37,30 @@ if TYPE_CHECKING:
     from labkit.models import mlp as mlp
     from labkit.models import one_hidden as one_hidden
     from labkit.models import resnet20 as resnet20
-    from labkit.sweep import sweep as sweep
+    from labkit.protocol.judging import judge as judge
+    from labkit.protocol.judging import judge_all as judge_all
+    from labkit.protocol.experiment import Experiment as Experiment
+    from labkit.protocol.experiment import Frame as Frame
+    from labkit.protocol.experiment import drain as drain
     from labkit.theory import analytic_ntk as analytic_ntk
     from labkit.training import Ensemble as Ensemble
     from labkit.training import train as train
 
 # Read by OpenMP when torch is first imported. Where another program holds one of two cores, threads that spin
 # while they wait make small matrix products up to thirteen times slower; threads that sleep cost a factor of
-# two on quiet cores. Experiments avoid both: `labkit.experiment.one_thread`.
+# two on quiet cores. Experiments avoid both: `labkit.protocol.experiment.one_thread`.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 _WHERE = {
-    "claims": ("judge", "judge_all"),
+    "protocol.judging": ("judge", "judge_all"),
     "data": ("Dataset", "gaussian_mixture", "load", "one_hot"),
-    "experiment": ("Experiment", "Frame", "drain"),
+    "protocol.experiment": ("Experiment", "Frame", "drain"),
     "krylov": ("operator_from", "singular_values", "spectral_density", "svd"),
     "labs": ("load_lab",),
     "live": ("Panel", "watch"),
     "measure": ("dense_jacobian", "dense_ntk", "empirical_ntk", "jacobian", "rows", "split"),
     "models": ("mlp", "one_hidden", "resnet20"),
-    "sweep": ("sweep",),
+    "headless.sweep": ("sweep",),
     "theory": ("analytic_ntk",),
     "training": ("Ensemble", "train"),
 }

@@ -323,7 +323,7 @@ import numpy as np
 import torch
 
 import labkit
-from labkit.exercises import Frugal, attempt, check_prediction, grade, same, unchanged
+from labkit.classroom.exercises import Frugal, attempt, check_prediction, grade, same, unchanged
 from labkit.figures import Chart, Histogram, Level, Measured, Panel, Points, Predicted
 from labkit.measure import paths, sharpness
 from labkit.models import rescale_nodes

@@ -351,7 +351,7 @@ import numpy as np
 import torch
 
 import labkit
-from labkit.exercises import Frugal, attempt, check_prediction, grade, same, unchanged
+from labkit.classroom.exercises import Frugal, attempt, check_prediction, grade, same, unchanged
 from labkit.figures import Chart, Level, Measured, Panel, Points, Predicted
 
 # %% [markdown]

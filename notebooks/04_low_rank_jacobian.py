@@ -165,7 +165,7 @@ for frame in lab.RESIDUALS.run(setup, prediction, project=project):
 lab.RESIDUALS.figure(frames, prediction, settings=settings)
 
 # %%
-from labkit.experiment import Run
+from labkit.protocol.experiment import Run
 
 trained = Run(lab.RESIDUALS, settings, prediction, tuple(frames))
 print(labkit.judge_all(trained))
@@ -348,7 +348,7 @@ import numpy as np
 import torch
 
 import labkit
-from labkit.exercises import Frugal, attempt, check_prediction, grade, same, unchanged
+from labkit.classroom.exercises import Frugal, attempt, check_prediction, grade, same, unchanged
 from labkit.figures import Chart, Histogram, Level, Panel, Predicted
 from labkit.theory import jacobian as theory
 

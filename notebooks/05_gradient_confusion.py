@@ -301,7 +301,7 @@ import numpy as np
 import torch
 
 import labkit
-from labkit.exercises import Frugal, attempt, check_prediction, grade, same, unchanged
+from labkit.classroom.exercises import Frugal, attempt, check_prediction, grade, same, unchanged
 from labkit.figures import Chart, Measured, Panel, Points, Predicted
 
 # %% [markdown]

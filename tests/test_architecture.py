@@ -97,7 +97,7 @@ def test_every_part_imports_only_what_its_place_allows():
         ("training", "import labkit.measure.jacobian"),
         ("krylov", "def f():\n    from labkit import measure"),
         ("data", "from ..settings import Settings"),
-        ("training", "from labkit.experiment import drain"),
+        ("training", "from labkit.protocol.experiment import drain"),
         ("live", "from labkit.labs.jacobian import LAB"),
         ("figures", "from labkit.models import mlp"),
         ("labs", "from labkit.live import panel"),

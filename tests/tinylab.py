@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from labkit.claims import Claim
-from labkit.experiment import Experiment, Frame, Lab, Run
 from labkit.figures import Chart, Measured, Panel, Predicted
-from labkit.rules import AtMost, Evidence, Reported
-from labkit.settings import Settings, knob
+from labkit.protocol.claims import Claim, World
+from labkit.protocol.experiment import Experiment, Frame, Lab, Run
+from labkit.protocol.rules import AtMost, Evidence, Reported
+from labkit.protocol.settings import Settings, knob
 
 
 @dataclass(frozen=True)
@@ -27,9 +27,22 @@ class Extra(Settings):
     fate: str = knob("done", "how it ends", choices=("done", "diverged", "interrupted"))
 
 
+def decayed(step: int) -> float:
+    """The measuring code, where a fault can be planted."""
+    return 2.0**-step
+
+
+def _prepare(settings: Any) -> Any:
+    return settings
+
+
+def _predict(setup: Any) -> dict[str, np.ndarray]:
+    return {}
+
+
 def _run(settings: Any, prediction: Any) -> Iterator[Frame]:
     for step in range(4):
-        yield Frame(step, {"loss": np.full(settings.seeds, 2.0**-step)}, progress=step / 3)
+        yield Frame(step, {"loss": np.full(settings.seeds, decayed(step))}, progress=step / 3)
     yield Frame(3, status="done", progress=1.0)
 
 
@@ -51,29 +64,46 @@ def _figure(frames: Any, prediction: Any, previous: Any = (), settings: Any = No
     return Chart((Panel("loss", tuple(marks)),), caption="a caption with <angles>")
 
 
-def _loss(run: Run) -> Evidence:
+def _half(run: Run) -> Evidence:
     return Evidence(measured=run.last("loss"), predicted=0.5)
+
+
+def _negative(run: Run) -> Evidence:
+    return Evidence(measured=run.last("loss"), predicted=-1.0)
+
+
+def _value(run: Run) -> Evidence:
+    return Evidence(measured=run.last("value"), note="not a number, on purpose")
+
+
+def constant(original: Any) -> Any:
+    """A fault: nothing decays."""
+    return _one
+
+
+def _one(step: int) -> float:
+    return 1.0
 
 
 DECAY = Experiment(
     name="decay", title="Does it decay?", settings=Decay,
-    presets={"quick": Decay(), "paper": Decay(width=64)}, prepare=lambda settings: settings,
-    predict=lambda settings: {}, run=_run, figure=_figure,
+    presets={"quick": Decay(), "paper": Decay(width=64)}, prepare=_prepare, predict=_predict,
+    run=_run, figure=_figure,
     claims=(
-        Claim("T1", "the loss falls below one half", "a paper, (1)", (AtMost(),), _loss, "holds",
-              {"holds": "it does"}),
-        Claim("T3", "the loss is below -1", "a paper, (3)", (AtMost(),),
-              lambda run: replace(_loss(run), predicted=-1.0), "fails"),
+        Claim("T1", "theorem", "the loss falls below one half", "a paper, (1)", (AtMost("last loss"),), _half,
+              says={"holds": "it does", "fails": "it does not"},
+              worlds=(World("nothing decays", faults={"tests.tinylab:decayed": constant}),)),
+        Claim("T3", "prediction", "the loss is below -1", "a paper, (3)", (AtMost("last loss"),), _negative,
+              "fails", {"fails": "a loss is never negative"}, because="a loss is never negative"),
     ),
 )  # fmt: skip
 
 EXTRA = Experiment(
     name="extra", title="What else?", settings=Extra,
-    presets={"quick": Extra()}, prepare=lambda settings: settings,
-    predict=lambda settings: {}, run=_run_extra, figure=_figure,
+    presets={"quick": Extra()}, prepare=_prepare, predict=_predict, run=_run_extra, figure=_figure,
     claims=(
-        Claim("T2", "a value is reported", "a paper, (2)", (Reported(),),
-              lambda run: Evidence(measured=run.last("value"), predicted=np.inf), "reported"),
+        Claim("T2", "finding", "a value is reported", "a paper, (2)", (Reported("value"),), _value,
+              "reported"),
     ),
 )  # fmt: skip
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from importlib import import_module
 
-from labkit.experiment import Lab
+from labkit.protocol.experiment import Lab
 
 # number -> (name, package): read before any lab is imported, so that a listing is cheap.
 LABS = {

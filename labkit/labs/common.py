@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from labkit import data
-from labkit.experiment import Frame, series
-from labkit.settings import Settings
+from labkit.protocol.experiment import Frame, series
+from labkit.protocol.settings import Settings
 
 
 def classification(

@@ -8,7 +8,7 @@ from typing import Any
 
 import ipywidgets as widgets
 
-from labkit.settings import Knob, Settings
+from labkit.protocol.settings import Knob, Settings
 
 SLIDERS = (widgets.IntSlider, widgets.FloatSlider, widgets.FloatLogSlider, widgets.SelectionSlider)
 _STYLE = {"description_width": "150px"}

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from labkit.experiment import Experiment, Frame, Lab
+from labkit.protocol.experiment import Experiment, Frame, Lab
 
 
 def write_new(data: bytes, stem: str, ending: str, folder: Path | None = None) -> Path:
@@ -98,9 +98,11 @@ def code_line(experiment: Experiment, settings: Any, lab: Lab | str | int | None
     where = lab_name(experiment, lab)
     if where is not None:
         found = f"load_lab({where!r}).experiment({experiment.name!r})"
-        first = f"from labkit.experiment import drain; from labkit.labs import load_lab; e = {found}; "
+        first = (
+            f"from labkit.protocol.experiment import drain; from labkit.labs import load_lab; e = {found}; "
+        )
     else:
-        first = f"from labkit.experiment import drain; e = {_variable(experiment)}; "
+        first = f"from labkit.protocol.experiment import drain; e = {_variable(experiment)}; "
     return f"{first}run = drain(e, e.preset({preset!r}{given}))"
 
 

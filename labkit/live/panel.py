@@ -17,8 +17,8 @@ from typing import Any
 
 import ipywidgets as widgets
 
-from labkit.experiment import Experiment, Lab, Run
 from labkit.figures import Chart
+from labkit.protocol.experiment import Experiment, Lab, Run
 
 from . import export, words
 from .canvas import Canvas

@@ -14,8 +14,8 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any, Protocol
 
-from labkit.experiment import Experiment, Frame, Prediction, Run, one_thread
 from labkit.figures import Chart
+from labkit.protocol.experiment import Experiment, Frame, Prediction, Run, one_thread
 
 from . import words
 from .worker import Ticket, Worker

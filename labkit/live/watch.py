@@ -9,7 +9,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from labkit.experiment import Experiment, Frame, Run, one_thread
+from labkit.protocol.experiment import Experiment, Frame, Run, one_thread
 
 from .canvas import Canvas
 from .session import FRAME

@@ -11,14 +11,17 @@ import traceback
 from collections.abc import Sequence
 from typing import Any
 
-from labkit.claims import Claim, Verdict, judge, numbers
-from labkit.experiment import Experiment, Frame, Run
 from labkit.figures import Chart
+from labkit.protocol.claims import Claim
+from labkit.protocol.experiment import Experiment, Frame, Run
+from labkit.protocol.judging import judge
+from labkit.protocol.verdicts import Verdict
 
 INK = "var(--jp-ui-font-color1, #1f2430)"
 QUIET = "var(--jp-ui-font-color2, #626a75)"
 _FONT = "font-family:var(--jp-ui-font-family, sans-serif);font-size:13px;line-height:1.45"
 _CELL = "padding:3px 10px 3px 0;vertical-align:top"
+_SMALL = f"color:{QUIET};font-size:11.5px;white-space:normal"
 # word -> (sign, background, text); the sign and the word carry the meaning, the colour only helps.
 _CHIPS = {
     "holds": ("✓", "#d8efe6", "#00563f"),
@@ -99,35 +102,40 @@ def verdicts(decided: Sequence[tuple[Claim, Verdict | None, str]], final: bool) 
         return ""
     rows = []
     for claim, verdict, remark in decided:
-        word = verdict.word if verdict else "…"
-        sign, back, ink = _CHIPS.get(word, _CHIPS["…"])
-        shown = word + (" (vacuous)" if verdict and verdict.vacuous else "")
         so_far = "" if final or not verdict else f" <span style='color:{QUIET};font-size:11px'>so far</span>"
         says = claim.statement if verdict is None else verdict.sentence
-        small = remark or (_numbers(verdict) if verdict else "")
-        chip = f"background:{back};color:{ink};border-radius:9px;padding:1px 9px;font-weight:600"
-        note = f"<span style='color:{QUIET};font-size:11.5px'> · {html.escape(small)}</span>" if small else ""
+        small = [remark] if remark else _numbers(claim, verdict)
+        lines = "".join(f"<div style='{_SMALL}'>{html.escape(text)}</div>" for text in small)
         rows.append(
-            f"<tr><td style='{_CELL};font-weight:600'>{html.escape(claim.id)}</td>"
-            f"<td style='{_CELL};white-space:nowrap'>"
-            f"<span style='{chip}'>{sign} {html.escape(shown)}</span>{so_far}</td>"
-            f"<td style='{_CELL};text-align:left;white-space:normal'>{html.escape(says)}{note}</td></tr>"
+            f"<tr><td style='{_CELL};font-weight:600'>{html.escape(claim.id)}"
+            f"<div style='{_SMALL};font-weight:400'>{claim.kind}</div></td>"
+            f"<td style='{_CELL};white-space:nowrap'>{_chip(verdict)}{so_far}</td>"
+            f"<td style='{_CELL};text-align:left;white-space:normal'>{html.escape(says)}{lines}</td></tr>"
         )
     style = f"{_FONT};color:{INK};border-collapse:collapse;border:none"
     return f"<table aria-label='Verdicts' style='{style}'><tbody>{''.join(rows)}</tbody></table>"
 
 
-def _numbers(verdict: Verdict) -> str:
-    predicted = numbers(verdict.predicted) if any(v is not None for v in verdict.predicted) else ""
-    measured = (
-        numbers(verdict.measured, verdict.spread) if any(v is not None for v in verdict.measured) else ""
-    )
-    parts = [
-        f"predicted {predicted}" if predicted else "",
-        f"measured {measured}" if measured else "",
-        verdict.note,
-    ]
-    return " · ".join(part for part in parts if part)
+def _chip(verdict: Verdict | None) -> str:
+    """The word on its colour, with what it needs beneath: "vacuous", "holds expected"."""
+    sign, back, ink = _CHIPS[verdict.word if verdict else "…"]
+    chip = f"background:{back};color:{ink};border-radius:9px;padding:1px 9px;font-weight:600"
+    if verdict is None:
+        return f"<span style='{chip}'>{sign} …</span>"
+    remarks = ["vacuous"] if verdict.vacuous else []
+    remarks += [] if verdict.expected else [f"{verdict.claim.expected} expected"]
+    below = "".join(f"<div style='{_SMALL}'>{html.escape(text)}</div>" for text in remarks)
+    return f"<span style='{chip}'>{sign} {html.escape(verdict.word)}</span>{below}"
+
+
+def _numbers(claim: Claim, verdict: Verdict | None) -> list[str]:
+    """The rules before the run; after it each number by name, why, and how often it came out so."""
+    if verdict is None:
+        asked = (f"{'' if rule.reports else 'holds if '}{rule.told}" for rule in claim.rules)
+        return [f"{rule.quantity}: {edge}" for rule, edge in zip(claim.rules, asked, strict=True)]
+    found = verdict.replication
+    replicated = f"{claim.expected} in {found} of {found.seeds} seeds" if found else ""
+    return [text for text in (*map(str, verdict.parts), verdict.notes, replicated) if text]
 
 
 def progress_line(frame: Frame, device: str, speed: float | None, seconds: float) -> str:

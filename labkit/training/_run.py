@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from labkit.experiment import Frame
+from labkit.protocol.experiment import Frame
 from labkit.training._advice import advice
 from labkit.training._arguments import evaluating
 from labkit.training.batches import Batches

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from labkit.experiment import Frame
+from labkit.protocol.experiment import Frame
 from labkit.training._arguments import refuse_dropout, training_set, whole, within
 from labkit.training._run import TrainingRun
 from labkit.training.batches import Batches

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from labkit.audit import audit, audit_labs
-from labkit.report import report_html, to_html
+from labkit.headless.audit import audit, audit_labs
+from labkit.headless.report import report_html, to_html
 from tests.tinylab import EXTRA, LAB
 
 # Text whose colour stands out less than 4.5 : 1 from what lies behind it: (text, ratio).

@@ -240,7 +240,7 @@ def test_a_caption_names_settings_and_seeds() -> None:
     """Catches: a figure that does not say how many seeds it shows."""
     from dataclasses import dataclass
 
-    from labkit.settings import Settings, knob
+    from labkit.protocol.settings import Settings, knob
 
     @dataclass(frozen=True)
     class Own(Settings):

@@ -11,11 +11,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from labkit import stats
-from labkit.experiment import Run, drain
 from labkit.labs.confusion.batches import BATCHES
 from labkit.labs.confusion.diversity import DIVERSITY, as_diverse, rare_and_long
 from labkit.measure.confusion import Confusion, confusion, inner_variance
+from labkit.protocol import statistics as stats
+from labkit.protocol.experiment import Run, drain
 from tests.labs.checks import Change, TrainingTests, at_frame, changed, constant, quick_runs, swapped, verdict
 
 EXPERIMENTS = (BATCHES, DIVERSITY)

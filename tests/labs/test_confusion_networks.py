@@ -9,7 +9,6 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from labkit.experiment import Run, drain
 from labkit.figures import Raster
 from labkit.labs.confusion import shared, wide
 from labkit.labs.confusion.initialization import GLOROT, INITIALIZATION, KINDS, SKIPS, STRATEGY
@@ -17,6 +16,7 @@ from labkit.labs.confusion.network_panels import MAP_DEPTHS, MAP_WIDTHS
 from labkit.labs.confusion.networks import NETWORKS
 from labkit.measure.confusion import confusion
 from labkit.measure.gradients import batch_gram, gradient_gram
+from labkit.protocol.experiment import Run, drain
 from tests.labs.checks import Change, TrainingTests, changed, quick_runs, verdict
 
 EXPERIMENTS = (INITIALIZATION, NETWORKS)

@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from labkit.experiment import Frame, Run, drain
 from labkit.labs.confusion import tuning
 from labkit.labs.confusion.chains import Chains
 from labkit.labs.confusion.regression import REGRESSION, expected_minimum, mean_loss, modes
 from labkit.labs.confusion.skips import BOTH, KINDS, NORM, PLAIN, SKIP, SKIPS
 from labkit.measure.confusion import Confusion, confusion
+from labkit.protocol.experiment import Frame, Run, drain
 from labkit.theory.confusion_rates import exact_moments
 from tests.labs.checks import Change, LabTests, TrainingTests, at_frame, changed, quick_runs, verdict, word
 

@@ -13,8 +13,6 @@ from hypothesis import given
 from hypothesis import settings as tries
 from hypothesis import strategies as st
 
-from labkit.claims import judge
-from labkit.experiment import Run, drain
 from labkit.figures import Bound, Points, Predicted
 from labkit.labs.confusion import hessian, scale
 from labkit.labs.confusion.chains import Chains, mean_pair, worst_pair
@@ -22,6 +20,8 @@ from labkit.labs.confusion.hessian import HESSIAN
 from labkit.labs.confusion.rate import RATE, Rate
 from labkit.labs.confusion.scale import SCALE
 from labkit.labs.confusion.sphere import SPHERE, Sphere
+from labkit.protocol.claims import judge
+from labkit.protocol.experiment import Run, drain
 from labkit.theory import confusion as theory
 from labkit.theory import confusion_rates as rates
 from tests.labs.checks import Change, TrainingTests, at_frame, changed, quick_runs, swapped, verdict, word

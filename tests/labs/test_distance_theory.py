@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import torch
 
-from labkit.claims import judge
-from labkit.experiment import Run, drain
 from labkit.figures import Bound, Points, Predicted
 from labkit.labs.distance.complexity import COMPLEXITY
 from labkit.labs.distance.concentration import CONCENTRATION
 from labkit.labs.distance.initialization import INITIALIZATION, layer_norms
 from labkit.measure.rademacher import rademacher_lower
+from labkit.protocol.claims import judge
+from labkit.protocol.experiment import Run, drain
 from tests.labs.checks import Change, LabTests, Violation, changed, quick_runs, verdict
 
 EXPERIMENTS = (INITIALIZATION, CONCENTRATION, COMPLEXITY)

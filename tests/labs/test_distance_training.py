@@ -15,15 +15,16 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.func import functional_call, jacrev
 
-from labkit import models, stats
-from labkit.claims import judge
-from labkit.experiment import Run, drain
+from labkit import models
 from labkit.figures import Bound, Measured, Points
 from labkit.labs import load_lab
 from labkit.labs.distance import bounds, noise, scaling, shared
 from labkit.labs.distance.bounds import BOUNDS
 from labkit.labs.distance.noise import NOISE, Noise
 from labkit.labs.distance.scaling import SCALING, Scaling
+from labkit.protocol import statistics as stats
+from labkit.protocol.claims import judge
+from labkit.protocol.experiment import Run, drain
 from labkit.training import Ensemble
 from tests.labs.checks import (
     Change,

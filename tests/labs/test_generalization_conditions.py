@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from labkit.claims import Verdict, judge
-from labkit.experiment import Experiment, Run, drain
 from labkit.labs.generalization.conditions import CONDITIONS
 from labkit.labs.generalization.depth import DEPTH
 from labkit.labs.generalization.lemma3 import LEMMA3
 from labkit.labs.generalization.perturbation import PERTURBATION
+from labkit.protocol.claims import Verdict, judge
+from labkit.protocol.experiment import Experiment, Run, drain
 
 EXPERIMENTS = {"E11": LEMMA3, "E12": CONDITIONS, "E13": PERTURBATION, "E14": DEPTH}
 SMALL = {

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from labkit.claims import Verdict, judge
-from labkit.experiment import Run, drain
 from labkit.labs.generalization.rescaling import RESCALING, one_pass, sum_over_paths
+from labkit.protocol.claims import Verdict, judge
+from labkit.protocol.experiment import Run, drain
 
 IDS = ("E2", "E3", "E4", "E5")
 SMALL = {"seeds": 1, "n": 30, "width": 6, "units": 2, "steps": 10, "ascent": 4, "classes": 3}

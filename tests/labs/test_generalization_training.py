@@ -15,12 +15,12 @@ import torch
 from sklearn.neighbors import KNeighborsClassifier
 
 from labkit import models, training
-from labkit.claims import Verdict, judge
-from labkit.experiment import Experiment, Run, drain
 from labkit.labs.generalization import shared
 from labkit.labs.generalization.confusion import CONFUSION
 from labkit.labs.generalization.labels import LABELS
 from labkit.labs.generalization.width import WIDTH
+from labkit.protocol.claims import Verdict, judge
+from labkit.protocol.experiment import Experiment, Run, drain
 
 EXPERIMENTS = (LABELS, CONFUSION, WIDTH)
 CLAIMS = [(claim.id, experiment) for experiment in EXPERIMENTS for claim in experiment.claims]

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from labkit.experiment import Run, drain
 from labkit.labs import load_lab
+from labkit.protocol.experiment import Run, drain
 from tests.labs.checks import TrainingTests, Violation, changed, constant, quick_runs, same, swapped, verdict
 
 LAB = load_lab("jacobian")

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from labkit.claims import judge
-from labkit.experiment import Run, drain
 from labkit.labs.sgd import bounds
 from labkit.labs.sgd.bounds import BOUNDS, NAMES, S17
+from labkit.protocol.claims import judge
+from labkit.protocol.experiment import Run, drain
 from labkit.theory import classical_bounds as theory
 from tests.labs.checks import TrainingTests, at_frame, changed, quick_runs
 

@@ -9,8 +9,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from labkit.claims import judge
-from labkit.experiment import Run, drain
 from labkit.labs.sgd import shared
 from labkit.labs.sgd.flatness import FLATNESS, TABLE_1
 from labkit.labs.sgd.interpolation import INTERPOLATION, both
@@ -20,6 +18,8 @@ from labkit.labs.sgd.robustness import ROBUSTNESS, borne
 from labkit.measure.flatness import first_crossing
 from labkit.measure.gradient_noise import noise_factor, noise_variance
 from labkit.measure.interpolation import simplex
+from labkit.protocol.claims import judge
+from labkit.protocol.experiment import Run, drain
 from tests.labs.checks import (
     Change,
     TrainingTests,

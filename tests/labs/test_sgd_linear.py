@@ -10,14 +10,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from labkit.claims import judge
-from labkit.experiment import Run, drain
 from labkit.labs.sgd import filters, minimum_norm, separator, span, tolerance
 from labkit.labs.sgd.filters import FILTERS
 from labkit.labs.sgd.minimum_norm import MINIMUM_NORM
 from labkit.labs.sgd.separator import SEPARATOR
 from labkit.labs.sgd.span import SPAN
 from labkit.labs.sgd.tolerance import TOLERANCE
+from labkit.protocol.claims import judge
+from labkit.protocol.experiment import Run, drain
 from labkit.theory import robust
 from tests.labs.checks import TrainingTests, at_frame, changed, constant, quick_runs, swapped, verdict, word
 

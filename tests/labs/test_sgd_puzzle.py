@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from labkit.experiment import Run, drain
 from labkit.figures import Level, Points, Predicted
 from labkit.labs.sgd import polynomial, puzzle, shared
 from labkit.labs.sgd.polynomial import POLYNOMIAL, Polynomial
 from labkit.labs.sgd.puzzle import PUZZLE, Puzzle
+from labkit.protocol.experiment import Run, drain
 from labkit.training import Ensemble
 from tests.labs.checks import TrainingTests, at_frame, changed, equal, quick_runs, values, verdict
 

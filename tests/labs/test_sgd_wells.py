@@ -10,12 +10,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from labkit.claims import judge
-from labkit.experiment import Run, drain
 from labkit.labs.sgd import chains, valley
 from labkit.labs.sgd.langevin import LANGEVIN
 from labkit.labs.sgd.valley import VALLEY, Valley
 from labkit.labs.sgd.wells import WELLS, Wells
+from labkit.protocol.claims import judge
+from labkit.protocol.experiment import Run, drain
 from labkit.theory.boltzmann import TwoWells
 from labkit.training.dynamics import descend
 from tests.labs.checks import TrainingTests, at_frame, changed, quick_runs, verdict

@@ -10,11 +10,11 @@ import torch
 from torch.func import functional_call, jacrev
 
 from labkit import data, models
-from labkit.experiment import drain
 from labkit.labs.start import LAB, LENSES
 from labkit.labs.start.linear import linearize
 from labkit.live import export
 from labkit.measure import confusion
+from labkit.protocol.experiment import drain
 from tests.labs.checks import TrainingTests, changed, constant, quick_runs, swapped, verdict
 
 

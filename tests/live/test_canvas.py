@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import PIL.Image
 
-from labkit.experiment import drain
 from labkit.figures import Chart, Earlier, Level, Measured, Panel, Predicted, Raster
 from labkit.live import Canvas
 from labkit.live.canvas import encode
+from labkit.protocol.experiment import drain
 
 T = np.arange(100.0)
 

@@ -12,7 +12,7 @@ import PIL.Image
 import pytest
 
 import labkit.live.export as export
-from labkit.experiment import Frame, drain
+from labkit.protocol.experiment import Frame, drain
 
 
 def test_a_file_never_replaces_another(tmp_path: Path) -> None:

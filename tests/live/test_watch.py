@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from labkit.experiment import drain
 from labkit.live import watch
+from labkit.protocol.experiment import drain
 
 
 def test_watching_gives_the_run_that_draining_gives(toy: Any) -> None:

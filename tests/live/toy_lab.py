@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from labkit.claims import Claim, Evidence
-from labkit.experiment import Experiment, Frame, Run, series
 from labkit.figures import Chart, Earlier, Level, Measured, Panel, Predicted, caption
-from labkit.rules import Equals
-from labkit.settings import Settings, knob
+from labkit.protocol.claims import Claim
+from labkit.protocol.experiment import Experiment, Frame, Run, series
+from labkit.protocol.rules import Equals, Evidence
+from labkit.protocol.settings import Settings, knob
 
 
 @dataclass(frozen=True)
@@ -140,12 +140,14 @@ def _end(run: Run) -> Evidence:
 
 CLAIMS = (
     Claim(
-        "T1", "The fast part decays at the rate that theory gives.", "toy, eq. 1",
-        (Equals(0.5, absolute=True),), _final, "holds", {"holds": "the fast part decays as predicted"},
+        "T1", "prediction", "The fast part decays at the rate that theory gives.", "toy, eq. 1",
+        (Equals("rate of decay", tolerance=0.5, absolute=True),), _final,
+        says={"holds": "the fast part decays as predicted"},
     ),
     Claim(
-        "T2", "The slow part is where theory puts it at the end.", "toy, eq. 2", (Equals(0.5),),
-        _end, "holds", {"holds": "the slow part ends as predicted"},
+        "T2", "theorem", "The slow part is where theory puts it at the end.", "toy, eq. 2",
+        (Equals("slow part at the end", tolerance=0.5),), _end,
+        says={"holds": "the slow part ends as predicted"},
     ),
 )  # fmt: skip
 

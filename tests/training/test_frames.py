@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from labkit.experiment import series
+from labkit.protocol.experiment import series
 from labkit.training import Ensemble, train
 from tests.training.cases import CASES, data, linear
 

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from labkit.experiment import last
 from labkit.models import mlp
+from labkit.protocol.experiment import last
 from labkit.training import LossBelow, MarginAtLeast, margins, train
 from tests.training.cases import data, linear
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from labkit.experiment import last
+from labkit.protocol.experiment import last
 from labkit.training import Ensemble, LossBelow, train
 from labkit.training.losses import half_sum
 from tests.training.cases import CASES, data

@@ -1,6 +1,5 @@
 """Lab 5, gradient confusion (paper 5): one module an experiment, in the order of the story."""
 
-from labkit.experiment import Lab
 from labkit.labs.confusion.batches import BATCHES
 from labkit.labs.confusion.diversity import DIVERSITY
 from labkit.labs.confusion.hessian import HESSIAN
@@ -12,6 +11,7 @@ from labkit.labs.confusion.scale import SCALE
 from labkit.labs.confusion.shared import PAPER
 from labkit.labs.confusion.skips import SKIPS
 from labkit.labs.confusion.sphere import SPHERE
+from labkit.protocol.experiment import Lab
 
 LAB = Lab(
     number=5,

@@ -17,15 +17,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from labkit import data, figures, models, stats, training
-from labkit.claims import Claim
-from labkit.experiment import Experiment, Frame, Prediction, Run
+from labkit import data, figures, models, training
 from labkit.labs import common
 from labkit.labs.confusion import shared
 from labkit.measure.confusion import inner_variance
 from labkit.measure.gradients import batch_gram, gradient_gram
-from labkit.rules import Condition, Equals, Evidence, Exponent
-from labkit.settings import Settings, knob
+from labkit.protocol import statistics
+from labkit.protocol.claims import Claim
+from labkit.protocol.experiment import Experiment, Frame, Prediction, Run
+from labkit.protocol.rules import Condition, Equals, Evidence, Exponent
+from labkit.protocol.settings import Settings, knob
 
 PHASES = ("start", "middle", "end")
 COLORS = (shared.WIDTH, shared.DEPTH, shared.COSINE)
@@ -116,7 +117,7 @@ def predict(setup: Setup) -> Prediction:
         "sizes": sizes,
         "phases": np.array(setup.settings.phases),
         "start": start,
-        "exponent_start": stats.exponent(sizes, start),
+        "exponent_start": statistics.exponent(sizes, start),
     }
 
 
@@ -146,7 +147,7 @@ def run(setup: Setup, prediction: Prediction, *, variance: Variance = inner_vari
         at = measured[len(snapshots)]
         snapshots[at] = [now.member(s) for s in range(settings.seeds)]
         theory[at] = _theory(setup, snapshots[at], variance)
-        return stats.exponent(sizes, theory[at]["theory"])
+        return statistics.exponent(sizes, theory[at]["theory"])
 
     measured = sorted({*common.measured_steps(settings.steps, MEASURED), *settings.phases})
     for frame in training.train(
@@ -240,7 +241,7 @@ def _exponents(
     if variance is not None:
         for place, (at, color) in enumerate(zip(prediction["phases"], COLORS, strict=True)):
             if np.isfinite(variance[:, place]).all():
-                slopes = stats.exponent(prediction["sizes"], variance[:, place])
+                slopes = statistics.exponent(prediction["sizes"], variance[:, place])
                 marks.append(
                     figures.Points(np.array([at + 1]), slopes[:, None], label=PHASES[place], color=color)
                 )
@@ -253,7 +254,7 @@ def _exponents(
 def _law(run: Run) -> tuple[Evidence, ...]:
     sizes, variance, theory = run.prediction["sizes"], run.last("variance"), run.last("theory")
     found, expected = (
-        np.stack([stats.exponent(sizes, values[:, place]) for place in range(3)], axis=1)
+        np.stack([statistics.exponent(sizes, values[:, place]) for place in range(3)], axis=1)
         for values in (variance, theory)
     )
     crossover, share = run.last("crossover"), run.last("mean_share")

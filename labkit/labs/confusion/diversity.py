@@ -13,14 +13,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from labkit import figures, stats
-from labkit.claims import Claim
-from labkit.experiment import Experiment, Frame, Prediction, Run
+from labkit import figures
 from labkit.labs import common
 from labkit.labs.confusion import shared
 from labkit.measure.confusion import Confusion, confusion, gradient_diversity, gradient_variance
-from labkit.rules import AtMost, Equals, Evidence, Exponent, Ordered
-from labkit.settings import Settings, knob
+from labkit.protocol import statistics
+from labkit.protocol.claims import Claim
+from labkit.protocol.experiment import Experiment, Frame, Prediction, Run
+from labkit.protocol.rules import AtMost, Equals, Evidence, Exponent, Ordered
+from labkit.protocol.settings import Settings, knob
 
 MEAN, VARIANCE, DIVERSE = shared.COSINE, shared.DEPTH, shared.WIDTH
 OPPOSED = 11  # places between orthogonal and opposed
@@ -224,7 +225,7 @@ def _one_way(run: Run) -> tuple[Evidence, ...]:
     if mean.shape[1] < len(prediction["shares"]):
         raise ValueError("mean: the shares are not all measured yet")
     small = prediction["shares"] <= 1 / 16
-    growth = stats.exponent(1 / prediction["shares"][small], variance[:, small])
+    growth = statistics.exponent(1 / prediction["shares"][small], variance[:, small])
     etas, bounds = run.last("random_eta"), run.last("random_bound")
     note = (
         f"variance {variance[:, 0].mean():.2g} at ε = 1/2 and {variance[:, -1].mean():.4g} at "

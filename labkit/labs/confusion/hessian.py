@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 
 from labkit import figures
-from labkit.claims import Claim
-from labkit.experiment import Experiment, Frame, Prediction, Run
 from labkit.labs import common
 from labkit.labs.confusion import shared
-from labkit.rules import AtMost, Check, Evidence, Exponent, Ordered
-from labkit.settings import Settings, knob
-from labkit.stats import exponent
+from labkit.protocol.claims import Claim
+from labkit.protocol.experiment import Experiment, Frame, Prediction, Run
+from labkit.protocol.rules import AtMost, Check, Evidence, Exponent, Ordered
+from labkit.protocol.settings import Settings, knob
+from labkit.protocol.statistics import exponent
 from labkit.theory import confusion as theory
 
 DIMENSIONS = np.array([64, 128, 256, 512, 1024])

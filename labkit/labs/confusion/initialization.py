@@ -20,15 +20,15 @@ import torch
 from torch import Tensor, nn
 
 from labkit import data, figures
-from labkit.claims import Claim
-from labkit.experiment import Experiment, Frame, Prediction, Run
 from labkit.labs import common
 from labkit.labs.confusion import shared, wide
 from labkit.measure.confusion import confusion
 from labkit.measure.gradients import gradient_gram
-from labkit.rules import Check, Equals, Evidence, Exponent, Ordered
-from labkit.settings import Settings, knob
-from labkit.stats import exponent
+from labkit.protocol.claims import Claim
+from labkit.protocol.experiment import Experiment, Frame, Prediction, Run
+from labkit.protocol.rules import Check, Equals, Evidence, Exponent, Ordered
+from labkit.protocol.settings import Settings, knob
+from labkit.protocol.statistics import exponent
 
 SWEEP = (3, 10, 30, 100, 300, 1000)
 QUANTITIES = ("cosine", "sd", "eta", "square")  # smallest cosine and spread of cosines, η, mean |g|²

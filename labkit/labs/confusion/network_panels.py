@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from labkit import figures
-from labkit.experiment import Frame, Prediction, Run
 from labkit.labs import common
 from labkit.labs.confusion import shared
+from labkit.protocol.experiment import Frame, Prediction, Run
 
 MAP_DEPTHS, MAP_WIDTHS = (3, 10, 30, 60), (10, 30, 100, 300)
 GRID = np.linspace(-1.0, 1.0, 81)  # cosines at which a density is evaluated

@@ -22,16 +22,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from labkit import data, figures, training
-from labkit.claims import Claim
-from labkit.experiment import Experiment, Frame, Prediction, Run
 from labkit.labs import common
 from labkit.labs.confusion import network_panels, shared, wide
 from labkit.labs.confusion.network_panels import GRID
 from labkit.measure.confusion import confusion, density
 from labkit.measure.gradients import gradient_gram
 from labkit.models.mlp import ResidualMLP
-from labkit.rules import Evidence, Reported
-from labkit.settings import Settings, knob
+from labkit.protocol.claims import Claim
+from labkit.protocol.experiment import Experiment, Frame, Prediction, Run
+from labkit.protocol.rules import Evidence, Reported
+from labkit.protocol.settings import Settings, knob
 
 COLUMN = (3, 10, 60)  # depths that are trained besides the chosen one
 DRAWN = 2000  # cosines, at most, in a density

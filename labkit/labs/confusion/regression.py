@@ -18,14 +18,14 @@ import torch
 from torch import Tensor
 
 from labkit import figures
-from labkit.claims import Claim
-from labkit.experiment import Experiment, Frame, Prediction, Run
 from labkit.labs import common
 from labkit.labs.confusion import shared
 from labkit.labs.confusion.chains import Chains
 from labkit.measure.confusion import Confusion, confusion
-from labkit.rules import Check, Condition, Equals, Evidence, Ordered
-from labkit.settings import Settings, knob
+from labkit.protocol.claims import Claim
+from labkit.protocol.experiment import Experiment, Frame, Prediction, Run
+from labkit.protocol.rules import Check, Condition, Equals, Evidence, Ordered
+from labkit.protocol.settings import Settings, knob
 from labkit.training.search import LearningRateSearch
 
 # (Gram matrix of the gradients) -> their confusion.

@@ -14,13 +14,13 @@ import numpy as np
 from scipy.special import expit
 
 from labkit import figures
-from labkit.claims import Claim
-from labkit.experiment import Experiment, Frame, Prediction, Run
 from labkit.labs import common
 from labkit.labs.confusion import shared
-from labkit.rules import AtMost, Condition, Evidence, Exponent
-from labkit.settings import Settings, knob
-from labkit.stats import exponent
+from labkit.protocol.claims import Claim
+from labkit.protocol.experiment import Experiment, Frame, Prediction, Run
+from labkit.protocol.rules import AtMost, Condition, Evidence, Exponent
+from labkit.protocol.settings import Settings, knob
+from labkit.protocol.statistics import exponent
 from labkit.theory import confusion as theory
 
 DIMENSIONS = np.array([16, 32, 64, 128, 256])

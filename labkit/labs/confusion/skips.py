@@ -28,15 +28,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from labkit import data, figures
-from labkit.claims import Claim
-from labkit.experiment import Experiment, Frame, Prediction, Run
 from labkit.labs import common
 from labkit.labs.confusion import shared, tuning
 from labkit.measure.confusion import Confusion, confusion, density
 from labkit.measure.gradients import batch_gram
 from labkit.models.wideresnet import wide_resnet
-from labkit.rules import Check, Evidence, Ordered, Reported
-from labkit.settings import Settings, knob
+from labkit.protocol.claims import Claim
+from labkit.protocol.experiment import Experiment, Frame, Prediction, Run
+from labkit.protocol.rules import Check, Evidence, Ordered, Reported
+from labkit.protocol.settings import Settings, knob
 
 # (Gram matrix of the minibatches' gradients) -> their confusion.
 Measure = Callable[[Tensor], Confusion]

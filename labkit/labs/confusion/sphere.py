@@ -13,12 +13,12 @@ import numpy as np
 from scipy.stats import beta
 
 from labkit import figures
-from labkit.claims import Claim
-from labkit.experiment import Experiment, Frame, Prediction, Run
 from labkit.labs import common
 from labkit.labs.confusion import shared
-from labkit.rules import AtMost, Evidence
-from labkit.settings import Settings, knob
+from labkit.protocol.claims import Claim
+from labkit.protocol.experiment import Experiment, Frame, Prediction, Run
+from labkit.protocol.rules import AtMost, Evidence
+from labkit.protocol.settings import Settings, knob
 from labkit.theory import confusion as theory
 
 LEVELS = np.arange(1, 100) / 100  # the ν at which the inequality is looked at

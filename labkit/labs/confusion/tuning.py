@@ -12,8 +12,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from labkit import data, training
-from labkit.experiment import Frame
 from labkit.labs import common
+from labkit.protocol.experiment import Frame
 from labkit.training.search import LearningRateSearch
 
 # (number of the seed, network) -> the least cosine of its gradients.

@@ -1,6 +1,5 @@
 """Lab 1, distance from initialization (paper 1): one module an experiment, in the order of the story."""
 
-from labkit.experiment import Lab
 from labkit.labs.distance.bounds import BOUNDS
 from labkit.labs.distance.complexity import COMPLEXITY
 from labkit.labs.distance.concentration import CONCENTRATION
@@ -8,6 +7,7 @@ from labkit.labs.distance.initialization import INITIALIZATION
 from labkit.labs.distance.noise import NOISE
 from labkit.labs.distance.scaling import SCALING
 from labkit.labs.distance.shared import PAPER, distance
+from labkit.protocol.experiment import Lab
 
 LAB = Lab(
     number=1,

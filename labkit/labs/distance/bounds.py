@@ -14,12 +14,12 @@ import torch
 from torch import Tensor
 
 from labkit import data, figures, models, training
-from labkit.claims import Claim
-from labkit.experiment import Experiment, Frame, Prediction, Run
 from labkit.labs import common
 from labkit.labs.distance import shared
-from labkit.rules import AtMost, Evidence
-from labkit.settings import Settings, knob
+from labkit.protocol.claims import Claim
+from labkit.protocol.experiment import Experiment, Frame, Prediction, Run
+from labkit.protocol.rules import AtMost, Evidence
+from labkit.protocol.settings import Settings, knob
 from labkit.theory import distance as theory
 
 POINTS = 100  # training points, and as many test points, at which outputs and gradients are compared

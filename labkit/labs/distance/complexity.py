@@ -16,13 +16,13 @@ import torch
 from torch import Tensor
 
 from labkit import data, figures, krylov, models
-from labkit.claims import Claim
-from labkit.experiment import Experiment, Frame, Prediction, Run
 from labkit.labs import common
 from labkit.measure.rademacher import RademacherEstimate, rademacher_lower
-from labkit.rules import AtMost, Check, Evidence, Exponent
-from labkit.settings import Settings, knob
-from labkit.stats import exponent
+from labkit.protocol.claims import Claim
+from labkit.protocol.experiment import Experiment, Frame, Prediction, Run
+from labkit.protocol.rules import AtMost, Check, Evidence, Exponent
+from labkit.protocol.settings import Settings, knob
+from labkit.protocol.statistics import exponent
 from labkit.theory import distance as theory
 
 NARROWEST = 16  # then by octaves

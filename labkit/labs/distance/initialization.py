@@ -15,12 +15,12 @@ import torch
 from torch import Tensor
 
 from labkit import data, figures, krylov
-from labkit.claims import Claim
-from labkit.experiment import Experiment, Frame, Prediction, Run, series
 from labkit.labs import common
-from labkit.rules import AtMost, Check, Equals, Evidence, Exponent
-from labkit.settings import Settings, knob
-from labkit.stats import exponent
+from labkit.protocol.claims import Claim
+from labkit.protocol.experiment import Experiment, Frame, Prediction, Run, series
+from labkit.protocol.rules import AtMost, Check, Equals, Evidence, Exponent
+from labkit.protocol.settings import Settings, knob
+from labkit.protocol.statistics import exponent
 from labkit.theory import distance as theory
 
 NARROWEST = 40  # as in the paper; then by octaves

@@ -12,12 +12,12 @@ import numpy as np
 from torch import Tensor
 
 from labkit import data, figures, training
-from labkit.claims import Claim
-from labkit.experiment import Experiment, Frame, Prediction, Run
 from labkit.labs import common
 from labkit.labs.distance import shared
-from labkit.rules import Check, Evidence, Monotone, Ordered
-from labkit.settings import Settings, knob
+from labkit.protocol.claims import Claim
+from labkit.protocol.experiment import Experiment, Frame, Prediction, Run
+from labkit.protocol.rules import Check, Evidence, Monotone, Ordered
+from labkit.protocol.settings import Settings, knob
 
 SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
 SMALLER = 0.3  # of n: the smaller of the two samples

@@ -15,14 +15,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from labkit import data, figures, stats, training
-from labkit.claims import Claim
-from labkit.experiment import Experiment, Frame, Prediction, Run
+from labkit import data, figures, training
 from labkit.labs import common
 from labkit.labs.distance import shared
 from labkit.measure.sharpness import expected_sharpness
-from labkit.rules import AtMost, Check, Evidence, Exponent
-from labkit.settings import Settings, knob
+from labkit.protocol import statistics
+from labkit.protocol.claims import Claim
+from labkit.protocol.experiment import Experiment, Frame, Prediction, Run
+from labkit.protocol.rules import AtMost, Check, Evidence, Exponent
+from labkit.protocol.settings import Settings, knob
 from labkit.theory import distance as theory
 from labkit.theory import pac_bayes
 
@@ -309,7 +310,9 @@ def _flat(run: Run) -> Evidence:
     r = run.last("r_by_width")
     ends = ", ".join(f"{value:.2f}" for value in r.mean(axis=0))
     return Evidence(
-        stats.exponent(run.prediction["widths"], r), checks=(_stopped(run, "by_width"),), note=f"r = {ends}"
+        statistics.exponent(run.prediction["widths"], r),
+        checks=(_stopped(run, "by_width"),),
+        note=f"r = {ends}",
     )
 
 
@@ -317,14 +320,16 @@ def _by_samples(run: Run) -> Evidence:
     r = run.last("r_by_size")
     ends = ", ".join(f"{value:.2f}" for value in r.mean(axis=0))
     return Evidence(
-        stats.exponent(run.prediction["sizes"], r), checks=(_stopped(run, "by_size"),), note=f"r = {ends}"
+        statistics.exponent(run.prediction["sizes"], r),
+        checks=(_stopped(run, "by_size"),),
+        note=f"r = {ends}",
     )
 
 
 def _origin(run: Run) -> tuple[Evidence, Evidence]:
     origin = run.last("origin_by_width")
     ends = ", ".join(f"{value:.1f}" for value in origin.mean(axis=0))
-    slopes, checks = stats.exponent(run.prediction["widths"], origin), (_stopped(run, "by_width"),)
+    slopes, checks = statistics.exponent(run.prediction["widths"], origin), (_stopped(run, "by_width"),)
     return Evidence(slopes, checks=checks, note=f"‖W‖ = {ends}"), _flat(run)
 
 
@@ -346,7 +351,7 @@ def _kl_terms(run: Run) -> tuple[Evidence, Evidence]:
     checks = (_stopped(run, "by_width"),)
     return (
         Evidence(r, origin, checks=checks, vacuous=bool(min(least) >= 1), note=note),
-        Evidence(stats.exponent(run.prediction["widths"], origin / r), checks=checks),
+        Evidence(statistics.exponent(run.prediction["widths"], origin / r), checks=checks),
     )
 
 
@@ -357,7 +362,7 @@ def _gap(run: Run) -> Evidence:
     rise = gap @ centred / (centred @ centred) / gap.mean(axis=1)
     ends = ", ".join(f"{value:.4f}" for value in gap.mean(axis=0))
     wrong = ", ".join(f"{value:.3f}" for value in run.last("error_by_width").mean(axis=0))
-    norm = 2 ** stats.exponent(run.prediction["widths"], run.last("origin_by_width")).mean() - 1
+    norm = 2 ** statistics.exponent(run.prediction["widths"], run.last("origin_by_width")).mean() - 1
     note = (
         f"test loss − training loss {ends}: {rise.mean():+.1%} an octave, where ‖W‖ has {norm:+.0%}; "
         f"test images wrong {wrong}"

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from labkit import data, models, training
-from labkit.experiment import Frame
 from labkit.labs import common
-from labkit.settings import knob
+from labkit.protocol.experiment import Frame
+from labkit.protocol.settings import knob
 from labkit.training.stopping import LossBelow, MarginAtLeast, StopRule
 
 PAPER = "Generalization in Deep Networks: The Role of Distance from Initialization (2017)"

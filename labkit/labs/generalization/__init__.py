@@ -1,6 +1,5 @@
 """Lab 2, exploring generalization (paper 2): one module an experiment, in the order of the story."""
 
-from labkit.experiment import Lab
 from labkit.labs.generalization.conditions import CONDITIONS
 from labkit.labs.generalization.confusion import CONFUSION
 from labkit.labs.generalization.depth import DEPTH
@@ -10,6 +9,7 @@ from labkit.labs.generalization.perturbation import PERTURBATION
 from labkit.labs.generalization.rescaling import RESCALING
 from labkit.labs.generalization.shared import PAPER
 from labkit.labs.generalization.width import WIDTH
+from labkit.protocol.experiment import Lab
 
 LAB = Lab(
     number=2,

@@ -18,13 +18,13 @@ import numpy as np
 from torch import nn
 
 from labkit import data, figures, models, training
-from labkit.claims import Claim
-from labkit.experiment import Experiment, Frame, Prediction, Run
 from labkit.labs import common
 from labkit.labs.generalization import shared
 from labkit.measure.conditions import Conditions, conditions
-from labkit.rules import AtMost, Check, Evidence, Reported
-from labkit.settings import Settings, knob
+from labkit.protocol.claims import Claim
+from labkit.protocol.experiment import Experiment, Frame, Prediction, Run
+from labkit.protocol.rules import AtMost, Check, Evidence, Reported
+from labkit.protocol.settings import Settings, knob
 
 LEAST_MU, MOST_C2, MOST_C3 = 0.25, 5.0, 3.0  # what the paper's experiments suggest
 TAIL = 0.05

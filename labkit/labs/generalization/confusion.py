@@ -20,13 +20,13 @@ import torch
 from torch import Tensor, nn
 
 from labkit import data, figures, training
-from labkit.claims import Claim
-from labkit.experiment import Experiment, Frame, Prediction, Run
 from labkit.labs import common
 from labkit.labs.generalization import panels, shared
-from labkit.rules import AtMost, Evidence, Monotone
-from labkit.settings import knob
-from labkit.stats import rank_correlation
+from labkit.protocol.claims import Claim
+from labkit.protocol.experiment import Experiment, Frame, Prediction, Run
+from labkit.protocol.rules import AtMost, Evidence, Monotone
+from labkit.protocol.settings import knob
+from labkit.protocol.statistics import rank_correlation
 
 SHARES = (0.0, 0.125, 0.25, 0.5, 1.0)  # sizes of the confusion set, in units of the largest
 STAYS = 1.5  # what we call no rise: less than this factor above the smallest size

@@ -15,13 +15,13 @@ import numpy as np
 from torch import Tensor
 
 from labkit import figures, models
-from labkit.claims import Claim
-from labkit.experiment import Experiment, Frame, Prediction, Run
 from labkit.labs import common
 from labkit.measure.conditions import conditions
-from labkit.rules import AtMost, Condition, Evidence, Exponent, Reported
-from labkit.settings import Settings, knob
-from labkit.stats import exponent
+from labkit.protocol.claims import Claim
+from labkit.protocol.experiment import Experiment, Frame, Prediction, Run
+from labkit.protocol.rules import AtMost, Condition, Evidence, Exponent, Reported
+from labkit.protocol.settings import Settings, knob
+from labkit.protocol.statistics import exponent
 from labkit.theory import generalization as theory
 
 LINEAR, FIXED, MEASURED = 0, 1, 2

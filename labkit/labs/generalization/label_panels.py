@@ -8,8 +8,8 @@ from dataclasses import replace
 import numpy as np
 
 from labkit import figures
-from labkit.experiment import Prediction
 from labkit.labs.generalization import panels, shared
+from labkit.protocol.experiment import Prediction
 
 WORDS = ("true labels", "random labels")
 COLORS = (shared.TRUE, shared.RANDOM)

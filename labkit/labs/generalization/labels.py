@@ -19,16 +19,16 @@ import torch
 from torch import Tensor, nn
 
 from labkit import data, figures, training
-from labkit.claims import Claim
-from labkit.experiment import Experiment, Frame, Prediction, Run
 from labkit.labs import common
 from labkit.labs.generalization import label_panels, shared
 from labkit.labs.generalization.label_panels import Values
 from labkit.measure.sharpness import expected_sharpness, parameter_vector
 from labkit.models.rescaling import rescale_nodes
-from labkit.rules import AtMost, Check, Evidence, Exponent
-from labkit.settings import knob
-from labkit.stats import exponent
+from labkit.protocol.claims import Claim
+from labkit.protocol.experiment import Experiment, Frame, Prediction, Run
+from labkit.protocol.rules import AtMost, Check, Evidence, Exponent
+from labkit.protocol.settings import knob
+from labkit.protocol.statistics import exponent
 from labkit.theory import pac_bayes
 
 KINDS = ("true", "random")

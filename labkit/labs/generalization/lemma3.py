@@ -14,11 +14,11 @@ import numpy as np
 from scipy.special import gammaln
 
 from labkit import figures
-from labkit.claims import Claim
-from labkit.experiment import Experiment, Frame, Prediction, Run
 from labkit.labs import common
-from labkit.rules import AtMost, Equals, Evidence
-from labkit.settings import Settings, knob
+from labkit.protocol.claims import Claim
+from labkit.protocol.experiment import Experiment, Frame, Prediction, Run
+from labkit.protocol.rules import AtMost, Equals, Evidence
+from labkit.protocol.settings import Settings, knob
 from labkit.theory import generalization as theory
 
 KINDS = ("equal", "unequal")

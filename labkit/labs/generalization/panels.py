@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from labkit import figures
-from labkit.experiment import Frame, Run
 from labkit.figures.palette import Color
 from labkit.labs import common
 from labkit.labs.generalization import shared
+from labkit.protocol.experiment import Frame, Run
 
 Marks = list[figures.Mark]
 Curve = tuple[np.ndarray, str, Color]  # KL (S, T) at `shared.PLANE`, label, colour

@@ -16,15 +16,15 @@ import numpy as np
 from torch import nn
 
 from labkit import figures
-from labkit.claims import Claim
-from labkit.experiment import Experiment, Frame, Prediction, Run
 from labkit.labs import common
 from labkit.labs.generalization import shared
 from labkit.labs.generalization.conditions import Deep, Setup, learn, looked_at, prepare
 from labkit.measure.conditions import Conditions, linear_perturbation
 from labkit.measure.sharpness import expected_sharpness
-from labkit.rules import AtMost, Check, Evidence
-from labkit.settings import knob
+from labkit.protocol.claims import Claim
+from labkit.protocol.experiment import Experiment, Frame, Prediction, Run
+from labkit.protocol.rules import AtMost, Check, Evidence
+from labkit.protocol.settings import knob
 from labkit.theory import generalization as theory
 
 DECADES, EACH = 3, 2  # of σ, and places in each

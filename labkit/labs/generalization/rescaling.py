@@ -19,8 +19,6 @@ import torch
 from torch import Tensor, nn
 
 from labkit import data, figures, models
-from labkit.claims import Claim
-from labkit.experiment import Experiment, Frame, Prediction, Run
 from labkit.figures.palette import Color
 from labkit.labs import common
 from labkit.labs.generalization import shared
@@ -28,8 +26,10 @@ from labkit.measure.capacity import local_lipschitz
 from labkit.measure.norms import layer_norms
 from labkit.measure.paths import path_norms
 from labkit.measure.sharpness import max_sharpness
-from labkit.rules import AtMost, Condition, Equals, Evidence
-from labkit.settings import Settings, knob
+from labkit.protocol.claims import Claim
+from labkit.protocol.experiment import Experiment, Frame, Prediction, Run
+from labkit.protocol.rules import AtMost, Condition, Equals, Evidence
+from labkit.protocol.settings import Settings, knob
 from labkit.training import Ensemble, train
 
 # One colour a measure in both panels where it stands.

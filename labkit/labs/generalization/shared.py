@@ -22,7 +22,6 @@ import torch
 from torch import Tensor, nn
 
 from labkit import data, models, training
-from labkit.experiment import Frame
 from labkit.figures.palette import Color
 from labkit.labs import common
 from labkit.labs.common import fitted as fitted
@@ -33,8 +32,9 @@ from labkit.measure.layers import weight_layers
 from labkit.measure.norms import frobenius
 from labkit.measure.sharpness import expected_sharpness, kl_at_sharpness, max_sharpness, parameter_vector
 from labkit.models.folding import fold_batch_norm
-from labkit.rules import Check
-from labkit.settings import Settings, knob
+from labkit.protocol.experiment import Frame
+from labkit.protocol.rules import Check
+from labkit.protocol.settings import Settings, knob
 from labkit.theory.pac_bayes import gaussian_kl
 
 PAPER = "Exploring Generalization in Deep Learning (2017)"

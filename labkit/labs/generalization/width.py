@@ -13,13 +13,13 @@ import numpy as np
 from torch import nn
 
 from labkit import data, figures, training
-from labkit.claims import Claim
-from labkit.experiment import Experiment, Frame, Prediction, Run
 from labkit.labs import common
 from labkit.labs.generalization import panels, shared
 from labkit.measure.layers import weight_layers
-from labkit.rules import AtMost, Evidence, Monotone, Reported
-from labkit.settings import knob
+from labkit.protocol.claims import Claim
+from labkit.protocol.experiment import Experiment, Frame, Prediction, Run
+from labkit.protocol.rules import AtMost, Evidence, Monotone, Reported
+from labkit.protocol.settings import knob
 
 STAYS = 0.03  # how far above its least the test error of the widest network may lie and still count as low
 

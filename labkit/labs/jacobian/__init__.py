@@ -1,6 +1,5 @@
 """Lab 4, the low-rank Jacobian (paper 4): one module an experiment, in the order of the story."""
 
-from labkit.experiment import Lab
 from labkit.labs.jacobian.alignment import ALIGNMENT, published
 from labkit.labs.jacobian.corruption import CORRUPTION
 from labkit.labs.jacobian.cutoff import CUTOFF
@@ -13,6 +12,7 @@ from labkit.labs.jacobian.onestep import ONESTEP
 from labkit.labs.jacobian.residuals import RESIDUALS
 from labkit.labs.jacobian.shared import PAPER, project
 from labkit.labs.jacobian.spectrum import SPECTRUM
+from labkit.protocol.experiment import Lab
 
 LAB = Lab(
     number=4,

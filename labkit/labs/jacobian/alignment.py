@@ -18,13 +18,13 @@ import torch
 from torch import Tensor, nn
 
 from labkit import data, figures, krylov, models, training
-from labkit.claims import Claim
-from labkit.experiment import Experiment, Frame, Prediction, Run
 from labkit.labs import common
 from labkit.labs.jacobian import shared
 from labkit.measure import jacobian, split
-from labkit.rules import Evidence, Monotone, Ordered, Reported
-from labkit.settings import Settings, knob
+from labkit.protocol.claims import Claim
+from labkit.protocol.experiment import Experiment, Frame, Prediction, Run
+from labkit.protocol.rules import Evidence, Monotone, Ordered, Reported
+from labkit.protocol.settings import Settings, knob
 from labkit.theory import jacobian as theory
 
 LEVELS = (0.0, 0.25, 0.5, 0.75, 1.0)

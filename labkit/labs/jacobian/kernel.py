@@ -16,13 +16,13 @@ import torch
 from torch import Tensor
 
 from labkit import data, figures, models
-from labkit.claims import Claim
-from labkit.experiment import Experiment, Frame, Prediction, Run
 from labkit.labs import common
 from labkit.measure import dense_jacobian, jacobian
-from labkit.rules import AtMost, Equals, Evidence, Exponent
-from labkit.settings import Settings, knob
-from labkit.stats import exponent
+from labkit.protocol.claims import Claim
+from labkit.protocol.experiment import Experiment, Frame, Prediction, Run
+from labkit.protocol.rules import AtMost, Equals, Evidence, Exponent
+from labkit.protocol.settings import Settings, knob
+from labkit.protocol.statistics import exponent
 from labkit.theory import jacobian as theory
 from labkit.theory import kernels
 

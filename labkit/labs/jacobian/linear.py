@@ -13,12 +13,12 @@ import numpy as np
 import torch
 
 from labkit import data, figures
-from labkit.claims import Claim
-from labkit.experiment import Experiment, Frame, Prediction, Run
 from labkit.labs import common
 from labkit.labs.jacobian import shared
-from labkit.rules import AtMost, Equals, Evidence, Ordered
-from labkit.settings import Settings, knob
+from labkit.protocol.claims import Claim
+from labkit.protocol.experiment import Experiment, Frame, Prediction, Run
+from labkit.protocol.rules import AtMost, Equals, Evidence, Ordered
+from labkit.protocol.settings import Settings, knob
 from labkit.theory import linear_model
 
 PARTS = ("risk", "information", "nuisance")

@@ -13,14 +13,14 @@ import numpy as np
 import torch
 
 from labkit import figures
-from labkit.claims import Claim
-from labkit.experiment import Experiment, Frame, Prediction, Run
 from labkit.labs import common
 from labkit.labs.jacobian import shared
 from labkit.labs.jacobian.shallow import Setup, descend, kernel, norm
-from labkit.rules import Evidence, Exponent
-from labkit.settings import Settings, knob
-from labkit.stats import exponent
+from labkit.protocol.claims import Claim
+from labkit.protocol.experiment import Experiment, Frame, Prediction, Run
+from labkit.protocol.rules import Evidence, Exponent
+from labkit.protocol.settings import Settings, knob
+from labkit.protocol.statistics import exponent
 
 ACTIVATIONS = ("softplus", "relu")
 

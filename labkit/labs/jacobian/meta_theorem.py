@@ -14,13 +14,13 @@ import numpy as np
 import torch
 
 from labkit import figures
-from labkit.claims import Claim
-from labkit.experiment import Experiment, Frame, Prediction, Run
 from labkit.labs import common
 from labkit.labs.jacobian import shared
 from labkit.labs.jacobian.shallow import Setup, descend, kernel, norm
-from labkit.rules import AtMost, Condition, Evidence
-from labkit.settings import Settings, knob
+from labkit.protocol.claims import Claim
+from labkit.protocol.experiment import Experiment, Frame, Prediction, Run
+from labkit.protocol.rules import AtMost, Condition, Evidence
+from labkit.protocol.settings import Settings, knob
 from labkit.theory import jacobian as theory
 
 # What is measured of each seed, in the order of `_track`'s row.

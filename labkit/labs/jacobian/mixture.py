@@ -14,12 +14,12 @@ import numpy as np
 import torch
 
 from labkit import data, figures, models
-from labkit.claims import Claim
-from labkit.experiment import Experiment, Frame, Prediction, Run
 from labkit.labs import common
 from labkit.labs.jacobian import shared
-from labkit.rules import AtMost, Equals, Evidence, Located
-from labkit.settings import Settings, knob
+from labkit.protocol.claims import Claim
+from labkit.protocol.experiment import Experiment, Frame, Prediction, Run
+from labkit.protocol.rules import AtMost, Equals, Evidence, Located
+from labkit.protocol.settings import Settings, knob
 from labkit.theory import jacobian as theory
 from labkit.theory import kernels
 

@@ -14,12 +14,12 @@ import torch
 from torch import Tensor
 
 from labkit import data, figures, models
-from labkit.claims import Claim
-from labkit.experiment import Experiment, Frame, Prediction, Run
 from labkit.labs import common
 from labkit.labs.jacobian import shared
-from labkit.rules import AtMost, Evidence, Located
-from labkit.settings import Settings, knob
+from labkit.protocol.claims import Claim
+from labkit.protocol.experiment import Experiment, Frame, Prediction, Run
+from labkit.protocol.rules import AtMost, Evidence, Located
+from labkit.protocol.settings import Settings, knob
 from labkit.theory import jacobian as theory
 
 ORDER = 2.0  # the constant we give to "of order √(d/n)"

@@ -16,13 +16,13 @@ import torch
 from torch import Tensor, nn
 
 from labkit import data, figures, training
-from labkit.claims import Claim
-from labkit.experiment import Experiment, Frame, Prediction, Run
 from labkit.labs import common
 from labkit.labs.jacobian import shared
 from labkit.measure import jacobian
-from labkit.rules import AtMost, Equals, Evidence, Ordered
-from labkit.settings import Settings, knob
+from labkit.protocol.claims import Claim
+from labkit.protocol.experiment import Experiment, Frame, Prediction, Run
+from labkit.protocol.rules import AtMost, Equals, Evidence, Ordered
+from labkit.protocol.settings import Settings, knob
 from labkit.theory import jacobian as theory
 
 

@@ -1,6 +1,5 @@
 """Lab 3, SGD, flat minima, minimum norm (paper 3): one module an experiment, in the order of the story."""
 
-from labkit.experiment import Lab
 from labkit.labs.sgd.bounds import BOUNDS
 from labkit.labs.sgd.filters import FILTERS
 from labkit.labs.sgd.flatness import FLATNESS
@@ -18,6 +17,7 @@ from labkit.labs.sgd.span import SPAN
 from labkit.labs.sgd.tolerance import TOLERANCE
 from labkit.labs.sgd.valley import VALLEY
 from labkit.labs.sgd.wells import WELLS
+from labkit.protocol.experiment import Lab
 
 LAB = Lab(
     number=3,

@@ -15,12 +15,12 @@ import torch
 from torch import Tensor
 
 from labkit import data, figures, models, training
-from labkit.claims import Claim
-from labkit.experiment import Experiment, Frame, Prediction, Run
 from labkit.labs import common
 from labkit.labs.sgd import shared
-from labkit.rules import AtMost, Equals, Evidence
-from labkit.settings import Settings, knob
+from labkit.protocol.claims import Claim
+from labkit.protocol.experiment import Experiment, Frame, Prediction, Run
+from labkit.protocol.rules import AtMost, Equals, Evidence
+from labkit.protocol.settings import Settings, knob
 from labkit.theory import classical_bounds as theory
 from labkit.theory import compositional
 from labkit.theory import distance as perturbed

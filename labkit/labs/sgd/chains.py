@@ -14,8 +14,8 @@ from torch import Tensor
 
 from labkit.labs import common
 from labkit.measure.mixing import split_r_hat, start_difference
-from labkit.rules import Check
-from labkit.settings import Settings
+from labkit.protocol.rules import Check
+from labkit.protocol.settings import Settings
 from labkit.theory.boltzmann import Potential
 from labkit.training.dynamics import Gradient
 

@@ -16,13 +16,13 @@ import torch
 from torch import Tensor, nn
 
 from labkit import data, figures, models
-from labkit.claims import Claim
-from labkit.experiment import Experiment, Frame, Prediction, Run
 from labkit.labs import common
 from labkit.labs.sgd import shared
 from labkit.measure.flatness import Radius, first_crossing, flatness_profile, flatness_radius
-from labkit.rules import Check, Evidence, Ordered, Reported
-from labkit.settings import knob
+from labkit.protocol.claims import Claim
+from labkit.protocol.experiment import Experiment, Frame, Prediction, Run
+from labkit.protocol.rules import Check, Evidence, Ordered, Reported
+from labkit.protocol.settings import knob
 
 PLACES = ("all weights", "top layer")
 # Table 1, natural and random labels: (MNIST, CIFAR-10) of all weights, then of the top layer.

@@ -14,13 +14,13 @@ import numpy as np
 from torch import nn
 
 from labkit import data, figures
-from labkit.claims import Claim
-from labkit.experiment import Experiment, Frame, Prediction, Run
 from labkit.labs import common
 from labkit.labs.sgd import shared
 from labkit.measure.interpolation import Interpolation, simplex, three_point
-from labkit.rules import Evidence, Ordered
-from labkit.settings import knob
+from labkit.protocol.claims import Claim
+from labkit.protocol.experiment import Experiment, Frame, Prediction, Run
+from labkit.protocol.rules import Evidence, Ordered
+from labkit.protocol.settings import knob
 
 CORNERS = 3
 LEVELS = np.linspace(0.1, 1.0, 37)  # accuracies at which areas are drawn

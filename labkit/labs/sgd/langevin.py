@@ -14,12 +14,12 @@ import numpy as np
 import torch
 
 from labkit import data, figures, models, training
-from labkit.claims import Claim
-from labkit.experiment import Experiment, Frame, Prediction, Run
 from labkit.labs import common
 from labkit.labs.sgd.shared import SGD, SGDL
-from labkit.rules import Check, Equals, Evidence, Reported
-from labkit.settings import Settings, knob
+from labkit.protocol.claims import Claim
+from labkit.protocol.experiment import Experiment, Frame, Prediction, Run
+from labkit.protocol.rules import Check, Equals, Evidence, Reported
+from labkit.protocol.settings import Settings, knob
 
 CLOSE = 0.02  # of error: two curves nearer than this are alike
 MEASURES = ("loss", "train_error", "error")

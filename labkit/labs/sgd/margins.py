@@ -16,16 +16,16 @@ import torch
 from torch import Tensor, nn
 
 from labkit import data, figures
-from labkit.claims import Claim
-from labkit.experiment import Experiment, Frame, Prediction, Run
 from labkit.figures.palette import Color
 from labkit.labs import common
 from labkit.labs.sgd import shared
 from labkit.measure.layers import weight_layers
 from labkit.measure.margins import margins
 from labkit.measure.norms import frobenius
-from labkit.rules import Evidence, Ordered, Reported
-from labkit.settings import knob
+from labkit.protocol.claims import Claim
+from labkit.protocol.experiment import Experiment, Frame, Prediction, Run
+from labkit.protocol.rules import Evidence, Ordered, Reported
+from labkit.protocol.settings import knob
 
 QUANTILES = np.linspace(0.0, 1.0, 41)
 

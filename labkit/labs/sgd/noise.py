@@ -18,8 +18,6 @@ from scipy import stats as normal
 from torch import Tensor, nn
 
 from labkit import data, figures
-from labkit.claims import Claim
-from labkit.experiment import Experiment, Frame, Prediction, Run
 from labkit.labs import common
 from labkit.labs.sgd import shared
 from labkit.measure.gradient_noise import (
@@ -30,9 +28,11 @@ from labkit.measure.gradient_noise import (
     rejected_share,
     sample_gradients,
 )
-from labkit.rules import AtMost, Check, Equals, Evidence, Exponent
-from labkit.settings import Settings, knob
-from labkit.stats import exponent
+from labkit.protocol.claims import Claim
+from labkit.protocol.experiment import Experiment, Frame, Prediction, Run
+from labkit.protocol.rules import AtMost, Check, Equals, Evidence, Exponent
+from labkit.protocol.settings import Settings, knob
+from labkit.protocol.statistics import exponent
 
 PHASES = ("early", "middle", "late")
 LOSSES = (1.0, 0.1, 0.01)  # where a phase is looked at

@@ -20,15 +20,15 @@ import torch
 from torch import nn
 
 from labkit import figures
-from labkit.claims import Claim
-from labkit.experiment import Experiment, Frame, Prediction, Run
 from labkit.figures.palette import Color
 from labkit.labs import common
 from labkit.labs.sgd import puzzle, shared
 from labkit.models.allconv import allconv
 from labkit.models.polynomial import polynomial_relu
-from labkit.rules import AtMost, Check, Condition, Equals, Evidence, Monotone, Ordered, Reported
-from labkit.settings import knob
+from labkit.protocol.claims import Claim
+from labkit.protocol.experiment import Experiment, Frame, Prediction, Run
+from labkit.protocol.rules import AtMost, Check, Condition, Equals, Evidence, Monotone, Ordered, Reported
+from labkit.protocol.settings import knob
 
 TWINS = ("ReLU", "polynomial")
 NAMES = ("train_n", "train_w", "test_n", "test_w")

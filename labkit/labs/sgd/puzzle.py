@@ -20,14 +20,14 @@ import torch
 from torch import Tensor, nn
 
 from labkit import data, figures, training
-from labkit.claims import Claim
-from labkit.experiment import Experiment, Frame, Prediction, Run
 from labkit.figures.palette import Color
 from labkit.labs import common
 from labkit.labs.sgd import shared
 from labkit.models.allconv import allconv, weights
-from labkit.rules import AtMost, Check, Condition, Equals, Evidence, Monotone, Ordered, Reported
-from labkit.settings import Settings, knob
+from labkit.protocol.claims import Claim
+from labkit.protocol.experiment import Experiment, Frame, Prediction, Run
+from labkit.protocol.rules import AtMost, Check, Condition, Equals, Evidence, Monotone, Ordered, Reported
+from labkit.protocol.settings import Settings, knob
 
 PALE: tuple[Color, Color] = ("#85BCDC", "#EDB38C")  # the training error beside the test error
 MULTIPLES = (0.25, 0.5, 1.0, 2.0, 4.0)  # N of the first sweep, over that of the second

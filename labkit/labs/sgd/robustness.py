@@ -13,13 +13,13 @@ import numpy as np
 import torch
 
 from labkit import figures
-from labkit.claims import Claim
-from labkit.experiment import Experiment, Frame, Prediction, Run
 from labkit.labs import common
 from labkit.labs.sgd import shared
 from labkit.measure.input_noise import error_under_noise
-from labkit.rules import Equals, Evidence, Ordered, Reported
-from labkit.settings import knob
+from labkit.protocol.claims import Claim
+from labkit.protocol.experiment import Experiment, Frame, Prediction, Run
+from labkit.protocol.rules import Equals, Evidence, Ordered, Reported
+from labkit.protocol.settings import knob
 
 CHANCE = 0.9  # ten classes
 HALF = 0.5  # the error at which the noise that is borne is read off

@@ -17,12 +17,12 @@ from sklearn.svm import SVC
 from torch import Tensor
 
 from labkit import figures
-from labkit.claims import Claim
-from labkit.experiment import Experiment, Frame, Prediction, Run
 from labkit.labs import common
 from labkit.labs.sgd import shared
-from labkit.rules import AtMost, Check, Condition, Equals, Evidence
-from labkit.settings import Settings, knob
+from labkit.protocol.claims import Claim
+from labkit.protocol.experiment import Experiment, Frame, Prediction, Run
+from labkit.protocol.rules import AtMost, Check, Condition, Equals, Evidence
+from labkit.protocol.settings import Settings, knob
 from labkit.theory import robust
 from labkit.training.dynamics import descend
 

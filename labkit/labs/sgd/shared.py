@@ -17,13 +17,13 @@ import torch
 from torch import nn
 
 from labkit import data, models, training
-from labkit.experiment import Frame
 from labkit.labs import common
 from labkit.labs.common import fitted as fitted
 from labkit.labs.common import snapshot as snapshot
 from labkit.labs.common import worst
-from labkit.rules import Check
-from labkit.settings import Settings, knob
+from labkit.protocol.experiment import Frame
+from labkit.protocol.rules import Check
+from labkit.protocol.settings import Settings, knob
 
 PAPER = "Theory of Deep Learning III: Generalization Properties of SGD (2017)"
 NATURAL, RANDOM, MINIMUM_NORM, SGD, LANGEVIN, RIDGE, SGDL = range(7)

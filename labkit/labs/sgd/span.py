@@ -16,11 +16,11 @@ import torch
 from torch import Tensor
 
 from labkit import data, figures
-from labkit.claims import Claim
-from labkit.experiment import Experiment, Frame, Prediction, Run
 from labkit.labs import common
-from labkit.rules import Check, Condition, Equals, Evidence
-from labkit.settings import Settings, knob
+from labkit.protocol.claims import Claim
+from labkit.protocol.experiment import Experiment, Frame, Prediction, Run
+from labkit.protocol.rules import Check, Condition, Equals, Evidence
+from labkit.protocol.settings import Settings, knob
 from labkit.theory.least_squares import null_space_part
 from labkit.training.dynamics import descend
 

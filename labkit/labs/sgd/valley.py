@@ -20,13 +20,13 @@ import torch
 from torch import Tensor
 
 from labkit import figures
-from labkit.claims import Claim
-from labkit.experiment import Experiment, Frame, Prediction, Run
 from labkit.labs import common
 from labkit.labs.sgd import chains
 from labkit.labs.sgd.shared import LANGEVIN, SGD, SGDL
-from labkit.rules import Equals, Evidence, Ordered
-from labkit.settings import Settings, knob
+from labkit.protocol.claims import Claim
+from labkit.protocol.experiment import Experiment, Frame, Prediction, Run
+from labkit.protocol.rules import Equals, Evidence, Ordered
+from labkit.protocol.settings import Settings, knob
 from labkit.theory.boltzmann import Valley as Potential
 from labkit.theory.boltzmann import marginal, occupancy
 from labkit.training.dynamics import descend

@@ -14,13 +14,13 @@ import numpy as np
 from torch import Tensor
 
 from labkit import figures
-from labkit.claims import Claim
-from labkit.experiment import Experiment, Frame, Prediction, Run
 from labkit.labs import common
 from labkit.labs.sgd import chains
 from labkit.labs.sgd.shared import LANGEVIN
-from labkit.rules import Equals, Evidence
-from labkit.settings import Settings, knob
+from labkit.protocol.claims import Claim
+from labkit.protocol.experiment import Experiment, Frame, Prediction, Run
+from labkit.protocol.rules import Equals, Evidence
+from labkit.protocol.settings import Settings, knob
 from labkit.theory.boltzmann import TwoWells, flat_share, marginal, occupancy
 from labkit.training.dynamics import descend
 

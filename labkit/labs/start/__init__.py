@@ -1,7 +1,7 @@
 """Lab 0, start here: one network seen through the lenses of all five papers at once."""
 
-from labkit.experiment import Lab
 from labkit.labs.start.lenses import LENSES
+from labkit.protocol.experiment import Lab
 
 LAB = Lab(
     number=0,

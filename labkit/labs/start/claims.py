@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from labkit.claims import Claim
-from labkit.experiment import Run
-from labkit.rules import AtMost, Check, Condition, Equals, Evidence
+from labkit.protocol.claims import Claim
+from labkit.protocol.experiment import Run
+from labkit.protocol.rules import AtMost, Check, Condition, Equals, Evidence
 
 AT_MINIMUM = 0.025  # the mean loss below which the network counts as fitted: half the rise of the radius
 STILL = 0.5  # how far the kernel may move, relative, to count as still

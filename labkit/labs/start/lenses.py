@@ -16,12 +16,12 @@ import torch
 from torch import Tensor, nn
 
 from labkit import data, models, training
-from labkit.experiment import Experiment, Frame, Prediction
 from labkit.labs import common
 from labkit.labs.start import claims, panels
 from labkit.labs.start.linear import kernel, linearize
 from labkit.measure import confusion, gradient_gram, layer_norms, margins
-from labkit.settings import Settings, knob
+from labkit.protocol.experiment import Experiment, Frame, Prediction
+from labkit.protocol.settings import Settings, knob
 from labkit.theory.distance import initial_norms, layer_shapes, xavier_sds
 
 EPSILON = 0.05  # the rise of the mean loss at the flatness radius (paper 3, (16))

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from labkit import figures
-from labkit.experiment import Frame, Prediction, Run
 from labkit.labs import common
+from labkit.protocol.experiment import Frame, Prediction, Run
 
 TRAIN, TEST, START, ORIGIN, CEILING, FLOOR = 0, 1, 2, 3, 5, 4
 

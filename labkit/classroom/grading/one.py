@@ -1,0 +1,314 @@
+"""Grades the submissions of one assignment: runs each exercise by itself, and keeps what came of it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import re
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from labkit.classroom.grading.book import Book, Mark
+from labkit.classroom.grading.cells import Given, Matched, Task, bare, match, program, read_handed
+from labkit.classroom.grading.feedback import CSV_NAME, page, write_scores
+from labkit.classroom.grading.files import Submission
+from labkit.classroom.grading.results import Result, TaskResult
+from labkit.classroom.grading.runner import Ending, Runner
+from labkit.headless.files import write_atomically
+
+VERSION = 1  # Of what is kept of a graded submission; another one is graded anew.
+LOST = "could not be run: the process that watches over it was lost; grade again"
+_NEXT = {"whole": "definitions", "definitions": "skip"}
+_SIGNALS = {
+    -11: "crashes Python (segmentation fault)",
+    -6: "aborts Python",
+    -9: "kills its own process",
+}
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a submission may take.
+
+    Attributes:
+        seconds: of wall clock for the whole submission; each exercise has an equal share.
+        memory: bytes of resident memory, beyond what Python with torch takes.
+    """
+
+    seconds: float = 180.0
+    memory: int = 2 * 2**30
+
+
+class Grader:
+    """Grades the submissions of one assignment, and keeps its folder of results."""
+
+    def __init__(self, book: Book, given: Given, folder: Path, limits: Limits, again: bool) -> None:
+        self.book, self.given, self.folder, self.limits, self.again = book, given, folder, limits, again
+        self.code = [task for task in given.tasks if not task.by_hand]
+        self.share = limits.seconds / (len(self.code) + 1)
+        self.together: set[str] = set()
+        self._results: dict[str, tuple[Result, dict[str, Mark] | None]] = {}
+        self._before: dict[str, tuple[Result, dict[str, Mark] | None]] = {}  # of earlier runs
+        for part in ("feedback", "results"):
+            (folder / part).mkdir(parents=True, exist_ok=True)
+
+    def try_solutions(self, runner: Runner, tell: Callable[[str], None]) -> None:
+        """Puts the instructor's own solutions through the tests, so that no student is graded by broken ones.
+
+        Raises:
+            ValueError: a solution does not get its points on this machine.
+        """
+        tell(f"{self.given.name}: {self.given.points:g} points; trying the solutions")
+        cells = [(source, "whole") for source in self.given.solved]
+        for task in self.code:
+            if not self._has_solution(task):
+                continue
+            for together in (False, True):
+                ending = self._once(runner, task, cells, self.limits.seconds, together)
+                failed = (ending.said.get("errors") or {}).get("0")
+                if failed:
+                    raise ValueError(
+                        f"{self.given.name}: its setup fails here: {failed}; was it released anew?"
+                    )
+                points, reason, _ = self._points(task, ending, {}, {})
+                if points >= task.points:
+                    break
+                if together:
+                    raise ValueError(
+                        f"{self.given.name}: its own solution of {task.label} gets {points:g} of "
+                        f"{task.points:g} points here: {reason}"
+                    )
+            if together:
+                self.together.add(task.id)
+                tell(f"{task.label}: its tests run in one process with the answer, which can deceive them")
+
+    def _answered(self, task: Task, matched: Matched) -> bool:
+        given = {cell.id: bare(cell.visible) for cell in self.given.cells}
+        found = {answer: matched.source(answer) for answer in task.answers}
+        return any(text and bare(text) != given.get(answer) for answer, text in found.items())
+
+    def _has_solution(self, task: Task) -> bool:
+        """A prediction has none: what is right there is a matter of the tests alone."""
+        given = {cell.id: cell.source for cell in self.given.cells}
+        return any(given[answer] not in self.given.solved for answer in task.answers)
+
+    def _once(
+        self, runner: Runner, task: Task, cells: Sequence[tuple[str, str]], left: float, together: bool
+    ) -> Ending:
+        return runner.run(
+            self.given.setup, cells, task.tests, task.names, seconds=self.share, total=left,
+            memory=self.limits.memory, together=together,
+        )  # fmt: skip
+
+    def run(
+        self, one: Submission, runner: Runner, stop: threading.Event
+    ) -> tuple[Result, Matched | None, str]:
+        """Runs one submission, unless it was graded before just as it is."""
+        if stop.is_set():
+            raise KeyboardInterrupt
+        if one.broken:
+            return self.not_graded(one, one.broken), None, ""
+        key = self._key(one)
+        kept = None if self.again else self._kept(one, key)
+        if kept is not None:
+            return kept, None, key
+        start = time.monotonic()
+        try:
+            matched = match(read_handed(one.path), self.given)
+        except ValueError as error:
+            return self.not_graded(one, str(error)), None, key
+        modes: dict[int, str] = {}
+        stopped: dict[int, str] = {}
+        tasks = {
+            task.id: TaskResult(None, "" if self._answered(task, matched) else "not answered")
+            for task in self.given.tasks
+            if task.by_hand
+        }
+        for task in self.code:
+            tasks[task.id] = self._task(
+                task, matched, runner, start + self.limits.seconds, modes, stopped, stop
+            )
+        order = {task.id: tasks[task.id] for task in self.given.tasks}
+        notes = matched.notes + tuple(self._cell_note(matched, index, why) for index, why in stopped.items())
+        answers = {answer: matched.source(answer) for task in self.given.tasks for answer in task.answers}
+        seconds = round(time.monotonic() - start, 2)
+        return (
+            Result(one.student, one.assignment, one.shown, order, answers, notes, "", seconds),
+            matched,
+            key,
+        )
+
+    def not_graded(self, one: Submission, why: str) -> Result:
+        """The result of a submission that could not be graded; marks of an earlier one are left alone."""
+        if self.book.marks(one.student, self.given) is not None:
+            why += "; the gradebook keeps the marks of an earlier file"
+        return Result(one.student, one.assignment, one.shown, broken=why)
+
+    def _task(
+        self, task: Task, matched: Matched, runner: Runner, deadline: float, modes: dict[int, str],
+        stopped: dict[int, str], stop: threading.Event,
+    ) -> TaskResult:  # fmt: skip
+        indices = program(matched, self.given, task)
+        lost = 0
+        while True:
+            if stop.is_set():
+                raise KeyboardInterrupt
+            left = deadline - time.monotonic()
+            if left <= 0:
+                return TaskResult(
+                    0.0, f"not run: the submission has used up its {self.limits.seconds:g} s", "", True
+                )
+            cells = [(matched.handed.cells[i].source, modes.get(i, "whole")) for i in indices]
+            ending = self._once(runner, task, cells, left, task.id in self.together)
+            if ending.kind == "lost" and not lost:  # Once more: the machine may have run out of memory.
+                lost = 1
+                continue
+            limits = ("time", "memory", "disk", "died")
+            in_cell = 1 <= ending.cell <= len(indices) and ending.kind in limits
+            if not in_cell:
+                break
+            index = indices[ending.cell - 1]
+            stopped.setdefault(index, self._why(ending))
+            if modes.get(index) == "skip":
+                break
+            modes[index] = _NEXT[modes.get(index, "whole")]
+        roles = dict(enumerate(matched.roles))
+        points, reason, limited = self._points(task, ending, roles, stopped)
+        printed = ending.printed
+        if ending.length > len(printed.encode()):
+            printed = f"{printed[:1000]}\n… and {ending.length:,} bytes in all, which were not kept"
+        return TaskResult(points, reason, printed, limited)
+
+    def _points(
+        self, task: Task, ending: Ending, roles: dict[int, str], stopped: dict[int, str]
+    ) -> tuple[float, str, bool]:
+        """Points, the reason in one line, and whether a limit was met."""
+        said = ending.said
+        if ending.kind != "done":
+            return 0.0, self._why(ending), ending.kind in ("time", "total", "memory", "disk")
+        points = said.get("points")
+        missing = [name for name in said.get("missing", []) if isinstance(name, str)]
+        if missing:
+            errors = said.get("errors") or {}
+            known = [
+                str(text) for number, text in sorted(errors.items()) if str(number).isdigit() and int(number)
+            ]
+            why = f"; a cell above it ends in {known[-1]}" if known else ": the name must stay as in the task"
+            own = [why for index, why in stopped.items() if roles.get(index) in task.answers]
+            why = f"; its cell {own[0]}" if own else why
+            return 0.0, f"there is no `{missing[0]}`{why}", False
+        if not isinstance(points, int | float) or not math.isfinite(points):
+            points = task.points if points is None and not said.get("error") else 0.0
+        points = min(max(float(points), 0.0), task.points)
+        lines = [line for line in str(said.get("printed", "")).strip().splitlines() if line]
+        reason = str(said.get("error") or (lines[-1] if lines else ""))
+        reason = re.sub(rf"^{re.escape(task.label)}: *", "", reason)
+        reason = re.sub(r"^[\d.]+ of [\d.]+ points(: )?", "", reason)
+        return points, reason if points < task.points else "", False
+
+    def _why(self, ending: Ending) -> str:
+        if ending.kind == "time":
+            return f"runs longer than {self.share:.3g} s, the share of one exercise, and was stopped"
+        if ending.kind == "total":
+            return f"was stopped: the submission has used up its {self.limits.seconds:g} s"
+        if ending.kind == "memory":
+            return f"takes more than {self.limits.memory / 2**30:.3g} GB of memory, and was stopped"
+        if ending.kind == "disk":
+            return "writes more than 0.5 GB of files, and was stopped"
+        if ending.kind == "died":
+            return _SIGNALS.get(ending.status, f"ends Python (exit code {ending.status})")
+        if ending.kind == "unreadable":
+            return "returns something that cannot be read"
+        return LOST
+
+    @staticmethod
+    def _cell_note(matched: Matched, index: int, why: str) -> str:
+        lines = [line for line in matched.handed.cells[index].source.strip().splitlines() if line]
+        first = lines[0][:60] if lines else ""
+        return f"the cell `{first}` {why}; of it, only functions and imports count"
+
+    def finish(self, one: Submission, result: Result, matched: Matched | None, key: str) -> str:
+        """Enters a result in the gradebook, writes feedback and scores, and says it in a line."""
+        again = ""
+        if matched is not None:
+            outputs: dict[str, tuple[float | None, str]] = {}
+            for task in self.given.tasks:
+                done = result.tasks[task.id]
+                if not task.by_hand:
+                    points = done.points or 0.0
+                    text = f"{task.label}: {points:g} of {task.points:g} points" + f": {done.reason}" * bool(
+                        done.reason
+                    )
+                    outputs[task.id] = (points, text + "\n")
+            for task in self.code:
+                for answer in task.answers:
+                    outputs[answer] = (None, result.tasks[task.id].printed)
+            self.book.record(one.student, self.given, matched, outputs, one.path.parent / "timestamp.txt")
+            if any(task.reason == LOST for task in result.tasks.values()):
+                key = ""  # To be run again next time.
+            write_atomically(self._keep_path(one), json.dumps({"key": key, **asdict(result)}, indent=1))
+        elif not result.broken:
+            again = " (unchanged since it was last graded)"
+        marks = None if result.broken else self.book.marks(one.student, self.given)
+        self._results[one.student] = (result, marks)
+        write_atomically(self.folder / "feedback" / f"{one.student}.html", page(result, self.given, marks))
+        write_scores(self.folder / CSV_NAME, self.given, self.rows())
+        if result.broken or marks is None:
+            return f"{one.student}: {one.shown}: not graded: {result.broken}"
+        total = sum(mark.score or 0 for mark in marks.values())
+        hand = [task.label for task in self.given.tasks if marks[task.id].open]
+        open_part = f"; exercise {', '.join(hand)} to be marked by hand" if hand else ""
+        told = f"{one.student}: {one.shown}: {total:g} of {self.given.points:g}{open_part}"
+        return f"{told}, {result.seconds:.1f} s{again}"
+
+    def rows(self) -> list[tuple[Result, dict[str, Mark] | None]]:
+        """The results so far, with marks, by student: of this run, and of those that were graded before."""
+        for path in (self.folder / "results").glob("*.json"):
+            if path.stem not in self._results and path.stem not in self._before:
+                kept = _read_result(path)
+                if kept is not None:
+                    self._before[path.stem] = (kept, self.book.marks(kept.student, self.given))
+        rows = {**self._before, **self._results}
+        return [rows[student] for student in sorted(rows)]
+
+    def is_new(self, one: Submission) -> bool:
+        """Whether a submission is to be run: it can be read, and has changed since it was last graded."""
+        return not one.broken and (self.again or self._kept(one, self._key(one)) is None)
+
+    def _keep_path(self, one: Submission) -> Path:
+        return self.folder / "results" / f"{one.student}.json"
+
+    def _key(self, one: Submission) -> str:
+        """Changes with the file, the tests, the limits and labkit's way to grade."""
+        mark = hashlib.sha256(one.path.read_bytes() if one.path.stat().st_size < 2**28 else b"")
+        for task in self.given.tasks:
+            mark.update(f"{task.id}{task.points}{task.tests}".encode())
+        mark.update(f"{VERSION}{self.given.setup}{asdict(self.limits)}{sys.version_info[:2]}".encode())
+        return mark.hexdigest()
+
+    def _kept(self, one: Submission, key: str) -> Result | None:
+        path = self._keep_path(one)
+        try:
+            if json.loads(path.read_text(encoding="utf-8")).get("key") != key:
+                return None
+        except (OSError, ValueError, AttributeError):
+            return None
+        kept = _read_result(path)
+        if kept is None or kept.student != one.student or self.book.marks(one.student, self.given) is None:
+            return None
+        return kept
+
+
+def _read_result(path: Path) -> Result | None:
+    try:
+        told = json.loads(path.read_text(encoding="utf-8"))
+        told.pop("key")
+        tasks = {key: TaskResult(**value) for key, value in told.pop("tasks").items()}
+        return Result(**{**told, "notes": tuple(told["notes"]), "tasks": tasks})
+    except (OSError, ValueError, KeyError, TypeError):
+        return None

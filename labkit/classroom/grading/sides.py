@@ -1,0 +1,327 @@
+"""The two processes of one exercise: the student's runs the cells, the checker's runs the hidden tests.
+
+The checker's never runs a line of the student's. It calls the answer from afar, on copies of the inputs, and
+compares what comes back; so nothing that submitted code redefines, be it `print`, `torch.allclose` or the
+builtins, reaches a comparison, and no hidden test or solution is in the memory of the student's process.
+"""
+
+from __future__ import annotations
+
+import ast
+import builtins
+import contextlib
+import io
+import json
+import linecache
+import os
+import pickle
+import socket
+import sys
+import traceback
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+
+from labkit.classroom.exercises import Frugal
+from labkit.classroom.grading.wire import (
+    Gone,
+    Unreadable,
+    assign,
+    fingerprint,
+    pack,
+    pickled,
+    receive,
+    send,
+    unpack,
+)
+
+LONGEST_TEXT = 2000  # characters of a message or of what a test prints
+_WHOLE, _DEFINITIONS = "whole", "definitions"  # How a cell is run; "skip" leaves it out.
+
+
+# --- the student's side -------------------------------------------------------
+
+
+def student_side(job: Mapping[str, Any], wire: socket.socket, progress: int) -> None:
+    """Runs the setup and the cells, says where it is, and then answers the checker's calls until it ends.
+
+    Args:
+        job: "setup" (source) and "cells", a list of (source, "whole" | "definitions" | "skip").
+        progress: file descriptor; gets a line with the number of each cell when it begins, and one more.
+    """
+    namespace: dict[str, Any] = {"__name__": "__main__", "__builtins__": builtins}
+    namespace.update(display=_display, get_ipython=_Shell)
+    originals = dict(vars(builtins))
+    errors = _run_cells(job, namespace, progress, lambda: _restore(originals))
+    names = [name for name in namespace if isinstance(name, str) and not name.startswith("_")]
+    _serve(wire, namespace, {"names": names, "errors": errors}, originals)
+
+
+def _run_cells(
+    job: Mapping[str, Any], namespace: dict[str, Any], progress: int, after: Callable[[], None] | None = None
+) -> dict[int, str]:
+    """Runs the setup and the cells, `after` behind each of them, and returns what those that raised said."""
+    errors: dict[int, str] = {}
+    after = after or (lambda: None)
+    for number, (source, how) in enumerate([(job["setup"], _WHOLE), *job["cells"]]):
+        os.write(progress, b"%d\n" % number)
+        if how == "skip":
+            continue
+        try:
+            _run_cell(source, how, namespace, f"<cell {number}>")
+        except BaseException as error:  # SystemExit and KeyboardInterrupt as well.
+            after()
+            errors[number] = _told(error)
+        after()
+    os.write(progress, b"%d\n" % (len(job["cells"]) + 1))
+    return errors
+
+
+def _run_cell(source: str, how: str, namespace: dict[str, Any], name: str) -> None:
+    from IPython.core.inputtransformer2 import TransformerManager
+
+    source = TransformerManager().transform_cell(source)
+    linecache.cache[name] = (len(source), None, source.splitlines(keepends=True), name)
+    tree = ast.parse(source, name)
+    if how == _DEFINITIONS:
+        kept = ast.FunctionDef | ast.ClassDef | ast.Import | ast.ImportFrom
+        tree.body = [node for node in tree.body if isinstance(node, kept)]
+    exec(compile(tree, name, "exec"), namespace)
+
+
+def _restore(originals: dict[str, Any]) -> None:
+    """Puts back Python's own functions; redefined ones would break the reply, and cost every exercise."""
+    vars(builtins).update(originals)
+
+
+def _serve(
+    wire: socket.socket, namespace: dict[str, Any], greeting: dict[str, Any], originals: dict[str, Any]
+) -> None:
+    kept: list[Any] = []
+
+    def keep(function: Any) -> int:
+        kept.append(function)
+        return len(kept) - 1
+
+    send(wire, pack(greeting))
+    while True:
+        request = pickle.loads(receive(wire))
+        if request[0] == "get":
+            send(wire, pack({"value": namespace.get(request[1])}, keep))
+            continue
+        _, number, args, kwargs, limits = request
+        before = fingerprint((args, kwargs))
+        frugal = Frugal(*limits) if limits else None
+        try:
+            with frugal or contextlib.nullcontext():
+                value = kept[number](*args, **kwargs)
+            reply = {"value": value}
+        except BaseException as error:
+            _restore(originals)
+            reply = {"error": _described(error)}
+        _restore(originals)
+        if fingerprint((args, kwargs)) != before or any(
+            isinstance(a, torch.Generator) for a in _flat(args, kwargs)
+        ):
+            reply["inputs"] = [args, kwargs]
+            reply["generators"] = [
+                a.get_state() for a in _flat(args, kwargs) if isinstance(a, torch.Generator)
+            ]
+        reply["made"] = frugal.made if frugal else 0
+        try:
+            frame = pack(reply, keep)
+        except Exception as error:  # A tensor that cannot be read, a number beyond all bounds.
+            frame = pack({"error": _described(error)})
+        send(wire, frame)
+
+
+def _flat(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[Any]:
+    return [*args, *kwargs.values()]
+
+
+def _described(error: BaseException) -> dict[str, Any]:
+    """What the checker needs to raise an error of the same kind, and the student's line that raised it."""
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename.startswith("<cell ")]
+    single = error.args[0] if len(error.args) == 1 and isinstance(error.args[0], str) else str(error)
+    kinds = [cls.__name__ for cls in type(error).__mro__]
+    if isinstance(error, MemoryError) or "can't allocate memory" in single:
+        kinds, single = ["MemoryError"], "it asks for more memory than is allowed"
+    line = (frames[-1].line or "")[:200] if frames else ""
+    return {"kinds": kinds, "args": bool(single), "message": single[:LONGEST_TEXT], "line": line}
+
+
+def _told(error: BaseException) -> str:
+    text = f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}"
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename.startswith("<cell ")]
+    line = error.text if isinstance(error, SyntaxError) else frames[-1].line if frames else ""
+    return (text.rstrip(": ") + (f", at `{line.strip()}`" if line else ""))[:LONGEST_TEXT]
+
+
+class _Shell:
+    """What stands in for IPython's shell: magics and shell commands do nothing."""
+
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        return lambda *_, **__: None
+
+
+def _display(*values: Any, **_: Any) -> None:
+    for value in values:
+        sys.stdout.write(f"{value!r}\n")
+
+
+# --- the checker's side -------------------------------------------------------
+
+
+def checker_side(job: Mapping[str, Any], wire: socket.socket | None, result: int) -> None:
+    """Runs the hidden tests against the answer at the other end of the wire, and writes what they say.
+
+    Args:
+        job: "tests" (source) and "names", those that the tests may take from the student.
+        wire: to the student's side.
+        result: file descriptor of an empty file, for a JSON object: "state" is "done", "gone" (the student's
+            side ended) or "unreadable"; "points" a number or None; "printed", "error", "errors", "missing".
+    """
+    said: dict[str, Any] = {"state": "gone", "points": None, "printed": "", "error": "", "missing": []}
+    printed = _Short()
+    try:
+        assert wire is not None
+        greeting = unpack(receive(wire, 2**20))
+        known, errors = set(greeting["names"]), greeting["errors"]
+        said["errors"] = {str(number): str(text)[:LONGEST_TEXT] for number, text in errors.items()}
+        said["missing"] = [name for name in job["names"] if name not in known]
+        far = _Far(wire)
+        namespace: dict[str, Any] = {"__name__": "__main__"}
+        namespace |= {name: far.get(name) for name in job["names"] if name in known}
+        with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(io.StringIO()):
+            said |= _run_tests(job["tests"], namespace)
+    except Gone:
+        said |= {"state": "gone", "points": None}
+    except Unreadable as error:
+        said |= {"state": "unreadable", "points": None, "error": str(error)[:LONGEST_TEXT]}
+    said["printed"] = printed.getvalue()
+    os.write(result, json.dumps(said).encode())
+
+
+def together(job: Mapping[str, Any], result: int) -> None:
+    """For tests that cannot call an answer from afar: cells and tests in one process, as nbgrader does it."""
+    namespace: dict[str, Any] = {"__name__": "__main__", "display": _display, "get_ipython": _Shell}
+    errors = {str(number): told for number, told in _run_cells(job, namespace, job["progress"]).items()}
+    given = {name: namespace[name] for name in job["names"] if name in namespace}
+    said = {"errors": errors, "missing": [name for name in job["names"] if name not in given]}
+    printed = _Short()
+    with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(io.StringIO()):
+        said |= _run_tests(job["tests"], {"__name__": "__main__", **given})
+    os.write(result, json.dumps({**said, "printed": printed.getvalue()}).encode())
+
+
+def _run_tests(source: str, namespace: dict[str, Any]) -> dict[str, Any]:
+    tree = ast.parse(source)
+    last = tree.body[-1] if tree.body else None
+    last = last if isinstance(last, ast.Expr) else None
+    tree.body = tree.body[:-1] if last else tree.body
+    try:
+        exec(compile(tree, "<tests>", "exec"), namespace)
+        value = eval(compile(ast.Expression(last.value), "<tests>", "eval"), namespace) if last else None
+    except (Gone, Unreadable):
+        raise
+    except BaseException as error:  # A failed test, in whatever way.
+        lines = str(error).strip().splitlines()
+        kind = "" if isinstance(error, AssertionError) and lines else type(error).__name__
+        text = ": ".join(part for part in (kind, lines[0] if lines else "") if part)
+        return {"state": "done", "points": 0.0, "error": text[:LONGEST_TEXT]}
+    try:
+        return {"state": "done", "points": None if value is None else float(value)}
+    except (TypeError, ValueError):
+        return {"state": "done", "points": None}
+
+
+class _Far:
+    """The student's side as the tests see it: values, and functions that are called there."""
+
+    def __init__(self, wire: socket.socket) -> None:
+        self._wire = wire
+
+    def get(self, name: str) -> Any:
+        return self._ask(("get", name))["value"]
+
+    def _ask(self, request: Any) -> dict[str, Any]:
+        try:
+            send(self._wire, pickled(request))
+            reply = unpack(receive(self._wire), self._function)
+        except ConnectionError:
+            raise Gone from None
+        if not isinstance(reply, dict):
+            raise Unreadable("no reply")
+        return reply
+
+    def _call(self, number: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
+        modes = [m for m in torch.overrides._get_current_function_mode_stack() if isinstance(m, Frugal)]
+        limits = (modes[-1].calls - modes[-1].made, modes[-1].entries) if modes else None
+        with torch._C.DisableTorchFunction():
+            reply = self._ask(("call", number, args, kwargs, limits))
+            if "inputs" in reply:
+                assign([list(args), kwargs], [list(reply["inputs"][0]), reply["inputs"][1]])
+                generators = [a for a in _flat(args, kwargs) if isinstance(a, torch.Generator)]
+                for generator, state in zip(generators, reply["generators"], strict=False):
+                    generator.set_state(state)
+        for mode in modes:
+            mode.made += int(reply.get("made", 0))
+        return (None, _revived(reply["error"])) if "error" in reply else (reply.get("value"), None)
+
+    def _function(self, number: int) -> Callable[..., Any]:
+        def call(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
+            return self._call(number, args, kwargs)
+
+        return _MAKE["make"](call)
+
+
+# Its lines belong to no file, so that a reason never quotes them as if they were the student's.
+_MAKE: dict[str, Any] = {}
+exec(
+    compile(
+        "def make(call):\n"
+        "    def answer(*args, **kwargs):\n"
+        "        value, error = call(args, kwargs)\n"
+        "        if error is not None: raise error\n"
+        "        return value\n"
+        "    return answer\n",
+        "<the answer>",
+        "exec",
+    ),
+    _MAKE,
+)
+
+
+def _revived(told: Mapping[str, Any]) -> Exception:
+    """An error like the one that the answer raised. Its line is what a reason then quotes."""
+    line = str(told["line"])
+    linecache.cache["<the answer>"] = (0, None, [line] * 10, "<the answer>")
+    kinds = [str(kind)[:60] for kind in told["kinds"]]
+    found = ((k, getattr(builtins, k, None)) for k in kinds)
+    known = [(k, c) for k, c in found if isinstance(c, type) and issubclass(c, Exception)]
+    base_name, base = known[0] if known else ("Exception", Exception)
+    cls = base if kinds[0] == base_name else type(kinds[0], (base,), {})
+    try:
+        return cls(str(told["message"])) if told["args"] else cls()
+    except TypeError:  # Such as UnicodeDecodeError, which takes five arguments.
+        return type(kinds[0], (RuntimeError,), {})(str(told["message"]))
+
+
+class _Short(io.StringIO):
+    """Keeps the beginning of what is printed."""
+
+    def write(self, text: str) -> int:
+        if self.tell() < LONGEST_TEXT:
+            super().write(text[: LONGEST_TEXT - self.tell()])
+        return len(text)
+
+
+def read_job(handle: int) -> dict[str, Any]:
+    """A job out of its file, which is closed before anything else happens."""
+    parts = []
+    os.lseek(handle, 0, os.SEEK_SET)
+    while part := os.read(handle, 2**20):
+        parts.append(part)
+    os.close(handle)
+    return json.loads(b"".join(parts))

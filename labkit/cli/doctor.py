@@ -1,0 +1,167 @@
+"""What this machine has and lacks for labkit, and what to do about it."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import platform
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+from labkit.headless.audit import versions
+
+_BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at.
+
+    Attributes:
+        state: "ok"; "absent", which labkit can do without; or "missing", which it cannot.
+        advice: what to do, or what works all the same.
+    """
+
+    name: str
+    state: str
+    found: str
+    advice: str = ""
+
+
+def examine() -> list[Finding]:
+    """Looks at versions, device, memory, torchvision, nbgrader, browser and notebooks."""
+    found = [_python(), *_packages(), _device(), _memory(), _torchvision(), _nbgrader(), _browser()]
+    return [*found, _notebooks()]
+
+
+def to_text(findings: list[Finding]) -> str:
+    """One line a finding, with its advice below."""
+    width = max(len(finding.name) for finding in findings)
+    lines = []
+    for finding in findings:
+        lines.append(f"{finding.state:<8}{finding.name:<{width}}  {finding.found}")
+        if finding.advice:
+            lines.append(" " * (10 + width) + finding.advice)
+    return "\n".join(lines)
+
+
+def find_browser() -> str | None:
+    """The path of a Chromium-like browser for the browser tests, or None."""
+    named = os.environ.get("LABKIT_BROWSER_PATH")
+    return named or next((path for name in _BROWSERS if (path := shutil.which(name))), None)
+
+
+def _python() -> Finding:
+    found = f"{platform.python_version()} on {platform.system()} {platform.machine()}"
+    return Finding("python", "ok", found)
+
+
+def _packages() -> Iterator[Finding]:
+    known = versions()
+    yield Finding("labkit", "ok", f"{known.get('labkit', '(source tree)')} in {Path(__file__).parent}")
+    for name in (
+        "torch",
+        "numpy",
+        "scipy",
+        "scikit-learn",
+        "matplotlib",
+        "ipywidgets",
+        "jupyterlab",
+        "jupytext",
+    ):
+        try:
+            loaded = importlib.import_module("sklearn" if name == "scikit-learn" else name)
+        except Exception as error:  # Whatever goes wrong inside a broken package is a finding, not a crash.
+            yield Finding(name, "missing", _one_line(error), f"pip install --force-reinstall {name}")
+        else:
+            yield Finding(name, "ok", known.get(name) or str(getattr(loaded, "__version__", "?")))
+
+
+def _device() -> Finding:
+    try:
+        from labkit.protocol.experiment import resolve_device
+
+        device = resolve_device("auto")
+        import torch
+    except Exception as error:
+        return Finding("device", "missing", _one_line(error), "torch must be importable first")
+    if device == "cuda":
+        free, total = torch.cuda.mem_get_info()
+        found = f"{torch.cuda.get_device_name()}, {free / 2**30:.0f} of {total / 2**30:.0f} GiB free"
+        return Finding("device", "ok", found, "use it with --device auto; the CPU gives the same verdicts")
+    found = f"{device}, {torch.get_num_threads()} threads of {os.cpu_count()} cores"
+    return Finding("device", "ok", found, "all quick presets are made for a CPU" if device == "cpu" else "")
+
+
+def _memory() -> Finding:
+    total, free = _memory_bytes()
+    if total is None:
+        return Finding("memory", "ok", "unknown on this system")
+    found = f"{total / 2**30:.1f} GiB" + (f", {free / 2**30:.1f} GiB free" if free is not None else "")
+    if (free if free is not None else total) < 1.3 * 2**30:
+        return Finding("memory", "absent", found, "a notebook needs up to 1.3 GiB: close other programs")
+    return Finding("memory", "ok", found)
+
+
+def _memory_bytes() -> tuple[int | None, int | None]:
+    """Total and free bytes, within the limit of a container."""
+    try:
+        import psutil  # Comes with ipykernel.
+    except ImportError:
+        return None, None
+    total, free = int(psutil.virtual_memory().total), int(psutil.virtual_memory().available)
+    try:
+        limit = int(Path("/sys/fs/cgroup/memory.max").read_text())
+        used = int(Path("/sys/fs/cgroup/memory.current").read_text())
+    except (OSError, ValueError):  # No control group, or no limit in it ("max").
+        return total, free
+    return min(total, limit), min(free, max(limit - used, 0))
+
+
+def _torchvision() -> Finding:
+    try:
+        module = importlib.import_module("torchvision")
+    except Exception as error:  # Beside a torch of another build this is a RuntimeError, not an ImportError.
+        advice = "digits, mnist-5k, synthetic data and .npz files work without; "
+        advice += "for mnist, fashion-mnist and cifar install a torchvision of the same build as torch"
+        return Finding("torchvision", "absent", _one_line(error), advice)
+    return Finding("torchvision", "ok", str(module.__version__))
+
+
+def _nbgrader() -> Finding:
+    try:
+        version = metadata.version("nbgrader")
+    except metadata.PackageNotFoundError:
+        advice = "only `labkit assignment` needs it, to release and grade: pip install 'labkit[course]'"
+        return Finding("nbgrader", "absent", "not installed", advice)
+    return Finding("nbgrader", "ok", version)
+
+
+def _browser() -> Finding:
+    path = find_browser()
+    if path is not None:
+        return Finding("browser", "ok", path)
+    advice = "only the browser tests need one: install Chromium, or set LABKIT_BROWSER_PATH to its program"
+    return Finding("browser", "absent", f"none of {', '.join(_BROWSERS)} is on the PATH", advice)
+
+
+def _notebooks() -> Finding:
+    from labkit.classroom.folder import find_copies
+    from labkit.notebooks import CARRIED, find_folder, notebook_paths
+
+    try:
+        copies, full = find_copies(Path.cwd()), find_folder()
+    except ValueError as error:
+        return Finding("notebooks", "absent", _one_line(error))
+    if copies is not None:
+        return Finding("notebooks", "ok", f"{len(notebook_paths(copies))} to work in, in {copies}")
+    found = f"{len(notebook_paths(full))} in {full}"
+    advice = "`labkit get` copies them here to work in" if full == CARRIED else ""
+    return Finding("notebooks", "ok", found, advice)
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:160] or type(error).__name__

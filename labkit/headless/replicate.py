@@ -1,0 +1,160 @@
+"""Replication: every experiment over disjoint blocks of seeds, and how often each word came out.
+
+Block b of an experiment with S seeds has the seeds b·S … (b + 1)·S − 1; block 0 is what a notebook shows.
+Each finished block is written at once, so that an interrupted replication goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from labkit.headless.audit import versions
+from labkit.headless.files import write_atomically
+from labkit.headless.sweep import sweep
+from labkit.protocol.experiment import Experiment, Lab, Run
+from labkit.protocol.judging import judge
+from labkit.protocol.replication import FILE, SHARE, Replication, counted, mark, recorded
+
+# Called with the share that is done, in [0, 1], and what has just come out.
+Progress = Callable[[float, str], None]
+
+
+@dataclass(frozen=True)
+class Replicated:
+    """A claim after its replication.
+
+    Attributes:
+        id, expected: of the claim.
+        replication: how often each word came out.
+    """
+
+    id: str
+    expected: str
+    replication: Replication
+
+    @property
+    def enough(self) -> bool:
+        """Does the expected word come out in at least 19 of 20 blocks?"""
+        return self.replication.share >= SHARE
+
+
+def replicate(
+    labs: Sequence[Lab],
+    *,
+    blocks: int = 20,
+    executor: Executor | None = None,
+    folder: Path | None = None,
+    only: Sequence[str] = (),
+    progress: Progress | None = None,
+) -> tuple[Replicated, ...]:
+    """Runs every experiment of the labs over disjoint blocks of seeds, and counts the words of each claim.
+
+    What is recorded already, with the present settings and rules, is not run again.
+
+    Args:
+        labs: what to replicate.
+        blocks: how many blocks of seeds.
+        executor: where to run; this process when left out.
+        folder: where the data files are written, a folder a lab; into the package itself when left out.
+        only: names of experiments; all when empty.
+        progress: told the share done after each block.
+
+    Raises:
+        ValueError: blocks is not positive, or `only` names an experiment that no lab has.
+    """
+    if blocks < 1:
+        raise ValueError(f"blocks must be at least 1; got {blocks}")
+    known = [experiment.name for lab in labs for experiment in lab.experiments]
+    if unknown := [name for name in only if name not in known]:
+        raise ValueError(f"experiment: no lab here has {', '.join(unknown)}; there is {', '.join(known)}")
+    records = {lab.number: _Record(lab, folder) for lab in labs}
+    wanted = [(lab, e) for lab in labs for e in lab.experiments if not only or e.name in only]
+    missing = [records[lab.number].missing(experiment, blocks) for lab, experiment in wanted]
+    total, done = sum(map(len, missing)), 0
+    for (lab, experiment), seeds in zip(wanted, missing, strict=True):
+        if not seeds:
+            continue
+
+        def each(settings: Any, found: Mapping[str, Any], lab: Lab = lab, e: Experiment = experiment) -> None:
+            nonlocal done
+            done += 1
+            records[lab.number].add(e, settings, found)
+            if progress is not None:
+                words = ", ".join(f"{id} {block['word']}" for id, block in found.items())
+                progress(done / total, f"{lab.number} {e.name}, seed {settings.seed}: {words}")
+
+        sweep(experiment, {"seed": seeds}, executor=executor, keep=judged, each=each)
+    return tuple(row for lab, experiment in wanted for row in records[lab.number].rows(experiment, blocks))
+
+
+def judged(run: Run) -> dict[str, dict[str, Any]]:
+    """Claim -> word, distance and measured numbers of a run: what is kept of a block."""
+    found = {}
+    for claim in run.experiment.claims:
+        verdict = judge(claim, run)
+        near = verdict.distance
+        measured = [[float(f"{value:.4g}") for value in part.measured] for part in verdict.parts]
+        found[claim.id] = {
+            "word": verdict.word,
+            "distance": float(f"{near:.3g}") if math.isfinite(near) else None,
+            "measured": [[v if math.isfinite(v) else None for v in values] for values in measured],
+        }
+        if verdict.vacuous:
+            found[claim.id]["vacuous"] = True
+    return found
+
+
+class _Record:
+    """The data file of one lab."""
+
+    def __init__(self, lab: Lab, folder: Path | None) -> None:
+        package = lab.experiments[0].home
+        self.path = (
+            Path(str(files(package).joinpath(FILE))) if folder is None else folder / f"{lab.name}.json"
+        )
+        there = json.loads(self.path.read_text(encoding="utf-8")) if self.path.is_file() else {}
+        # Claims that are gone, and those whose settings or rules have changed, count no more.
+        self.claims: dict[str, Any] = {}
+        for experiment in lab.experiments:
+            for claim in experiment.claims:
+                now = mark(claim, experiment.presets["quick"])
+                old = there.get("claims", {}).get(claim.id, {})
+                self.claims[claim.id] = old if old.get("mark") == now else {"mark": now, "blocks": {}}
+
+    def missing(self, experiment: Experiment, blocks: int) -> list[int]:
+        """The first seeds of the blocks that are still to be run."""
+        wanted = self._seeds(experiment, blocks)
+        ids = [claim.id for claim in experiment.claims]
+        return [s for s in wanted if any(str(s) not in self.claims[id]["blocks"] for id in ids)]
+
+    def add(self, experiment: Experiment, settings: Any, found: Mapping[str, Any]) -> None:
+        for id, block in found.items():
+            blocks = {**self.claims[id]["blocks"], str(settings.seed): block}
+            self.claims[id]["blocks"] = dict(sorted(blocks.items(), key=lambda item: int(item[0])))
+        lines = ",\n".join(f" {json.dumps(id)}: {json.dumps(record)}" for id, record in self.claims.items())
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(self.path, f'{{"versions": {json.dumps(versions())},\n"claims": {{\n{lines}\n}}}}\n')
+        recorded.cache_clear()
+
+    def rows(self, experiment: Experiment, blocks: int) -> list[Replicated]:
+        wanted = {str(seed) for seed in self._seeds(experiment, blocks)}
+        return [
+            Replicated(claim.id, claim.expected, counted(
+                claim.expected,
+                [block for seed, block in self.claims[claim.id]["blocks"].items() if seed in wanted],
+                experiment.presets["quick"].seeds,
+            ))
+            for claim in experiment.claims
+        ]  # fmt: skip
+
+    @staticmethod
+    def _seeds(experiment: Experiment, blocks: int) -> range:
+        seeds = experiment.presets["quick"].seeds
+        return range(0, blocks * seeds, seeds)

@@ -1,0 +1,54 @@
+"""What a terminal shows of a run: its verdicts with their numbers, and progress."""
+
+from __future__ import annotations
+
+import textwrap
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TextIO
+
+if TYPE_CHECKING:
+    from labkit.headless.audit import AuditResult
+
+
+def verdict_table(result: AuditResult) -> str:
+    """The verdicts of an audit as text: a claim with its word, and below it every number by name."""
+    lines = []
+    for verdict in result.verdicts:
+        replicated = f" · {verdict.replication}" if verdict.replication else ""
+        lines.append(f"{verdict.id:<4} {verdict.shown} · {verdict.claim.kind}{replicated}")
+        told = [verdict.sentence, *(str(part) for part in verdict.parts), verdict.notes]
+        for text in filter(None, told):
+            lines.extend(textwrap.wrap(text, 100, initial_indent="     ", subsequent_indent="       "))
+    lines.append(f"\nlab {result.lab.number}, {result.lab.title}: {result.verdicts.summary}")
+    lines.append(f"preset {result.preset}, seed {result.seed}, {result.device}, {result.seconds:.0f} s")
+    return "\n".join(lines)
+
+
+class ProgressBar:
+    """The progress of an audit: a bar that redraws itself on a terminal, else one line an experiment."""
+
+    def __init__(self, stream: TextIO, clock: Callable[[], float] = time.monotonic) -> None:
+        self._stream, self._clock = stream, clock
+        self._start, self._drawn, self._name = clock(), float("-inf"), ""
+        self._live = stream.isatty()
+
+    def __enter__(self) -> ProgressBar:
+        return self
+
+    def __call__(self, share: float, name: str) -> None:
+        now = self._clock()
+        if not self._live:
+            if name != self._name:
+                self._stream.write(f"{share:4.0%} {name} ({now - self._start:.0f} s)\n")
+        elif now - self._drawn >= 0.1 or name != self._name:
+            self._drawn = now
+            bar = ("#" * round(30 * share)).ljust(30, ".")
+            self._stream.write(f"\r[{bar}] {share:4.0%} {now - self._start:4.0f} s  {name[:30]:<30}")
+        self._name = name
+        self._stream.flush()
+
+    def __exit__(self, *_: object) -> None:
+        if self._live:
+            self._stream.write("\r" + " " * 80 + "\r")
+            self._stream.flush()

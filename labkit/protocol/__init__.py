@@ -1,0 +1,1 @@
+"""What an experiment and a claim are: settings, experiments, rules, claims, verdicts, replication."""

@@ -1,0 +1,252 @@
+"""What an experiment is: five functions in the order in which the lesson is told.
+
+    prepare(settings) -> setup          everything random is decided here
+    predict(setup) -> prediction        the dashed curves, before any training
+    run(setup, prediction, **steps)     the measurement, as frames, a little at a time
+    figure(frames, prediction, previous, settings) -> Chart
+    claims                              what is decided from (settings, prediction, frames)
+
+The same generator `run` is drained by a notebook cell, streamed by the live panel, mapped by a sweep and
+stepped by a test. Frames and predictions hold NumPy arrays with a leading seed axis, never tensors: no graph
+leaks, safe across threads, picklable.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from labkit.protocol.claims import Claim
+
+if TYPE_CHECKING:
+    from labkit.figures import Chart
+    from labkit.protocol.settings import Settings
+
+Prediction = Mapping[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One moment of a run.
+
+    Attributes:
+        step: the step (or sweep index) of this moment; never decreases within a run.
+        values: name -> array of shape (seeds, ...), NumPy only; empty for a bare tick.
+        progress: the share of the run that is done, in [0, 1], or None if unknown.
+        status: "running", or how the run ended: "done", "diverged", "stopped".
+        note: one sentence for the person, such as the learning rate that would have been stable.
+    """
+
+    step: int
+    values: Mapping[str, np.ndarray] = field(default_factory=dict)
+    progress: float | None = None
+    status: str = "running"
+    note: str = ""
+
+    @classmethod
+    def tick(cls, step: int, progress: float | None = None) -> Frame:
+        """A frame with nothing new: it gives the caller a moment at which to stop."""
+        return cls(step, progress=progress)
+
+    @property
+    def is_tick(self) -> bool:
+        return not self.values and self.status == "running"
+
+
+def series(frames: Sequence[Frame], name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Collects one value over the frames that carry it.
+
+    Returns:
+        steps (T,) and values (T, seeds, ...); both are empty when no frame carries `name`.
+    """
+    kept = [frame for frame in frames if name in frame.values]
+    if not kept:
+        return np.zeros(0, dtype=int), np.zeros((0, 1))
+    return np.array([frame.step for frame in kept]), np.stack([frame.values[name] for frame in kept])
+
+
+def last(frames: Sequence[Frame], name: str) -> np.ndarray:
+    """The newest value of `name`, of shape (seeds, ...).
+
+    Raises:
+        KeyError: no frame carries it yet.
+    """
+    for frame in reversed(frames):
+        if name in frame.values:
+            return frame.values[name]
+    raise KeyError(name)
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """The unit that notebooks, panels, sweeps and the command line share.
+
+    Attributes:
+        name: how a person calls it, unique in its lab.
+        title: the question it answers.
+        settings: the settings class; `presets` holds its instances, at least "quick".
+        controls: the settings offered as sliders, in order.
+        claims: what can be decided from one run of it.
+    """
+
+    name: str
+    title: str
+    settings: type[Settings]
+    presets: Mapping[str, Any]
+    prepare: Callable[[Any], Any]
+    predict: Callable[[Any], Prediction]
+    run: Callable[..., Iterator[Frame]]
+    figure: Callable[..., Chart]
+    claims: tuple[Claim, ...] = ()
+    controls: tuple[str, ...] = ()
+
+    @property
+    def home(self) -> str:
+        """The package of its lab, where its replication is kept; "" outside a package."""
+        return self.settings.__module__.rpartition(".")[0]
+
+    def preset(self, name: str = "quick", **changes: Any) -> Any:
+        """The settings of a preset, with changes.
+
+        Raises:
+            ValueError: there is no such preset, or a change is not a setting or out of its range.
+        """
+        if name not in self.presets:
+            raise ValueError(f"preset: {name!r} is not one of {', '.join(self.presets)} ({self.name})")
+        return self.presets[name].replace(**changes)
+
+
+@dataclass(frozen=True)
+class Run:
+    """One experiment, carried out: everything that a claim or a figure may look at."""
+
+    experiment: Experiment
+    settings: Any
+    prediction: Prediction
+    frames: tuple[Frame, ...]
+    seconds: float = 0.0
+
+    @property
+    def status(self) -> str:
+        return self.frames[-1].status if self.frames else "stopped"
+
+    def series(self, name: str) -> tuple[np.ndarray, np.ndarray]:
+        return series(self.frames, name)
+
+    def last(self, name: str) -> np.ndarray:
+        return last(self.frames, name)
+
+    def figure(self, previous: Sequence[Run] = ()) -> Chart:
+        return self.experiment.figure(self.frames, self.prediction, previous, self.settings)
+
+    def claim(self, id: str) -> Claim:
+        for claim in self.experiment.claims:
+            if claim.id == id:
+                return claim
+        known = ", ".join(claim.id for claim in self.experiment.claims)
+        raise ValueError(f"id: {self.experiment.name!r} has no claim {id!r}; it decides {known}")
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """One processor thread for torch while an experiment runs, unless OMP_NUM_THREADS says otherwise.
+
+    The networks of the labs are small. On two quiet cores a second thread gained 0 to 20 % and lost a factor
+    of two when waiting threads sleep; beside another busy program it made runs 3 to 13 times slower.
+    """
+    torch = sys.modules.get("torch")
+    if torch is None or os.environ.get("OMP_NUM_THREADS"):
+        yield
+        return
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def drain(
+    experiment: Experiment,
+    settings: Any = None,
+    *,
+    progress: Callable[[Frame], None] | None = None,
+    **steps: Any,
+) -> Run:
+    """Runs an experiment to its end, in this thread.
+
+    Args:
+        experiment: what to run.
+        settings: its settings; the quick preset when left out.
+        progress: called with every frame, ticks included.
+        **steps: functions passed on to `run`, such as the projection that a notebook spells out.
+    """
+    settings = experiment.presets["quick"] if settings is None else settings
+    start = time.perf_counter()
+    frames = []
+    with one_thread():
+        setup = experiment.prepare(settings)
+        prediction = experiment.predict(setup)
+        for frame in experiment.run(setup, prediction, **steps):
+            if not frame.is_tick:
+                frames.append(frame)
+            if progress is not None:
+                progress(frame)
+    return Run(experiment, settings, prediction, tuple(frames), time.perf_counter() - start)
+
+
+@dataclass(frozen=True)
+class Lab:
+    """One paper: its experiments, and the claims that its notebook's story walks through.
+
+    Attributes:
+        core: the ids of the claims on the core path; all others are the audit.
+        notebook: the file name of its notebook, without ending.
+    """
+
+    number: int
+    name: str
+    title: str
+    paper: str
+    experiments: tuple[Experiment, ...]
+    core: tuple[str, ...]
+    notebook: str
+
+    @property
+    def claims(self) -> tuple[Claim, ...]:
+        """All claims, in the order of their numbers."""
+        found = [claim for experiment in self.experiments for claim in experiment.claims]
+        return tuple(sorted(found, key=lambda claim: (claim.id[0], int(claim.id[1:]))))
+
+    def experiment(self, name: str) -> Experiment:
+        for experiment in self.experiments:
+            if experiment.name == name:
+                return experiment
+        known = ", ".join(experiment.name for experiment in self.experiments)
+        raise ValueError(f"experiment: lab {self.name!r} has no {name!r}; it has {known}")
+
+
+def resolve_device(name: str = "auto") -> str:
+    """The device to run on: "auto" takes CUDA, then Apple's MPS, then the CPU.
+
+    Raises:
+        ValueError: the device is unknown or not there.
+    """
+    import torch
+
+    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if name == "auto":
+        return next(device for device in ("cuda", "mps", "cpu") if there[device])
+    if name not in there:
+        raise ValueError(f"device: {name!r} is not one of auto, {', '.join(there)}")
+    if not there[name]:
+        usable = ", ".join(device for device, usable in there.items() if usable)
+        raise ValueError(f"device: torch finds no {name} here; usable: {usable}")
+    return name

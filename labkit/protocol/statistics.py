@@ -1,0 +1,62 @@
+"""Small statistics that every lab needs: intervals over seeds, exponents, orderings, bands."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy import stats as _stats
+
+
+def half_width(values: np.ndarray, confidence: float = 0.95) -> np.ndarray:
+    """Half the width of Student's t interval of the mean over the first (seed) axis: (S, ...) -> (...).
+
+    Args:
+        values: of independent seeds, of a continuous quantity. With a single seed the interval is
+            unbounded: one run has no spread.
+        confidence: the probability that the interval covers the mean, for normal values.
+    """
+    values = np.asarray(values, dtype=float)
+    seeds = len(values)
+    if seeds < 2:
+        return np.full(values.shape[1:], np.inf)
+    t = _stats.t.ppf(0.5 + confidence / 2, seeds - 1)
+    return np.asarray(t * values.std(axis=0, ddof=1) / np.sqrt(seeds))
+
+
+def spread(values: np.ndarray) -> float:
+    """Standard deviation over the first (seed) axis, averaged over the others; 0 for one seed."""
+    values = np.asarray(values, dtype=float)
+    return float(values.std(axis=0, ddof=1).mean()) if values.ndim and len(values) > 1 else 0.0
+
+
+def band(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Mean, lowest and highest over the first (seed) axis, for drawing: (S, T) -> three of (T,)."""
+    values = np.asarray(values, dtype=float)
+    return values.mean(axis=0), values.min(axis=0), values.max(axis=0)
+
+
+def exponent(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Slope of log y against log x, by least squares, for each seed.
+
+    Args:
+        x: (G,) positive, at least two different values.
+        y: (S, G) or (G,), positive.
+
+    Returns:
+        (S,) slopes.
+
+    Raises:
+        ValueError: fewer than two points, or a value that has no logarithm.
+    """
+    x, y = np.asarray(x, dtype=float), np.atleast_2d(np.asarray(y, dtype=float))
+    if x.size < 2 or np.ptp(x) == 0:
+        raise ValueError(f"x must have two different values for a slope; got {x.tolist()}")
+    if (x <= 0).any() or not (y > 0).all():
+        raise ValueError("x and y must be positive for a slope of logarithms")
+    centred = np.log(x) - np.log(x).mean()
+    return np.log(y) @ centred / (centred @ centred)
+
+
+def rank_correlation(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Spearman's correlation of y with x for each seed: (G,), (S, G) -> (S,)."""
+    y = np.atleast_2d(np.asarray(y, dtype=float))
+    return np.array([float(_stats.spearmanr(x, row).statistic) if np.ptp(row) else 0.0 for row in y])

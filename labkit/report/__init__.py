@@ -1,6 +1,0 @@
-"""Audits as one HTML page: verdicts, figures, settings, versions. It loads nothing, and prints well."""
-
-from labkit.report.page import report_html, to_html
-from labkit.report.plain import report_json, report_lines
-
-__all__ = ["report_html", "report_json", "report_lines", "to_html"]
