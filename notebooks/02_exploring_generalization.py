@@ -8,7 +8,11 @@
 # This notebook follows *Exploring Generalization in Deep Learning* (2017). Afterwards you can **compute a
 # percentile margin and four norm measures**, **rescale a network without changing its function** and say
 # which measures move, **turn a perturbation into a PAC-Bayes bound** and tell *valid* from *vacuous*, and
-# **judge a measure on four demands**, each with a verdict that could have gone the other way.
+# **judge a measure on four demands**.
+#
+# Under each figure stands a table: what was predicted and measured, the rule that was written before the run,
+# the verdict, and how often it came out with other seeds. A *theorem* is proved and only checked here, with
+# its tightness shown; a *finding* is what the paper observed, and it replicates or it does not.
 #
 # *Run all takes about a minute on a laptop with two cores and 1.3 GB. Dashed is predicted, solid is measured,
 # grey is an earlier run. Every measured line is a mean over seeds, in a band from the lowest to the highest.*
@@ -88,13 +92,12 @@ Chart([labels.figure().panels[0]])
 # over true, at the same loss:
 
 # %%
-display(Chart([labels.figure().panels[1]]))
-print(labkit.judge_all(labels, ("E1",)))
+display(Chart([labels.figure().panels[1]]), labkit.judge_all(labels, ("E1",)))
 
 # %% [markdown]
-# At every $m$ and in every seed the network of random labels is the more complex one, and the gap widens with
-# $m$: each random label costs capacity, each true one little. (The ratio depends on the stop. In the first
-# panel both curves still fall; state the loss, always.)
+# The finding replicates: at every $m$ and in every seed the network of random labels is the more complex one,
+# and the gap widens with $m$. Each random label costs capacity, each true one little. (The ratio depends on
+# the stop. In the first panel both curves still fall; state the loss, always.)
 #
 # ## 4 · Free rescaling
 #
@@ -123,18 +126,16 @@ by_hand = [sum(abs(W2[0, j] * W1[j, i]) ** p for i in range(2) for j in range(2)
 
 # %%
 single = labkit.drain(lab.RESCALING, one_pass=one_pass)
-display(single.figure())
-print(labkit.judge_all(single, ("E2", "E3")))
+display(single.figure(), labkit.judge_all(single, ("E2", "E3")))
 
 # %% [markdown]
-# The outputs and both path norms stay to rounding (middle). $\prod\|W_i\|_F^2$ becomes anything you like,
-# and so does the sharpness. Scale a **whole** layer instead and the products stay, as $\|cW_1\|\,\|W_2/c\|$
-# does not depend on $c$; the sharpness moves all the same:
+# These are checks of theorems, to rounding (middle): the outputs and both path norms stay.
+# $\prod\|W_i\|_F^2$ becomes as large as you like, and so does the sharpness. Scale a **whole** layer instead
+# and the products stay, as $\|cW_1\|\,\|W_2/c\|$ does not depend on $c$; the sharpness moves all the same:
 
 # %%
 whole = labkit.drain(lab.RESCALING, lab.RESCALING.preset(kind="whole layer"))
-display(Chart(whole.figure().panels[:2], caption=whole.figure().caption))
-print(labkit.judge_all(whole, ("E2",)))
+display(Chart(whole.figure().panels[:2], caption=whole.figure().caption), labkit.judge_all(whole, ("E2",)))
 
 # %% [markdown]
 # ## 5 · Flatness?
@@ -143,12 +144,12 @@ print(labkit.judge_all(whole, ("E2",)))
 # loss little.
 
 # %%
-display(Chart([labels.figure().panels[3]]))
-print(labkit.judge_all(labels, ("E6",)))
+display(Chart([labels.figure().panels[3]]), labkit.judge_all(labels, ("E6",)))
 
 # %% [markdown]
-# At the smaller $m$ the network of *random* labels is the flatter one. And the pale points are the very same
-# functions with their units rescaled. A minimum is not flat; a parametrisation of it is.
+# At the smallest $m$ the network of *random* labels is the flatter one, in the mean over seeds; at the
+# largest the order is right, as in the paper. And the pale points are the very same functions with their
+# units rescaled. A minimum is not flat; a parametrisation of it is.
 #
 # ## 6 · Theorem: sharpness and norm together
 #
@@ -162,29 +163,28 @@ print(labkit.judge_all(labels, ("E6",)))
 
 # %%
 chart = labels.figure()
-display(Chart([chart.panels[2], chart.panels[4]], caption=chart.caption))
-print(labkit.judge_all(labels, ("E7",)))
+display(Chart([chart.panels[2], chart.panels[4]], caption=chart.caption), labkit.judge_all(labels, ("E7",)))
 
 # %% [markdown]
-# At the same sharpness random labels need several times the divergence, and ever more with $m$. The two
-# together know what neither knows alone.
+# This replicates, too: at the same sharpness random labels need the larger divergence, and ever more with
+# $m$.
 #
 # And the bound itself? It needs a loss in $[0,1]$, so take the error rate; and a $\sigma$ fixed before the
 # data, so pay for trying nine. Expect a number below 1?
 
 # %%
-display(Chart([chart.panels[5]]))
-print(labkit.judge_all(labels, ("E8",)))
+display(Chart([chart.panels[5]]), labkit.judge_all(labels, ("E8",)))
 
 # %% [markdown]
-# Valid at every $\sigma$, and **vacuous**: the least bound is above 1, and an error rate never is. "The bound
-# holds, so it explains" is true of anything.
+# A theorem, so it holds at every $\sigma$; and it is **vacuous**: the least bound is above 1, and an error
+# rate never is. "The bound holds, so it explains" is true of anything.
 #
 # ### Play
 #
 # Watch the plane move as training goes: every half decade of the loss is a frame. Three moves to try. **(1)**
-# *Stop at loss* to 0.1: the ratios shrink. **(2)** *Noise (redraw)* to 0.4: the curves close up.
-# **(3)** *Percentile ε* to 0: the hard margin, decided by one odd digit. Does the order survive?
+# *Stop at loss* to 0.1: at which $m$ do the ratios shrink, at which do they grow? **(2)** *Noise (redraw)* to
+# 0.4: how far do the curves come together? **(3)** *Percentile ε* to 0: the hard margin, decided by one odd
+# digit. Does the order survive?
 
 # %%
 labkit.Panel(lab.LABELS)
@@ -198,13 +198,13 @@ labkit.Panel(lab.LABELS)
 
 # %%
 confusion = labkit.drain(lab.CONFUSION)
-display(confusion.figure())
-print(labkit.judge_all(confusion))
+display(confusion.figure(), labkit.judge_all(confusion))
 
 # %% [markdown]
-# The test error climbs from an eighth to a half, and norm over margin and KL climb with it. The sharpness of
-# the loss that was trained does not. (On the 80 samples alone, pale brown, it rises: a measure belongs to a
-# set of samples, too.)
+# The test error climbs from an eighth to more than a half, and norm over margin and KL climb with it: the
+# finding replicates. That sharpness is blind here (Fig. 3) does not. The sharpness of the loss that was
+# trained stays, but on the 80 samples alone (pale brown), for which all these networks are global minima, it
+# rises with the error. A measure belongs to a set of samples, too.
 #
 # ## 8 · Where it fails
 #
@@ -212,45 +212,50 @@ print(labkit.judge_all(confusion))
 
 # %%
 wider = labkit.drain(lab.WIDTH)
-display(wider.figure())
-print(labkit.judge_all(wider))
+display(wider.figure(), labkit.judge_all(wider))
 
 # %% [markdown]
-# The test error falls and stays low. $\ell_2$, $\ell_1$-path and KL fall only to about 16 units here (about
-# 128 in the paper) and then rise. $\ell_2$-path and spectral fall all the way, because the factors $h$ that
-# belong to their capacities were dropped, as in the figure of the paper; with them they rise, too. So does
-# the VC order. The score card, from the runs of this notebook:
+# The test error falls. In the paper all measures fall to about 128 units; here that does not replicate:
+# $\ell_2$ and $\ell_1$-path rise from 16 units on, the narrowest network that fits these digits. The end
+# does: KL rises with them. $\ell_2$-path and spectral fall all the way, because the factors $h$ that belong
+# to their capacities were dropped, as in the figure of the paper; with them (pale) they rise at the end, too.
+# So does the VC order. The score card, from the runs of this notebook:
 
 # %%
-print("measure    suffices  true < random  falls with width  tells bad minima")
+print("measure    true < random  falls with width  tells bad minima")
 for name, word in (("l2", "ℓ₂"), ("l1_path", "ℓ₁-path"), ("l2_path", "ℓ₂-path"), ("spectral", "spectral"),
                    ("divergence", "KL"), ("sharpness", "sharpness")):  # fmt: skip
     value = labels.last(name)
     value = value if name == "sharpness" else value[..., -1]  # at the stop
     ordered = (value[..., 1] > value[..., 0]).all()
     width, sets = wider.last(name), confusion.last(name)
-    falls = (width[:, -1] < 0.5 * width[:, 0]).all()
+    falls = (width[:, -1] < 0.75 * width[:, 0]).all()
     climbs = (sets[:, -1] > 2 * sets[:, 0]).all()
-    marks = ["yes" if good else "no" for good in (name != "sharpness", ordered, falls, climbs)]
+    marks = ["yes" if good else "no" for good in (ordered, falls, climbs)]
     if name in ("l2_path", "spectral"):
-        marks[2] = "without h"
-    print(f"{word:<10} {marks[0]:<9} {marks[1]:<14} {marks[2]:<17} {marks[3]}")
+        marks[1] = "without h"
+    if name == "sharpness":
+        marks[2] = "on 80 samples alone"
+    print(f"{word:<10} {marks[0]:<14} {marks[1]:<17} {marks[2]}")
 
 # %% [markdown]
-# No measure passes all four demands. That is the result, and it was the paper's.
+# The first demand, that a measure suffice, no run can decide. Norms over the margin do, in theory, and so
+# does PAC-Bayes with a prior fixed before the data; sharpness alone does not, and neither does the KL of the
+# plane, whose prior knows the weights. No measure passes all four demands: that was the paper's result, too.
 #
-# **Your bet** was (a), (b) or (c)? Beats 2, 3 and 5 speak for (b).
+# **Your bet** was (a), (b) or (c)? At one loss the norm orders the labels without the margin, too; the margin
+# is what makes networks comparable that stopped at different losses. (c) does not order them.
 
 # %% [markdown]
 # ## Further claims
 #
-# The rest of the paper, a cell and a line of verdict each. `labkit run 2 --all-claims` is the same audit.
+# The rest of the paper, a cell and a table each. `labkit run 2 --all-claims` is the same audit.
 #
 # **Lipschitz bounds and folded batch norm (§2.3, App. A).** For $K$ outputs, $\prod\|W_i\|_{1,\infty}$ bounds
 # the paths of *one* output; the sum over all of them can be $K$ times larger.
 
 # %%
-print(labkit.judge_all(single, ("E4", "E5")))
+labkit.judge_all(single, ("E4", "E5"))
 
 # %% [markdown]
 # **Lemma 3.** $\mathbb E\|A\nu B\|_F\le\sigma\|A\|_F\|B\|_F$, with equality in root mean square; $\sigma$
@@ -258,35 +263,35 @@ print(labkit.judge_all(single, ("E4", "E5")))
 
 # %%
 lemma = labkit.drain(lab.LEMMA3)
-print(labkit.judge_all(lemma))
-lemma.figure()
+display(lemma.figure(), labkit.judge_all(lemma))
 
 # %% [markdown]
 # **Conditions C1 to C3 (§4, App. D).** Do layers interact, do few units stand close to zero, does no unit
-# stand out? In the form that the proofs use.
+# stand out? Measured with $\delta$ as a share of a layer's own scale they hold with the paper's constants.
+# (C2) as printed, with $\delta$ in absolute units, does not; and that learning leaves the constants as they
+# were (App. D) does not replicate: $\mu$ rises.
 
 # %%
 conditions = labkit.drain(lab.CONDITIONS)
-print(labkit.judge_all(conditions))
-conditions.figure()
+display(conditions.figure(), labkit.judge_all(conditions))
 
 # %% [markdown]
-# **Lemmas 1 and 2 and Theorem 1 against what is measured.** Lemma 1 is within a factor of about ten. Lemma 2
-# is not; and where the bound exceeds the size of the output itself it says nothing.
+# **Lemmas 1 and 2 and Theorem 1 against what is measured.** A check of theorems: see how tight they are.
+# Lemma 1 is within a factor of about ten. Lemma 2 is not; and where the bound exceeds the size of the output
+# itself it says nothing.
 
 # %%
 perturbed = labkit.drain(lab.PERTURBATION)
-print(labkit.judge_all(perturbed))
-perturbed.figure()
+display(perturbed.figure(), labkit.judge_all(perturbed))
 
 # %% [markdown]
 # **Linear in depth (§4).** At $\gamma_i=\sigma/(C_\delta d)$ the sharpness term of Theorem 1 has a limit,
-# while at one $\gamma$ for all depths it explodes.
+# while at one $\gamma$ for all depths it explodes. The price moves into the divergence, whose root should
+# grow like $d$. With the $\mu$ of the networks themselves, which falls with depth, it grows faster.
 
 # %%
 deep = labkit.drain(lab.DEPTH)
-print(labkit.judge_all(deep))
-deep.figure()
+display(deep.figure(), labkit.judge_all(deep))
 
 # %% [markdown]
 # ## What this does not explain
@@ -696,16 +701,18 @@ grade("2.4a", check_expected_sharpness, solution=solution_expected_sharpness, an
 #
 # $$K=\frac{2\big(\mathrm{KL}+\ln\frac{2m}{\delta}\big)}{m-1}.$$
 #
-# With probability $1-\delta$ the true error of the perturbed network is at most
+# For a prior that was fixed before the data, the true error of the perturbed network is, with probability
+# $1-\delta$, at most
 #
 # $$\hat L+\sqrt{\hat L\,K}+K\quad\text{(eq. 5)},\qquad\text{and}\qquad
 # \hat L+4\sqrt{\frac{\mathrm{KL}+\ln\frac{2m}{\delta}}{m}}\quad\text{(eq. 6)}.$$
 #
-# Return KL and both bounds, however large they are: above 1 a bound is valid and says nothing. About 5 lines.
+# Our prior takes its $\sigma_i$ from the learned weights, so here the formulas compare networks and prove
+# nothing. Return KL and both of them, however large: above 1 they say nothing anyway. About 5 lines.
 
 # %% tags=["exercise-2.4b"]
 def pac_bayes(err, w, alpha, m, delta):
-    """KL of the noise of sd alpha * (10 |w_i| + 1) around w, and two bounds on the error.
+    """KL of the noise of sd alpha * (10 |w_i| + 1) around w, and eqs 5 and 6.
 
     err: training error of the perturbed network, 0 to 1; w (P,); alpha > 0; m samples; delta from 0 to 1.
     Returns three floats: kl, eq5, eq6.
@@ -783,9 +790,9 @@ panel = Panel("From noise to a bound", marks, "α", "", "log", "log")
 Chart(panel, caption="200 digits · 64 hidden units · δ .05 · seed 0")
 
 # %% [markdown]
-# Valid and vacuous. Where the noise is small enough to leave the training error alone, the bound is in the
-# hundreds; where KL has become small, so has the network's share of right answers. A verdict *holds* beside
-# such a bound is true of anything.
+# Vacuous, and with this prior not even proved. Where the noise is small enough to leave the training error
+# alone, the formula is in the hundreds; where KL has become small, so has the network's share of right
+# answers.
 
 # %% [markdown]
 # ### 2.5 Predict, then slide (2 points)

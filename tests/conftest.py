@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import hypothesis
@@ -13,6 +14,13 @@ ROOT = Path(__file__).resolve().parent.parent
 # The same examples in every run, and no deadline: the machine is shared with training runs.
 hypothesis.settings.register_profile("labkit", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("labkit")
+
+
+@pytest.fixture(autouse=True)
+def _same_start() -> None:
+    """No test sees what those before it drew: which they are depends on the number of processes."""
+    if torch := sys.modules.get("torch"):
+        torch.manual_seed(0)
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,6 @@
-"""Who may import whom, read from the source: leaves know no leaves, theory no torch, live no paper."""
+"""Who may import whom, read from the source: leaves know no leaves, theory no torch, live no paper, and no
+circle anywhere, not for types either.
+"""
 
 from __future__ import annotations
 
@@ -14,17 +16,23 @@ from tests.conftest import ROOT
 
 PACKAGE = ROOT / "labkit"
 LEAVES = {"data", "models", "training", "krylov", "measure", "theory"}
-SHARED = {"experiment", "settings", "claims", "rules", "stats", "figures"}
-# What each part may import of labkit, besides itself.
+# What each room may import of labkit, besides itself.
 ALLOWED = {
-    **{leaf: {"experiment"} for leaf in LEAVES - {"theory", "krylov", "measure"}},
-    "theory": set(),
-    "krylov": set(),
-    "measure": {"krylov", "experiment"},
-    **dict.fromkeys(SHARED, SHARED),
-    "live": {"experiment", "claims", "settings", "figures", "stats"},
-    "labs": LEAVES | SHARED,
+    **{leaf: set() for leaf in LEAVES},
+    "training": {"protocol"},
+    "measure": {"krylov", "protocol"},
+    "figures": set(),
+    "protocol": {"figures"},
+    "live": {"protocol", "figures"},
+    "labs": LEAVES | {"protocol", "figures"},
+    "headless": {"protocol", "figures", "labs"},
+    "notebooks": set(),
+    "classroom": {"figures", "headless", "notebooks", ""},
+    "cli": {"classroom", "headless", "labs", "notebooks", "protocol"},
+    "__main__": {"cli"},
 }
+# How those that run labs come by one.
+CATALOGUE = {("labkit.labs", "LABS"), ("labkit.labs", "load_lab")}
 TEXTS = {".py", ".md", ".toml", ".ipynb", ".yml", ".yaml", ".txt", ".cfg", ".csv", ".sh", ""}
 SKIPPED = {
     ".git", ".venv", "artifacts", "build", "dist", "__pycache__", ".mypy_cache", ".ruff_cache",
@@ -32,9 +40,22 @@ SKIPPED = {
 }  # fmt: skip
 
 
-def imports(source: str, package: str) -> Iterator[tuple[str, str]]:
-    """(module, name) of every import in a source text, those inside functions included."""
-    for node in ast.walk(ast.parse(source)):
+def imports(source: str, package: str, *, running: bool = False) -> Iterator[tuple[str, str]]:
+    """(module, name) of every import in a source text, those inside functions included.
+
+    With `running`, without those for types alone.
+    """
+    tree = ast.parse(source)
+    typing = {
+        inner
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+        for statement in node.body
+        for inner in ast.walk(statement)
+    }
+    for node in ast.walk(tree):
+        if running and node in typing:
+            continue
         if isinstance(node, ast.Import):
             yield from ((alias.name, "") for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -46,7 +67,7 @@ def imports(source: str, package: str) -> Iterator[tuple[str, str]]:
 
 
 def parts_of_labkit(module: str, name: str) -> str | None:
-    """The part of labkit that an import reaches, such as "measure", or None if it reaches none."""
+    """The room of labkit that an import reaches, such as "measure", or None if it reaches none."""
     words = module.split(".")
     if words[0] != "labkit":
         return None
@@ -66,21 +87,29 @@ def part_of(path: Path) -> str:
 
 
 def violations(part: str, source: str, package: str) -> list[str]:
-    """The imports of labkit that a part may not have."""
+    """The imports of labkit that a room may not have."""
     if part not in ALLOWED:
         return []
-    allowed = ALLOWED[part] | {part}
     found = []
     for module, name in imports(source, package):
         reached = parts_of_labkit(module, name)
-        if reached is not None and reached not in allowed:
+        if reached is not None and reached not in ALLOWED[part] | {part}:
             found.append(f"imports {module} {name}".strip())
-        elif reached == "experiment" and part in LEAVES and name != "Frame":
-            found.append(f"imports {name or module} of experiment, where leaves may have Frame alone")
+        elif (
+            reached == "protocol"
+            and part in LEAVES
+            and (module, name) != ("labkit.protocol.experiment", "Frame")
+        ):
+            found.append(f"imports {name or module} of protocol, where leaves may have Frame alone")
+        elif reached == "labs" and part != "labs" and (module, name) not in CATALOGUE:
+            found.append(f"imports {module} {name}, where a lab is had by load_lab alone")
+    if part == "protocol":
+        reach = (parts_of_labkit(*one) for one in imports(source, package, running=True))
+        found += ["imports figures for more than types" for reached in reach if reached == "figures"]
     return found
 
 
-def test_every_part_imports_only_what_its_place_allows():
+def test_every_room_imports_only_what_its_place_allows():
     """One import of a lab in a leaf, and the leaf can no longer be used or tested without that paper."""
     found = {
         str(path.relative_to(ROOT)): wrong
@@ -96,11 +125,23 @@ def test_every_part_imports_only_what_its_place_allows():
         ("models", "from labkit.training import train"),
         ("training", "import labkit.measure.jacobian"),
         ("krylov", "def f():\n    from labkit import measure"),
-        ("data", "from ..settings import Settings"),
+        ("data", "from ..protocol.settings import Settings"),
+        ("data", "from labkit.protocol.experiment import Frame"),
         ("training", "from labkit.protocol.experiment import drain"),
+        ("measure", "import labkit.protocol.experiment"),
         ("live", "from labkit.labs.jacobian import LAB"),
+        ("live", "from labkit.headless.audit import audit"),
         ("figures", "from labkit.models import mlp"),
+        ("figures", "if TYPE_CHECKING:\n    from labkit.protocol.experiment import Frame"),
+        ("protocol", "from labkit.figures import Chart"),
+        ("protocol", "from labkit.headless.sweep import sweep"),
         ("labs", "from labkit.live import panel"),
+        ("labs", "from labkit.headless.audit import audit"),
+        ("headless", "from labkit.labs.jacobian import LAB"),
+        ("cli", "from labkit.labs import jacobian"),
+        ("cli", "from labkit.live import panel"),
+        ("classroom", "from labkit.labs import load_lab"),
+        ("notebooks", "from labkit.classroom.cells import read"),
     ],
 )
 def test_the_import_check_sees_each_kind_of_violation(part, source):
@@ -108,10 +149,76 @@ def test_the_import_check_sees_each_kind_of_violation(part, source):
     assert violations(part, source, f"labkit.{part}") != []
 
 
-def test_measure_may_use_krylov_and_itself():
-    """The one allowed edge between leaves."""
-    source = "from labkit.krylov import svd\nfrom .dense import dense_ntk\nfrom labkit.measure import ntk"
-    assert violations("measure", source, "labkit.measure") == []
+@pytest.mark.parametrize(
+    ("part", "source"),
+    [
+        (
+            "measure",
+            "from labkit.krylov import svd\nfrom .dense import dense_ntk\nfrom labkit.measure import ntk",
+        ),
+        ("training", "from labkit.protocol.experiment import Frame"),
+        ("protocol", "if TYPE_CHECKING:\n    from labkit.figures import Chart"),
+        ("headless", "from labkit.labs import LABS, load_lab"),
+    ],
+)
+def test_the_import_check_lets_pass_what_is_allowed(part, source):
+    """A check that refuses everything would be switched off."""
+    assert violations(part, source, f"labkit.{part}") == []
+
+
+def test_the_root_holds_rooms_and_the_tools_of_the_notebooks_alone():
+    """Fourteen modules side by side, of which a newcomer cannot tell what belongs together."""
+    files = {path.name for path in PACKAGE.glob("*.py")}
+    assert files == {"__init__.py", "__main__.py", "notebooks.py"}
+    rooms = {part_of(path) for path in sources()} - {"__init__"}
+    assert rooms == set(ALLOWED)
+
+
+def module_of(path: Path) -> str:
+    name = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+    return name.removesuffix(".__init__")
+
+
+def circles(texts: dict[str, tuple[str, str]]) -> list[list[str]]:
+    """Modules that import one another, in turn. `texts`: module -> source and package."""
+    edges = {
+        name: {
+            wanted
+            for module, item in imports(source, package)
+            for wanted in ((f"{module}.{item}",) if f"{module}.{item}" in texts else (module,))
+            if wanted in texts and wanted != name
+        }
+        for name, (source, package) in texts.items()
+    }
+    left, found = dict(edges), []
+    while left:
+        if free := [name for name, wanted in left.items() if not wanted & left.keys()]:
+            for name in free:  # What imports nothing that is left is in no circle.
+                del left[name]
+            continue
+        trail = [next(iter(left))]
+        while (after := min(left[trail[-1]] & left.keys())) not in trail:
+            trail.append(after)
+        found.append(trail[trail.index(after) :])
+        for name in trail:
+            del left[name]
+    return found
+
+
+def test_no_modules_import_one_another():
+    """Neither can be read, tested or moved without the other; an import for types is one, too."""
+    texts = {module_of(path): (path.read_text(encoding="utf-8"), package_of(path)) for path in sources()}
+    assert len(texts) > 150 and circles(texts) == []
+
+
+def test_the_search_for_circles_sees_each_kind():
+    """A check that finds nothing anywhere proves nothing."""
+    two = {"labkit.a": "if TYPE_CHECKING:\n    from labkit.b import x", "labkit.b": "import labkit.c"}
+    assert circles({name: (text, "labkit") for name, text in two.items()}) == []
+    three = two | {"labkit.c": "def f():\n    from . import a", "labkit.d": "import labkit.a"}
+    assert [set(one) for one in circles({name: (text, "labkit") for name, text in three.items()})] == [
+        {"labkit.a", "labkit.b", "labkit.c"}
+    ]
 
 
 def test_theory_never_imports_torch():

@@ -62,7 +62,7 @@ def replicate(
         labs: what to replicate.
         blocks: how many blocks of seeds.
         executor: where to run; this process when left out.
-        folder: where the data files are written, a folder a lab; into the package itself when left out.
+        folder: where the data files are written, one a lab; into the package itself when left out.
         only: names of experiments; all when empty.
         progress: told the share done after each block.
 
@@ -82,13 +82,15 @@ def replicate(
         if not seeds:
             continue
 
-        def each(settings: Any, found: Mapping[str, Any], lab: Lab = lab, e: Experiment = experiment) -> None:
+        def each(
+            settings: Any, found: Mapping[str, Any], lab: Lab = lab, name: str = experiment.name
+        ) -> None:
             nonlocal done
             done += 1
-            records[lab.number].add(e, settings, found)
+            records[lab.number].add(settings, found)
             if progress is not None:
                 words = ", ".join(f"{id} {block['word']}" for id, block in found.items())
-                progress(done / total, f"{lab.number} {e.name}, seed {settings.seed}: {words}")
+                progress(done / total, f"{lab.number} {name}, seed {settings.seed}: {words}")
 
         sweep(experiment, {"seed": seeds}, executor=executor, keep=judged, each=each)
     return tuple(row for lab, experiment in wanted for row in records[lab.number].rows(experiment, blocks))
@@ -115,18 +117,24 @@ class _Record:
     """The data file of one lab."""
 
     def __init__(self, lab: Lab, folder: Path | None) -> None:
-        package = lab.experiments[0].home
+        self.lab = lab
         self.path = (
-            Path(str(files(package).joinpath(FILE))) if folder is None else folder / f"{lab.name}.json"
+            folder / f"{lab.name}.json"
+            if folder
+            else Path(str(files(lab.experiments[0].home).joinpath(FILE)))
         )
+        self.claims = self._read()
+
+    def _read(self) -> dict[str, Any]:
+        """What is recorded of the claims as they are: with other settings or rules it counts no more."""
         there = json.loads(self.path.read_text(encoding="utf-8")) if self.path.is_file() else {}
-        # Claims that are gone, and those whose settings or rules have changed, count no more.
-        self.claims: dict[str, Any] = {}
-        for experiment in lab.experiments:
+        found = {}
+        for experiment in self.lab.experiments:
             for claim in experiment.claims:
                 now = mark(claim, experiment.presets["quick"])
                 old = there.get("claims", {}).get(claim.id, {})
-                self.claims[claim.id] = old if old.get("mark") == now else {"mark": now, "blocks": {}}
+                found[claim.id] = old if old.get("mark") == now else {"mark": now, "blocks": {}}
+        return found
 
     def missing(self, experiment: Experiment, blocks: int) -> list[int]:
         """The first seeds of the blocks that are still to be run."""
@@ -134,11 +142,16 @@ class _Record:
         ids = [claim.id for claim in experiment.claims]
         return [s for s in wanted if any(str(s) not in self.claims[id]["blocks"] for id in ids)]
 
-    def add(self, experiment: Experiment, settings: Any, found: Mapping[str, Any]) -> None:
+    def add(self, settings: Any, found: Mapping[str, Any]) -> None:
+        self.claims = self._read()  # Another replication may have written other experiments since.
         for id, block in found.items():
             blocks = {**self.claims[id]["blocks"], str(settings.seed): block}
             self.claims[id]["blocks"] = dict(sorted(blocks.items(), key=lambda item: int(item[0])))
-        lines = ",\n".join(f" {json.dumps(id)}: {json.dumps(record)}" for id, record in self.claims.items())
+        lines = ",\n".join(
+            f" {json.dumps(id)}: {json.dumps(record)}"
+            for id, record in self.claims.items()
+            if record["blocks"]
+        )
         self.path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(self.path, f'{{"versions": {json.dumps(versions())},\n"claims": {{\n{lines}\n}}}}\n')
         recorded.cache_clear()

@@ -15,7 +15,8 @@ def verdict_table(result: AuditResult) -> str:
     """The verdicts of an audit as text: a claim with its word, and below it every number by name."""
     lines = []
     for verdict in result.verdicts:
-        replicated = f" · {verdict.replication}" if verdict.replication else ""
+        found = verdict.replication
+        replicated = f" · {verdict.claim.expected} in {found} of {found.seeds} seeds" if found else ""
         lines.append(f"{verdict.id:<4} {verdict.shown} · {verdict.claim.kind}{replicated}")
         told = [verdict.sentence, *(str(part) for part in verdict.parts), verdict.notes]
         for text in filter(None, told):

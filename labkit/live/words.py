@@ -102,21 +102,20 @@ def verdicts(decided: Sequence[tuple[Claim, Verdict | None, str]], final: bool) 
         return ""
     rows = []
     for claim, verdict, remark in decided:
-        so_far = "" if final or not verdict else f" <span style='color:{QUIET};font-size:11px'>so far</span>"
         says = claim.statement if verdict is None else verdict.sentence
         small = [remark] if remark else _numbers(claim, verdict)
         lines = "".join(f"<div style='{_SMALL}'>{html.escape(text)}</div>" for text in small)
         rows.append(
             f"<tr><td style='{_CELL};font-weight:600'>{html.escape(claim.id)}"
             f"<div style='{_SMALL};font-weight:400'>{claim.kind}</div></td>"
-            f"<td style='{_CELL};white-space:nowrap'>{_chip(verdict)}{so_far}</td>"
+            f"<td style='{_CELL};white-space:nowrap'>{_chip(verdict, final)}</td>"
             f"<td style='{_CELL};text-align:left;white-space:normal'>{html.escape(says)}{lines}</td></tr>"
         )
     style = f"{_FONT};color:{INK};border-collapse:collapse;border:none"
     return f"<table aria-label='Verdicts' style='{style}'><tbody>{''.join(rows)}</tbody></table>"
 
 
-def _chip(verdict: Verdict | None) -> str:
+def _chip(verdict: Verdict | None, final: bool) -> str:
     """The word on its colour, with what it needs beneath: "vacuous", "holds expected"."""
     sign, back, ink = _CHIPS[verdict.word if verdict else "…"]
     chip = f"background:{back};color:{ink};border-radius:9px;padding:1px 9px;font-weight:600"
@@ -125,7 +124,8 @@ def _chip(verdict: Verdict | None) -> str:
     remarks = ["vacuous"] if verdict.vacuous else []
     remarks += [] if verdict.expected else [f"{verdict.claim.expected} expected"]
     below = "".join(f"<div style='{_SMALL}'>{html.escape(text)}</div>" for text in remarks)
-    return f"<span style='{chip}'>{sign} {html.escape(verdict.word)}</span>{below}"
+    so_far = "" if final else f" <span style='color:{QUIET};font-size:11px'>so far</span>"
+    return f"<span style='{chip}'>{sign} {html.escape(verdict.word)}</span>{so_far}{below}"
 
 
 def _numbers(claim: Claim, verdict: Verdict | None) -> list[str]:

@@ -13,7 +13,7 @@ from labkit.protocol.claims import Claim, World
 from labkit.protocol.experiment import Experiment, Run, drain
 from labkit.protocol.replication import replication_of
 from labkit.protocol.rules import EVERY, LEAST_SEEDS, AtMost, Check, Evidence, Rule
-from labkit.protocol.statistics import half_width, spread
+from labkit.protocol.statistics import half_width
 from labkit.protocol.verdicts import Part, Verdict, Verdicts
 
 # A claim with several parts is as good as its worst part.
@@ -83,14 +83,17 @@ def _word(rule: Rule, evidence: Evidence) -> tuple[str, str, float]:
 
 
 def _every_seed(rule: Rule, margins: np.ndarray) -> tuple[str, str, float]:
-    worst = margins.min(axis=1)
-    least = float(worst.min())
+    least = margins.min(axis=0)
     # A bound that is infinite for one seed has no spread there.
-    distance = _ratio(abs(least), spread(worst[np.isfinite(worst)])) if np.isfinite(least) else np.inf
-    if least >= 0:
-        return "holds", "", distance
-    beyond = int((worst < 0).sum())
-    return "fails", f"{rule.quantity}: beyond the edge in {beyond} of {len(worst)} seeds", distance
+    finite = np.isfinite(margins).all(axis=0)
+    between = np.zeros(len(least))
+    if len(margins) > 1:
+        between[finite] = margins[:, finite].std(axis=0, ddof=1)
+    if (least >= 0).all():
+        return "holds", "", float(_ratios(least, between).min())
+    beyond = int((margins < 0).any(axis=1).sum())
+    told = f"{rule.quantity}: beyond the edge in {beyond} of {len(margins)} seeds"
+    return "fails", told, _furthest(-least, between)
 
 
 def _by_interval(rule: Rule, margins: np.ndarray) -> tuple[str, str, float]:
@@ -104,21 +107,20 @@ def _by_interval(rule: Rule, margins: np.ndarray) -> tuple[str, str, float]:
     if (high < 0).any():
         return "fails", f"{rule.quantity}: the interval lies beyond the edge", _furthest(-high, between)
     if (low >= 0).all():
-        return "holds", "", min(_ratio(a, b) for a, b in zip(low, between, strict=True))
-    across = low < 0
-    distance = max(_ratio(a, b) for a, b in zip(-low[across], between[across], strict=True))
-    distance = min(distance, *(_ratio(a, b) for a, b in zip(high, between, strict=True)))
+        return "holds", "", float(_ratios(low, between).min())
+    distance = min(_furthest(-low, between), float(_ratios(high, between).min()))
     told = f"the interval over {seeds} seeds lies across the edge; more seeds narrow it"
     return "undecided", f"{rule.quantity}: {told}", distance
 
 
 def _furthest(excess: np.ndarray, between: np.ndarray) -> float:
-    """Any one column keeps a failure a failure, so the furthest counts."""
-    return max(_ratio(a, b) for a, b in zip(excess, between, strict=True) if a > 0)
+    """Any one column keeps the word what it is, so the furthest counts."""
+    return float(_ratios(excess, between)[excess > 0].max())
 
 
-def _ratio(size: float, unit: float) -> float:
-    return float(size / unit) if unit > 0 else np.inf
+def _ratios(size: np.ndarray, unit: np.ndarray) -> np.ndarray:
+    """size / unit, infinite where there is no spread."""
+    return np.divide(size, unit, out=np.full(len(size), np.inf), where=unit > 0)
 
 
 def _tightness(rule: Rule, evidence: Evidence) -> float | None:
@@ -154,6 +156,8 @@ def _entries(
         labels = ("nearest to its edge",)
     wide = flat.std(axis=0, ddof=1) if len(flat) > 1 else np.zeros(flat.shape[1])
     means = () if columns is None else tuple(float(v) for v in columns.mean(axis=0))
+    # Equal values have a spread of rounding.
+    wide = np.where(wide > 1e-12 * np.abs(flat).max(axis=0), wide, 0.0)
     return means, tuple(float(v) for v in flat.mean(axis=0)), tuple(float(v) for v in wide), labels
 
 

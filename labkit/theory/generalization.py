@@ -26,7 +26,8 @@ Errata:
   has a wanted value, as after Theorem 1, they depend on the learned weights: the bound then compares, and is
   not proved.
 - (C2) counts |pre-activation| <= delta, not pre-activation <= delta, which would be half of all units; and
-  delta is a share of the pre-activations' own scale, their root mean square.
+  delta is a share of the pre-activations' own scale, their root mean square. In absolute units at |x| = 1 the
+  C_2 of h units grows as sqrt(h), and is far above the paper's 5 (E18).
 - Lemma 2 and Theorem 1 are stated in O(.). The functions here give what stands inside, with constant 1: an
   order, not a theorem.
 """

@@ -252,10 +252,10 @@ class Notebook:
         return word
 
     def verdicts(self) -> dict[str, str]:
-        """Claim -> word, as the first panel shows them."""
+        """Claim -> word, as the first panel shows them; its kind and what the word needs stand below."""
         rows = self.page.locator("table[aria-label='Verdicts']").first.locator("tr").all()
         cells = [row.locator("td").all_inner_texts() for row in rows]
-        return {row[0].strip(): " ".join(row[1].split()) for row in cells}
+        return {row[0].split()[0]: " ".join(row[1].splitlines()[0].split()) for row in cells}
 
 
 @pytest.fixture

@@ -6,9 +6,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 NOTEBOOK = NOTEBOOKS / "00_start_here.ipynb"
 LINKED = NOTEBOOKS / "04_low_rank_jacobian.ipynb"
+
+pytestmark = pytest.mark.slow
 
 
 def test_a_newcomer_sees_five_lenses(open_notebook: Callable[..., Any]) -> None:

@@ -6,7 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 NOTEBOOK = Path(__file__).parents[2] / "notebooks" / "01_distance_from_initialization.ipynb"
+
+pytestmark = pytest.mark.slow
 
 
 def test_a_student_adds_a_width(open_notebook: Callable[..., Any]) -> None:

@@ -6,7 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 NOTEBOOK = Path(__file__).parents[2] / "notebooks" / "02_exploring_generalization.ipynb"
+
+pytestmark = pytest.mark.slow
 
 
 def test_a_student_watches_the_plane_move(open_notebook: Callable[..., Any]) -> None:

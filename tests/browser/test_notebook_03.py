@@ -6,7 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 NOTEBOOK = Path(__file__).parents[2] / "notebooks" / "03_sgd_and_flat_minima.ipynb"
+
+pytestmark = pytest.mark.slow
 
 
 def test_a_student_moves_the_start(open_notebook: Callable[..., Any]) -> None:

@@ -6,7 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 NOTEBOOK = Path(__file__).parents[2] / "notebooks" / "04_low_rank_jacobian.ipynb"
+
+pytestmark = pytest.mark.slow
 
 
 def test_a_student_reads_runs_and_plays(open_notebook: Callable[..., Any]) -> None:

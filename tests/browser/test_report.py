@@ -153,10 +153,10 @@ def test_paper_cuts_no_figure_and_no_row(opened: Callable[..., Any], path: Path,
     page = opened(path, width=width)
     page.emulate_media(media="print")
     kept = page.eval_on_selector_all(
-        "figure, figure img, tr, details",
+        "figure, figure img, tbody, tr, details",
         "all => all.map(e => [e.tagName, getComputedStyle(e).breakInside, e.getBoundingClientRect().height])",
     )
-    assert {tag for tag, _, _ in kept} == {"FIGURE", "IMG", "TR", "DETAILS"}
+    assert {tag for tag, _, _ in kept} == {"FIGURE", "IMG", "TBODY", "TR", "DETAILS"}
     # What is taller than a sheet would be cut whatever the style sheet says.
     assert [one for one in kept if one[1] != "avoid" or one[2] > height] == []
     assert page.evaluate("document.documentElement.scrollWidth") <= width

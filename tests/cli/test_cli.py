@@ -2,32 +2,34 @@
 
 from __future__ import annotations
 
-import importlib.util
 import io
 import json
+import multiprocessing
 import os
 import re
 import subprocess
 import sys
-import time
+from dataclasses import replace
 
-import nbformat
 import pytest
 
 import labkit.labs
 from labkit import cli, notebooks
-from labkit.classroom import folder as place
 from labkit.cli import doctor
-from labkit.headless import output
 from labkit.headless.audit import audit, plain
+from labkit.headless.files import write_atomically
+from labkit.headless.terminal import ProgressBar
+from labkit.protocol.replication import Replication
 from tests.conftest import ROOT
-from tests.tinylab import LAB
+from tests.tinylab import EXTRA, LAB
 
 RUN_KEYS = {"lab", "paper", "settings", "seed", "device", "versions", "seconds", "claims"}
-CLAIM_KEYS = {
-    "id", "statement", "source", "rule", "verdict", "vacuous", "expected", "predicted", "measured", "spread",
-    "note",
+STATIC_KEYS = {
+    "id", "kind", "statement", "source", "rule", "expected", "because", "quantities", "fails_in",
+    "experiment", "replication",
 }  # fmt: skip
+CLAIM_KEYS = STATIC_KEYS | {"verdict", "vacuous", "as_expected", "distance", "reason", "settings"}
+LISTED_KEYS = STATIC_KEYS | {"lab", "core"}
 
 
 @pytest.fixture(autouse=True)
@@ -54,6 +56,12 @@ def test_json_of_a_run_has_exactly_the_promised_keys(tmp_path, capsys):
     assert all(set(claim) == CLAIM_KEYS for claim in run["claims"])
     assert run["settings"]["decay"]["width"] == 8 and run["settings"]["extra"]["rank"] == 2
     assert [claim["id"] for claim in run["claims"]] == ["T1", "T2", "T3"]
+    assert [claim["experiment"] for claim in run["claims"]] == ["decay", "extra", "decay"]
+    assert all(claim["settings"] == run["settings"][claim["experiment"]] for claim in run["claims"])
+    (number,) = run["claims"][0]["quantities"]
+    assert number["name"] == "last loss" and number["edge"] == "at most its bound"
+    assert (number["predicted"], number["measured"], number["spread"]) == ([0.5], [0.125], [0])
+    assert (number["seeds"], number["tightness"], number["verdict"]) == (3, 4, "holds")
     assert list(tmp_path.iterdir()) == [target]
 
 
@@ -69,12 +77,32 @@ def test_core_claims_alone_run_only_the_experiments_they_need():
     assert [run.experiment.name for run in audit(LAB, all_claims=True).runs] == ["decay", "extra"]
 
 
+def test_a_run_shows_each_number_by_name_with_its_rule(capsys):
+    """A word alone has to be believed."""
+    assert cli.main(["run", "7"]) == 0
+    told = " ".join(capsys.readouterr().out.split())
+    assert (
+        "last loss: bound 0.5, measured 0.125, bound/measured ≥ 4 (3 seeds); holds if at most its bound"
+        in told
+    )
+
+
+def test_a_run_says_how_often_the_expected_word_came_out(capsys, monkeypatch):
+    """One run is no evidence for what other seeds do."""
+    found = Replication("holds", {"holds": 19, "fails": 1}, seeds=3)
+    monkeypatch.setattr("labkit.protocol.judging.replication_of", lambda *_: found)
+    assert cli.main(["run", "7"]) == 0
+    assert "T1   holds · theorem · holds in 19 of 20 blocks of 3 seeds\n" in capsys.readouterr().out
+
+
 def test_exit_code_is_zero_whatever_the_verdicts(capsys):
     """A failing claim is a result, not a failure of the command."""
     assert cli.main(["run", "tiny", "--all-claims"]) == 0
     out, err = capsys.readouterr()
-    assert re.search(r"^T1 +holds", out, re.M) and re.search(r"^T3 +fails", out, re.M)
-    assert "1 holds, 1 reported, 1 fails" in out
+    assert re.search(r"^T1 +holds · theorem$", out, re.M) and re.search(
+        r"^T3 +fails · prediction$", out, re.M
+    )
+    assert "A tiny lab: 1 theorem checked; 1 prediction: 1 fails; 1 finding: 1 reported\n" in out
     assert "decay" in err and "decay" not in out
 
 
@@ -102,6 +130,11 @@ def test_exit_code_is_zero_whatever_the_verdicts(capsys):
         (["fly"], "fly"),
         (["claims", "--yaml"], "--yaml"),
         (["lab", "no-such-notebook"], "there is no"),
+        (["replicate", "9"], "there is no lab '9'"),
+        (["replicate", "7", "--blocks", "0", "--out", "x"], "blocks must be at least 1"),
+        (["replicate", "7", "--jobs", "0"], "--jobs must be at least 1"),
+        (["replicate", "7", "--experiment", "dekay", "--out", "x"], "no lab here has dekay"),
+        (["replicate", "7", "--out", "no/such/folder"], "there is no folder"),
     ],
 )
 def test_bad_input_gives_one_line_and_exit_code_2(words, message, capsys, tmp_path, monkeypatch):
@@ -141,16 +174,16 @@ def test_a_diverged_run_leaves_its_claims_undecided_with_the_advice(capsys):
     """A claim that looks at values the run never reached would end the audit in a KeyError."""
     verdicts = audit(LAB, all_claims=True, changes={"fate": "diverged"}).verdicts
     assert [verdict.word for verdict in verdicts] == ["holds", "undecided", "fails"]
-    assert "0.5 would be stable" in verdicts[1].note
+    assert "0.5 would be stable" in verdicts[1].notes and "seeds" not in verdicts[1].notes
 
 
 def test_a_failed_write_leaves_the_old_file_whole(tmp_path, monkeypatch):
     """Truncating before writing would lose the previous result on a full disk."""
     target = tmp_path / "run.json"
-    output.write_atomically(target, "old")
+    write_atomically(target, "old")
     monkeypatch.setattr(os, "replace", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
     with pytest.raises(OSError, match="disk full"):
-        output.write_atomically(target, "new")
+        write_atomically(target, "new")
     assert target.read_text() == "old" and list(tmp_path.iterdir()) == [target]
 
 
@@ -158,182 +191,113 @@ def test_writing_through_a_link_keeps_the_link(tmp_path):
     """Replacing a link by a file would cut a person's results folder off."""
     (tmp_path / "real.json").write_text("old")
     (tmp_path / "link.json").symlink_to(tmp_path / "real.json")
-    output.write_atomically(tmp_path / "link.json", "new")
+    write_atomically(tmp_path / "link.json", "new")
     assert (tmp_path / "link.json").is_symlink() and (tmp_path / "real.json").read_text() == "new"
 
 
-def test_claims_as_json_are_the_static_fields(capsys):
-    """A listing that ran anything, or lost the core flag, could not plan an audit."""
+def test_claims_as_json_are_what_is_known_before_a_run(capsys):
+    """A listing without the edge or the replication cannot tell evidence from assertion."""
     assert cli.main(["claims", "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)
-    assert set(rows[0]) == {"id", "lab", "statement", "source", "rule", "expected", "core", "experiment"}
-    assert [(row["id"], row["core"], row["experiment"]) for row in rows] == [
-        ("T1", True, "decay"), ("T2", False, "extra"), ("T3", False, "decay"),
+    assert all(set(row) == LISTED_KEYS for row in rows)
+    assert [(row["id"], row["core"], row["experiment"], row["kind"], row["expected"]) for row in rows] == [
+        ("T1", True, "decay", "theorem", "holds"), ("T2", False, "extra", "finding", "reported"),
+        ("T3", False, "decay", "prediction", "fails"),
     ]  # fmt: skip
+    (quantity,) = rows[0]["quantities"]
+    assert quantity == {
+        "name": "last loss", "groups": [], "unit": "", "edge": "at most its bound",
+        "decided": "in every seed",
+    }  # fmt: skip
+    assert rows[0]["fails_in"] == ["nothing decays"] and rows[2]["because"] == "a loss is never negative"
+    assert rows[0]["replication"] is None
 
 
-def test_claims_as_text_name_each_claim_and_its_source(capsys):
-    """A claim missing from the list is a claim nobody audits."""
+def test_claims_show_their_replication_at_the_quick_preset(capsys, monkeypatch):
+    """The numbers lie in the package, and nobody sees them."""
+    found = Replication("holds", {"holds": 19, "fails": 1}, seeds=3, least=0.5)
+    asked = []
+
+    def of(claim, experiment, settings):
+        asked.append(settings == experiment.presets["quick"])
+        return found
+
+    monkeypatch.setattr("labkit.protocol.replication.replication_of", of)
+    assert cli.main(["claims", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)[0]["replication"] == {
+        "expected": 19, "blocks": 20, "words": {"holds": 19, "fails": 1}, "seeds": 3, "least_distance": 0.5,
+    }  # fmt: skip
+    assert cli.main(["claims"]) == 0
+    assert "expected: holds; 19 of 20 blocks" in capsys.readouterr().out and all(asked)
+
+
+def test_claims_as_text_name_kind_quantity_edge_and_source_and_count_the_kinds_apart(capsys):
+    """A claim missing from the list is a claim nobody audits; a sum of kinds says nothing of any."""
     assert cli.main(["claims"]) == 0
     out = capsys.readouterr().out
-    assert all(f"T{n}" in out and f"a paper, ({n})" in out for n in (1, 2, 3))
+    assert all(re.search(rf"^  T{n}", out, re.M) and f"(a paper, ({n}))" in out for n in (1, 2, 3))
+    assert "T1* theorem · tiny/decay" in out and "T3  prediction · tiny/decay" in out
+    assert "decided by last loss: at most its bound, in every seed" in out
+    assert "expected: fails, because a loss is never negative; not replicated" in out
+    assert "comes out otherwise where: nothing decays" in out
+    assert "lab 7, tiny: 1 theorem; 1 prediction, 1 expected: fails; 1 finding, 1 expected: reported" in out
+
+
+def test_replicate_prints_a_line_a_claim_and_exits_1_below_the_share(capsys, tmp_path, monkeypatch):
+    """A claim that flips with the seed, lost among those that do not."""
+    words = ["replicate", "7", "--experiment", "decay", "--blocks", "4", "--out", str(tmp_path / "counts")]
+    assert cli.main(words) == 0
+    out, err = capsys.readouterr()
+    assert out == "T1   holds 4 of 4\nT3   fails 4 of 4\n"
+    assert "100% 7 decay, seed 9: T1 holds, T3 fails" in err
+    counts = json.loads((tmp_path / "counts" / "tiny.json").read_text())["claims"]
+    counts["T1"]["blocks"]["0"]["word"] = "undecided"
+    (tmp_path / "counts" / "tiny.json").write_text(json.dumps({"claims": counts}))
+    assert cli.main(words) == 1
+    assert capsys.readouterr().out == (
+        "T1   holds 3 of 4 (undecided 1)\nT3   fails 4 of 4\nbelow 19 of 20: T1\n"
+    )
+
+
+def test_replicate_on_processes_gives_what_one_process_gives(capsys, tmp_path):
+    """An experiment that cannot be sent, or processes that outlive the command."""
+    words = ["replicate", "7", "--experiment", "decay", "--blocks", "2"]
+    assert cli.main([*words, "--out", str(tmp_path / "one")]) == 0
+    assert cli.main([*words, "--out", str(tmp_path / "two"), "--jobs", "2"]) == 0
+    first, second = ((tmp_path / name / "tiny.json").read_text() for name in ("one", "two"))
+    assert first == second and multiprocessing.active_children() == []
+
+
+def test_replicate_keeps_what_is_done_when_interrupted(capsys, tmp_path, monkeypatch):
+    """An hour of blocks lost by Ctrl-C, and no word on how to go on."""
+    stopped = replace(EXTRA, presets={"quick": EXTRA.presets["quick"].replace(fate="interrupted")})
+    monkeypatch.setattr("tests.tinylab.LAB", replace(LAB, experiments=(LAB.experiments[0], stopped)))
+    assert cli.main(["replicate", "7", "--blocks", "2", "--out", str(tmp_path)]) == 130
+    assert "the same command goes on" in capsys.readouterr().err
+    claims = json.loads((tmp_path / "tiny.json").read_text())["claims"]
+    assert {id: len(record["blocks"]) for id, record in claims.items()} == {"T1": 2, "T3": 2}
+
+
+def test_replicate_writes_into_the_package_of_a_checkout_alone(capsys, monkeypatch):
+    """Counts written into site-packages are gone with the next update, and change them for all users."""
+    monkeypatch.setattr("labkit.headless.sweep.drain", lambda *_: pytest.fail("it ran"))
+    monkeypatch.setattr(notebooks, "find_checkout", lambda start: None)
+    assert "name a folder" in fails_with(capsys, ["replicate", "7"])
 
 
 def test_progress_redraws_on_a_terminal_and_prints_lines_elsewhere():
     """Carriage returns fill a log file; a line a frame floods it."""
     pipe = io.StringIO()
-    with output.ProgressBar(pipe, clock=lambda: 0.0) as bar:
+    with ProgressBar(pipe, clock=lambda: 0.0) as bar:
         for share in (0.0, 0.1, 0.2):
             bar(share, "decay")
     assert pipe.getvalue() == "  0% decay (0 s)\n"
     terminal = io.StringIO()
     terminal.isatty = lambda: True
-    with output.ProgressBar(terminal, clock=lambda: 0.0) as bar:
+    with ProgressBar(terminal, clock=lambda: 0.0) as bar:
         bar(0.5, "decay")
     assert "\r[###############...............]  50%" in terminal.getvalue()
     assert "\n" not in terminal.getvalue()
-
-
-@pytest.fixture
-def installed(tmp_path, monkeypatch):
-    """A place outside any checkout, as for a package installed from a wheel that carries two notebooks."""
-    carried, here = tmp_path / "carried", tmp_path / "here"
-    carried.mkdir()
-    here.mkdir()
-    for name in ("00_start_here", "04_jacobian"):
-        nbformat.write(nbformat.v4.new_notebook(), carried / f"{name}.ipynb")
-    for module in (notebooks, place):
-        monkeypatch.setattr(module, "find_folder", lambda: carried)
-    monkeypatch.chdir(here)
-    return here
-
-
-@pytest.fixture
-def folder(installed):
-    """A folder that `labkit get` filled, and the current one."""
-    return place.get(installed).folder
-
-
-@pytest.fixture
-def jupyter(monkeypatch):
-    """Records how Jupyter would be started."""
-    started = []
-
-    class Process:
-        def __init__(self, command, env):
-            started.append(command)
-
-        def wait(self):
-            return 0
-
-    monkeypatch.setattr(subprocess, "Popen", Process)
-    return started
-
-
-@pytest.mark.parametrize("wanted", ["4", "04", "jacobian", "04_jacobian", "04_jacobian.ipynb", "jac"])
-def test_lab_opens_the_notebook_by_number_name_or_file(wanted, folder, jupyter):
-    """`labkit lab 4` that opens the file browser leaves a student searching."""
-    assert cli.main(["lab", wanted]) == 0
-    assert jupyter[0][:3] == [sys.executable, "-m", "jupyterlab"]
-    assert f"--ServerApp.root_dir={folder}" in jupyter[0]
-    assert "--LabApp.default_url=/lab/tree/04_jacobian.ipynb" in jupyter[0]
-
-
-def test_lab_hands_other_arguments_to_jupyter_in_order(folder, jupyter):
-    """`--port 8890` taken apart would open a notebook named 8890."""
-    assert cli.main(["lab", "--no-browser", "--port", "8890"]) == 0
-    assert jupyter[0][-2:] == ["--port", "8890"] and "--no-browser" in jupyter[0]
-    assert cli.main(["lab", "--LabApp.default_url=/lab"]) == 0
-    assert [word for word in jupyter[1] if "default_url" in word] == ["--LabApp.default_url=/lab"]
-
-
-def opened(jupyter, wanted=None):
-    """The folder and the notebook that `labkit lab` opens."""
-    assert cli.main(["lab", *([wanted] if wanted is not None else [])]) == 0
-    options = dict(word.split("=", 1) for word in jupyter[-1] if "=" in word)
-    return options["--ServerApp.root_dir"], options.get("--LabApp.default_url", "").rpartition("/")[2]
-
-
-def test_lab_finds_the_notebooks_from_inside_or_beside_their_folder(installed, jupyter, monkeypatch, capsys):
-    """A second copy a level deeper: the answers seem gone."""
-    place.get(installed / "week 1")
-    (installed / "week 1" / "data").mkdir()
-    for start in (installed, installed / "week 1", installed / "week 1" / "data"):
-        monkeypatch.chdir(start)
-        assert opened(jupyter) == (str(installed / "week 1"), "00_start_here.ipynb")
-    assert capsys.readouterr().out == ""
-    assert sorted(path.name for path in installed.rglob("*") if path.is_dir()) == ["data", "week 1"]
-
-
-def test_lab_elsewhere_copies_the_notebooks_once_and_says_so(installed, jupyter, capsys):
-    """Notebooks that appear unannounced, or an empty file browser."""
-    made = installed / "labkit-notebooks"
-    assert opened(jupyter, "4") == (str(made), "04_jacobian.ipynb")
-    assert capsys.readouterr().out == f"labkit lab: copied 2 notebooks to {made}\n"
-    assert opened(jupyter) == (str(made), "00_start_here.ipynb")
-    assert capsys.readouterr().out == ""
-
-
-def test_lab_copies_nothing_for_a_notebook_that_does_not_exist(installed, capsys):
-    """A typing error must not leave a folder."""
-    assert "00_start_here, 04_jacobian" in fails_with(capsys, ["lab", "9"])
-    assert list(installed.iterdir()) == []
-
-
-def test_lab_takes_no_course_of_assignments_for_the_notebooks(installed, jupyter):
-    """A lecturer has `course/` beside it, with a record of its own."""
-    (installed / "course").mkdir()
-    (installed / "course" / ".labkit.json").write_text("{}")
-    assert opened(jupyter)[0] == str(installed / "labkit-notebooks")
-
-
-def test_lab_takes_a_folder_and_asks_which_where_there_are_several(installed, jupyter, capsys):
-    """Guessing opens last week's answers."""
-    for name in ("week1", "week2"):
-        place.get(installed / name)
-    assert "week1, week2" in fails_with(capsys, ["lab"])
-    assert opened(jupyter, "week2") == (str(installed / "week2"), "00_start_here.ipynb")
-    assert opened(jupyter, "week2/04_jacobian.ipynb") == (str(installed / "week2"), "04_jacobian.ipynb")
-
-
-def test_lab_opens_the_notebooks_of_a_checkout_anywhere_in_it(jupyter, monkeypatch):
-    """There the pairs are what one wants to edit, not copies."""
-    monkeypatch.chdir(ROOT / "labkit" / "labs")
-    assert opened(jupyter, "4")[0] == str(ROOT / "notebooks")
-
-
-def test_lab_never_opens_the_copy_inside_the_installation(installed, jupyter, monkeypatch):
-    """In a .venv of a checkout the package lies below the checkout too; an edit there is for all users."""
-    carried = ROOT / ".venv" / "lib" / "labkit" / "_notebooks"
-    monkeypatch.setattr(place, "find_folder", lambda: carried)
-    assert opened(jupyter)[0] == str(installed / "labkit-notebooks")
-
-
-def test_lab_without_jupyterlab_says_how_to_install_it(installed, monkeypatch, capsys):
-    """Python's "No module named jupyterlab" comes too late, and names no environment."""
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    assert f"{sys.executable} -m pip install jupyterlab" in fails_with(capsys, ["lab"])
-    assert list(installed.iterdir()) == []
-
-
-@pytest.mark.skipif(os.name == "nt", reason="Windows has no such signal")
-def test_ending_lab_ends_the_server(tmp_path):
-    """A server that lives on keeps its port and its kernels."""
-    server = tmp_path / "jupyterlab"  # In the place of the real one.
-    server.mkdir()
-    (server / "__init__.py").write_text("")
-    waits = "import signal, sys, time\nsignal.signal(signal.SIGTERM, lambda *_: sys.exit('ended'))\n"
-    (server / "__main__.py").write_text(f"{waits}open('up', 'w').close()\ntime.sleep(20)\nsys.exit('left')\n")
-    path = os.pathsep.join([str(tmp_path), str(ROOT)])
-    process = subprocess.Popen(
-        [sys.executable, "-m", "labkit", "lab", str(tmp_path)], cwd=tmp_path, text=True,
-        env={**os.environ, "PYTHONPATH": path}, stderr=subprocess.PIPE,
-    )  # fmt: skip
-    end = time.monotonic() + 20
-    while not (tmp_path / "up").exists() and time.monotonic() < end:
-        time.sleep(0.05)
-    process.terminate()
-    assert process.communicate(timeout=30)[1] == "ended\n" and process.returncode == 1
 
 
 def test_doctor_finds_a_torchvision_that_breaks_on_import_and_says_what_still_works(monkeypatch, capsys):

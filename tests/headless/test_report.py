@@ -19,6 +19,7 @@ from labkit import cli
 from labkit.figures import Chart, Measured, Panel, Predicted
 from labkit.headless.audit import audit, audit_labs
 from labkit.headless.report import report_html, to_html
+from labkit.protocol.replication import Replication
 from tests.tinylab import DECAY, EXTRA, LAB
 
 
@@ -35,6 +36,9 @@ BROKEN = replace(
     LAB, number=8, name="broken", title="A broken lab",
     experiments=(DECAY, replace(EXTRA, run=_raises)),
 )  # fmt: skip
+
+
+TINY = "1 theorem checked; 1 prediction: 1 fails; 1 finding: 1 reported"
 
 
 @pytest.fixture(autouse=True)
@@ -78,18 +82,42 @@ def test_page_tells_verdicts_in_words_and_names_the_surprises():
     page = pages()["diverged"]
     assert "✓</span> holds" in page and "✗</span> fails" in page and "?</span> undecided" in page
     assert re.search(r"Other than expected: <a [^>]*>T2</a>\.", page)
+    assert "reported expected" in page and "0.5 would be stable" in page and "raise seeds" not in page
     assert "ended as <b>diverged</b>" in page and "All as expected" not in page
 
 
 def test_page_holds_prediction_measurement_settings_versions_seed_and_device():
     """What is not on the page cannot be repeated from it."""
     page = pages()["one"]
-    row = page[page.index('id="tiny-T1"') :]
-    assert re.search(r'data-name="predicted"><span>0\.5</span>', row[: row.index("</tr>")])
-    assert re.search(r'data-name="measured"><span>0\.125</span>', row[: row.index("</tr>")])
-    assert "In this run: it does." in row[: row.index("</tr>")]
+    claim = page[page.index('id="tiny-T1"') :]
+    claim = claim[: claim.index("</tbody>")]
+    for name, value in (
+        ("kind", "theorem"), ("quantity", "last loss"), ("predicted", "0.5"), ("measured", "0.125<br>"),
+        ("holds if", "at most its bound, in every seed"), ("replication", "not replicated"),
+    ):  # fmt: skip
+        assert f'data-name="{name}">{value}' in claim, name
+    assert "In this run: it does." in claim and "bound/measured ≥ 4" in claim and "3 seeds" in claim
     for fact in ("<dt>width</dt><dd>8</dd>", "<dt>torch</dt>", "<dt>python</dt>", "seed 0", "cpu"):
         assert fact in page
+
+
+def test_the_kinds_of_claims_are_counted_apart():
+    """ "16 hold" of proved inequalities and of findings together says nothing of either."""
+    page = pages()["two"]
+    head = page[: page.index('<section id="tiny"')]
+    assert "2 theorems checked; 2 predictions: 2 fail; 1 finding: 1 reported." in head
+    for kind, told in (("theorems", "1 theorem checked"), ("predictions", "1 prediction: 1 fails"),
+                       ("findings", "1 finding: 1 reported")):  # fmt: skip
+        assert f'data-name="{kind}">{told}</td>' in head
+    assert f"{TINY}. All as expected." in page
+    assert not re.search(r"\d+ claims|\d+ holds?\b", page)
+
+
+def test_a_replication_stands_beside_its_verdict(monkeypatch):
+    """One run is no evidence for what other seeds do."""
+    found = Replication("holds", {"holds": 19, "fails": 1}, seeds=3)
+    monkeypatch.setattr("labkit.protocol.judging.replication_of", lambda *_: found)
+    assert 'data-name="replication">holds in 19 of 20 blocks of 3 seeds</td>' in pages()["one"]
 
 
 def test_an_experiment_that_raises_loses_no_other(tmp_path, capsys):
@@ -98,7 +126,8 @@ def test_an_experiment_that_raises_loses_no_other(tmp_path, capsys):
     assert cli.main(["report", "8", "7", "--html", str(html), "--json", str(record)]) == 1
     out = capsys.readouterr().out
     assert (
-        "8 broken: 1 holds, 1 fails, 1 not decided" in out and "7 tiny: 1 holds, 1 fails, 1 reported" in out
+        "8 broken: 1 theorem checked; 1 prediction: 1 fails; 0 s\n  not decided: T2\n" in out
+        and f"7 tiny: {TINY}; 0 s" in out
     )
     assert "error in extra: RuntimeError: the <matrix> is singular" in out
     page = html.read_text()
@@ -130,9 +159,9 @@ def test_report_without_names_is_of_all_labs_and_a_name_given_twice_counts_once(
     """A lab on the page twice has its anchors twice."""
     path = tmp_path / "report.html"
     assert cli.main(["report", "--html", str(path), "--core"]) == 0
-    assert capsys.readouterr().out.count("1 holds") == 2
+    assert capsys.readouterr().out.count("1 theorem checked") == 2
     assert cli.main(["report", "7", "tiny", "07", "--html", str(path)]) == 0
-    assert capsys.readouterr().out.splitlines()[0].startswith("7 tiny: 1 holds, 1 fails, 1 reported")
+    assert capsys.readouterr().out.splitlines()[0].startswith(f"7 tiny: {TINY};")
     assert path.read_text().count('id="tiny-T1"') == 1
 
 

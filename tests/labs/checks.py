@@ -19,15 +19,16 @@ from labkit.protocol.experiment import Experiment, Frame, Run, drain
 from labkit.protocol.judging import judge, run_in
 from labkit.protocol.rules import Reported
 from labkit.protocol.verdicts import Verdict
+from tests.runs import shared_run
 
 Change = Callable[[np.ndarray], np.ndarray]
 Violation = Callable[[Run], Run]
 
 
 def quick_runs(experiments: Iterable[Experiment]) -> Callable[[str], Run]:
-    """Name -> that experiment's run at the quick preset, made once."""
+    """Name -> that experiment's run at the quick preset, made once in a session."""
     known = {experiment.name: experiment for experiment in experiments}
-    return cache(lambda name: drain(known[name]))
+    return cache(lambda name: shared_run(known[name]))
 
 
 def verdict(id: str, run: Run) -> Verdict:
@@ -168,6 +169,9 @@ class LabTests:
     def small(self, name: str, **changes: Any) -> Any:
         return self.experiment(name).preset(**{"seeds": 1} | self.cheap[name] | changes)
 
+    def outcome_when_small(self, name: str) -> list[dict[str, np.ndarray]]:
+        return values(shared_run(self.experiment(name), self.small(name)))
+
     def test_every_claim_is_decided_as_expected(self, id: str, name: str) -> None:
         """A preset that drifts to the edge of a verdict, or a claim whose `expected` is a wish."""
         found, claim = verdict(id, self.quick(name)), self.quick(name).claim(id)
@@ -195,7 +199,8 @@ class LabTests:
         experiment = self.experiment(name)
         claim = next(one for one in experiment.claims if one.id == id)
         other = claim.worlds[world]
-        found = judge(claim, run_in(other, experiment))
+        elsewhere = experiment.preset(**other.changes)
+        found = judge(claim, run_in(other, experiment) if other.faults else shared_run(experiment, elsewhere))
         assert found.word == other.word != claim.expected, f"{other.says}: {found.word}; {found.notes}"
 
     def test_every_claim_can_fail(self, id: str, name: str, case: int) -> None:
@@ -252,12 +257,12 @@ class LabTests:
         first, second = (drain(experiment, settings) for _ in range(2))
         assert [frame.step for frame in first.frames] == [frame.step for frame in second.frames]
         assert equal(values(first), values(second))
-        assert not equal(outcome(experiment, self.small(name, seed=1)), outcome(experiment, self.small(name)))
+        assert not equal(outcome(experiment, self.small(name, seed=1)), self.outcome_when_small(name))
 
     def test_the_panel_controls_are_alive(self, name: str) -> None:
         """A slider that does nothing: each control, moved, must change the prediction or the frames."""
         experiment, settings = self.experiment(name), self.small(name)
-        base = outcome(experiment, settings)
+        base = self.outcome_when_small(name)
         for control in experiment.controls:
             other = settings.replace(**{control: moved(settings, control)})
             assert not equal(base, outcome(experiment, other)), f"{name}: {control} changes nothing"

@@ -90,7 +90,7 @@ def test_the_end_of_training_is_out_of_regime_while_the_mean_gradient_is_large()
     """A 1/B² law promised where the mean gradient rules."""
     run = drain(BATCHES, BATCHES.preset(steps=4, minibatches=16, largest=64))
     found = verdict("C12", run)
-    assert found.parts[0] == "out of regime" and "mean gradient is small" in found.note
+    assert found.parts[0].word == "out of regime" and "mean gradient is small" in found.reason
 
 
 def test_the_closed_form_is_the_readers() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 
 from labkit.figures import Raster
 from labkit.labs.confusion import shared, wide
-from labkit.labs.confusion.initialization import GLOROT, INITIALIZATION, KINDS, SKIPS, STRATEGY
+from labkit.labs.confusion.initialization import GLOROT, HALF, INITIALIZATION, KINDS, ONE, SKIPS, STRATEGY
 from labkit.labs.confusion.network_panels import MAP_DEPTHS, MAP_WIDTHS
 from labkit.labs.confusion.networks import NETWORKS
 from labkit.measure.confusion import confusion
@@ -63,7 +64,8 @@ VIOLATED = {
         lambda run: changed(run, sd=flipped(run, "depth", *EVERY)),
         lambda run: changed(run, cosine=of_kinds(lambda v: v[:, ::-1], GLOROT, SKIPS)),
     ],
-    # Refuted as it stands; that it could hold, and that its other part could fail, is tested below.
+    # Refuted as they stand; that they could hold, and where each part fails, is tested below.
+    "C9": [lambda run: run],
     "C11": [lambda run: run],
 }
 
@@ -73,18 +75,49 @@ class TestNetworks(TrainingTests):
     experiments = EXPERIMENTS
     quick = staticmethod(quick)
     violated = VIOLATED
-    apart = frozenset({"C9"})  # it only reports; that it reads the end of training is tested below
     cheap = CHEAP
     too_fast = {"networks": SMALL | {"activation": "identity", "lr": 100.0, "steps": 60}}
 
 
+def words(id: str, run: Run) -> list[str]:
+    return [part.word for part in verdict(id, run).parts]
+
+
 def test_strategy_would_hold_where_eta_grew() -> None:
-    """A verdict on Strategy 4.1 that is "fails" whatever was measured, or that looks at η alone."""
-    run = quick("initialization")
-    grown = changed(run, eta=flipped(run, "depth", STRATEGY))
-    assert verdict("C11", grown).word == "holds"
-    both = changed(grown, cosine=flipped(run, "depth", STRATEGY))
-    assert verdict("C11", both).parts == ("holds", "fails")
+    """A verdict on Strategy 4.1 that is "fails" whatever was measured, or a part that looks at nothing."""
+    run, order = quick("initialization"), np.array([1.0, 2.0, 4.0, 8.0])
+    at = run.prediction["over_depth"]
+
+    def rising(values: np.ndarray) -> np.ndarray:
+        values = values.copy()
+        for kind in (HALF, ONE, STRATEGY):
+            values[:, kind, at] = order
+        return values
+
+    def falling(values: np.ndarray) -> np.ndarray:
+        values = values.copy()
+        for kind in (HALF, ONE, STRATEGY):
+            values[:, kind, at] = -0.1 * order
+        return values
+
+    ideal = changed(run, eta=rising, cosine=falling)
+    assert words("C11", ideal) == ["holds"] * 3
+    for kind in (HALF, ONE, STRATEGY):
+        assert words("C11", changed(ideal, eta=flipped(run, "depth", kind)))[0] == "fails"
+        assert words("C11", changed(ideal, cosine=flipped(run, "depth", kind)))[1] == "fails"
+    assert words("C11", changed(ideal, cosine=flipped(run, "width", STRATEGY)))[2] == "fails"
+    assert verdict("C11", changed(ideal, eta=np.zeros_like)).word == "undecided"
+
+
+def test_a_fixed_kappa_is_not_that_of_the_settings() -> None:
+    """The κ of the slider in the networks of κ = 1/2 and 1, or one of those in its place."""
+    small = CHEAP["initialization"] | {"seeds": 1}
+    runs = [drain(INITIALIZATION, INITIALIZATION.preset(**small, kappa=kappa)) for kappa in (1.0, 2.0)]
+    at = runs[0].prediction["over_depth"]
+    one, two = (run.last("eta")[:, :, at] for run in runs)
+    assert np.array_equal(one[:, [HALF, ONE]], two[:, [HALF, ONE]]) and np.isfinite(one).all()
+    assert np.array_equal(one[:, ONE], one[:, STRATEGY])
+    assert len({*one[0, [HALF, ONE], -1], two[0, STRATEGY, -1]}) == 3
 
 
 def test_wide_and_narrow_plain_and_skipped_differ_in_every_seed() -> None:
@@ -229,8 +262,8 @@ def test_without_steps_the_start_is_all_there_is() -> None:
     assert not np.array_equal(run.last("cosine"), trained.last("cosine"))
 
 
-def test_the_end_of_training_is_reported_with_its_loss() -> None:
-    """A report that shows the start, or of a network that did not move."""
+def test_the_end_of_training_is_judged_beside_its_loss() -> None:
+    """A verdict on the start, on a network that did not move, or on cosines alone."""
     run = quick("networks")
     depths = list(run.prediction["depths"])
     assert depths == [3, 10, 30, 60]
@@ -242,7 +275,21 @@ def test_the_end_of_training_is_reported_with_its_loss() -> None:
     # The deep network has learned little, and its minibatches agree all the more.
     assert (losses[:, 3] > 2 * losses[:, place]).all()
     assert (run.last("column_aligned")[:, 3] > run.last("column_aligned")[:, place]).all()
-    assert "loss" in verdict("C9", run).note
+    assert "loss" in verdict("C9", run).notes
+    order = np.array([0.1, 0.2, 0.3, 0.4])
+    ideal = changed(
+        run,
+        column_batch=lambda v: np.broadcast_to(-order, v.shape),
+        column_loss_at=lambda v: np.broadcast_to(order, v.shape),
+    )
+    assert verdict("C9", ideal).word == "holds"
+    for name, parts in (("batch", ["fails", "holds"]), ("loss_at", ["holds", "fails"])):
+        for other in (order[[0, 1, 3, 2]], order[[2, 1, 0, 3]]):
+            value = -other if name == "batch" else other
+            wrong = {f"column_{name}": lambda v, value=value: np.broadcast_to(value, v.shape)}
+            assert words("C9", changed(ideal, **wrong)) == parts
+    alone = replace(run, prediction=dict(run.prediction) | {"depths": np.array([30])})
+    assert verdict("C9", alone).word == "undecided"
 
 
 def test_a_map_shows_only_runs_that_can_be_compared() -> None:

@@ -20,8 +20,8 @@ from labkit.labs.confusion.hessian import HESSIAN
 from labkit.labs.confusion.rate import RATE, Rate
 from labkit.labs.confusion.scale import SCALE
 from labkit.labs.confusion.sphere import SPHERE, Sphere
-from labkit.protocol.claims import judge
 from labkit.protocol.experiment import Run, drain
+from labkit.protocol.judging import judge
 from labkit.theory import confusion as theory
 from labkit.theory import confusion_rates as rates
 from tests.labs.checks import Change, TrainingTests, at_frame, changed, quick_runs, swapped, verdict, word
@@ -95,6 +95,8 @@ VIOLATED = {
         lambda run: at_frame(run, "share", lambda v: np.where(np.arange(5) == 2, 1.01, v)),
         lambda run: changed(run, cosine=np.ones_like),
         lambda run: changed(run, cosine=lambda v: v**2),
+        lambda run: changed(run, random_cosine=np.ones_like),
+        lambda run: changed(run, random_cosine=lambda v: v**2),
         lambda run: swapped(run, "share", "share_printed"),
     ],
 }  # fmt: skip
@@ -236,7 +238,7 @@ def test_a_step_out_of_range_is_out_of_regime(step: float) -> None:
     assert run.status == "done" and np.isnan(run.last("worst")).all()
     for claim in RATE.claims:
         found = judge(claim, run)
-        assert found.word == "out of regime" and "step size α below 2/(nL)" in found.note
+        assert found.word == "out of regime" and "step size α below 2/(nL)" in found.reason
     assert run.figure((run,)).png()[:4] == b"\x89PNG"
     inside = drain(RATE, RATE.preset(**CHEAP["rate"] | {"step": 1.99}))
     assert judge(RATE.claims[1], inside).word == "holds"
@@ -246,10 +248,11 @@ def test_labels_within_reach_leave_no_floor() -> None:
     """Logarithms of zero, or a verdict on a floor that is not there."""
     run = drain(RATE, RATE.preset(**CHEAP["rate"] | {"d": 12}))
     found = verdict("C3", run)
-    assert found.parts[:2] == ("holds", "holds") and found.parts[3] == "undecided"
-    assert "dimension below the samples" in found.note
+    words = [part.word for part in found.parts]
+    assert words[:2] == ["holds", "holds"] and words[4] == "undecided"
+    assert "dimension below the samples" in found.reason
     short = drain(RATE, RATE.preset(**CHEAP["rate"] | {"duration": 1.0}))
-    assert "raise duration" in verdict("C3", short).note
+    assert "raise duration" in verdict("C3", short).reason
 
 
 def test_the_bounds_are_valid_and_vacuous() -> None:
@@ -259,7 +262,7 @@ def test_the_bounds_are_valid_and_vacuous() -> None:
     gap = run.series("gap")[1]
     assert (run.last("worst") > 10 * gap[0]).all() and (run.last("mean") < gap[0]).all()
     assert (run.last("none") < gap[-1] / 50).all()
-    assert "half the step of 1/(nL) leaves 0.667" in verdict("C3", run).note
+    assert "half the step of 1/(nL) leaves 0.667" in verdict("C3", run).notes
 
 
 # Scale.
@@ -351,12 +354,12 @@ def test_what_breaks_lemma_d1() -> None:
     for changes, named in (({"activation": "sigmoid"}, "|σ(z)/z|"), ({"norm": 1.2}, "Assumption 1")):
         run = drain(SCALE, SCALE.preset(**CHEAP["scale"], seeds=2, **changes))
         for claim in SCALE.claims:
-            assert judge(claim, run).word == "out of regime" and named in judge(claim, run).note
+            assert judge(claim, run).word == "out of regime" and named in judge(claim, run).reason
         assert run.figure((run,)).png()[:4] == b"\x89PNG"
     run = drain(SCALE, SCALE.preset(**CHEAP["scale"], seeds=2, norm=1.5))
     assert run.last("shares").max() > 1
     relu = drain(SCALE, SCALE.preset(**CHEAP["scale"], seeds=2, activation="relu"))
-    assert verdict("C5", relu).word == "out of regime" and "jump of σ′" in verdict("C5", relu).note
+    assert verdict("C5", relu).word == "out of regime" and "jump of σ′" in verdict("C5", relu).reason
     assert verdict("C6", relu).word == "holds"
 
 
@@ -406,7 +409,7 @@ def test_gradients_have_the_hessian_and_its_lipschitz_constant() -> None:
 def test_the_bound_of_appendix_c_holds_elsewhere(changes: dict[str, Any]) -> None:
     """An inequality that holds at the quick preset only; no gradients are more opposed than their ranges."""
     run = drain(HESSIAN, HESSIAN.preset(n=6, seeds=2, **changes))
-    assert (run.last("share") <= 1).all() and verdict("C14", run).parts[0] == "holds"
+    assert (run.last("share") <= 1).all() and verdict("C14", run).parts[0].word == "holds"
     assert (run.last("random_cosine") <= run.last("cosine") * (1 + 1e-9)).all()
     assert (run.last("share_printed") <= run.last("share")).all()
 
@@ -415,4 +418,4 @@ def test_a_rank_too_large_for_an_exponent_is_said() -> None:
     """A slope of fewer than two dimensions."""
     run: Run = drain(HESSIAN, HESSIAN.preset(n=3, rank=32, seeds=2))
     found = verdict("C14", run)
-    assert found.word == "undecided" and "lower rank" in found.note
+    assert found.word == "undecided" and "lower rank" in found.reason

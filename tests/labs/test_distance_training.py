@@ -23,8 +23,8 @@ from labkit.labs.distance.bounds import BOUNDS
 from labkit.labs.distance.noise import NOISE, Noise
 from labkit.labs.distance.scaling import SCALING, Scaling
 from labkit.protocol import statistics as stats
-from labkit.protocol.claims import judge
 from labkit.protocol.experiment import Run, drain
+from labkit.protocol.judging import judge
 from labkit.training import Ensemble
 from tests.labs.checks import (
     Change,
@@ -94,19 +94,16 @@ def steeper(r: np.ndarray) -> np.ndarray:
     return r[:, :1] + 10 * (r - r[:, :1])
 
 
-def peaked(r: np.ndarray) -> np.ndarray:
-    """The rise of the first half, and the same way back."""
-    return r[:, [0, 2, 4, 2, 0]]
-
-
 VIOLATED: dict[str, list[Callable[[Run], Run]]] = {
     "D11": [
+        lambda run: to_exponent(run, "r_by_width", 0.0),
         lambda run: to_exponent(run, "r_by_width", 0.1),
         lambda run: to_exponent(run, "r_by_width", 0.5),
         # Not "falls" but vanishes: another law than the paper's.
         lambda run: to_exponent(run, "r_by_width", -1.2),
         lambda run: changed(run, r_by_width=reversed_axis(1)),
         lambda run: replaced(run, "r_by_width", "origin_by_width"),
+        lambda run: changed(run, r_by_width=np.zeros_like),
     ],
     "D12": [
         lambda run: to_exponent(run, "r_by_size", 0.12),
@@ -114,22 +111,23 @@ VIOLATED: dict[str, list[Callable[[Run], Run]]] = {
         lambda run: to_exponent(run, "r_by_size", 0.0),
         lambda run: changed(run, r_by_size=reversed_axis(1)),
         lambda run: replaced(run, "r_by_size", "origin_by_size"),
+        lambda run: changed(run, r_by_size=np.zeros_like),
     ],
     "D14": [
         lambda run: changed(run, origin_by_width=np.ones_like),
         lambda run: to_exponent(run, "origin_by_width", 1.0),
         lambda run: to_exponent(run, "origin_by_width", 0.3),
-        lambda run: to_exponent(run, "r_by_width", 0.1),
-        lambda run: swapped(run, "origin_by_width", "r_by_width"),
-        lambda run: replaced(run, "r_by_width", "origin_by_width"),
-    ],
-    "D15": [
-        # The ratio of the KL terms is (‖W‖/r)².
-        lambda run: replaced(run, "r_by_width", "origin_by_width", 0.1),
-        lambda run: tilted(run, "r_by_width", 0.4),
+        lambda run: at_frame(run, "origin_by_width", lambda v: np.where(v == v[0], 1.15 * v, v)),
+        lambda run: tilted(run, "r_by_width", 0.3),
         lambda run: tilted(run, "r_by_width", -0.5),
         lambda run: swapped(run, "origin_by_width", "r_by_width"),
-        lambda run: at_frame(run, "r_by_width", lambda r: np.where(r == r[0], 50.0, r)),
+        lambda run: replaced(run, "r_by_width", "origin_by_width"),
+        lambda run: changed(run, r_by_width=np.zeros_like),
+    ],
+    "D15": [
+        lambda run: changed(run, noisy_test_error=lambda v: 1000 * v),
+        lambda run: changed(run, r_by_width=np.zeros_like),
+        lambda run: at_frame(run, "r_by_width", np.zeros_like),
     ],
     "D16": [
         lambda run: tilted(run, "gap_by_width", math.log2(1.1)),
@@ -138,10 +136,11 @@ VIOLATED: dict[str, list[Callable[[Run], Run]]] = {
         lambda run: changed(run, gap_by_width=lambda v: np.sort(v * [1, 1.2, 1.4, 1.6], axis=1)),
     ],
     "D13": [
+        lambda run: changed(run, r_end=np.zeros_like),
+        lambda run: changed(run, r_end=lambda v: v / v[..., :1]),
         lambda run: changed(run, r_end=of_sample(0, reversed_axis(1))),
         lambda run: changed(run, r_end=of_sample(1, reversed_axis(1))),
         lambda run: changed(run, r_end=of_sample(0, np.ones_like)),
-        lambda run: changed(run, r_end=of_sample(1, peaked)),
         lambda run: changed(run, r_end=of_sample(1, flatter)),
         lambda run: changed(run, r_end=of_sample(0, steeper)),
         lambda run: changed(run, r_end=reversed_axis(1)),
@@ -155,6 +154,7 @@ VIOLATED: dict[str, list[Callable[[Run], Run]]] = {
         lambda run: at_frame(run, "with_r", lambda _: run.series("with_r")[1][0, 2], frame=12, seed=2),
         lambda run: at_frame(run, "layerwise", lambda v: v / 10, seed=2),
         lambda run: changed(run, product=lambda v: v**2),
+        lambda run: at_frame(run, "with_r", lambda v: v / 100),
     ],
     "D7": [
         lambda run: at_frame(run, "output", lambda v: v * 1e5),
@@ -163,6 +163,8 @@ VIOLATED: dict[str, list[Callable[[Run], Run]]] = {
         lambda run: swapped(run, "output", "output_bound"),
         lambda run: changed(run, output_bound=lambda v: v / 1e3),
         lambda run: replaced(run, "output_bound", "r", 0.01),
+        lambda run: at_frame(run, "output_at_mean", lambda v: v * 1e5, frame=1),
+        lambda run: at_frame(run, "output_bound_at_mean", np.zeros_like, frame=5, seed=0),
     ],
     "D9": [
         lambda run: at_frame(run, "gradient", lambda v: v * 1e4),
@@ -171,6 +173,8 @@ VIOLATED: dict[str, list[Callable[[Run], Run]]] = {
         lambda run: swapped(run, "gradient", "gradient_bound"),
         lambda run: changed(run, gradient_bound=lambda v: v / 1e2),
         lambda run: replaced(run, "gradient_bound", "r"),
+        lambda run: at_frame(run, "gradient_at_mean", lambda v: v * 1e5, frame=1),
+        lambda run: at_frame(run, "gradient_bound_at_mean", np.zeros_like, frame=5, seed=0),
     ],
 }  # fmt: skip
 
@@ -212,7 +216,7 @@ class TestTraining(TrainingTests):
 def test_the_lab_covers_the_sheet() -> None:
     """A claim of the sheet that no experiment decides, or a core path that names none."""
     lab = load_lab("distance")
-    assert [claim.id for claim in lab.claims] == [f"D{number}" for number in range(1, 17)]
+    assert [claim.id for claim in lab.claims] == [f"D{number}" for number in range(1, 18)]
     assert set(lab.core) <= {claim.id for claim in lab.claims}
     without = {"initialization", "concentration", "complexity"}  # in test_distance_theory.py
     assert {one.name for one in lab.experiments} == set(CHEAP) | without
@@ -273,7 +277,6 @@ def test_a_distance_from_the_origin_changes_d11() -> None:
     assert verdict("D11", right).word != "fails"
     wrong = drain(SCALING, settings, distance=lambda now, start: shared.from_origin(now))
     assert verdict("D11", wrong).word == verdict("D14", wrong).word == "fails"
-    assert verdict("D15", wrong).parts == ("holds", "fails")
     np.testing.assert_array_equal(wrong.last("r_by_width"), wrong.last("origin_by_width"))
 
 
@@ -301,33 +304,34 @@ def test_ladders_of_odd_values(width: int, n: int) -> None:
     assert len(settings.widths) >= 2 and settings.widths[-1] == width
     assert all(low == high // 2 > 0 for low, high in zip(settings.widths, settings.widths[1:], strict=False))
     assert width < 57 or 28 <= settings.widths[0] <= 57
-    assert settings.sizes == (n // 16, n // 4, n) and settings.sizes[0] >= 4
+    assert settings.sizes == (n // 8, n // 4, n // 2, n) and settings.sizes[0] >= 8
 
 
 def test_scaling_starts_where_it_was_predicted() -> None:
-    """The curve of the distance from the origin: exact in the mean, so a per cent away in three seeds."""
+    """The curve of the distance from the origin: exact in the mean, and never far from it."""
     run = quick("scaling")
     for job, predicted in enumerate(run.prediction["origin"]):
         first = next(f for f in run.frames if "job" in f.values and f.values["job"][0] == job)
-        assert first.values["r"].tolist() == [0, 0, 0]
+        assert first.values["r"].tolist() == [0] * run.settings.seeds
         np.testing.assert_allclose(first.values["origin"], predicted, rtol=0.01)
 
 
 def test_scaling_says_how_the_norms_grow() -> None:
-    """The sheet: slope of r −.21 to −.28, in m .24 to .27 (here .28 on other images), KL by hundreds."""
+    """The sheet: slope of r −.21 to −.28 (here −.19 on other images), in m .24 to .27."""
     run = quick("scaling")
     assert -0.3 < stats.exponent(run.prediction["widths"], run.last("r_by_width")).mean() < -0.15
-    assert 0.25 < stats.exponent(run.prediction["sizes"], run.last("r_by_size")).mean() < 0.3
-    found = verdict("D15", run)
-    assert found.vacuous and "KL smaller by 15 to 2" in found.note
+    assert 0.23 < stats.exponent(run.prediction["sizes"], run.last("r_by_size")).mean() < 0.3
+    assert verdict("D15", run).vacuous
 
 
 def test_noise_on_the_weights_raises_the_training_error() -> None:
-    """Levels of σ in the wrong order, or noise that is scaled with the weight."""
-    rates = quick("scaling").last("noisy_error")
-    assert rates.shape == (3, len(scaling.SIGMAS))
-    assert (rates[:, 0] < 0.02).all() and (rates[:, -1] > 0.7).all() and (rates <= 1).all()
-    assert (np.diff(rates, axis=1) > -0.01).all()
+    """Levels of σ in the wrong order, noise that is scaled with the weight, training images for test ones."""
+    rates, test = (quick("scaling").last(name) for name in ("noisy_error", "noisy_test_error"))
+    for found in (rates, test):
+        assert found.shape == (quick("scaling").settings.seeds, len(scaling.SIGMAS))
+        assert (found[:, -1] > 0.7).all() and (found <= 1).all()
+        assert (np.diff(found, axis=1) > -0.05).all()
+    assert (rates[:, 0] < 0.02).all() and (test[:, 0] > 0.05).all()
 
 
 def test_a_wider_network_is_trained_to_the_same_loss() -> None:
@@ -336,7 +340,7 @@ def test_a_wider_network_is_trained_to_the_same_loss() -> None:
     run = drain(SCALING, settings, distance=counted)
     setup = SCALING.prepare(settings)
     assert (run.last("reached_by_width") == 1).all() and (run.last("reached_by_size") == 1).all()
-    assert len(counted.ends) == len(setup.jobs) == 5
+    assert len(counted.ends) == len(setup.jobs) == 6
     for (phase, place, width, size), end in zip(setup.jobs, counted.ends, strict=True):
         for seed, one in enumerate(setup.sets[size]):
             net = shared.network(settings, setup.inputs, width, seed, setup.classes)
@@ -355,13 +359,14 @@ def test_a_wider_network_is_trained_to_the_same_loss() -> None:
 
 def test_with_cross_entropy_the_exponent_in_m_leaves_the_interval() -> None:
     """The sheet: .11 to .12 with cross-entropy, outside the paper's .25 to .4; r still falls with
-    the width.
+    the width, and ‖W‖ leaves the curve of the start.
     """
     run = drain(SCALING, SCALING.preset("cross-entropy"))
     found = verdict("D12", run)
     assert found.word == "fails" and found.distance >= 3
-    assert found.measured[0] == pytest.approx(0.12, abs=0.025)
-    assert verdict("D11", run).word == "holds"
+    assert found.parts[0].measured[0] == pytest.approx(0.11, abs=0.03)
+    assert verdict("D14", run).word == "fails"
+    assert stats.exponent(run.prediction["widths"], run.last("r_by_width")).mean() < 0
     assert (run.last("reached_by_size") == 1).all()
 
 
@@ -378,8 +383,8 @@ def test_a_missed_stop_decides_nothing(id: str, name: str, reached: str) -> None
     for run in (quick(name), *(violate(quick(name)) for violate in VIOLATED[id])):
         one_missed = at_frame(run, reached, lambda v: np.where(np.arange(v.size).reshape(v.shape), v, 0))
         found = verdict(id, one_missed)
-        assert found.word == "undecided" and set(found.parts) == {"undecided"}
-        assert "missed the stop rule: 1 > 0; raise epochs" in found.note
+        assert found.word == "undecided" and {part.word for part in found.parts} == {"undecided"}
+        assert "missed the stop rule: 1 > 0; raise epochs" in found.reason
     others = [claim.id for claim in run.experiment.claims if claim.id in ("D11", "D12") and claim.id != id]
     for other in others if id in ("D11", "D12") else ():
         missed = at_frame(quick(name), reached, np.zeros_like)
@@ -422,7 +427,7 @@ def test_scaling_draws_every_phase() -> None:
     run = quick("scaling")
     jobs = np.array([frame.values.get("job", [-1])[0] for frame in run.frames])
     titles, earlier = [], []
-    for job in range(7):
+    for job in range(8):
         first = int(np.flatnonzero(jobs == job)[0])
         for end in (first + 1, first + 10):
             chart = SCALING.figure(run.frames[:end], run.prediction, (run,), run.settings)
@@ -430,12 +435,13 @@ def test_scaling_draws_every_phase() -> None:
         titles.append(chart.panels[0].title[-7:].strip(" :,"))
         earlier.append(sum(mark.label == "networks before" for mark in chart.panels[0].marks))
         now = [mark for mark in chart.panels[0].marks if isinstance(mark, Measured)]
-        assert len(now) == 1 and np.asarray(now[0].y).shape == (3, 9)
+        assert len(now) == 1 and np.asarray(now[0].y).shape == (run.settings.seeds, 9)
         points = [mark for panel in chart.panels[1:] for mark in panel.marks if isinstance(mark, Points)]
         known = [np.isfinite(mark.y).all(axis=0).sum() for mark in points]
         assert known == [min(job, 4), min(job, 4), max(0, job - 4)]
-    assert titles == ["H = 40", "H = 80", "H = 160", "H = 320", "m = 32", "m = 128", "m = 512"]
-    assert earlier == list(range(7))
+    assert titles[:4] == ["H = 40", "H = 80", "H = 160", "H = 320"]
+    assert titles[4:] == ["m = 64", "m = 128", "m = 256", "m = 512"]
+    assert earlier == list(range(8))
 
 
 @pytest.mark.parametrize("name", ["scaling", "noise"])
@@ -449,7 +455,7 @@ def test_a_partial_run_is_not_judged(name: str) -> None:
         partial = replace(run, frames=run.frames[:cut])
         assert {word(claim, partial) for claim in run.experiment.claims} == {""}
     if name == "scaling":  # All widths are there, not all sample sizes.
-        partial = replace(run, frames=run.frames[: int(np.flatnonzero(which == 5)[-1])])
+        partial = replace(run, frames=run.frames[: int(np.flatnonzero(which == 6)[-1])])
         found = {claim.id: word(claim, partial) for claim in SCALING.claims}
         assert found == {"D11": "holds", "D12": "", "D14": "holds", "D15": "holds", "D16": "holds"}
 

@@ -1,226 +1,149 @@
-"""Lab 2, section 4 of the paper (E11 to E14): decided as expected at the quick preset, and able to fail."""
+"""Lab 2, section 4 of the paper (E11 to E14, E17, E18): decided as expected at the quick preset."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
-from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from labkit.labs.generalization.conditions import CONDITIONS
+from labkit.labs.generalization.conditions import CONDITIONS, sizes
 from labkit.labs.generalization.depth import DEPTH
 from labkit.labs.generalization.lemma3 import LEMMA3
 from labkit.labs.generalization.perturbation import PERTURBATION
-from labkit.protocol.claims import Verdict, judge
 from labkit.protocol.experiment import Experiment, Run, drain
+from tests.labs.checks import TrainingTests, changed, constant, quick_runs, verdict
 
-EXPERIMENTS = {"E11": LEMMA3, "E12": CONDITIONS, "E13": PERTURBATION, "E14": DEPTH}
-SMALL = {
-    "E11": {"size": 6, "draws": 200},
-    "E12": {"width": 20, "hidden": 2, "n": 60, "samples": 20, "classes": 3},
-    "E13": {"width": 20, "hidden": 2, "n": 60, "samples": 20, "classes": 3, "draws": 3},
-    "E14": {"width": 16, "deepest": 8, "n": 4},
-}
+TINY = {"width": 20, "hidden": 2, "n": 60, "samples": 20, "classes": 3}
 
 
-@cache
-def quick(id: str) -> Run:
-    return drain(EXPERIMENTS[id])
+class TestSectionFour(TrainingTests):
+    lab = "generalization"
+    experiments = (LEMMA3, CONDITIONS, PERTURBATION, DEPTH)
+    quick = staticmethod(quick_runs(experiments))
+    violated = {
+        "E11": [
+            lambda run: changed(run, mean=lambda v: v * 1.3),
+            lambda run: changed(run, mean=lambda v: v * 0.9),
+            lambda run: changed(run, rms=lambda v: v * 1.1),
+            # A variance where a standard deviation belongs, with sigma = .1.
+            lambda run: changed(run, rms=lambda v: v * 0.1),
+        ],
+        "E12": [
+            lambda run: changed(run, mu=lambda v: v / 5),
+            lambda run: changed(run, prediction_mu=lambda v: v / 5),
+            lambda run: changed(run, c2=lambda v: v * 4),
+            lambda run: changed(run, prediction_c2=lambda v: v * 4),
+            lambda run: changed(run, prediction_c3=lambda v: v * 2),
+            lambda run: changed(run, c3=lambda v: v * 2),
+        ],
+        "E13": [
+            lambda run: changed(run, share1=lambda v: v * 20),
+            lambda run: changed(run, share2=lambda v: v * 1e7),
+            lambda run: changed(run, share_flips=lambda v: v * 100),
+            lambda run: changed(run, theorem1=lambda v: v * 1e-9),
+        ],
+        "E14": [
+            lambda run: changed(run, root_mu=lambda v: run.last("root"), linear=lambda v: run.last("fixed")),
+            lambda run: changed(run, root_mu=lambda v: np.square(run.last("root"))),
+            lambda run: changed(run, root_mu=lambda v: np.sqrt(run.last("root"))),
+        ],
+        "E17": [
+            lambda run: changed(start_again(run), mu=lambda v: v * 1.5),
+            lambda run: changed(start_again(run), c2=lambda v: v / 1.5),
+            lambda run: changed(start_again(run), c3=lambda v: v * 1.5),
+        ],
+        "E18": [
+            lambda run: changed(run, printed=constant(1.0)),
+            lambda run: changed(run, prediction_printed=constant(1.0), printed=constant(9.0)),
+        ],
+    }
+    cheap = {
+        "noise-between": {"size": 6, "draws": 200},
+        "conditions": TINY,
+        "perturbation": TINY | {"draws": 3},
+        "depth": {"width": 16, "deepest": 8, "n": 4},
+    }
+    too_fast = {"conditions": TINY | {"lr": 100.0}, "perturbation": TINY | {"lr": 100.0, "draws": 3}}
+
+    def test_the_failing_claims_can_hold(self) -> None:
+        """A claim that is said to fail whatever is measured."""
+        ideal = changed(self.quick("depth"), root_mu=lambda v: self.quick("depth").last("root"))
+        assert verdict("E14", ideal).word == "holds"
+        run = self.quick("conditions")
+        assert verdict("E17", start_again(run)).word == "holds"
+        small = changed(run, printed=constant(1.0), prediction_printed=constant(1.0))
+        assert verdict("E18", small).word == "holds"
+
+    def test_theorem_1_is_said_to_be_vacuous(self) -> None:
+        """A bound of a thousand on an error rate, printed as a success."""
+        found = verdict("E13", self.quick("perturbation"))
+        assert found.vacuous and "vacuous from σ" in found.notes and "all of Theorem 1" in found.notes
+        assert not verdict("E13", changed(self.quick("perturbation"), total=constant(0.5))).vacuous
+
+    def test_lemma_1_is_of_the_order_of_what_it_bounds(self) -> None:
+        """A bound that holds because it is never near."""
+        run = self.quick("perturbation")
+        ratio = run.last("lemma1")[:, :4] / run.last("change")[:, :4]
+        assert ratio.min() > 1 and ratio.max() < 40
+        # Noise acts in proportion while it is small.
+        growth = np.diff(np.log(run.last("change")[:, :4])) / np.diff(np.log(run.prediction["sigmas"][:4]))
+        np.testing.assert_allclose(growth, 1, atol=0.02)
+
+    def test_random_labels_are_told_and_not_judged(self) -> None:
+        """A promise that the paper has not made: random labels may leave the conditions."""
+        run = self.quick("conditions")
+        worse = changed(run, mu=lambda v: np.concatenate([v[:, :1], v[:, 1:] / 10], axis=1))
+        found = verdict("E12", worse)
+        assert found.word == "holds"
+        assert f"{float(np.quantile(worse.last('mu')[:, 1], 0.1, axis=1).mean()):.2g}" in found.notes
+
+    def test_learning_true_labels_raises_mu_above_random_ones(self) -> None:
+        """The finding that the notebook states."""
+        run = self.quick("conditions")
+        start, (true, random) = run.prediction["mu"], (run.last("mu")[:, k] for k in (0, 1))
+        low = [np.quantile(v, 0.1, axis=1) for v in (random, start, true)]
+        assert (low[1] < low[2]).all() and (low[0] < low[2]).all()
+
+    def test_pre_activations_are_measured_at_unit_inputs(self) -> None:
+        """A size of pre-activations that grows with the input, or that of another layer."""
+        setup = CONDITIONS.prepare(self.small("conditions"))
+        model, x = setup.models[0], setup.sets[0][0].x_train[:5]
+        W1, W2, _ = (p.detach().double().numpy() for p in model.parameters())
+        unit = x.double().numpy() / np.linalg.norm(x.double().numpy(), axis=1, keepdims=True)
+        first = unit @ W1.T
+        layers = (first, np.maximum(first, 0) @ W2.T)
+        expected = np.stack([np.sqrt((z**2).mean(axis=1)) for z in layers], axis=1)
+        np.testing.assert_allclose(sizes(model, 7 * x).numpy(), expected, rtol=1e-5)
+
+    def test_large_noise_is_outside_e14(self) -> None:
+        """A theorem for small σ, judged at any."""
+        found = verdict("E14", drain(DEPTH, self.small("depth", sigma=2.0)))
+        assert found.word == "out of regime" and "σ C₂" in found.notes
+
+    @pytest.mark.parametrize("experiment", [CONDITIONS, PERTURBATION], ids=lambda one: one.name)
+    def test_a_network_that_is_not_trained_to_its_end_decides_nothing(self, experiment: Experiment) -> None:
+        """Conditions of a half-learned network taken for those of a learned one."""
+        run = drain(experiment, self.small(experiment.name, epochs=2))
+        assert {verdict(claim.id, run).word for claim in experiment.claims} == {"undecided"}
+
+    @pytest.mark.parametrize("experiment", [CONDITIONS, PERTURBATION], ids=lambda one: one.name)
+    def test_the_papers_network_runs_too(self, experiment: Experiment, tmp_path: Path) -> None:
+        """A `paper` preset that nobody could run: its ten layers, on a handful of images and narrow."""
+        rng = np.random.default_rng(0)
+        images, labels = rng.integers(0, 256, (60, 8, 8), dtype=np.uint8), np.arange(60) % 3
+        parts = {"x_train": images, "y_train": labels, "x_test": images[:12], "y_test": labels[:12]}
+        np.savez(tmp_path / "tiny.npz", **parts)
+        changes = {"dataset": str(tmp_path / "tiny.npz"), "n": 40, "width": 30, "classes": 3, "samples": 10}
+        settings = experiment.preset("paper", **changes, seeds=1, stop=0.3, lr=0.05)
+        run = drain(experiment, settings if experiment is CONDITIONS else settings.replace(draws=3))
+        assert run.status == "done"
+        if experiment is CONDITIONS:
+            assert run.last("c3").shape == (1, 2, 10) and run.last("c2").shape == (1, 2, 9)
 
 
-def small(id: str, **settings: object) -> Run:
-    return drain(EXPERIMENTS[id], EXPERIMENTS[id].preset(seeds=1, **SMALL[id] | settings))
-
-
-def verdict(id: str, run: Run) -> Verdict:
-    return judge(run.claim(id), run)
-
-
-def changed(run: Run, **values: Callable[[np.ndarray], np.ndarray]) -> Run:
-    """The run with some of its frame values replaced; `prediction_x` replaces the prediction x."""
-
-    def new(name: str, value: np.ndarray) -> np.ndarray:
-        return values.get(name, lambda v: v)(value)
-
-    prediction = {name: new(f"prediction_{name}", value) for name, value in run.prediction.items()}
-    frames = tuple(
-        replace(frame, values={name: new(name, value) for name, value in frame.values.items()})
-        for frame in run.frames
-    )
-    return replace(run, prediction=prediction, frames=frames)
-
-
-# What each claim must refuse: a run in which one thing is not as the paper says.
-VIOLATED: dict[str, list[Callable[[Run], Run]]] = {
-    "E11": [
-        lambda run: changed(run, mean=lambda v: v * 1.3),
-        lambda run: changed(run, mean=lambda v: v * 0.9),
-        lambda run: changed(run, rms=lambda v: v * 1.1),
-        # A variance where a standard deviation belongs, with sigma = .1.
-        lambda run: changed(run, rms=lambda v: v * 0.1),
-    ],
-    "E12": [
-        lambda run: changed(run, mu=lambda v: v / 5),
-        lambda run: changed(run, prediction_mu=lambda v: v / 5),
-        lambda run: changed(run, c2=lambda v: v * 4),
-        lambda run: changed(run, prediction_c3=lambda v: v * 2),
-        lambda run: changed(run, c3=lambda v: v * 2),
-    ],
-    "E13": [
-        lambda run: changed(run, share1=lambda v: v * 20),
-        lambda run: changed(run, share2=lambda v: v * 1e7),
-        lambda run: changed(run, share_flips=lambda v: v * 100),
-        lambda run: changed(run, theorem1=lambda v: v * 1e-9),
-    ],
-    "E14": [
-        lambda run: changed(run, linear=lambda v: v * 2),
-        lambda run: changed(run, root=np.square),
-        lambda run: changed(run, root=np.sqrt),
-        lambda run: changed(run, fixed=lambda v: np.full_like(v, v[0, 0])),
-    ],
-}
-
-
-@pytest.mark.parametrize("id", EXPERIMENTS)
-def test_every_claim_is_decided_as_expected(id: str) -> None:
-    """A preset that drifts to the edge of a verdict, or a claim whose `expected` is a wish."""
-    found = verdict(id, quick(id))
-    assert found.word == quick(id).claim(id).expected, found.note
-    assert found.distance >= 3, found.note
-
-
-@pytest.mark.parametrize("id", EXPERIMENTS)
-def test_every_claim_can_fail(id: str) -> None:
-    """A verdict that cannot fail."""
-    for violate in VIOLATED[id]:
-        assert verdict(id, violate(quick(id))).word == "fails"
-
-
-def test_theorem_1_is_said_to_be_vacuous() -> None:
-    """A bound of a thousand on an error rate, printed as a success."""
-    found = verdict("E13", quick("E13"))
-    assert found.vacuous and "vacuous from σ" in found.note and "all of Theorem 1" in found.note
-    assert not verdict("E13", changed(quick("E13"), total=lambda v: v * 0 + 0.5)).vacuous
-
-
-def test_lemma_1_is_of_the_order_of_what_it_bounds() -> None:
-    """A bound that holds because it is never near."""
-    run = quick("E13")
-    ratio = run.last("lemma1")[:, :4] / run.last("change")[:, :4]
-    assert ratio.min() > 1 and ratio.max() < 40
-    # Noise acts in proportion while it is small.
-    growth = np.diff(np.log(run.last("change")[:, :4])) / np.diff(np.log(run.prediction["sigmas"][:4]))
-    np.testing.assert_allclose(growth, 1, atol=0.02)
-
-
-def test_random_labels_are_reported_and_not_judged() -> None:
-    """A promise that the paper has not made: random labels may leave the conditions."""
-    worse = changed(quick("E12"), mu=lambda v: np.concatenate([v[:, :1], v[:, 1:] / 10], axis=1))
-    found = verdict("E12", worse)
-    assert found.word == "holds" and found.parts[-1] == "reported"
-    assert f"{float(np.quantile(worse.last('mu')[:, 1], 0.05, axis=1).mean()):.2g}" in found.note
-
-
-def test_learning_true_labels_raises_mu_and_random_labels_lower_it() -> None:
-    """The finding that the notebook states."""
-    run = quick("E12")
-    start, (true, random) = run.prediction["mu"], (run.last("mu")[:, k] for k in (0, 1))
-    low = [np.quantile(v, 0.05, axis=1) for v in (random, start, true)]
-    assert (low[1] < low[2]).all() and (low[0] < low[2]).all()
-
-
-def test_large_noise_is_outside_e14() -> None:
-    """A theorem for small σ, judged at any."""
-    found = verdict("E14", small("E14", sigma=2.0))
-    assert found.word == "out of regime" and "σ C₂" in found.note
-
-
-@pytest.mark.parametrize("id", ["E12", "E13"])
-def test_a_network_that_is_not_trained_to_its_end_decides_nothing(id: str) -> None:
-    """Conditions of a half-learned network taken for those of a learned one."""
-    assert verdict(id, small(id, epochs=2)).word == "undecided"
-
-
-@pytest.mark.parametrize("id", ["E12", "E13"])
-def test_a_learning_rate_past_the_edge_is_a_result(id: str) -> None:
-    """A traceback, or silence, where a run diverges."""
-    run = small(id, lr=100.0)
-    assert run.status == "diverged" and run.frames[-1].note
-    run.figure().png()
-
-
-@pytest.mark.parametrize("id", EXPERIMENTS)
-def test_an_experiment_keeps_the_protocol(id: str) -> None:
-    """Frames without a seed axis, tensors in frames, a prediction that looks at the run."""
-    experiment, run = EXPERIMENTS[id], quick(id)
-    steps = [frame.step for frame in run.frames]
-    assert steps == sorted(steps) and len(steps) > 1 and run.frames[-1].status == "done"
-    for frame in run.frames:
-        for name, value in frame.values.items():
-            assert type(value) is np.ndarray and value.shape[0] == run.settings.seeds, name
-    assert set(experiment.controls) <= set(experiment.settings.knobs())
-    assert {"quick", "paper"} <= set(experiment.presets)
-    setup = experiment.prepare(experiment.preset(seeds=1, **SMALL[id]))
-    before = experiment.predict(setup)
-    list(experiment.run(setup, before))
-    after = experiment.predict(setup)
-    assert all(np.array_equal(before[name], after[name]) for name in before)
-
-
-@pytest.mark.parametrize("id", EXPERIMENTS)
-def test_a_seed_gives_bit_equal_frames(id: str) -> None:
-    """Randomness from outside the seed."""
-    first, second = small(id), small(id)
-    for a, b in zip(first.frames, second.frames, strict=True):
-        assert a.step == b.step
-        for name in a.values:
-            np.testing.assert_array_equal(a.values[name], b.values[name])
-
-
-@pytest.mark.parametrize("id", EXPERIMENTS)
-def test_the_panel_controls_are_alive(id: str) -> None:
-    """A slider that does nothing."""
-    experiment = EXPERIMENTS[id]
-    base = small(id)
-    for name in experiment.controls:
-        knob = experiment.settings.knobs()[name]
-        low, high = (knob.type(end) for end in knob.slider)
-        other = low if getattr(base.settings, name) != low else knob.type(min(high, 2 * low))
-        assert not _equal(base, small(id, **{name: other})), f"{name} changes nothing"
-
-
-def _equal(a: Run, b: Run) -> bool:
-    one, other = ([run.prediction, *(frame.values for frame in run.frames)] for run in (a, b))
-    return len(one) == len(other) and all(
-        p.keys() == q.keys() and all(np.array_equal(p[name], q[name]) for name in p)
-        for p, q in zip(one, other, strict=True)
-    )
-
-
-@pytest.mark.parametrize("id", EXPERIMENTS)
-def test_a_figure_draws_before_during_and_after(id: str, artifacts: Path) -> None:
-    """A figure that needs the last frame, so that a panel has nothing to show."""
-    run, experiment = quick(id), EXPERIMENTS[id]
-    for frames in ((), run.frames[:1], run.frames):
-        chart = experiment.figure(frames, run.prediction, (run,), run.settings)
-        assert chart.png()[:4] == b"\x89PNG"
-    (artifacts / f"generalization-{experiment.name}.png").write_bytes(chart.png())
-    assert str(run.settings.seeds - 1) in chart.caption
-
-
-@pytest.mark.parametrize("id", ["E12", "E13"])
-def test_the_papers_network_runs_too(id: str, tmp_path: Path) -> None:
-    """A `paper` preset that nobody could run: its ten layers, on a handful of images and narrow."""
-    rng = np.random.default_rng(0)
-    images, labels = rng.integers(0, 256, (60, 8, 8), dtype=np.uint8), np.arange(60) % 3
-    np.savez(tmp_path / "tiny.npz", x_train=images, y_train=labels, x_test=images[:12], y_test=labels[:12])
-    experiment: Experiment = EXPERIMENTS[id]
-    changes = {"dataset": str(tmp_path / "tiny.npz"), "n": 40, "width": 30, "classes": 3, "samples": 10}
-    settings = experiment.preset("paper", **changes, seeds=1, stop=0.3, lr=0.05)
-    run = drain(experiment, settings if id == "E12" else settings.replace(draws=3))
-    assert run.status == "done"
-    if id == "E12":
-        assert run.last("c3").shape == (1, 2, 10) and run.last("c2").shape == (1, 2, 9)
+def start_again(run: Run) -> Run:
+    """The run in which learning left the network as it was."""
+    names = ("mu", "c2", "c3", "printed")
+    twice = {name: np.repeat(run.prediction[name][:, None], 2, axis=1) for name in names}
+    return changed(run, **{name: lambda v, value=value: value for name, value in twice.items()})

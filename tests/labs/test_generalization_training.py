@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import replace
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -19,47 +16,21 @@ from labkit.labs.generalization import shared
 from labkit.labs.generalization.confusion import CONFUSION
 from labkit.labs.generalization.labels import LABELS
 from labkit.labs.generalization.width import WIDTH
-from labkit.protocol.claims import Verdict, judge
 from labkit.protocol.experiment import Experiment, Run, drain
+from labkit.protocol.judging import judge
+from tests.labs.checks import TrainingTests, changed, constant, quick_runs, replaced, verdict
 
 EXPERIMENTS = (LABELS, CONFUSION, WIDTH)
-CLAIMS = [(claim.id, experiment) for experiment in EXPERIMENTS for claim in experiment.claims]
 CHEAP: dict[str, dict[str, Any]] = {
     "labels": {"n": 90, "width": 32},
     "confusion": {"n": 20, "confusion": 16, "width": 32},
     "width": {"n": 30, "narrowest": 8, "width": 32},
 }
+SMALL = {"classes": 3, "stop": 0.03, "epochs": 400, "draws": 2, "ascent": 3, "seeds": 2, "n_test": 60}
 
 
 def cheap(experiment: Experiment, **changes: Any) -> Any:
-    small = {"classes": 3, "stop": 0.03, "epochs": 400, "draws": 2, "ascent": 3, "seeds": 2, "n_test": 60}
-    return experiment.preset(**(small | CHEAP[experiment.name] | changes))
-
-
-def quick(experiment: Experiment) -> Run:
-    return _quick(experiment.name)
-
-
-@cache
-def _quick(name: str) -> Run:
-    return drain(next(experiment for experiment in EXPERIMENTS if experiment.name == name))
-
-
-def verdict(id: str, run: Run) -> Verdict:
-    return judge(run.claim(id), run)
-
-
-def changed(run: Run, **values: Callable[[np.ndarray], np.ndarray]) -> Run:
-    """The run with some of its frame values replaced."""
-    frames = tuple(
-        replace(frame, values={name: values.get(name, _same)(value) for name, value in frame.values.items()})
-        for frame in run.frames
-    )
-    return replace(run, frames=frames)
-
-
-def _same(value: np.ndarray) -> np.ndarray:
-    return value
+    return experiment.preset(**(SMALL | CHEAP[experiment.name] | changes))
 
 
 def swapped(values: np.ndarray) -> np.ndarray:
@@ -77,184 +48,154 @@ def even_gap(values: np.ndarray) -> np.ndarray:
     return np.stack([values[:, :, 0], 2 * values[:, :, 0]], axis=2)
 
 
-# What each claim must refuse: a run in which one thing is not as the paper says.
-VIOLATED: dict[str, list[Callable[[Run], Run]]] = {
-    "E1": [
-        *(lambda run, name=name: changed(run, **{name: swapped}) for name in shared.MEASURES),
-        *(lambda run, name=name: changed(run, **{name: by_size}) for name in shared.MEASURES),
-    ],
-    "E6": [
-        # Sharpness orders the labels in every seed and at every m.
-        lambda run: changed(run, sharpness=even_gap, rescaled=lambda v: 3 * even_gap(v)),
-        # Rescaling leaves it alone.
-        lambda run: replace(
-            run, frames=tuple(replace(f, values=dict(f.values) | {"rescaled": f.values["sharpness"]})
-                              for f in run.frames)
-        ),
-    ],
-    "E7": [
-        lambda run: changed(run, divergence=swapped),
-        lambda run: changed(run, divergence=by_size),
-        lambda run: changed(run, divergence=lambda v: np.sort(v, axis=2)[:, :, [0, 0]] * [[[1.0], [0.5]]]),
-    ],
-    "E8": [
-        lambda run: changed(run, pac_bayes=lambda v: v / 10),
-        lambda run: changed(run, gaussian=lambda v: v / 100),
-        lambda run: changed(run, pac_bayes_sqrt=lambda v: v / 10),
-        lambda run: changed(run, test_noisy=lambda v: v + 2),
-    ],
-    "E9": [
-        lambda run: changed(run, test_error=by_size),
-        *(lambda run, name=name: changed(run, **{name: by_size}) for name in shared.MEASURES),
-        lambda run: changed(run, divergence=by_size),
-        lambda run: changed(run, sharpness=lambda v: v * [1, 2, 4, 8, 16]),
-    ],
-    "E10": [
-        lambda run: changed(run, test_error=by_size),
-        lambda run: changed(run, test_error=lambda v: v + [0.1, 0, 0, 0, 0, 0, 0.08]),
-        lambda run: changed(run, l2=lambda v: v / [1, 2, 4, 8, 16, 32, 64]),
-        lambda run: changed(run, l1_path=lambda v: v / [1, 2, 4, 8, 16, 32, 64]),
-        lambda run: changed(run, l2_path=by_size),
-    ],
-}  # fmt: skip
+def below(factor: float) -> Any:
+    """Random labels at a share of what true ones have, at every m."""
+    return lambda values: np.stack([values[:, :, 0], factor * values[:, :, 0]], axis=2)
 
 
-@pytest.mark.parametrize(("id", "experiment"), CLAIMS)
-def test_every_claim_is_decided_as_expected(id: str, experiment: Experiment) -> None:
-    """A preset that drifts to the edge of a verdict, or a claim whose `expected` is a wish."""
-    found = verdict(id, quick(experiment))
-    assert found.word == quick(experiment).claim(id).expected, found.note
-    assert found.distance >= 3
-    assert found.vacuous == (id == "E8")
-    assert found.word in quick(experiment).claim(id).says
+def falling(run: Run) -> Run:
+    """A run of E10 and E16 in which every measure falls with each doubling of the width, as the paper has it
+    up to 128 units.
+    """
+    halves = 0.5 ** np.arange(len(run.settings.widths))
+    return changed(run, **dict.fromkeys((*shared.MEASURES, "divergence"), lambda v: v[:, :1] * halves))
 
 
-@pytest.mark.parametrize(("id", "experiment"), CLAIMS)
-def test_every_claim_can_fail(id: str, experiment: Experiment) -> None:
-    """A verdict that cannot fail."""
-    for number, violate in enumerate(VIOLATED[id]):
-        assert verdict(id, violate(quick(experiment))).word == "fails", number
+def staying(run: Run) -> Run:
+    """A run of E15 in which sharpness stays on the training samples, too."""
+    return replaced(run, "sharpness_own", "sharpness")
 
 
-def test_a_network_that_is_not_fitted_is_not_compared() -> None:
-    """Minima at different losses compared, where every measure depends on where one stops."""
-    run = quick(LABELS)
-    for id in ("E1", "E6", "E7"):
-        found = verdict(id, changed(run, train_error=lambda v: v + 0.1))
-        assert found.word == "undecided" and "raise epochs" in found.note
-
-
-def test_the_norm_grows_in_training_while_over_the_margin_it_falls() -> None:
-    """Beat 2 of the story: one of the two curves turned, or the margin left out of one."""
-    values = quick(LABELS).frames[-1].values
-    late = quick(LABELS).prediction["levels"] <= 0.11
-    assert (np.diff(values["norm"][..., late]) > 0).all()
-    assert (np.diff(values["l2"][..., late]) < 0).all()
-    scaled = (values["l2"] * values["margin"] ** 2)[..., late]
-    np.testing.assert_allclose(scaled, values["norm"][..., late], rtol=1e-6)
-
-
-def test_networks_are_looked_at_just_below_each_loss() -> None:
-    """Looks at unequal losses, which would compare nothing."""
-    run = quick(LABELS)
-    loss, levels = run.last("loss"), run.prediction["levels"]
-    assert (loss <= 1.01 * levels).all() and (loss[..., 1:] > 0.5 * levels[1:]).all()
-
-
-@pytest.mark.parametrize("experiment", EXPERIMENTS, ids=lambda e: e.name)
-def test_an_experiment_keeps_the_protocol(experiment: Experiment) -> None:
-    """Frames without a seed axis, tensors in frames, values that a later measurement changes."""
-    run = quick(experiment)
-    steps = [frame.step for frame in run.frames]
-    assert steps == sorted(steps) and run.status == "done" and run.frames[-1].progress == 1.0
-    for frame in run.frames:
-        for name, value in frame.values.items():
-            assert type(value) is np.ndarray and value.shape[0] == run.settings.seeds, name
-    assert np.isnan(run.frames[0].values["norm"]).any() and np.isfinite(run.frames[-1].values["norm"]).all()
-    assert set(experiment.controls) <= set(experiment.settings.knobs())
-    assert {"quick", "paper"} <= set(experiment.presets)
-
-
-@pytest.mark.parametrize("experiment", EXPERIMENTS, ids=lambda e: e.name)
-def test_a_figure_draws_before_during_and_after(experiment: Experiment) -> None:
-    """A figure that needs the last frame; or one whose legends come and go, so that its axes jump."""
-    run = quick(experiment)
-    labels = []
-    for frames in ((), run.frames[:1], run.frames[: len(run.frames) // 2], run.frames):
-        chart = experiment.figure(frames, run.prediction, (), run.settings)
-        assert chart.png()[:4] == b"\x89PNG"
-        labels.append([{getattr(mark, "label", "") for mark in panel.marks} for panel in chart.panels])
-        experiment.figure(frames, run.prediction, (run,), run.settings).png()
-    assert all(found == labels[0] for found in labels)
-    assert experiment.figure((), run.prediction).png()
-
-
-@pytest.mark.parametrize("experiment", EXPERIMENTS, ids=lambda e: e.name)
-def test_a_seed_gives_bit_equal_frames(experiment: Experiment) -> None:
-    """Randomness from outside the seed, or a seed that depends on its neighbours."""
-    settings = cheap(experiment)
-    first, second = drain(experiment, settings), drain(experiment, settings)
-    for a, b in zip(first.frames, second.frames, strict=True):
-        assert a.step == b.step
-        for key in a.values:
-            np.testing.assert_array_equal(a.values[key], b.values[key])
-
-
-@pytest.mark.parametrize("experiment", EXPERIMENTS, ids=lambda e: e.name)
-def test_the_panel_controls_are_alive(experiment: Experiment) -> None:
-    """A slider that does nothing."""
-    base = _outcome(experiment, cheap(experiment, seeds=1))
-    moved = {
-        "n": 1.5, "width": 2, "lr": 0.5, "stop": 0.3, "label_noise": 0.5, "alpha": 2.0, "epsilon": 4.0,
-        "confusion": 1.5, "narrowest": 0.5,
+class TestTrained(TrainingTests):
+    lab = "generalization"
+    experiments = EXPERIMENTS
+    quick = staticmethod(quick_runs(EXPERIMENTS))
+    # What each claim must refuse: a run in which one thing is not as it says.
+    violated = {
+        "E1": [
+            *(lambda run, name=name: changed(run, **{name: swapped}) for name in shared.MEASURES),
+            *(lambda run, name=name: changed(run, **{name: by_size}) for name in shared.MEASURES),
+            *(lambda run, name=name: changed(run, **{name: even_gap}) for name in shared.MEASURES),
+        ],
+        "E6": [
+            # Sharpness orders the labels in every seed and at every m, rightly or wrongly.
+            lambda run: changed(run, sharpness=even_gap, rescaled=lambda v: 3 * even_gap(v)),
+            lambda run: changed(run, sharpness=below(0.8), rescaled=lambda v: 3 * below(0.8)(v)),
+            # Rescaling leaves it alone.
+            lambda run: replaced(run, "rescaled", "sharpness"),
+        ],
+        "E7": [
+            lambda run: changed(run, divergence=swapped),
+            lambda run: changed(run, divergence=by_size),
+            lambda run: changed(run, divergence=even_gap),
+        ],
+        "E8": [
+            lambda run: changed(run, pac_bayes=lambda v: v / 10),
+            lambda run: changed(run, gaussian=lambda v: v / 100),
+            lambda run: changed(run, gaussian=lambda v: v / 10),
+            lambda run: changed(run, test_noisy=lambda v: v + 2),
+        ],
+        "E9": [
+            lambda run: changed(run, test_error=by_size),
+            *(lambda run, name=name: changed(run, **{name: by_size}) for name in shared.MEASURES),
+            *(lambda run, name=name: changed(run, **{name: np.ones_like}) for name in shared.MEASURES),
+            lambda run: changed(run, divergence=by_size),
+            lambda run: changed(run, divergence=np.ones_like),
+        ],
+        "E10": [
+            lambda run: changed(run, test_error=by_size),
+            lambda run: changed(run, test_error=constant(0.06)),
+            lambda run: changed(run, l2_path=by_size),
+            *(lambda run, name=name: changed(run, **{name: np.ones_like})
+              for name in ("l2", "l1_path", "divergence", "l2_path_whole", "spectral_whole")),
+        ],
+        "E15": [
+            lambda run: replaced(run, "sharpness", "sharpness_own"),
+            lambda run: changed(staying(run), sharpness_own=lambda v: v * [1, 1, 1, 1, 4]),
+            lambda run: changed(staying(run), sharpness=lambda v: v * [1, 1, 1, 1, 4]),
+        ],
+        "E16": [
+            lambda run, name=name: changed(falling(run), **{name: np.ones_like})
+            for name in (*shared.MEASURES, "divergence")
+        ],
     }  # fmt: skip
-    for name in experiment.controls:
-        settings = cheap(experiment, seeds=1)
-        value = getattr(settings, name)
-        other = settings.replace(**{name: type(value)(value * moved[name])})
-        assert not _equal(base, _outcome(experiment, other)), f"{experiment.name}: {name} changes nothing"
+    cheap = {experiment.name: SMALL | CHEAP[experiment.name] for experiment in EXPERIMENTS}
+    too_fast = {name: settings | {"lr": 50.0} for name, settings in cheap.items()}
 
+    def test_the_failing_claims_can_hold(self) -> None:
+        """A claim that is said to fail whatever is measured."""
+        assert verdict("E15", staying(self.quick("confusion"))).word == "holds"
+        assert verdict("E16", falling(self.quick("width"))).word == "holds"
 
-def _outcome(experiment: Experiment, settings: Any) -> list[dict[str, np.ndarray]]:
-    run = drain(experiment, settings)
-    return [dict(run.prediction), *(dict(frame.values) for frame in run.frames)]
+    def test_only_the_bounds_are_vacuous(self) -> None:
+        """A bound above one sold as knowledge."""
+        for experiment in EXPERIMENTS:
+            for claim in experiment.claims:
+                assert verdict(claim.id, self.quick(experiment.name)).vacuous == (claim.id == "E8")
 
+    def test_a_network_that_is_not_fitted_is_not_compared(self) -> None:
+        """Minima at different losses compared, where every measure depends on where one stops."""
+        run = self.quick("labels")
+        for id in ("E1", "E6", "E7"):
+            found = verdict(id, changed(run, train_error=lambda v: v + 0.1))
+            assert found.word == "undecided" and "raise epochs" in found.notes
 
-def _equal(a: list[dict[str, np.ndarray]], b: list[dict[str, np.ndarray]]) -> bool:
-    return len(a) == len(b) and all(
-        all(np.array_equal(p[key], q[key], equal_nan=True) for key in p) for p, q in zip(a, b, strict=True)
-    )
+    def test_the_norm_grows_in_training_while_over_the_margin_it_falls(self) -> None:
+        """Beat 2 of the story: one of the two curves turned, or the margin left out of one."""
+        run = self.quick("labels")
+        values, late = run.frames[-1].values, run.prediction["levels"] <= 0.11
+        assert (np.diff(values["norm"][..., late]) > 0).all()
+        assert (np.diff(values["l2"][..., late]) < 0).all()
+        scaled = (values["l2"] * values["margin"] ** 2)[..., late]
+        np.testing.assert_allclose(scaled, values["norm"][..., late], rtol=1e-6)
 
+    def test_networks_are_looked_at_just_below_each_loss(self) -> None:
+        """Looks at unequal losses, which would compare nothing."""
+        run = self.quick("labels")
+        loss, levels = run.last("loss"), run.prediction["levels"]
+        assert (loss <= 1.01 * levels).all() and (loss[..., 1:] > 0.5 * levels[1:]).all()
 
-@pytest.mark.parametrize("experiment", EXPERIMENTS, ids=lambda e: e.name)
-def test_a_learning_rate_past_the_edge_is_a_result(experiment: Experiment) -> None:
-    """A traceback, or silence, where a run diverges."""
-    run = drain(experiment, cheap(experiment, lr=50.0))
-    assert run.status == "diverged" and "diverged in copy" in run.frames[-1].note
-    for claim in experiment.claims:
-        assert judge(claim, run).word == "undecided"
-    run.figure().png()
+    def test_the_sixth_bound_is_the_eighth(self) -> None:
+        """A claim that says of two formulas that they agree where they do not."""
+        run = self.quick("labels")
+        five, six, K = (run.last(name) for name in ("pac_bayes", "gaussian", "complexity"))
+        noisy, m = run.last("train_noisy"), run.prediction["sizes"][:, None, None]
+        np.testing.assert_allclose(six, noisy + 4 * np.sqrt(K * (m - 1) / (2 * m)), rtol=1e-9)
+        np.testing.assert_allclose(five, noisy + np.sqrt(noisy * K) + K, rtol=1e-9)
 
+    def test_factors_of_width_are_what_was_dropped(self) -> None:
+        """Capacities with their factors that are those without, or with another factor."""
+        run = self.quick("width")
+        widths = np.array(run.settings.widths, dtype=float)
+        for name in ("l2_path", "spectral"):
+            ratio = run.last(f"{name}_whole") / (run.last(name) * widths)
+            np.testing.assert_allclose(ratio, ratio[:1, :1], rtol=1e-6)
 
-@pytest.mark.parametrize("experiment", EXPERIMENTS, ids=lambda e: e.name)
-def test_a_training_that_is_cut_short_is_undecided(experiment: Experiment) -> None:
-    """A traceback, or a verdict, where networks have not been fitted."""
-    run = drain(experiment, cheap(experiment, epochs=2))
-    assert run.status == "done" and "not reached" in run.frames[-1].note
-    for claim in experiment.claims:
-        # The bounds hold wherever a network stands.
-        assert judge(claim, run).word == ("holds" if claim.id == "E8" else "undecided")
-    run.figure().png()
+    def test_a_figure_keeps_its_legend(self, name: str) -> None:
+        """A figure whose legends come and go, so that its axes jump; one that needs its settings."""
+        run, experiment = self.quick(name), self.experiment(name)
+        labels = []
+        for frames in ((), run.frames[:1], run.frames[: len(run.frames) // 2], run.frames):
+            chart = experiment.figure(frames, run.prediction, (), run.settings)
+            labels.append([{getattr(mark, "label", "") for mark in panel.marks} for panel in chart.panels])
+        assert all(found == labels[0] for found in labels)
+        assert experiment.figure((), run.prediction).png()
 
+    def test_a_training_that_is_cut_short_is_undecided(self, name: str) -> None:
+        """A traceback, or a verdict, where networks have not been fitted."""
+        experiment = self.experiment(name)
+        run = drain(experiment, cheap(experiment, epochs=2))
+        assert run.status == "done" and "not reached" in run.frames[-1].note
+        for claim in experiment.claims:
+            # The bounds hold wherever a network stands.
+            assert judge(claim, run).word == ("holds" if claim.id == "E8" else "undecided")
+        run.figure().png()
 
-@pytest.mark.parametrize("experiment", EXPERIMENTS, ids=lambda e: e.name)
-def test_predictions_are_made_before_training(experiment: Experiment) -> None:
-    """A prediction that looks at the run, or a run that trains the networks of the setup."""
-    setup = experiment.prepare(cheap(experiment, seeds=1))
-    before = experiment.predict(setup)
-    assert list(experiment.run(setup, before))
-    after = experiment.predict(setup)
-    assert all(np.array_equal(before[key], after[key]) for key in before)
+    def test_frames_are_copies(self, name: str) -> None:
+        """Values of an early frame that a later measurement changes."""
+        run = self.quick(name)
+        assert np.isnan(run.frames[0].values["norm"]).any()
+        assert np.isfinite(run.frames[-1].values["norm"]).all()
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS, ids=lambda e: e.name)
@@ -383,3 +324,9 @@ def test_the_perceptron_has_no_biases() -> None:
     """Weights that norms do not see."""
     net = shared.network(LABELS.preset(), (64,), seed=0)
     assert isinstance(net, models.MLP) and len(list(net.parameters())) == 2
+
+
+def test_the_confusion_set_may_have_true_labels() -> None:
+    """A world of E9 that changes nothing."""
+    setup = CONFUSION.prepare(CONFUSION.preset(label_noise=0.0, seeds=1))
+    assert torch.equal(setup.samples(0, 160)[1], setup.sets[0].clean_train)

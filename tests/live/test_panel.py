@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gc
 import io
 import threading
@@ -15,6 +16,7 @@ import PIL.Image
 import pytest
 
 from labkit.live import Panel
+from labkit.protocol.replication import Replication
 
 Make = Callable[..., Panel]
 
@@ -48,7 +50,7 @@ def test_train_runs_to_the_end_and_every_claim_gets_its_verdict(panel: Make, toy
     assert one.wait(20)
     assert one.run.status == "done" and len(one.run.frames) == 41
     assert "Done at step 40" in one.status_line.value
-    assert one.verdict_table.value.count("holds") == 2 and "so far" not in one.verdict_table.value
+    assert one.verdict_table.value.count("✓ holds") == 2 and "so far" not in one.verdict_table.value
     assert toy.LOG.open == 0 and one.bar.value == 1.0
 
 
@@ -190,7 +192,40 @@ def test_a_claim_that_breaks_says_so_and_the_others_are_decided(panel: Make) -> 
     one.train_button.click()
     assert one.wait(20)
     assert "RuntimeError: broken on purpose in claim" in one.verdict_table.value
-    assert "holds" in one.verdict_table.value
+    assert one.verdict_table.value.count("✓ holds") == 1
+
+
+def test_before_a_run_each_claim_says_by_which_rule_it_will_be_decided(panel: Make) -> None:
+    """Catches: a rule that appears only once its outcome is known."""
+    one = panel()
+    assert one.wait(20)
+    shown = one.verdict_table.value
+    assert "prediction" in shown and "theorem" in shown
+    assert "rate of decay: holds if within 0.5 of the prediction, in every seed" in shown
+
+
+def test_a_verdict_stands_with_its_numbers_by_name_the_rule_and_its_replication(
+    panel: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Catches: a word without the numbers it was read from."""
+    found = Replication("holds", {"holds": 19, "fails": 1}, seeds=3)
+    monkeypatch.setattr("labkit.protocol.judging.replication_of", lambda *_: found)
+    one = panel({"steps": 30, "pause": 0.0, "noise": 0.0})
+    one.train_button.click()
+    assert one.wait(20)
+    shown = one.verdict_table.value
+    assert "slow part at the end: predicted 0.67, measured 0.67 (3 seeds); holds if" in shown
+    assert "holds in 19 of 20 blocks of 3 seeds" in shown and "expected" not in shown
+
+
+def test_a_word_that_is_not_the_expected_one_says_so(panel: Make, toy: Any) -> None:
+    """Catches: a surprise that looks like any other verdict."""
+    surprising = dataclasses.replace(toy.CLAIMS[1], expected="fails")
+    one = Panel(dataclasses.replace(toy.TOY, claims=(surprising,)), toy.TOY.preset(steps=10, pause=0.0))
+    one.train_button.click()
+    assert one.wait(20)
+    assert "✓ holds" in one.verdict_table.value and "fails expected" in one.verdict_table.value
+    one.close()
 
 
 def test_a_stored_notebook_shows_a_picture_and_constant_text(panel: Make) -> None:
@@ -258,8 +293,6 @@ def test_steps_given_to_the_panel_reach_the_run(toy: Any) -> None:
     def run(setup: Any, prediction: Any, project: Any = None) -> Any:
         seen.append(project)
         return toy.run(setup, prediction)
-
-    import dataclasses
 
     experiment = dataclasses.replace(toy.TOY, run=run)
     one = Panel(experiment, toy.TOY.preset("quick", steps=10, pause=0.0), project="mine")

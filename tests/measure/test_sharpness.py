@@ -96,7 +96,8 @@ def test_a_linear_loss_has_its_maximum_at_a_corner(monkeypatch: pytest.MonkeyPat
 
 def test_a_small_quadratic_against_all_its_corners() -> None:
     """A convex loss is largest at a corner, and 2^8 of them can be tried; never above, and mostly there, from
-    a start whose gradient is zero. (The best corner is a cut problem, so a climb may end at another.)"""
+    a start whose gradient is zero. (The best corner is a cut problem, so a climb may end at another: one that
+    no step along the gradient leaves.)"""
     shares = []
     for seed in range(12):
         model, x, y = linear_problem(8, 1, 12, seed)
@@ -105,8 +106,10 @@ def test_a_small_quadratic_against_all_its_corners() -> None:
         best = float(((corners @ A) * corners).sum(1).max()) / 2
         found = max_sharpness(model, x, y, loss="half-sum", alpha=0.1, steps=100)
         assert found.value <= best * (1 + 1e-9)
+        end = torch.cat([part.flatten() for part in found.perturbation.values()])
+        torch.testing.assert_close(end, edge * (A @ end).sign())
         shares.append(found.value / best)
-    assert min(shares) > 0.7 and sum(share > 1 - 1e-6 for share in shares) >= 8, shares
+    assert sum(share > 1 - 1e-6 for share in shares) >= 8 and sum(shares) / len(shares) > 0.9, shares
 
 
 @pytest.mark.parametrize(("alpha", "seed"), [(5e-4, 1), (1e-2, 0)])

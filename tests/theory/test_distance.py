@@ -132,6 +132,9 @@ def test_prop_6_2_is_equal_at_the_start_and_in_one_layer():
     assert (levels.product, levels.layerwise, levels.with_r) == (3.0, 3.0, 3.0)
     levels = theory.spectral_products([3.0, 2.0], [3.0, 2.0], [0.0, 0.0], 0.0)
     assert (levels.product, levels.layerwise, levels.with_r) == (6.0, 6.0, 6.0)
+    # A distance that is too small is not mended, and not refused: the order breaks.
+    levels = theory.spectral_products([3.0], [1.0], [2.0], 0.0)
+    assert (levels.product, levels.layerwise, levels.with_r) == (3.0, 3.0, 1.0)
 
 
 def test_bounds_broadcast_over_seeds_and_frames():
@@ -264,7 +267,6 @@ def test_rademacher_bound_is_the_recursion_with_khintchines_means():
         (lambda: theory.local_exponent([1, 2], [1.0, 2.0, 3.0]), "y: expected shape"),
         (lambda: theory.local_exponent([1, 2], [1.0, 0.0]), "positive"),
         (lambda: theory.local_exponent([2, 2], [1.0, 1.0]), "neighbours in x different"),
-        (lambda: theory.spectral_products([1.0], [1.0], [2.0], 1.0), "r: smaller than a layer's own"),
         (lambda: theory.output_bound([1.0, -1.0], 1.0, 1.0), "z_spec: expected norms >= 0"),
         (lambda: theory.output_bound(1.0, 1.0, 1.0), "z_spec: expected a 1-D"),
         (lambda: theory.output_bound([], 1.0, 1.0), "z_spec: expected norms >= 0, at least one"),

@@ -8,27 +8,35 @@ from html import escape
 
 from labkit.headless.audit import AuditResult
 from labkit.headless.report.sections import (
-    SIGNS,
     UNRUN,
     anchor,
-    counts,
     lab_section,
     link,
+    links,
+    lost,
     pairs,
     surprises,
     table,
     word,
 )  # fmt: skip
 from labkit.headless.report.style import STYLE
+from labkit.protocol.claims import KINDS
+from labkit.protocol.verdicts import summary
 
 _LEGEND = (
-    "Measured values are means over seeds ± one standard deviation, a line for each part of a claim. "
-    "A vacuous bound holds, but says less than a trivial one."
+    "Measured values are means over seeds ± one standard deviation, a row for each part of a claim. "
+    "A vacuous bound holds, but says less than a trivial one; bound/measured says how tight a bound is. "
+    "Replication counts the blocks of other seeds in which the expected word came out."
 )
+_KINDS = {
+    "theorem": "a proved statement, checked on real networks; it fails only by a bug or a broken assumption",
+    "prediction": "a number from a formula against a measurement that does not contain it",
+    "finding": "what the paper observed: it replicates or it does not",
+}
 _WORDS = {
     "holds": "the rule is met",
     "fails": "it is not",
-    "undecided": "the interval over seeds straddles the edge, or a check failed",
+    "undecided": "the interval over seeds lies across the edge, or a check failed",
     "out of regime": "a condition of the theorem is not met, so it promises nothing here",
     "reported": "there is no promise to test; the values are shown",
 }
@@ -50,14 +58,15 @@ def report_html(results: Sequence[AuditResult]) -> str:
         raise ValueError("results: a report needs at least one audit, got none")
     first = results[0]
     title = "What was predicted, and is it so?"
-    total = sum(sum(counts(result).values()) for result in results)
     labs = "one lab" if len(results) == 1 else f"{len(results)} labs"
-    facts = f"{total} claims of {labs} · preset {first.preset} · seed {first.seed} · {first.device}"
+    facts = f"{labs} · preset {first.preset} · seed {first.seed} · {first.device}"
     facts += f" · {sum(result.seconds for result in results):.0f} s"
+    every = summary([verdict for result in results for verdict in result.verdicts])
     body = "\n".join(
         (
             f"<h1>{title}</h1>",
             f'<p class="facts">{escape(facts)}</p>',
+            f"<p>{every}.</p>",
             f'<nav aria-label="Labs">{_overview(results)}</nav>',
             *(lab_section(result, level=2) for result in results),
         )
@@ -66,22 +75,25 @@ def report_html(results: Sequence[AuditResult]) -> str:
 
 
 def _overview(results: Sequence[AuditResult]) -> str:
-    """Lab by lab, how many claims came out how; words that never came up have no column."""
-    found = [counts(result) for result in results]
-    shown = [name for name in (*SIGNS, UNRUN) if any(name in count for count in found)]
+    """Lab by lab, what came out: the kinds apart, for their words do not add up."""
+    undone = any(lost(result) for result in results)
+    head = ("lab", *(f"{kind}s" for kind in KINDS), "other than expected", *([UNRUN] if undone else []))
     rows = []
-    for result, count in zip(results, found, strict=True):
-        name = f"{result.lab.number} · {result.lab.title}"
-        cells = "".join(
-            f'<td role="cell" class="count" data-name="{w}">{count.get(w, 0)}</td>' for w in shown
+    for result in results:
+        cells = [_kind(result, kind) for kind in KINDS] + [links(result, surprises(result)) or "none"]
+        cells += [links(result, lost(result)) or "none"] if undone else []
+        name = link(anchor(result), f"{result.lab.number} · {result.lab.title}")
+        told = "".join(
+            f'<td role="cell" data-name="{column}">{cell}</td>'
+            for column, cell in zip(head[1:], cells, strict=True)
         )
-        other = ", ".join(link(anchor(result, id), id) for id in surprises(result)) or "none"
-        rows.append(
-            f'<tr role="row"><th role="rowheader" scope="row">{link(anchor(result), name)}</th>{cells}'
-            f'<td role="cell" data-name="other than expected">{other}</td></tr>'
-        )
-    head = tuple(word(name) if name in SIGNS else name for name in shown)
-    return table("overview", "Verdicts by lab", ("lab", *head, "other than expected"), rows)
+        rows.append(f'<tr role="row"><th role="rowheader" scope="row">{name}</th>{told}</tr>')
+    return table("overview", "Verdicts by lab", head, ["\n".join(rows)])
+
+
+def _kind(result: AuditResult, kind: str) -> str:
+    own = [verdict for verdict in result.verdicts if verdict.claim.kind == kind]
+    return summary(own) if own else "–"
 
 
 def _page(title: str, body: str, result: AuditResult) -> str:
@@ -89,6 +101,7 @@ def _page(title: str, body: str, result: AuditResult) -> str:
     words = "".join(
         f"<div><dt>{word(name)}</dt><dd>{escape(says)}</dd></div>" for name, says in _WORDS.items()
     )
+    kinds = "".join(f"<div><dt>{name}</dt><dd>{escape(says)}</dd></div>" for name, says in _KINDS.items())
     return f"""<!doctype html>
 <html lang="en" id="top">
 <head>
@@ -104,6 +117,7 @@ def _page(title: str, body: str, result: AuditResult) -> str:
 <footer>
 <h2>How to read this page</h2>
 <p>{_LEGEND}</p>
+<dl>{kinds}</dl>
 <dl>{words}</dl>
 <h2>Versions</h2>
 {pairs(result.versions)}

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from labkit.headless.audit import AuditResult
-from labkit.headless.report.sections import counted, counts, surprises
+from labkit.headless.report.sections import lost, surprises
+from labkit.protocol.verdicts import summary
 
 
 def report_json(results: Sequence[AuditResult]) -> dict[str, Any]:
@@ -23,9 +24,11 @@ def report_lines(results: Sequence[AuditResult]) -> str:
     """A line a lab; below it what came out other than expected, and what ended in an error."""
     lines = []
     for result in results:
-        found = ", ".join(counted(count, word) for word, count in counts(result).items())
+        found = summary(result.verdicts)
         lines.append(f"{result.lab.number} {result.lab.name}: {found}; {result.seconds:.0f} s")
         if other := surprises(result):
             lines.append(f"  other than expected: {', '.join(other)}")
+        if undone := lost(result):
+            lines.append(f"  not decided: {', '.join(undone)}")
         lines += [f"  error in {f.experiment.name}: {f.message}" for f in result.failures]
     return "\n".join(lines)

@@ -9,8 +9,9 @@ from typing import Any
 
 from labkit.headless.audit import AuditResult, Failure, plain
 from labkit.headless.report.pictures import figure
-from labkit.protocol.claims import Claim, Verdict, numbers
+from labkit.protocol.claims import Claim
 from labkit.protocol.experiment import Run
+from labkit.protocol.verdicts import Part, Verdict, entries, summary
 
 # A sign beside each word, so that nothing is told by colour alone.
 SIGNS = {"holds": "✓", "fails": "✗", "undecided": "?", "out of regime": "○", "reported": "•"}
@@ -26,22 +27,14 @@ def link(target: str, text: str) -> str:
     return f'<a href="#{escape(target)}">{escape(text)}</a>'
 
 
-def counts(result: AuditResult) -> dict[str, int]:
-    """Word -> how many claims; those that an error left without a verdict come last."""
-    words = [verdict.word for verdict in result.verdicts]
-    found = {word: words.count(word) for word in SIGNS if word in words}
-    lost = sum(len(failure.claims) for failure in result.failures)
-    return found | ({UNRUN: lost} if lost else {})
-
-
-def counted(count: int, name: str) -> str:
-    """ "1 holds", "9 hold"."""
-    return f"{count} {name if count == 1 else {'holds': 'hold', 'fails': 'fail'}.get(name, name)}"
-
-
 def surprises(result: AuditResult) -> list[str]:
     """The claims that came out other than expected."""
-    return [verdict.id for verdict in result.verdicts if verdict.word != verdict.expected]
+    return [verdict.id for verdict in result.verdicts if not verdict.expected]
+
+
+def lost(result: AuditResult) -> list[str]:
+    """The claims that an error left without a verdict."""
+    return [claim.id for failure in result.failures for claim in failure.claims]
 
 
 def word(text: str) -> str:
@@ -50,15 +43,22 @@ def word(text: str) -> str:
     return f'<span class="word {text.split()[0]}">{sign} {text}</span>'
 
 
-def summary(result: AuditResult) -> str:
-    """One sentence on a lab: how many claims, with which words, and which were not expected so."""
-    found = counts(result)
-    if not found:
+def links(result: AuditResult, ids: list[str]) -> str:
+    return ", ".join(link(anchor(result, id), id) for id in ids)
+
+
+def _summary(result: AuditResult) -> str:
+    """A lab in a sentence or two: its claims by kind, and which came out otherwise or not at all."""
+    if not result.verdicts and not result.failures:
         return "No claim was selected."
-    told = ", ".join(counted(count, name) for name, count in found.items())
-    other = ", ".join(link(anchor(result, id), id) for id in surprises(result))
-    expected = f" Other than expected: {other}." if other else " All as expected." if result.verdicts else ""
-    return f"{sum(found.values())} claims: {told}.{expected}"
+    told = [f"{summary(result.verdicts)}." if result.verdicts else ""]
+    if other := surprises(result):
+        told.append(f"Other than expected: {links(result, other)}.")
+    elif result.verdicts:
+        told.append("All as expected.")
+    if undone := lost(result):
+        told.append(f"Not decided, for an error: {links(result, undone)}.")
+    return " ".join(filter(None, told))
 
 
 def lab_section(result: AuditResult, level: int) -> str:
@@ -70,15 +70,14 @@ def lab_section(result: AuditResult, level: int) -> str:
     )
     heading = f"<h{level}{' class=new' if level > 1 else ''}>{escape(lab.title)}</h{level}>"
     runs = {run.experiment.name: _run(result, run, level + 1) for run in result.runs}
-    lost = {f.experiment.name: _failure(result, f, level + 1) for f in result.failures}
-    named = {**runs, **lost}
+    named = runs | {f.experiment.name: _failure(result, f, level + 1) for f in result.failures}
     order = [experiment for experiment in lab.experiments if experiment.name in named]
     figures = "".join(f"<li>{link(anchor(result, e.name), e.title)}</li>" for e in order)
     back = f'<p class="small screen">{link("top", "Back to the top")}</p>'
     return f"""<section id="{anchor(result)}" aria-label="{escape(lab.title)}">
 {heading}
 <p class="facts">{escape(facts)}</p>
-<p>{summary(result)}</p>
+<p>{_summary(result)}</p>
 <nav class="screen" aria-label="Figures of lab {lab.number}"><ul class="inline">{figures}</ul></nav>
 {_verdicts(result)}
 {chr(10).join(named[experiment.name] for experiment in order)}
@@ -95,66 +94,99 @@ def pairs(values: Mapping[str, Any]) -> str:
     return f"<dl>{items}</dl>"
 
 
-def table(kind: str, caption: str, head: tuple[str, ...], rows: list[str]) -> str:
-    """A table that a screen reader still knows as one where a narrow screen shows it as a list."""
+def table(kind: str, caption: str, head: tuple[str, ...], groups: list[str]) -> str:
+    """A table that a screen reader still knows as one where a narrow screen shows it as a list.
+
+    Args:
+        groups: rows that belong together, and that paper does not part.
+    """
     columns = "".join(f'<th role="columnheader" scope="col">{name}</th>' for name in head)
     return f"""<table role="table" class="{kind}">
 <caption>{escape(caption)}</caption>
 <thead role="rowgroup"><tr role="row">{columns}</tr></thead>
-<tbody role="rowgroup">
-{chr(10).join(rows)}
-</tbody>
+{chr(10).join(f'<tbody role="rowgroup">{rows}</tbody>' for rows in groups)}
 </table>"""
+
+
+_COLUMNS = ("claim", "kind", "quantity", "predicted", "measured", "holds if", "verdict", "replication")
 
 
 def _verdicts(result: AuditResult) -> str:
     owner = {claim.id: e.name for e in result.lab.experiments for claim in e.claims}
-    rows = {verdict.id: _row(result, verdict, owner[verdict.id]) for verdict in result.verdicts}
+    rows = {verdict.id: _rows(result, verdict, owner[verdict.id]) for verdict in result.verdicts}
     for failure in result.failures:
-        rows |= {claim.id: _lost_row(result, claim, failure) for claim in failure.claims}
+        rows |= {claim.id: _lost_rows(result, claim, failure) for claim in failure.claims}
     ordered = [rows[claim.id] for claim in result.lab.claims if claim.id in rows]
-    head = ("claim", "verdict", "statement", "predicted", "measured")
-    return table("claims", "Verdicts", head, ordered) if ordered else ""
+    return table("claims", "Verdicts", _COLUMNS, ordered) if ordered else ""
 
 
-def _row(result: AuditResult, verdict: Verdict, experiment: str) -> str:
-    vacuous = "<br>vacuous" if verdict.vacuous else ""
-    other = f'<br><span class="small">expected: {escape(verdict.expected)}</span>'
-    said = "" if verdict.sentence == verdict.statement else f"<br>In this run: {escape(verdict.sentence)}."
-    note = f"<br>{escape(verdict.note)}" if verdict.note else ""
-    cell = "".join(
-        f'<td role="cell" class="number" data-name="{name}">{_parts(text)}</td>'
-        for name, text in (
-            ("predicted", numbers(verdict.predicted)),
-            ("measured", numbers(verdict.measured, verdict.spread)),
-        )
-    )
+def _rows(result: AuditResult, verdict: Verdict, experiment: str) -> str:
+    """The statement, and below it a row a part: its number by name, the rule, and what came out."""
+    claim = verdict.claim
+    said = "" if verdict.sentence == claim.statement else f"<br>In this run: {escape(verdict.sentence)}."
+    more = [escape(claim.source), f"figure and settings: {link(anchor(result, experiment), experiment)}"]
+    more += [f"{claim.expected} expected: {escape(claim.because)}"] if claim.because else []
+    head = _head(result, claim, len(verdict.parts), f"{said}<br>{_small('; '.join(more))}")
+    remarks = ["vacuous"] if verdict.vacuous else []
+    remarks += [] if verdict.expected else [f"{claim.expected} expected"]
+    remarks += [verdict.notes] if verdict.notes else []
+    told = word(verdict.word) + "".join(f"<br>{_small(escape(text))}" for text in remarks)
+    found = verdict.replication
+    replicated = f"{claim.expected} in {found} of {found.seeds} seeds" if found else "not replicated"
+    return head + _body(claim, [_part(part) for part in verdict.parts], told, replicated)
+
+
+def _body(claim: Claim, parts: list[str], told: str, replicated: str) -> str:
+    """A row a part; kind, verdict and replication stand beside the first, for all of them."""
+    spanning = len(parts)
+    kind = _cell("kind", claim.kind, spanning)
+    ends = _cell("verdict", told, spanning) + _cell("replication", replicated, spanning)
+    rows = [parts[0].join((kind, ends)), *parts[1:]]
+    return "".join(f'<tr role="row">{row}</tr>' for row in rows)
+
+
+def _head(result: AuditResult, claim: Claim, parts: int, more: str) -> str:
     return (
-        f'<tr role="row" id="{anchor(result, verdict.id)}"><th role="rowheader" scope="row">'
-        f"{escape(verdict.id)}</th>"
-        f'<td role="cell">{word(verdict.word)}{vacuous}'
-        f"{other if verdict.expected != verdict.word else ''}</td>"
-        f'<td role="cell">{escape(verdict.statement)}{said}<br>'
-        f'<span class="small">{escape(verdict.source)}; decided by: {escape(verdict.rule)}; '
-        f"figure and settings: {link(anchor(result, experiment), experiment)}{note}</span></td>{cell}</tr>"
+        f'<tr role="row" class="says" id="{anchor(result, claim.id)}"><th role="rowheader" scope="rowgroup" '
+        f'rowspan="{1 + parts}">{escape(claim.id)}</th>'
+        f'<td role="cell" colspan="{len(_COLUMNS) - 1}">{escape(claim.statement)}{more}</td></tr>'
     )
 
 
-def _parts(text: str) -> str:
-    """The parts of a claim one below another; on a narrow screen one after another."""
-    return "".join(f"<span>{escape(part)}</span> " for part in text.split(", ")).rstrip()
+def _part(part: Part) -> str:
+    tight = f"bound/measured ≥ {part.tightness:.3g}" if part.tightness is not None else ""
+    seeds = f"{part.seeds} seed{'' if part.seeds == 1 else 's'}" if part.seeds else ""
+    below = "".join(f"<br>{_small(text)}" for text in (tight, seeds) if text)
+    unit = f" ({part.rule.unit})" if part.rule.unit else ""
+    return (
+        _cell("quantity", escape(part.rule.quantity + unit))
+        + _cell("predicted", entries(part, part.predicted), number=True)
+        + _cell("measured", entries(part, part.measured, part.spread) + below, number=True)
+        + _cell("holds if", escape(part.rule.told))
+    )
 
 
-def _lost_row(result: AuditResult, claim: Claim, failure: Failure) -> str:
+def _cell(name: str, content: str, rows: int = 1, *, number: bool = False) -> str:
+    """A cell that carries its column's name, for where a narrow screen shows no head."""
+    span = f' rowspan="{rows}"' if rows > 1 else ""
+    kind = ' class="number"' if number else ""
+    return f'<td role="cell"{kind}{span} data-name="{name}">{content}</td>'
+
+
+def _small(content: str) -> str:
+    return f'<span class="small">{content}</span>'
+
+
+def _lost_rows(result: AuditResult, claim: Claim, failure: Failure) -> str:
     target = link(anchor(result, failure.experiment.name), failure.experiment.name)
-    return (
-        f'<tr role="row" id="{anchor(result, claim.id)}"><th role="rowheader" scope="row">'
-        f'{escape(claim.id)}</th><td role="cell"><span class="error">{UNRUN}</span></td>'
-        f'<td role="cell">{escape(claim.statement)}<br><span class="small">{escape(claim.source)}; '
-        f"decided by: {escape(claim.rule)}; ended in an error: {target}</span></td>"
-        '<td role="cell" class="number" data-name="predicted">–</td>'
-        '<td role="cell" class="number" data-name="measured">–</td></tr>'
-    )
+    more = _small(f"{escape(claim.source)}; ended in an error: {target}")
+    parts = [
+        _cell("quantity", escape(rule.quantity)) + _cell("predicted", "–") + _cell("measured", "–")
+        + _cell("holds if", escape(rule.told))
+        for rule in claim.rules
+    ]  # fmt: skip
+    told = f'<span class="error">{UNRUN}</span>'
+    return _head(result, claim, len(parts), f"<br>{more}") + _body(claim, parts, told, "–")
 
 
 def _run(result: AuditResult, run: Run, level: int) -> str:

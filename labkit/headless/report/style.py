@@ -28,7 +28,9 @@ thead th { font-size: .875rem; color: var(--soft); }
 .holds { color: var(--holds); } .fails { color: var(--fails); } .undecided { color: var(--undecided); }
 .out { color: var(--out); } .reported { color: var(--reported); }
 .error { color: var(--fails); font-weight: 700; }
-td.number { font-variant-numeric: tabular-nums; } td.number span { display: block; white-space: nowrap; }
+td.number { font-variant-numeric: tabular-nums; }
+.claims tr:not(.says) > * { border-bottom: 0; } .claims tbody { border-bottom: 1px solid var(--line); }
+.claims tr.says > td { border: 0; padding-bottom: 0; } .claims th[scope=rowgroup] { border: 0; }
 tr:target, section:target > h3 { background: var(--mark); }
 figure { margin: 1rem 0; break-inside: avoid; }
 .panels { display: grid; gap: .5rem;
@@ -45,9 +47,8 @@ ul.inline { list-style: none; padding: 0; margin: .5rem 0; display: flex; flex-w
 @media screen and (max-width: 56rem) {
   thead { position: absolute; clip-path: inset(50%); width: 1px; height: 1px; overflow: hidden; }
   table, caption, tbody, tr, td, th { display: block; } td, th { border: 0; padding: .1rem 0; }
-  tr { padding: .75rem 0; border-bottom: 1px solid var(--line); }
-  .claims th, .claims th + td, td.count { display: inline-block; margin-right: .75rem; }
-  td.number span { display: inline; } td.number span + span::before { content: ", "; white-space: normal; }
+  .overview tr, .claims tbody { padding: .75rem 0; border-bottom: 1px solid var(--line); }
+  .claims tr:not(.says) { padding-top: .4rem; }
   td[data-name]::before { content: attr(data-name) ": "; color: var(--soft); } }
 @media screen and (max-width: 30rem) { body { padding: .75rem; } ul.inline { display: block; }
   ul.inline li { padding: .25rem 0; } }
@@ -59,7 +60,7 @@ ul.inline { list-style: none; padding: 0; margin: .5rem 0; display: flex; flex-w
   h2, h3 { margin-top: 1.2rem; }
   section + section > h2 { break-before: page; }
   .decides { break-after: avoid; }
-  tr, details { break-inside: avoid; }
+  tr, tbody, details { break-inside: avoid; }
   dl { grid-template-columns: repeat(auto-fill, minmax(11rem, 1fr)); }
   .panels, .panels.even { grid-template-columns: 1fr 1fr; max-width: none; } .panels img { max-width: none; }
   .screen { display: none; } }

@@ -7,13 +7,15 @@ Glorot's and LeCun's then differ by constants in the first and in the last layer
 Dashed is the law of wide networks (`wide`): it has scale exactly and the angles of infinite width. What is
 measured below it is fluctuation, which grows with depth/width: that is what confuses narrow deep networks.
 
-Strategy 4.1 is run with samples of length 1, as Thm 4.2 asks.
+Strategy 4.1 is run with samples of length 1, as Thm 4.2 asks, and over depth at three κ: the theorem leaves κ
+open, and κ decides which way η and the angle go.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import product
 
 import numpy as np
 import torch
@@ -24,11 +26,10 @@ from labkit.labs import common
 from labkit.labs.confusion import shared, wide
 from labkit.measure.confusion import confusion
 from labkit.measure.gradients import gradient_gram
-from labkit.protocol.claims import Claim
+from labkit.protocol.claims import Claim, World
 from labkit.protocol.experiment import Experiment, Frame, Prediction, Run
-from labkit.protocol.rules import Check, Equals, Evidence, Exponent, Ordered
+from labkit.protocol.rules import EVERY, INTERVAL, Between, Check, Equals, Evidence
 from labkit.protocol.settings import Settings, knob
-from labkit.protocol.statistics import exponent
 
 SWEEP = (3, 10, 30, 100, 300, 1000)
 QUANTITIES = ("cosine", "sd", "eta", "square")  # smallest cosine and spread of cosines, η, mean |g|²
@@ -39,10 +40,13 @@ KINDS = {
     "linear": ("glorot", True, False, shared.DEPTH),
     "skips": ("glorot", False, True, shared.SKIP),
     "Strategy 4.1": ("strategy", False, False, shared.STRATEGY),
+    "κ = 1/2": ("strategy", False, False, shared.COSINE),
+    "κ = 1": ("strategy", False, False, shared.ETA),
 }
 NAMES = tuple(KINDS)
-GLOROT, LECUN, LINEAR, SKIPS, STRATEGY = range(len(KINDS))
+GLOROT, LECUN, LINEAR, SKIPS, STRATEGY, HALF, ONE = range(len(KINDS))
 PLAIN = (GLOROT, LECUN, LINEAR)
+KAPPAS = {HALF: 0.5, ONE: 1.0}  # over depth alone; Strategy 4.1 itself has the κ of the settings
 TINY = 1e-300  # a wide ReLU network may have no negative product at all, and that has no logarithm
 Gram = Callable[[nn.Module, Tensor, Tensor], Tensor]
 
@@ -100,7 +104,11 @@ class Setup:
 
     def length(self, kind: int) -> float:
         """Of a sample."""
-        return 1.0 if kind == STRATEGY else self.d**0.5
+        return 1.0 if kind >= STRATEGY else self.d**0.5
+
+    def variances(self, kind: int, job: tuple[int, int]) -> tuple[float, ...]:
+        kappa = KAPPAS.get(kind, self.settings.kappa)
+        return shared.variances(KINDS[NAMES[kind]][0], self.sizes(*job), kappa)
 
 
 def prepare(settings: Initialization) -> Setup:
@@ -114,15 +122,16 @@ def predict(setup: Setup) -> Prediction:
     """What wide networks would have, for each seed's data; Strategy 4.1's scale, were it linear."""
     settings = setup.settings
     widths, depths = settings.places
-    found = {name: np.empty((settings.seeds, len(KINDS), len(settings.jobs))) for name in QUANTITIES}
+    found = {name: np.full((settings.seeds, len(KINDS), len(settings.jobs)), np.nan) for name in QUANTITIES}
     for s, one in enumerate(setup.sets):
         cosines, labels = (one.x_train @ one.x_train.T).cpu().numpy(), np.eye(one.classes)[one.y_train.cpu()]
-        for (kind, name), (j, job) in _pairs(settings):
-            init, linear, skip, _ = KINDS[name]
-            scale = setup.length(kind) ** 2
+        for kind, (j, job) in product(range(len(KINDS)), enumerate(settings.jobs)):
+            if not _wanted(settings, kind, j):
+                continue
+            _, linear, skip, _ = KINDS[NAMES[kind]]
             law = wide.kernels(
-                "identity" if linear else settings.activation, scale, *job,
-                shared.variances(init, setup.sizes(*job), settings.kappa), skip,
+                "identity" if linear else settings.activation, setup.length(kind) ** 2, *job,
+                setup.variances(kind, job), skip,
             )  # fmt: skip
             rng = np.random.default_rng([common.seeds(settings)[s], kind, j])
             for quantity, value in _measured(wide.gram(law, cosines, labels, rng)).items():
@@ -133,10 +142,8 @@ def predict(setup: Setup) -> Prediction:
     }  # fmt: skip
 
 
-def _pairs(settings: Initialization) -> Iterator[tuple[tuple[int, str], tuple[int, tuple[int, int]]]]:
-    for j, job in enumerate(settings.jobs):
-        for kind, name in enumerate(NAMES):
-            yield (kind, name), (j, job)
+def _wanted(settings: Initialization, kind: int, j: int) -> bool:
+    return kind not in KAPPAS or j in settings.places[1]
 
 
 def _measured(gram: np.ndarray | Tensor) -> Mapping[str, float]:
@@ -145,10 +152,10 @@ def _measured(gram: np.ndarray | Tensor) -> Mapping[str, float]:
     return {"cosine": found.minimum_cosine, "sd": found.sd_cosine, "eta": found.eta, "square": square}
 
 
-def run(setup: Setup, prediction: Prediction, *, gram: Gram = gradient_gram) -> Iterator[Frame]:
+def run(setup: Setup, prediction: Prediction, *, gram: Gram | None = None) -> Iterator[Frame]:
     """`gram` gives the inner products of all per-sample gradients, (n, n), of a network, samples and
-    classes."""
-    settings = setup.settings
+    classes; `gradient_gram` when left out."""
+    settings, gram = setup.settings, gram or gradient_gram
     jobs, seeds = settings.jobs, common.seeds(settings)
     values = {name: np.full((len(seeds), len(KINDS), len(jobs)), np.nan) for name in QUANTITIES}
     for j, job in enumerate(jobs):
@@ -156,8 +163,10 @@ def run(setup: Setup, prediction: Prediction, *, gram: Gram = gradient_gram) -> 
         for s, seed in enumerate(seeds):
             weights = shared.draws(sizes, seed, device=settings.device)
             x, y = setup.sets[s].x_train, setup.sets[s].y_train
-            for kind, (init, linear, skip, _) in enumerate(KINDS.values()):
-                scales = [v**0.5 for v in shared.variances(init, sizes, settings.kappa)]
+            for kind, (_, linear, skip, _) in enumerate(KINDS.values()):
+                if not _wanted(settings, kind, j):
+                    continue
+                scales = [v**0.5 for v in setup.variances(kind, job)]
                 activation = "identity" if linear else settings.activation
                 net = shared.network(weights, scales, activation, skip=skip)
                 # In float32 the squares of what Strategy 4.1 leaves of a gradient would be zero.
@@ -201,7 +210,7 @@ def figure(
             marks.append(figures.Points(places, values, label=NAMES[kind], color=color))
         # A live axis stands still, and a logarithmic one is cut at the smallest measured value otherwise.
         low = (
-            (1e-2 * float(max(prediction["eta"][:, STRATEGY].min(), TINY)), None)
+            (1e-2 * float(max(np.nanmin(prediction["eta"][:, STRATEGY:]), TINY)), None)
             if STRATEGY in kinds
             else None
         )
@@ -215,12 +224,12 @@ def figure(
     every = range(len(KINDS))
     return figures.Chart(
         (
-            panel("width", "cosine", every, True, "Angle, by width"),
+            panel("width", "cosine", every[:HALF], True, "Angle, by width"),
             panel("width", "eta", shown, False, "η, by width"),
             panel("width", "square", shown, False, "Length, by width"),
             panel("depth", "cosine", every, False, "Angle, by depth"),
             panel("depth", "eta", shown, False, "η, by depth"),
-            panel("depth", "eta", (STRATEGY,), False, "η under Strategy 4.1"),
+            panel("depth", "eta", every[STRATEGY:], True, "η under Strategy 4.1"),
         ),
         caption=figures.caption(settings) if settings else "",
     )  # fmt: skip
@@ -249,16 +258,14 @@ def _wider(run: Run) -> tuple[Evidence, ...]:
         for values in (run.last("square"), run.prediction["square"])
     )
     by_kind = "; ".join(f"{NAMES[kind]} {_words(cosine[:, k])}" for k, kind in enumerate(PLAIN))
+    glorot = np.maximum(eta[:, 0], TINY)
     return (
         Evidence(
-            cosine[..., [0, -1]],
+            cosine[..., -1] - cosine[..., 0],
             note=f"smallest cosine at width {widths}: {by_kind}; of wide networks "
             f"{run.prediction['cosine'][:, GLOROT].mean():.2f}",
         ),
-        Evidence(
-            exponent(np.array(run.settings.widths), np.maximum(eta[:, 0], TINY)),
-            note=f"η under Glorot {_words(eta[:, 0], '.3g')}",
-        ),
+        Evidence(np.log10(glorot[:, -1] / glorot[:, 0]), note=f"η under Glorot {_words(eta[:, 0], '.3g')}"),
         Evidence(
             square[:, -1], law[:, -1], note=f"mean |g|² {_words(square, '.3g')}, wide {_words(law, '.3g')}"
         ),
@@ -269,67 +276,117 @@ def _deeper(run: Run) -> tuple[Evidence, ...]:
     depths = run.prediction["depths"]
     start = int(np.searchsorted(depths, 10))
     few = Check("sweep over depth beyond 10", float(start + 2), float(len(depths)), "go deeper")
-    cosine, sd = _sweeps(run, "cosine", range(len(KINDS)))[1], _sweeps(run, "sd", range(len(KINDS)))[1]
-    plain = list(PLAIN)
+    cosine, sd = (_sweeps(run, name, range(SKIPS + 1))[1] for name in ("cosine", "sd"))
     by_kind = "; ".join(
         f"{NAMES[kind]} {_words(cosine[:, kind])}, sd {_words(sd[:, kind])}" for kind in (*PLAIN, SKIPS)
     )
     return (
         Evidence(
-            cosine[:, plain][..., [-1, start]], checks=(few,),
+            cosine[:, :SKIPS, start] - cosine[:, :SKIPS, -1], checks=(few,),
             note=f"smallest cosine and sd of cosines at depth {', '.join(map(str, depths))}: {by_kind}",
         ),
-        Evidence(sd[:, plain][..., [start, -1]], checks=(few,)),
-        Evidence(cosine[:, [GLOROT, SKIPS], -1]),
+        Evidence(sd[:, :SKIPS, -1] - sd[:, :SKIPS, start], checks=(few,)),
+        Evidence(cosine[:, SKIPS, -1] - cosine[:, GLOROT, -1]),
     )  # fmt: skip
 
 
 def _strategy(run: Run) -> tuple[Evidence, ...]:
-    over_width, over_depth = _sweeps(run, "eta", (STRATEGY,))
-    by_width, by_depth = _sweeps(run, "cosine", (STRATEGY,))
-    ends = np.stack([by_width[:, 0, [0, -1]], by_depth[:, 0, [-1, 0]]], axis=1)
+    kinds = (HALF, ONE, STRATEGY)
+    eta, cosine = (_sweeps(run, name, kinds)[1] for name in ("eta", "cosine"))
+    wider = _sweeps(run, "cosine", (STRATEGY,))[0][:, 0]
+    ends = eta[..., [0, -1]]
+    unopposed = Check("networks without a pair of opposed gradients", float((ends <= 0).sum()), 0.0,
+                      "η is 0 there and has no logarithm: take more samples")  # fmt: skip
+    grown = np.log10(np.maximum(ends[..., 1], TINY) / np.maximum(ends[..., 0], TINY))
+    note = "; ".join(
+        f"{name} η {_words(eta[:, k], '.2g')}, smallest cosine {_words(cosine[:, k])}"
+        for k, name in enumerate(("κ = 1/2", "κ = 1", f"κ = {run.settings.kappa:g}"))
+    )
     return (
-        Evidence(
-            np.log10(np.maximum(over_depth[:, 0], TINY)),
-            note=f"η over depth {_words(over_depth[:, 0], '.2g')}, over width "
-            f"{_words(over_width[:, 0], '.2g')}; smallest cosine over depth {_words(by_depth[:, 0])}, over "
-            f"width {_words(by_width[:, 0])}",
-        ),
-        Evidence(ends),
+        Evidence(grown, checks=(unopposed,), note=f"over depth {note}"),
+        Evidence(cosine[..., 0] - cosine[..., -1], checks=(unopposed,)),
+        Evidence(wider[:, -1] - wider[:, 0], checks=(unopposed,)),
     )
 
 
+def lecun_throughout(variances: Callable[..., tuple[float, ...]]) -> Callable[..., tuple[float, ...]]:
+    """A fault for a world: Strategy 4.1 at κ = 1, whatever κ is asked for."""
+
+    def faulty(init: str, sizes: Sequence[int], kappa: float = 1.0) -> tuple[float, ...]:
+        return variances(init, sizes)
+
+    return faulty
+
+
+# What C7, C8 and C11 look at: the gradients of single samples, and their worst pair.
+_FAULTS = (
+    World("every gradient replaced by their mean",
+          faults={f"{__name__}:gradient_gram": shared.same_gradient}),
+    World("the mean pair for the worst", faults={f"{__name__}:confusion": shared.mean_for_worst}),
+)  # fmt: skip
+_UNOPPOSED = tuple(replace(world, word="undecided") for world in _FAULTS)
+
+_PLAIN = tuple(NAMES[kind] for kind in PLAIN)
+
 C7 = Claim(
-    "C7",
-    "At initialisation a wider network is less confused: over a fixed number of pairs the smallest cosine of "
-    "per-sample gradients rises from the narrowest to the widest; η itself grows under Glorot, as gradients "
-    "get longer, by the law of wide networks.",
+    "C7", "finding",
+    "At initialisation, with 30 hidden layers, a wider network is less confused: over a fixed number of "
+    "pairs the smallest cosine of gradients of single samples is at least .15 higher at the greatest width "
+    "than at 10. η itself is at least one and a half times as large there under Glorot, as gradients get "
+    "longer, by the law of wide networks.",
     "paper 5, Thm 4.2, §4, App. A.1",
-    (Ordered(), Exponent(0.0, np.inf), Equals(0.3, exact=False)),
+    (
+        Between("smallest cosine, widest minus narrowest", _PLAIN, low=0.15, by=EVERY),
+        Between("log₁₀ of η under Glorot, widest minus narrowest", low=0.18, by=EVERY),
+        Equals("mean |g|² at the greatest width, Glorot", tolerance=0.4, by=INTERVAL),
+    ),
     _wider, "holds",
     {"holds": "the smallest cosine rises with width, and η grows with it all the same",
      "fails": "the smallest cosine does not rise with width, or η does not grow, or not by the law"},
+    worlds=(World("one hidden layer instead of thirty", {"depth": 1, "deepest": 30}), *_FAULTS),
 )  # fmt: skip
 C8 = Claim(
-    "C8",
+    "C8", "finding",
     "At initialisation a deeper network is more confused: from 10 hidden layers to the deepest the smallest "
-    "cosine falls and cosines spread, for tanh and linear, Glorot and LeCun alike; with skip connections the "
-    "smallest cosine at that depth is higher.",
+    "cosine of gradients of single samples falls by .05 or more, and the standard deviation of the cosines "
+    "rises by .03 or more, for tanh and linear, Glorot and LeCun alike; with skip connections the smallest "
+    "cosine at that depth is at least .3 higher.",
     "paper 5, Thm 4.2, §4, App. A.1",
-    (Ordered(), Ordered(), Ordered()),
+    (
+        Between("smallest cosine, 10 layers minus deepest", _PLAIN, low=0.05, by=EVERY),
+        Between("sd of cosines, deepest minus 10 layers", _PLAIN, low=0.03, by=EVERY),
+        Between("smallest cosine at the greatest depth, skips minus none", low=0.3, by=EVERY),
+    ),
     _deeper, "holds",
     {"holds": "deeper is more confused, and skip connections mend it",
-     "fails": "the smallest cosine does not fall with depth, or cosines do not spread, or skips do not help"},
+     "fails": "the smallest cosine does not fall with depth, or cosines do not spread, or skips do not help",
+     "undecided": "the sweep over depth ends too early"},
+    worlds=(World("networks three times as wide", {"width": 300, "widest": 100, "deepest": 30}), *_FAULTS),
 )  # fmt: skip
 C11 = Claim(
-    "C11",
-    "Under Strategy 4.1 confusion grows with depth: so says Thm 4.2 of η, and so it is for the smallest "
-    "cosine, which also rises with width.",
+    "C11", "finding",
+    "Under Strategy 4.1 confusion grows with depth, whatever κ is, so says Thm 4.2: from the least depth to "
+    "the greatest η doubles and the smallest cosine falls by .1, or more, at κ = ½, 1 and 4; and the "
+    "smallest cosine at κ = 4 is at least .15 higher in the widest network than in the narrowest.",
     "paper 5, Thm 4.2 (Strategy 4.1)",
-    (Ordered(), Ordered()),
+    (
+        Between("log₁₀ of η, deepest minus shallowest", ("κ = 1/2", "κ = 1", "κ of the settings"), low=0.3,
+                by=EVERY),
+        Between("smallest cosine, shallowest minus deepest", ("κ = 1/2", "κ = 1", "κ of the settings"),
+                low=0.1, by=EVERY),
+        Between("smallest cosine, widest minus narrowest, κ of the settings", low=0.15, by=EVERY),
+    ),
     _strategy, "fails",
-    {"holds": "η grows with depth, and the smallest cosine falls",
-     "fails": "right for the angle only: κ ≥ 4 makes gradients vanish with depth, and η with them"},
+    {"holds": "η grows with depth at every κ, and the smallest cosine falls",
+     "fails": "κ decides: at κ = 4 gradients vanish with depth and η with them, and at κ = ½ the angle "
+              "hardly moves",
+     "undecided": "some networks have no pair of opposed gradients"},
+    worlds=(
+        World("κ = 1, LeCun's variances, whatever κ is",
+              faults={f"{__name__}:shared.variances": lecun_throughout}, word="holds"),
+        *_UNOPPOSED,
+    ),
+    because="Thm 4.2 leaves κ open, and its order in depth is that of one κ: gradients vanish above it",
 )  # fmt: skip
 
 INITIALIZATION = Experiment(

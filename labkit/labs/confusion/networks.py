@@ -28,14 +28,15 @@ from labkit.labs.confusion.network_panels import GRID
 from labkit.measure.confusion import confusion, density
 from labkit.measure.gradients import gradient_gram
 from labkit.models.mlp import ResidualMLP
-from labkit.protocol.claims import Claim
+from labkit.protocol.claims import Claim, World
 from labkit.protocol.experiment import Experiment, Frame, Prediction, Run
-from labkit.protocol.rules import Evidence, Reported
+from labkit.protocol.rules import EVERY, Between, Check, Evidence
 from labkit.protocol.settings import Settings, knob
 
 COLUMN = (3, 10, 60)  # depths that are trained besides the chosen one
 DRAWN = 2000  # cosines, at most, in a density
 LOOKS, LOSSES = 10, 30  # how often gradients, and the loss, are looked at
+STAGES = ("least depth to last but one", "last but one to greatest")
 MINIBATCHES = 48  # at the end, of the size that training takes
 Gram = Callable[[nn.Module, Tensor, Tensor], Tensor]
 
@@ -144,9 +145,10 @@ def _compared(gram: Tensor, rows: Tensor) -> Mapping[str, float | np.ndarray]:
     }  # fmt: skip
 
 
-def run(setup: Setup, prediction: Prediction, *, gram: Gram = gradient_gram) -> Iterator[Frame]:
-    """`gram` gives the inner products of all per-sample gradients of a network, samples and classes."""
-    settings = setup.settings
+def run(setup: Setup, prediction: Prediction, *, gram: Gram | None = None) -> Iterator[Frame]:
+    """`gram` gives the inner products of all per-sample gradients of a network, samples and classes;
+    `gradient_gram` when left out."""
+    settings, gram = setup.settings, gram or gradient_gram
     order = (settings.depth, *(depth for depth in settings.depths if depth != settings.depth))
     shape = settings.seeds, len(settings.depths)
     column = {name: np.full(shape, np.nan) for name in ("first", "final", "loss_at", "batch", "aligned")}
@@ -265,7 +267,7 @@ def figure(
     )  # fmt: skip
 
 
-def _at_the_end(run: Run) -> Evidence:
+def _at_the_end(run: Run) -> tuple[Evidence, Evidence]:
     depths = run.prediction["depths"]
     found = {name: run.last(f"column_{name}") for name in ("first", "final", "loss_at", "batch", "aligned")}
     words = "; ".join(
@@ -275,17 +277,31 @@ def _at_the_end(run: Run) -> Evidence:
         f"{found['aligned'][:, g].mean():.2f}"
         for g, depth in enumerate(depths)
     )
-    return Evidence(found["final"], note=words)
+    several = Check("depths that were trained", 3.0, float(len(depths)), "train other depths, too")
+    if not several.met:
+        return (Evidence(checks=(several,)),) * 2
+    batch, loss = (np.diff(found[name][:, [0, -2, -1]], axis=1) for name in ("batch", "loss_at"))
+    return Evidence(-batch, note=words), Evidence(loss)
 
 
 C9 = Claim(
-    "C9",
-    "Depth and confusion at the end of training, with the loss at which it ended: on small data no order is "
-    "promised, as a network that has learned little may have gradients that all agree.",
+    "C9", "finding",
+    "At the end of training, at one learning rate for all depths, a deeper network is more confused and has "
+    "a higher loss: from the least depth to the last but one and on to the greatest the smallest cosine of "
+    "minibatch gradients falls, by .05 or more each time, and the loss does not fall.",
     "paper 5, §5, Figs 2, 3, 5, 6",
-    (Reported(),),
-    _at_the_end, "reported",
-    {"reported": "shown as found, beside the loss: at the end cosines do not tell which network has learned"},
+    (
+        Between("fall of the smallest cosine of minibatch gradients at the end", STAGES, low=0.05, by=EVERY),
+        Between("rise of the training loss at the end", STAGES, low=0.0, by=EVERY),
+    ),
+    _at_the_end, "fails",
+    {"holds": "the deeper the network, the more confused it ends, and with the higher loss",
+     "fails": "a network of moderate depth ends with the lower loss, and one that learned little may have "
+              "minibatches that all agree: cosines at the end do not tell which network has learned",
+     "undecided": "it takes three depths or more"},
+    worlds=(World("a tenth of the learning rate: no depth learns much", {"lr": 0.003}, word="holds"),),
+    because="at the one learning rate thirty layers learn faster than three, and the deepest network is "
+            "stopped where its minibatch gradients agree or not as its start has it",
 )  # fmt: skip
 
 NETWORKS = Experiment(

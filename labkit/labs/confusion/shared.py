@@ -3,13 +3,16 @@ networks of every initialisation."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from labkit import data
 from labkit.labs import common
+from labkit.measure.confusion import Confusion
 from labkit.models.mlp import MLP, ResidualMLP, mlp
 
 PAPER = (
@@ -77,3 +80,36 @@ def network(
         for layer, weight, scale in zip(net.layers, weights, scales, strict=True):
             layer.get_parameter("weight").copy_(scale * weight)
     return net
+
+
+# Faults that worlds plant in the measuring code.
+
+
+def same_gradient(gram: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """Every gradient replaced by the mean of all, where a function gives their inner products."""
+
+    def faulty(*args: Any, **kwargs: Any) -> Tensor:
+        found = gram(*args, **kwargs)
+        return torch.full_like(found, float(found.mean()))
+
+    return faulty
+
+
+def all_alike(confusion: Callable[..., Confusion]) -> Callable[..., Confusion]:
+    """The same, where a function takes the inner products."""
+
+    def faulty(gram: Any) -> Confusion:
+        found = torch.as_tensor(gram)
+        return confusion(torch.full_like(found, float(found.mean())))
+
+    return faulty
+
+
+def mean_for_worst(confusion: Callable[..., Confusion]) -> Callable[..., Confusion]:
+    """The mean pair in the place of the worst."""
+
+    def faulty(gram: Any) -> Confusion:
+        found = confusion(gram)
+        return replace(found, eta=max(0.0, -found.mean_inner), minimum_cosine=found.mean_cosine)
+
+    return faulty

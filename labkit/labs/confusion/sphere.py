@@ -149,10 +149,11 @@ def _lemma(run: Run) -> Evidence:
 
 
 C2 = Claim(
-    "C2",
+    "C2", "theorem",
     "Among N uniform unit vectors in d dimensions some pair has |⟨x_i, x_j⟩| ≥ ν with probability at most "
     "N²√(π/8) exp(−(d − 1)ν²/2), at every ν.",
-    "paper 5, Lemma B.1", (AtMost(),), _lemma, "holds",
+    "paper 5, Lemma B.1",
+    (AtMost("lower limit of the probability that some pair is closer than ν, at each ν"),), _lemma, "holds",
     {"holds": "the bound holds at each of the 99 ν", "fails": "the bound was exceeded"},
 )  # fmt: skip
 

@@ -15,7 +15,7 @@ LAB = Lab(
     title="Distance from initialization",
     paper=PAPER,
     experiments=(INITIALIZATION, SCALING, NOISE, BOUNDS, COMPLEXITY, CONCENTRATION),
-    core=("D1", "D2", "D6", "D7", "D10", "D11", "D13", "D14"),
+    core=("D1", "D2", "D6", "D7", "D10", "D11", "D13", "D14", "D17"),
     notebook="01_distance_from_initialization",
 )
 

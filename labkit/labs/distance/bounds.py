@@ -1,6 +1,7 @@
 """What does a small distance buy? Prop. 6.2, Thm C.1 and Thm C.2 at every frame of a training (D6, D7, D9).
 
-The theorems' constants are replaced by what they stand for: the measured ‖Z_k‖₂ and r.
+The theorems' constants are replaced by what they stand for: the measured ‖Z_k‖₂ and r. At the images the
+bounds have much room, and would have it without r; at the mean image, x = 0, all that they allow is due to r.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from torch import Tensor
 from labkit import data, figures, models, training
 from labkit.labs import common
 from labkit.labs.distance import shared
-from labkit.protocol.claims import Claim
+from labkit.measure.distance import distances
+from labkit.protocol.claims import Claim, World
 from labkit.protocol.experiment import Experiment, Frame, Prediction, Run
 from labkit.protocol.rules import AtMost, Evidence
 from labkit.protocol.settings import Settings, knob
@@ -24,6 +26,7 @@ from labkit.theory import distance as theory
 
 POINTS = 100  # training points, and as many test points, at which outputs and gradients are compared
 LEVELS = ("product", "layerwise", "with_r")
+SIZES = ("output", "output_bound", "gradient", "gradient_bound")
 
 
 @dataclass(frozen=True)
@@ -110,35 +113,24 @@ def gradient_norms(model: Any, x: Tensor) -> tuple[Tensor, Tensor]:
 def run(setup: Setup, prediction: Prediction) -> Iterator[Frame]:
     settings = setup.settings
     ensemble = training.Ensemble(setup.models)
-    start = {name: value.clone() for name, value in ensemble.weights().items()}
+    start = {name: value.double() for name, value in ensemble.weights().items()}
 
     def measure(ensemble: training.Ensemble) -> np.ndarray:
-        """(S, 3 levels, r, then output, its bound, gradient, its bound at the point where it is closest)."""
-        r = shared.distance(ensemble.weights(), start).double().cpu().numpy()
+        """(S, names): r, the three levels, then sizes and bounds at the images and at the mean image."""
+        now = {name: value.double() for name, value in ensemble.weights().items()}
+        r = shared.distance(now, start).cpu().numpy()
         rows = []
         for seed, points in enumerate(setup.points):
             model: Any = ensemble.member(seed).double()
-            z = prediction["z_spec"][seed]
-            moved = [
-                float((layer.weight.detach() - start[f"layers.{k}.weight"][seed].double()).norm())
-                for k, layer in enumerate(model.layers)
-            ]
-            # r was summed in float32: it may fall short of one layer's share by a rounding.
-            whole = max(r[seed], np.linalg.norm(moved))
-            levels = theory.spectral_products(spectral_norms(model.layers), z, np.array(moved), whole)
-            outputs, gradients = gradient_norms(model, points.double())
-            x_norm = prediction["x_norm"][seed]
-            output_bound = theory.output_bound(z, whole, x_norm)[..., -1]
-            gradient_bound = theory.gradient_bound(z, whole, x_norm).total
-            out, grad = outputs.cpu().numpy(), gradients.amax(1).cpu().numpy()
-            near, steep = (out / output_bound).argmax(), (grad / gradient_bound).argmax()
-            rows.append(
-                [levels.product, levels.layerwise, levels.with_r, whole, out[near], output_bound[near],
-                 grad[steep], gradient_bound[steep]]
-            )  # fmt: skip
+            z, whole = prediction["z_spec"][seed], float(r[seed])
+            moved = distances(model, {name: value[seed] for name, value in start.items()}).layers.numpy()
+            levels = theory.spectral_products(spectral_norms(model.layers), z, moved, whole)
+            near = closest(model, points.double(), z, whole, prediction["x_norm"][seed])
+            mean = closest(model, torch.zeros_like(points[:1]).double(), z, whole, np.zeros(1))
+            rows.append([whole, levels.product, levels.layerwise, levels.with_r, *near, *mean])
         return np.array(rows, dtype=float)
 
-    names = (*LEVELS, "r", "output", "output_bound", "gradient", "gradient_bound")
+    names = ("r", *LEVELS, *SIZES, *(f"{name}_at_mean" for name in SIZES))
     for frame in shared.fit(settings, ensemble, setup.sets, measure={"all": measure}, measured=12):
         if frame.is_tick:
             yield Frame.tick(frame.step, frame.progress)
@@ -146,6 +138,21 @@ def run(setup: Setup, prediction: Prediction) -> Iterator[Frame]:
         values = {"loss": frame.values["loss"]}
         values |= {name: frame.values["all"][:, place] for place, name in enumerate(names)}
         yield Frame(frame.step, values, frame.progress, frame.status, frame.note)
+
+
+def closest(model: Any, x: Tensor, z: np.ndarray, r: float, x_norm: np.ndarray) -> tuple[float, ...]:
+    """SIZES: the output and its bound at the input where they are closest, and the same of the gradient."""
+    outputs, gradients = gradient_norms(model, x)
+    found: list[float] = []
+    for size, bound in (
+        (outputs, theory.output_bound(z, r, x_norm)[..., -1]),
+        (gradients.amax(1), theory.gradient_bound(z, r, x_norm).total),
+    ):
+        measured = size.cpu().numpy()
+        share = np.divide(measured, bound, out=np.where(measured > 0, np.inf, 0.0), where=bound > 0)
+        at = share.argmax()
+        found += [float(measured[at]), float(bound[at])]
+    return tuple(found)
 
 
 def figure(
@@ -204,33 +211,66 @@ def _levels(run: Run) -> tuple[Evidence, Evidence]:
     return Evidence(product, layerwise, note=note), Evidence(layerwise, with_r)
 
 
-def _inside(run: Run, name: str) -> Evidence:
-    measured, bound = run.series(name)[1].T, run.series(f"{name}_bound")[1].T
+def _inside(run: Run, name: str) -> tuple[Evidence, Evidence]:
+    """At the images, and at the mean image once training has begun: before, both sides are 0 there."""
+    steps, measured, bound = run.series(name)[0], *_pair(run, name)
     # A network whose units have all died has no gradient at all.
     looseness = np.divide(bound, measured, out=np.full_like(bound, np.inf), where=measured > 0)
-    step = run.series(name)[0][looseness.mean(axis=0).argmin()]
+    step = steps[looseness.mean(axis=0).argmin()]
     note = f"the bound is {looseness.min():.3g} times larger where it is closest, at step {step}; "
-    return Evidence(measured, bound, note=note + f"at the end {looseness[:, -1].mean():.3g} times")
+    at_mean, bound_at_mean = _pair(run, f"{name}_at_mean")
+    return (
+        Evidence(measured, bound, note=note + f"at the end {looseness[:, -1].mean():.3g} times"),
+        Evidence(at_mean[:, 1:], bound_at_mean[:, 1:]),
+    )
 
 
+def _pair(run: Run, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """(S, T) each: a size and its bound."""
+    size, _, where = name.partition("_")
+    return run.series(name)[1].T, run.series(f"{size}_bound{'_' if where else ''}{where}")[1].T
+
+
+def _output(run: Run) -> tuple[Evidence, Evidence]:
+    return _inside(run, "output")
+
+
+def _gradient(run: Run) -> tuple[Evidence, Evidence]:
+    return _inside(run, "gradient")
+
+
+NOT_MOVED = World("the distance from the start replaced by zero", faults=shared.WITHOUT_DISTANCE)
 CLAIMS = (
     Claim(
-        "D6", "∏‖W_k‖₂ ≤ ∏(‖Z_k‖₂ + ‖W_k − Z_k‖_F) ≤ ∏(‖Z_k‖₂ + r), at every step.",
-        "paper 1, Prop. 6.2", (AtMost(), AtMost()), _levels, "holds",
+        "D6", "theorem", "∏‖W_k‖₂ ≤ ∏(‖Z_k‖₂ + ‖W_k − Z_k‖_F) ≤ ∏(‖Z_k‖₂ + r), at every step.",
+        "paper 1, Prop. 6.2",
+        (AtMost("∏‖W_k‖₂ under the layerwise bound"), AtMost("the layerwise bound under the one with r")),
+        _levels, "holds",
         {"holds": "the three levels are in order at every frame",
          "fails": "the levels cross"},
+        (NOT_MOVED,),
     ),
     Claim(
-        "D7", "The output is below the recursion a_k = (‖Z_k‖₂ + r)a_(k−1) + r, on training and test points.",
-        "paper 1, Thm C.1", (AtMost(),), lambda run: _inside(run, "output"), "holds",
+        "D7", "theorem",
+        "The output is below the recursion a_k = (‖Z_k‖₂ + r)a_(k−1) + r from a_0 = ‖x‖, at every step: on "
+        "training and test images, and at the mean image, where r alone bounds it.",
+        "paper 1, Thm C.1",
+        (AtMost("‖f(x)‖ at the image where the bound is closest"), AtMost("‖f(0)‖ at the mean image")),
+        _output, "holds",
         {"holds": "no output exceeds its bound at any frame",
          "fails": "an output exceeds its bound"},
+        (NOT_MOVED,),
     ),
     Claim(
-        "D9", "The gradient by the weights is below its recursion, for every output, at training and test "
-        "points.", "paper 1, Thm C.2", (AtMost(),), lambda run: _inside(run, "gradient"), "holds",
+        "D9", "theorem",
+        "The gradient of every output by the weights is below its recursion at every step: on training and "
+        "test images, and at the mean image, where r alone bounds it.",
+        "paper 1, Thm C.2",
+        (AtMost("‖∂f/∂W‖ at the image where the bound is closest"), AtMost("‖∂f/∂W‖ at the mean image")),
+        _gradient, "holds",
         {"holds": "no gradient exceeds its bound at any frame",
          "fails": "a gradient exceeds its bound"},
+        (NOT_MOVED,),
     ),
 )  # fmt: skip
 

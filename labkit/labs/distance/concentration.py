@@ -185,9 +185,9 @@ def _tail(run: Run) -> tuple[Evidence, Evidence, Evidence]:
     exact, tail = run.prediction["exact"], run.prediction["tail"]
     ratio = (tail / exact)[tail < 1]
     return (
-        Evidence(low, tail, note=f"a bound below 1 is {ratio.min():.0f} times the probability or more"),
-        Evidence(low, exact),
-        Evidence(np.broadcast_to(exact, high.shape), high),
+        Evidence(low / tail, 1.0, note=f"a bound below 1 is {ratio.min():.0f} times the probability or more"),
+        Evidence(low / exact, 1.0),
+        Evidence(exact / high, 1.0),
     )
 
 
@@ -204,15 +204,21 @@ def _khintchine_ratio(run: Run) -> tuple[Evidence, Evidence, Evidence]:
 
 
 D4 = Claim(
-    "D4", "P(|χ²_k/k − 1| ≥ t) ≤ 2exp(−kt²/8) for t in (0, 1).", "paper 1, Thm A.1",
-    (AtMost(), AtMost(), AtMost()), _tail, "holds",
+    "D4", "theorem",
+    "P(|χ²_k/k − 1| ≥ t) ≤ 2exp(−kt²/8) for t in (0, 1), and the exact probability lies in the binomial band "
+    "of what was drawn.", "paper 1, Thm A.1",
+    (AtMost("lower end of the band over 2exp(−kt²/8)"), AtMost("lower end of the band over the exact P"),
+     AtMost("exact P over the upper end of the band")), _tail, "holds",
     {"holds": "no (k, t) is more frequent than the bound allows, and the exact probability is in every band",
      "fails": "a deviation is more frequent than the bound, or than its exact probability, allows"},
 )  # fmt: skip
 D5 = Claim(
-    "D5",
+    "D5", "theorem",
     "E‖Σ ξᵢxᵢ‖ ≤ (Σ‖xᵢ‖²)^½ for random signs ξ: the constant for p = 2 is 1, and it is loose by √2 at most.",
-    "paper 1, Cor. A.3.1", (AtMost(), Equals(1e-10), AtMost()), _khintchine_ratio, "holds",
+    "paper 1, Cor. A.3.1",
+    (AtMost("E‖Σ ξᵢxᵢ‖ over (Σ‖xᵢ‖²)^½, less 4 standard errors"),
+     Equals("(E‖Σ ξᵢxᵢ‖²)^½ over the same, all signs", tolerance=1e-10),
+     AtMost("1/√2 under the ratio, plus 4 standard errors")), _khintchine_ratio, "holds",
     {"holds": "the mean is between 1/√2 and 1 times the root of the sum of squares, for images and Gaussians",
      "fails": "the mean leaves the interval from 1/√2 to 1, or the mean square is not the sum of squares"},
 )  # fmt: skip

@@ -1,5 +1,5 @@
 """What do the norms of an untrained network say?
-They grow with its width (D1, D2, D3), its loss does not (D8).
+They grow with its width (D1, D2, D3), the bound on its output and loss does not (D8).
 
 Cor. A.2.1 with constants: E‖Z_k‖_F² = n_k·n_(k−1)·σ_k² exactly, and ‖Z_k‖₂ is near σ_k(√n_k + √n_(k−1)).
 Both are known from shapes and standard deviations alone, before a single weight is drawn.
@@ -16,16 +16,18 @@ from torch import Tensor
 
 from labkit import data, figures, krylov
 from labkit.labs import common
-from labkit.protocol.claims import Claim
+from labkit.protocol.claims import Claim, World
 from labkit.protocol.experiment import Experiment, Frame, Prediction, Run, series
-from labkit.protocol.rules import AtMost, Check, Equals, Evidence, Exponent
+from labkit.protocol.rules import EVERY, AtMost, Between, Check, Equals, Evidence
 from labkit.protocol.settings import Settings, knob
 from labkit.protocol.statistics import exponent
 from labkit.theory import distance as theory
 
 NARROWEST = 40  # as in the paper; then by octaves
-SIGMAS = 5.0  # a Gaussian norm is further from its mean than this with probability 4e-6 (Thm A.2)
-FAR = 2.0**20  # a width at which the exact curve has reached its power law
+SIGMAS = 5.0  # a sum of squares is further from its mean than this, in standard deviations, once in 10^6
+NEAR = 3.0  # the same of ‖Z‖₂ in units of σ: it is 0.7 ± 0.5 of them below σ(√n_k + √n_(k-1))
+LEAST = 1 / 16  # inputs a unit: from here down the exponents are near those of the limit
+ENDS = ("first layer", "hidden layers", "last layer")
 INITS = ("glorot-normal", "inverse-sqrt-width", "lecun", "glorot")
 
 
@@ -81,7 +83,6 @@ def predict(setup: Setup) -> Prediction:
         # Var ‖Z‖_F²/E² is 2/N for N Gaussian weights, and adds up over layers in the logarithm of a product.
         "frobenius_sd": np.sqrt(2 / (dims[:, 1:] * dims[:, :-1])),
         "sds": np.array([theory.xavier_sds(settings.init, shape) for shape in dims.astype(int)]),
-        "limit": np.array([_limit(settings, inputs, int(depth)) for depth in depths]),
     }  # fmt: skip
 
 
@@ -95,14 +96,6 @@ def _products(layers: np.ndarray, depths: np.ndarray) -> np.ndarray:
     A network of depth d' is the first layer, d' - 2 of the hidden ones and the last layer of the deepest one.
     """
     return np.stack([layers[..., : int(depth) - 1].prod(-1) * layers[..., -1] for depth in depths], axis=-2)
-
-
-def _limit(settings: Initialization, inputs: int, depth: int) -> float:
-    """The exponent in H that the exact curve comes to."""
-    widths = np.array([FAR, 2 * FAR])
-    shapes = [settings.dims(inputs, width, depth) for width in widths]
-    curve = [theory.frobenius_product(dims, theory.xavier_sds(settings.init, dims)) for dims in shapes]
-    return float(theory.local_exponent(widths, curve)[0])
 
 
 def layer_norms(weight: Tensor) -> tuple[float, float]:
@@ -147,11 +140,16 @@ def _draw(init: str, rows: int, cols: int, generator: torch.Generator) -> Tensor
 
 
 def _loss(outputs: Tensor, dataset: data.Dataset, spectral: list[float]) -> dict[str, float]:
-    """The paper's squared loss (1/K)Σ(f − y)² against one-hot labels, and Cor. C.1.1's bound on it."""
+    """The paper's squared loss (1/K)Σ(f − y)² against one-hot labels, its bound by Cor. C.1.1, the largest
+    ‖f(x)‖/‖x‖, and the mean of f².
+    """
     targets = data.one_hot(dataset.y_train, dataset.classes).to(outputs)
-    largest = float(dataset.x_train.norm(dim=1).max())
-    bound = theory.initial_loss_bound(spectral, largest, 1.0, dataset.classes)
-    return {"loss": float((outputs - targets).square().mean()), "loss_bound": float(bound)}
+    sizes = dataset.x_train.norm(dim=1)
+    bound = theory.initial_loss_bound(spectral, float(sizes.max()), 1.0, dataset.classes)
+    return {
+        "loss": float((outputs - targets).square().mean()), "loss_bound": float(bound),
+        "gain": float((outputs.norm(dim=1) / sizes).max()), "output": float(outputs.square().mean()),
+    }  # fmt: skip
 
 
 def figure(
@@ -173,7 +171,10 @@ def figure(
                 measured = found[norm][..., index] ** power
                 layers.append(figures.Points(seen, measured, label=label, color=shade, line=False))
     panels = [_panel("Norms of three layers", layers)]
-    for norm, title in (("frobenius", "∏‖Z_k‖_F² grows as Hᵈ⁻²"), ("spectral", "∏‖Z_k‖₂ and the loss stay")):
+    for norm, title in (
+        ("frobenius", "∏‖Z_k‖_F² grows as Hᵈ⁻²"),
+        ("spectral", "∏‖Z_k‖₂, and the initial loss"),
+    ):
         marks: list[figures.Mark] = []
         for color, depth in enumerate(depths):
             expected = prediction[f"{norm}_product"][color]
@@ -216,46 +217,46 @@ def _measured(run: Run, name: str) -> np.ndarray:
 
 def _reached(run: Run) -> Check:
     ratio = float(run.prediction["inputs"] / run.prediction["widths"][-1])
-    return Check("inputs n / width H at the widest", ratio, 0.25, "raise widest")
+    return Check("inputs n / width H at the widest", ratio, LEAST, "raise widest")
+
+
+def _last_octaves(run: Run, norms: np.ndarray) -> np.ndarray:
+    """Exponents in H over the last two octaves, (S, ENDS): (S, T, d)."""
+    widths, last = run.prediction["widths"][-3:], norms[:, -3:]
+    hidden = np.exp(np.log(last[..., 1:-1]).mean(-1))
+    return np.stack([exponent(widths, one) for one in (last[..., 0], hidden, last[..., -1])], axis=1)
 
 
 def _norms(run: Run) -> tuple[Evidence, ...]:
-    widths, prediction = run.prediction["widths"], run.prediction
+    prediction, reached = run.prediction, (_reached(run),)
     frobenius, spectral = _measured(run, "frobenius"), _measured(run, "spectral")
     relative, ratio = frobenius / prediction["frobenius"] - 1, spectral / prediction["spectral"]
-    deviation = (spectral - prediction["spectral"]) / prediction["sds"]
-    first, last = (exponent(widths, spectral[..., index]) for index in (0, -1))
-    hidden = exponent(widths, np.exp(np.log(spectral[..., 1:-1]).mean(-1)))
-    reached = (_reached(run),)
-    widest = f"at the widest: ‖Z‖_F² within {np.abs(relative[:, -1]).max():.1%} of its mean, "
     return (
-        Evidence(relative / prediction["frobenius_sd"], 0.0, note=widest
-                 + f"‖Z‖₂ {ratio[:, -1].min():.3f} to {ratio[:, -1].max():.3f} of σ(√n₁ + √n₂)"),
-        Evidence(deviation, 0.0),
-        Evidence(hidden, 0.0, checks=reached, note=f"exponents of ‖Z‖₂ in H: {first.mean():.3f} (Z₁), "
-                                   f"{hidden.mean():.3f} (hidden), {last.mean():.3f} (Z_d)"),
-        Evidence(first, 0.0, checks=reached),
-        Evidence(last, 0.0, checks=reached),
+        Evidence(np.abs(relative) / prediction["frobenius_sd"],
+                 note=f"at the widest within {np.abs(relative[:, -1]).max():.1%} of the mean"),
+        Evidence(np.abs(spectral - prediction["spectral"]) / prediction["sds"],
+                 note=f"at the widest {ratio[:, -1].min():.3f} to {ratio[:, -1].max():.3f} of σ(√n₁ + √n₂)"),
+        Evidence(_last_octaves(run, np.sqrt(frobenius)), np.array([0.0, 0.5, 0.0]), checks=reached),
+        Evidence(_last_octaves(run, spectral), checks=reached),
     )  # fmt: skip
 
 
-def _frobenius_product(run: Run) -> tuple[Evidence, Evidence, Evidence]:
+def _frobenius_product(run: Run) -> tuple[Evidence, Evidence]:
     prediction, depths = run.prediction, run.prediction["depths"]
     products = _products(_measured(run, "frobenius"), depths)
     sd = np.sqrt(np.stack([
         (prediction["frobenius_sd"][:, : int(d) - 1] ** 2).sum(-1) + prediction["frobenius_sd"][:, -1] ** 2
         for d in depths
     ]))  # fmt: skip
-    missed = np.log(products / prediction["frobenius_product"]) / sd
+    missed = np.abs(np.log(products / prediction["frobenius_product"])) / sd
     last = theory.local_exponent(prediction["widths"][-2:], products[..., -2:])[..., 0]
     exact = theory.local_exponent(prediction["widths"][-2:], prediction["frobenius_product"][:, -2:])[:, 0]
     listed = ", ".join(
         f"d = {d}: {m:.2f} ({e:.2f})" for d, m, e in zip(depths, last.mean(0), exact, strict=True)
     )
     return (
-        Evidence(missed, 0.0),
-        Evidence(prediction["limit"][None], depths - 2),
-        Evidence(last, depths - 2, checks=(_reached(run),), note=f"last octave, measured (exact): {listed}"),
+        Evidence(missed),
+        Evidence(last - (depths - 2), checks=(_reached(run),), note=f"measured (exact): {listed}"),
     )
 
 
@@ -263,64 +264,71 @@ def _spectral_product(run: Run) -> Evidence:
     widths, depths = run.prediction["widths"][-3:].astype(float), run.prediction["depths"]
     products = _products(_measured(run, "spectral"), depths)[..., -3:]
     flat = np.stack([exponent(widths, products[:, i]) for i in range(len(depths))], axis=1)
-    times = np.stack(
-        [exponent(widths, widths ** (d - 1) * products[:, i]) for i, d in enumerate(depths)], axis=1
-    )
-    return Evidence(
-        times, depths - 1, checks=(_reached(run),),
-        note=f"exponents of ∏‖Z_k‖₂ alone, last two octaves: {flat.mean(0).min():.2f} "
-        f"to {flat.mean(0).max():.2f}",
-    )  # fmt: skip
+    return Evidence(flat, checks=(_reached(run),))
 
 
 def _initial_loss(run: Run) -> tuple[Evidence, Evidence]:
-    loss = _measured(run, "loss")
-    return (
-        Evidence(
-            exponent(run.prediction["widths"], loss),
-            0.0,
-            note=f"initial loss {loss.min():.3f} to {loss.max():.3f}",
-        ),
-        Evidence(loss, _measured(run, "loss_bound")),
+    gain, loss, output = (_measured(run, name) for name in ("gain", "loss", "output"))
+    product = _measured(run, "spectral").prod(-1)
+    slope = exponent(run.prediction["widths"], output).mean()
+    note = (
+        f"loss {loss.min():.3f} to {loss.max():.3f}, nearly all of it the labels' own: "
+        f"the mean of f² changes as H^{slope:.2f}"
     )
+    return Evidence(gain, product), Evidence(loss, _measured(run, "loss_bound"), note=note)
 
 
+FAN_IN = World("σ_k = 1/√n_(k−1): the first layer’s norms grow with H", {"init": "lecun", "widest": 1280})
 D1 = Claim(
-    "D1",
-    "Before training ‖Z₁‖_F = Θ(√n), ‖Z_k‖_F = Θ(√H), ‖Z_d‖_F = Θ(1), with E‖Z_k‖_F² = n_k·n_(k−1)·σ_k² "
-    "exactly; and all ‖Z_k‖₂ = Θ(1), near σ_k(√n_k + √n_(k−1)).",
+    "D1", "prediction",
+    "Before training E‖Z_k‖_F² = n_k·n_(k−1)·σ_k² exactly, so that ‖Z₁‖_F = Θ(√n), ‖Z_k‖_F = Θ(√H), "
+    "‖Z_d‖_F = Θ(1); and ‖Z_k‖₂ is near σ_k(√n_k + √n_(k−1)), so that no ‖Z_k‖₂ depends on H in the limit.",
     "paper 1, Cor. A.2.1",
-    # With sd 1/√H the first norm is 1 + √(n/H), and falls to 1: it may fall, as √(1/H) at most, but not grow.
-    (Equals(SIGMAS, absolute=True), Equals(SIGMAS, absolute=True), Exponent(-0.05, 0.05),
-     Exponent(-0.5, 0.05), Exponent(-0.5, 0.05)),
+    (Between("‖Z_k‖_F² off its mean, in its standard deviations", high=SIGMAS, by=EVERY),
+     Between("‖Z_k‖₂ off σ_k(√n_k + √n_(k−1)), in σ_k", high=NEAR, by=EVERY),
+     Equals("exponent of ‖Z_k‖_F in H, last two octaves", ENDS, tolerance=0.05, absolute=True),
+     # ‖Z₁‖₂ falls to its limit as 1 + √(n/H), and ‖Z_d‖₂ as 1 + √(K/H).
+     Between("exponent of ‖Z_k‖₂ in H, last two octaves", ENDS, low=-0.15, high=0.05, by=EVERY)),
     _norms, "holds",
     {"holds": "both norms of every layer are where shapes and standard deviations put them, "
               "and no spectral norm grows with H",
      "fails": "a norm is not where shape and standard deviation put it, or a spectral norm grows with H",
-     "undecided": "the widest network is too narrow, or the seeds too few, to see an exponent"},
+     "undecided": "the widest network is too narrow to see an exponent"},
+    (FAN_IN,),
 )  # fmt: skip
 D2 = Claim(
-    "D2", "Before training ∏‖Z_k‖_F² grows as H^(d−2), the limit of an exact curve.", "paper 1, Prop. 6.1",
-    (Equals(SIGMAS, absolute=True), Equals(0.02, absolute=True),
-     Equals(0.25, absolute=True, exact=False)),
+    "D2", "prediction",
+    "Before training ∏‖Z_k‖_F² lies on an exact curve, and its exponent in H comes to d − 2.",
+    "paper 1, Prop. 6.1",
+    (Between("∏‖Z_k‖_F² off the exact curve, in its standard deviations", high=SIGMAS, by=EVERY),
+     Between("exponent of ∏‖Z_k‖_F² in H, last octave, minus (d − 2)", low=-0.15, high=0.15, by=EVERY)),
     _frobenius_product, "holds",
     {"holds": "the product follows the exact curve at every width and depth, and its exponent comes to d − 2",
      "fails": "the product leaves the exact curve, or its exponent does not come to d − 2",
-     "undecided": "the widest network is too narrow, or the seeds too few, to see the power law"},
+     "undecided": "the widest network is too narrow to see the power law"},
+    (FAN_IN,),
 )  # fmt: skip
 D3 = Claim(
-    "D3", "Before training H^(d−1)·∏‖Z_k‖₂ grows as H^(d−1): the product itself is flat.", "paper 1, §6",
-    (Equals(0.25, absolute=True),), _spectral_product, "holds",
+    "D3", "prediction",
+    "Before training ∏‖Z_k‖₂ is flat in H at every depth: H^(d−1)·∏‖Z_k‖₂ grows by its prefactor alone.",
+    "paper 1, §6",
+    (Between("exponent of ∏‖Z_k‖₂ in H, last two octaves", low=-0.2, high=0.2, by=EVERY),),
+    _spectral_product, "holds",
     {"holds": "∏‖Z_k‖₂ is flat in H at every depth: all growth is the factor H^(d−1)",
      "fails": "∏‖Z_k‖₂ is not flat in H",
      "undecided": "the widest network is too narrow to see the power law"},
+    (FAN_IN,),
 )  # fmt: skip
 D8 = Claim(
-    "D8", "The initial squared loss is bounded by the spectral norms alone and does not depend on H.",
-    "paper 1, Cor. C.1.1", (Exponent(-0.1, 0.1), AtMost()), _initial_loss, "holds",
-    {"holds": "the initial loss is the same at every width, and under its bound",
-     "fails": "the initial loss changes with H, or exceeds its bound",
-     "undecided": "the seeds are too few to tell whether the initial loss changes with H"},
+    "D8", "theorem",
+    "Before training ‖f(x)‖ ≤ ∏‖Z_k‖₂·‖x‖ at every image, so that the squared loss is at most "
+    "(∏‖Z_k‖₂·max‖x‖ + 1)²/K, in which H does not appear.",
+    "paper 1, Cor. C.1.1",
+    (AtMost("largest ‖f(x)‖/‖x‖ under ∏‖Z_k‖₂"), AtMost("initial squared loss under its bound")),
+    _initial_loss, "holds",
+    {"holds": "the untrained network stretches no image by more than the product, and its loss is below its "
+              "bound",
+     "fails": "an output or the initial loss exceeds its bound"},
 )  # fmt: skip
 
 INITIALIZATION = Experiment(

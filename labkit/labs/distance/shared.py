@@ -13,6 +13,7 @@ from labkit import data, models, training
 from labkit.labs import common
 from labkit.protocol.experiment import Frame
 from labkit.protocol.settings import knob
+from labkit.protocol.statistics import exponent
 from labkit.training.stopping import LossBelow, MarginAtLeast, StopRule
 
 PAPER = "Generalization in Deep Networks: The Role of Distance from Initialization (2017)"
@@ -29,13 +30,48 @@ def distance(now: Weights, start: Weights) -> Tensor:
     Args:
         now, start: parameters by name, each with a leading axis over copies.
     """
-    moved = [((now[name] - start[name]) ** 2).flatten(1).sum(1) for name in now]
-    return torch.stack(moved).sum(0).sqrt()
+    return _size([now[name] - start[name] for name in now])
 
 
 def from_origin(now: Weights) -> Tensor:
     """The distance from the origin of every copy, (S,)."""
-    return distance(now, {name: torch.zeros_like(value) for name, value in now.items()})
+    return _size(list(now.values()))
+
+
+def _size(parts: Sequence[Tensor]) -> Tensor:
+    return torch.stack([(part**2).flatten(1).sum(1) for part in parts]).sum(0).sqrt()
+
+
+def not_moved(distance: Distance) -> Distance:
+    """A fault to plant: the distance, replaced by zero."""
+
+    def zero(now: Weights, start: Weights) -> Tensor:
+        return torch.zeros_like(distance(now, start))
+
+    return zero
+
+
+def measured_from_origin(distance: Distance) -> Distance:
+    """A fault to plant: the start forgotten."""
+
+    def from_zero(now: Weights, start: Weights) -> Tensor:
+        return from_origin(now)
+
+    return from_zero
+
+
+# Worlds for the claims that rest on r; the distance from the origin stays what it is.
+WITHOUT_DISTANCE = {f"{__name__}:distance": not_moved}
+FROM_ORIGIN = {f"{__name__}:distance": measured_from_origin}
+
+
+def growth(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """The exponent of y in x, a seed at a time: (G,), (S, G) -> (S,).
+
+    What is the same everywhere, zero included, does not grow: 0.
+    """
+    still = np.ptp(y, axis=1) == 0
+    return np.where(still, 0.0, exponent(x, np.where(still[:, None], 1.0, y)))
 
 
 def network(settings: Any, inputs: int, width: int, seed: int, outputs: int = 10) -> models.MLP:

@@ -154,19 +154,24 @@ def _lemma(run: Run) -> tuple[Evidence, Evidence, Evidence]:
     mean, doubt = run.last("mean"), ERRORS * run.last("stderr")
     return (
         Evidence(
-            mean - doubt, 1.0,
-            note=f"mean over bound {mean.min():.3f} to {mean.max():.3f}, less {ERRORS:g} standard errors",
+            mean - doubt, 1.0, note=f"the mean over its bound goes from {mean.min():.3f} to {mean.max():.3f}"
         ),
-        Evidence(run.prediction["least"] / (mean + doubt), 1.0),
+        Evidence(np.broadcast_to(run.prediction["least"], mean.shape), mean + doubt),
         Evidence(run.last("rms"), 1.0),
-    )  # fmt: skip
+    )
 
 
 E11 = Claim(
-    "E11",
+    "E11", "theorem",
     "For ν with independent N(0, σ²) entries, σ the standard deviation, E‖AνB‖_F is at most σ‖A‖_F‖B‖_F "
     "and at least √(2/π) of it; the root mean square is equal to it.",
-    "paper 2, Lemma 3", (AtMost(), AtMost(), Equals(0.06)), _lemma, "holds",
+    "paper 2, Lemma 3",
+    (
+        AtMost(f"mean of ‖AνB‖_F less {ERRORS:g} standard errors, over σ‖A‖_F‖B‖_F"),
+        AtMost(f"√(2/π) against that mean plus {ERRORS:g} standard errors"),
+        Equals("root mean square of ‖AνB‖_F, over σ‖A‖_F‖B‖_F", tolerance=0.06),
+    ),
+    _lemma, "holds",
     {"holds": "the mean lies between its bounds at every rank, and the root mean square is the bound itself",
      "fails": "a mean is outside its bounds, or the root mean square is not the bound"},
 )  # fmt: skip

@@ -225,10 +225,17 @@ def _from(sigmas: np.ndarray, values: np.ndarray, level: float) -> str:
 
 
 E13 = Claim(
-    "E13",
+    "E13", "theorem",
     "With the constants of the network itself, Lemma 1 bounds the change of the output with activations "
     "kept, Lemma 2 (constant 1) what flips add and how many there are, Theorem 1 the expected sharpness.",
-    "paper 2, Lemmas 1 and 2, Theorem 1", (AtMost(), AtMost(), AtMost(), AtMost()), _bounded, "holds",
+    "paper 2, Lemmas 1 and 2, Theorem 1",
+    (
+        AtMost("change of the output with activations kept, over Lemma 1"),
+        AtMost("what flips add to it, over Lemma 2"),
+        AtMost("share of units that flip, over Lemma 2's"),
+        AtMost("expected sharpness, over that of Theorem 1"),
+    ),
+    _bounded, "holds",
     {"holds": "true at every σ; Lemma 1 is within a factor of ten or so, Lemma 2 is far off, "
      "and as a guarantee Theorem 1 is without content here",
      "fails": "a measured change exceeds its bound",

@@ -21,13 +21,14 @@ from labkit import data, figures, krylov, models, training
 from labkit.labs import common
 from labkit.labs.jacobian import shared
 from labkit.measure import jacobian, split
-from labkit.protocol.claims import Claim
+from labkit.protocol.claims import Claim, World
 from labkit.protocol.experiment import Experiment, Frame, Prediction, Run
-from labkit.protocol.rules import Evidence, Monotone, Ordered, Reported
+from labkit.protocol.rules import EVERY, Between, Evidence
 from labkit.protocol.settings import Settings, knob
 from labkit.theory import jacobian as theory
 
 LEVELS = (0.0, 0.25, 0.5, 0.75, 1.0)
+NAMES = tuple(f"{level:.0%}" for level in LEVELS)
 
 
 @dataclass(frozen=True)
@@ -277,23 +278,17 @@ def published() -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def _adapts(run: Run) -> tuple[Evidence, Evidence, Evidence, Evidence]:
-    initial, final = run.last("initial"), run.last("final")
-    centred = np.stack([run.last("initial_centred"), run.last("final_centred")], axis=-1)
-    # At high corruption the constant part of one-hot labels may leave I, which hides the rise of the rest.
-    signal = np.array(LEVELS) <= 0.5
-    chance = (
-        f"chance {float(run.prediction['one_hot_chance']):.2f}, centred {float(run.prediction['chance']):.2f}"
-    )
+def _adapts(run: Run) -> tuple[Evidence, Evidence]:
+    initial, final = run.last("initial_centred"), run.last("final_centred")
+    gain = final - initial
+    chance = f"chance {float(run.prediction['chance']):.2f}"
     return (
-        Evidence(centred, note=f"centred labels: {_pairs(centred[..., 0], centred[..., 1])}"),
+        Evidence(gain, note=f"share {_pairs(initial, final)} ({chance})"),
         Evidence(
-            np.stack([initial, final], axis=-1)[:, signal],
-            note=f"one-hot: {_pairs(initial, final)} ({chance})",
+            gain[:, 0] - gain[:, -1],
+            note=f"one-hot labels {_pairs(run.last('initial'), run.last('final'))}",
         ),
-        Evidence(final),
-        Evidence(centred[..., 1] - centred[..., 0]),
-    )
+    )  # fmt: skip
 
 
 def _pairs(first: np.ndarray, second: np.ndarray) -> str:
@@ -304,39 +299,64 @@ def _pairs(first: np.ndarray, second: np.ndarray) -> str:
 
 def _nuisance_and_error(run: Run) -> tuple[Evidence, Evidence]:
     nuisance, error = np.sqrt(1 - run.last("final") ** 2), run.last("test_error")
-    return (
-        Evidence(nuisance, note=f"share on N {', '.join(f'{v:.2f}' for v in nuisance.mean(axis=0))}"),
-        Evidence(error, note=f"test error {', '.join(f'{v:.2f}' for v in error.mean(axis=0))}"),
-    )
+    half = LEVELS.index(0.5)
+    return tuple(
+        Evidence(
+            np.stack([values[:, half], values[:, -1]], axis=1) - values[:, :1],
+            note=f"at {', '.join(NAMES)}: {', '.join(f'{v:.2f}' for v in values.mean(axis=0))}",
+        )
+        for values in (nuisance, error)
+    )  # type: ignore[return-value]
 
 
 def _adam(run: Run) -> Evidence:
     adam, sgd = run.last("adam"), run.last("final")[:, 0]
     return Evidence(
-        adam,
-        sgd,
-        note=f"clean labels, share on I of the last Jacobian: Adam {adam.mean():.3f}, SGD {sgd.mean():.3f}; "
+        adam - sgd,
+        note=f"share on I of the last Jacobian: Adam {adam.mean():.3f}, SGD {sgd.mean():.3f}; "
         "the paper .9969 and .98743",
     )
 
 
+_SHUFFLED = World(
+    "the rows of J in another order", faults={f"{__name__}:jacobian": shared.shuffled_rows}
+)  # fmt: skip
 J11 = Claim(
-    "J11",
-    "The share of the labels on I (centred; one-hot up to 50 % corruption) rises from the first to the last "
-    "Jacobian, and less so the more labels are corrupted.",
-    "paper 4, Tables 1–18", (Ordered(), Ordered(), Monotone(0.8, -1), Monotone(0.5, -1)), _adapts, "holds",
-    {"holds": "the labels move into the information space, less with more corruption",
-     "fails": "the share does not rise, or not in this order"},
+    "J11", "finding",
+    "The share of the labels y − 1/K on I rises from the first to the last Jacobian at every level of "
+    "corruption, and rises more for clean labels than for labels that are all corrupted.",
+    "paper 4, Tables 1–18",
+    (
+        Between("gain of the share on I, by corruption", NAMES, low=0.02, by=EVERY),
+        Between("gain of the share on I, 0 % minus 100 % corruption", low=0.05, by=EVERY),
+    ),
+    _adapts,
+    says={"holds": "the labels move into the information space, clean ones further than corrupted ones",
+          "fails": "the share does not rise at some level, or for clean labels no more than for corrupted"},
+    worlds=(World("ten training steps", {"steps": 10}), _SHUFFLED),
 )  # fmt: skip
 J13 = Claim(
-    "J13", "The nuisance share of the labels and the test error rise together with label corruption.",
-    "paper 4, Figs. 7, 15, 27", (Monotone(0.8), Monotone(0.8)), _nuisance_and_error, "holds",
-    {"holds": "both rise with corruption", "fails": "one of the two does not rise with corruption"},
+    "J13", "finding",
+    "The nuisance share of the labels on the last Jacobian and the test error both rise with corruption.",
+    "paper 4, Figs. 7, 15, 27",
+    (
+        Between("rise of ‖Π_N y‖/‖y‖ with corruption", ("0 to 50 %", "0 to 100 %"), low=0.2, by=EVERY),
+        Between("rise of the test error with corruption", ("0 to 50 %", "0 to 100 %"), low=0.2, by=EVERY),
+    ),
+    _nuisance_and_error,
+    says={"holds": "both rise with corruption", "fails": "one of the two does not rise with corruption"},
+    worlds=(World("ten training steps", {"steps": 10}), _SHUFFLED),
 )  # fmt: skip
 J17 = Claim(
-    "J17", "Adam adapts the Jacobian to the labels more than SGD does.",
-    "paper 4, Tables 8 and 9", (Reported(),), _adam, "reported",
-    {"reported": "shares of both optimisers are shown; the paper saw Adam ahead on one run"},
+    "J17", "finding", "Adam adapts the Jacobian to the labels more than SGD does.",
+    "paper 4, Tables 8 and 9",
+    (Between("share of clean labels on I of the last Jacobian, Adam minus SGD", low=0.005, by=EVERY),),
+    _adam,
+    expected="fails",
+    says={"holds": "Adam is ahead in every seed", "fails": "Adam is not ahead in every seed"},
+    worlds=(World("a tenth of the learning rate of SGD", {"lr": 0.01}, word="holds"),),
+    because="the paper has one run of each, on three classes of CIFAR-10; on digits SGD is ahead in most "
+    "seeds, and the rates decide",
 )  # fmt: skip
 
 ALIGNMENT = Experiment(

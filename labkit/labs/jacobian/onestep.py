@@ -16,13 +16,13 @@ from torch import Tensor
 from labkit import data, figures, models
 from labkit.labs import common
 from labkit.labs.jacobian import shared
-from labkit.protocol.claims import Claim
+from labkit.protocol.claims import Claim, World
 from labkit.protocol.experiment import Experiment, Frame, Prediction, Run
-from labkit.protocol.rules import AtMost, Evidence, Located
+from labkit.protocol.rules import EVERY, Between, Evidence, Located
 from labkit.protocol.settings import Settings, knob
 from labkit.theory import jacobian as theory
 
-ORDER = 2.0  # the constant we give to "of order √(d/n)"
+ORDER = 2.0  # "of order √(d/n)": within this factor, either way
 
 
 @dataclass(frozen=True)
@@ -149,31 +149,35 @@ def figure(
     return figures.Chart((panel,), caption=figures.caption(settings) if settings else "")
 
 
-def _rank_2d(run: Run) -> tuple[Evidence, Evidence]:
+def _rank_2d(run: Run) -> tuple[Evidence, Evidence, Evidence]:
     rank, order = int(run.prediction["rank"]), float(run.prediction["order"])
     after = run.last("after")
     ratio = after[:, : 2 * rank] / np.maximum(after[:, 1 : 2 * rank + 1], 1e-300)
     energy = (after[:, :rank] ** 2).sum(axis=1) / (after**2).sum(axis=1)
     # The first value stands apart too (the mean of the active samples): the knee is looked for after it.
     place = ratio[:, 1:].argmax(axis=1) + 2
+    gap = ratio[:, rank - 1].mean()
     return (
-        Evidence(
-            place,
-            rank,
-            note=f"σ_2d = {after[:, rank - 1].mean():.3f}, σ_(2d+1) = {after[:, rank].mean():.3f}, "
-            f"√(d/n) = {order:.3f}; top 2d carry {energy.mean():.1%} of the energy",
-        ),
-        Evidence(after[:, rank], ORDER * order),
+        Evidence(place, rank, note=f"σ_2d/σ_(2d+1) = {gap:.2g}"),
+        Evidence(after[:, rank] / order, note=f"√(d/n) = {order:.2g}"),
+        Evidence(energy),
     )
 
 
 J15 = Claim(
-    "J15",
+    "J15", "prediction",
     "After one large step on linear-teacher data the Jacobian has about rank 2d: "
-    "σ_(2d+1) is of order √(d/n), far below σ_2d.",
-    "paper 4, App. D (D.1)", (Located(), AtMost()), _rank_2d, "holds",
-    {"holds": "the gap is at 2d and what is left is of order √(d/n)",
-     "fails": "the gap is not at 2d, or more is left than √(d/n)"},
+    "the gap is there, σ_(2d+1) is of order √(d/n), and the top 2d values carry nearly all of the energy.",
+    "paper 4, App. D (D.1)",
+    (
+        Located("index of the largest gap after the first value"),
+        Between("σ_(2d+1) / √(d/n)", low=1 / ORDER, high=ORDER, by=EVERY),
+        Between("share of the energy in the top 2d values", low=0.9, by=EVERY),
+    ),
+    _rank_2d,
+    says={"holds": "the gap is at 2d and what is left is of order √(d/n)",
+          "fails": "the gap is not at 2d, or what is left is not of order √(d/n)"},
+    worlds=(World("a step of a tenth of the start", {"step_size": 0.1}),),
 )  # fmt: skip
 
 ONESTEP = Experiment(

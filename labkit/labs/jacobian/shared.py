@@ -1,11 +1,19 @@
-"""What several experiments of this lab share: colours, the model of (1.1), the split of label space."""
+"""What several experiments of this lab share: colours, the model of (1.1), the split of label space.
+
+And the fault that their worlds plant: the rows of J in another order than the labels, with which spectra stay
+right and projections go wrong.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from labkit import models
+from labkit import krylov, models
 from labkit.measure import jacobian, rows
 
 PAPER = "Generalization Guarantees for Neural Nets via Harnessing the Low-rankness of Jacobian (2020)"
@@ -69,3 +77,34 @@ def project(basis: Tensor, vector: Tensor, rank: int) -> tuple[Tensor, Tensor]:
     """Norms of the parts of a vector in label space on I (the first `rank` columns) and on N (the others)."""
     coefficients = basis.T @ vector
     return coefficients[:rank].norm(), coefficients[rank:].norm()
+
+
+def shuffled_rows(jacobian: Callable[..., Any]) -> Callable[..., krylov.Operator]:
+    """A fault: J as an operator, its rows permuted against the labels, the same way at every call."""
+
+    def faulty(*args: Any, **kwargs: Any) -> krylov.Operator:
+        J = jacobian(*args, **kwargs)
+        order, back = _orders(J.shape[0])
+        return krylov.operator_from(
+            lambda V: J.matmat(V)[order], lambda U: J.rmatmat(U[back]), J.shape, dtype=J.dtype,
+            device=J.device, gram=lambda: J.gram()[order][:, order],
+        )  # fmt: skip
+
+    return faulty
+
+
+def shuffled_gram(gram: Callable[..., Any]) -> Callable[..., Any]:
+    """The same fault in a function that gives JJᵀ or its mean, (nK, nK)."""
+
+    def faulty(*args: Any, **kwargs: Any) -> Any:
+        found = gram(*args, **kwargs)
+        order, _ = _orders(len(found))
+        return found[order][:, order]
+
+    return faulty
+
+
+def _orders(size: int) -> tuple[list[int], list[int]]:
+    """A permutation, and the one that undoes it."""
+    order = np.random.default_rng(0).permutation(size)
+    return order.tolist(), order.argsort().tolist()

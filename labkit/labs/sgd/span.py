@@ -17,7 +17,7 @@ from torch import Tensor
 
 from labkit import data, figures
 from labkit.labs import common
-from labkit.protocol.claims import Claim
+from labkit.protocol.claims import Claim, World
 from labkit.protocol.experiment import Experiment, Frame, Prediction, Run
 from labkit.protocol.rules import Check, Condition, Equals, Evidence
 from labkit.protocol.settings import Settings, knob
@@ -221,21 +221,23 @@ def _stays(run: Run) -> Evidence:
         (Condition("dimensions spanned by the data", spanned, inputs - 1),),
         (Check("what must move (1 / change along the span)", 1 / max(float(along.min()), 1e-300), 1 / MOVES,
                "raise steps or the learning rate"),),
-        note=f"{across.max():.1e} across at most, "
-             f"{', '.join(f'{value:.2g}' for value in along.mean(axis=0))} along ({', '.join(UNITS)}); "
-             f"{spanned:.0f} of {inputs:.0f} dimensions spanned",
+        note=f"along the span {', '.join(f'{value:.2g}' for value in along.mean(axis=0))} "
+             f"({', '.join(UNITS)}); {spanned:.0f} of {inputs:.0f} dimensions spanned",
     )  # fmt: skip
 
 
 S15 = Claim(
-    "S15",
+    "S15", "theorem",
     "The part of W₁ orthogonal to the span of the data does not move, for linear, polynomial and other "
     "units; with biases, the span of the data with a 1 appended.",
-    "paper 3, eqs 69–71", (Equals(EXACT, absolute=True),), _stays, "holds",
+    "paper 3, eqs 69–71",
+    (Equals("change of W₁ across the span, at every frame", unit="‖W₁‖", tolerance=EXACT, absolute=True),),
+    _stays, "holds",
     {"holds": "at every frame and for all four kinds of units the first layer stays across the span",
      "fails": "the first layer moved across the span of the data",
      "undecided": "the first layer hardly moved, or the run diverged",
      "out of regime": "the data span all inputs: nothing is left that could stay"},
+    (World("weight decay", {"weight_decay": 0.02, "steps": 200}),),
 )  # fmt: skip
 
 SPAN = Experiment(

@@ -3,10 +3,12 @@
 A flat disc of minima against a point of equal depth, under three kinds of noise: isotropic noise on gradient
 descent, the same on SGD, and the noise of SGD alone. SGD's samples are U_i(w) = U(w) + e_i·w with Σ e_i = 0:
 their mean is U, and minibatches of B of them have noise of covariance Cov(e)/B. Where the e_i spread alike in
-all directions that is one more temperature, η σ²/(2B). Where they spread in one direction only (the noise of
-a network lives in few of its directions) SGD samples the one-dimensional e^(−U/T): it does not see the volume
+all directions that is one more temperature, η σ²/(2B), by construction; a network's noise is another (S6).
+Where they spread in one direction only SGD samples the one-dimensional e^(−U/T): it does not see the volume
 along the others, and does not move along them: chains that began far out on the disc would stay there, so
-they all begin within about half a width of the axis.
+they all begin within about half a width of the axis. Three quarters of them begin at the point, where no
+prediction puts them. The barrier is .85 and the temperatures .9 to 2: what is judged is the law, not how long
+an escape takes.
 """
 
 from __future__ import annotations
@@ -23,15 +25,18 @@ from labkit import figures
 from labkit.labs import common
 from labkit.labs.sgd import chains
 from labkit.labs.sgd.shared import LANGEVIN, SGD, SGDL
-from labkit.protocol.claims import Claim
+from labkit.protocol.claims import Claim, World
 from labkit.protocol.experiment import Experiment, Frame, Prediction, Run
-from labkit.protocol.rules import Equals, Evidence, Ordered
+from labkit.protocol.rules import EVERY, Between, Equals, Evidence
 from labkit.protocol.settings import Settings, knob
 from labkit.theory.boltzmann import Valley as Potential
 from labkit.theory.boltzmann import marginal, occupancy
 from labkit.training.dynamics import descend
 
-TOLERANCE = 0.05
+TOLERANCE = 0.1  # of the share at the point, relative
+FEW = 0.08  # two standard errors of it, relative, above which chains are too few
+RISE = 0.15  # of the share in the valley, from D = 1 to the largest
+DIMENSIONS = tuple(f"D = {D}" for D in range(1, 4))
 EDGES = np.linspace(-2.6, 2.6, 66)
 KINDS = ("GD + noise", "SGD + noise", "SGD alone")
 COLORS = (LANGEVIN, SGDL, SGD)
@@ -48,8 +53,8 @@ class Valley(Settings):
     batch_size: int = knob(2, "samples a step", slider=(1, 8), bounds=(1, None), step=1)
     directions: str = knob("one", "where SGD alone has noise", choices=("one", "all"))
     lr: float = knob(0.005, "step size", slider=(0.0005, 0.1), bounds=(0, None), scale="log")
-    steps: int = knob(4000, "steps of each chain", slider=(500, 20_000), bounds=(20, None), step=500)
-    chains: int = knob(1200, "chains", slider=(100, 4000), bounds=(4, None), step=100)
+    steps: int = knob(5000, "steps of each chain", slider=(500, 20_000), bounds=(20, None), step=500)
+    chains: int = knob(800, "chains", slider=(100, 4000), bounds=(4, None), step=100)
     n: int = knob(64, "samples", slider=(16, 512), bounds=(8, None), scale="log2")
     width: float = knob(0.5, "width of both minima", slider=(0.3, 1), bounds=(0.01, None), step=0.05)
     place: float = knob(0.65, "the minima are at plus and minus this", slider=(0.5, 2), bounds=(0, None),
@@ -84,7 +89,7 @@ def prepare(settings: Valley) -> Setup:
     return Setup(
         settings,
         tuple(
-            chains.starts(settings, settings.place, D, settings.chains, spread=settings.width / 2)
+            chains.starts(settings, settings.place, D, settings.chains, settings.width / 2, left=0.75)
             for D in dimensions
         ),
         tuple(_slopes(settings, D) for D in dimensions),
@@ -147,8 +152,11 @@ def minibatch_gradient(
     return gradient
 
 
-def run(setup: Setup, prediction: Prediction, *, dynamics: chains.Dynamics = descend) -> Iterator[Frame]:
+def run(
+    setup: Setup, prediction: Prediction, *, dynamics: chains.Dynamics | None = None
+) -> Iterator[Frame]:
     settings, U = setup.settings, setup.settings.potential
+    dynamics = dynamics or descend
     shape = settings.seeds, len(KINDS), settings.dimension
     found = {name: np.full(shape, np.nan) for name in ("share", *chains.SOUND)}
     jobs = [(place, kind) for place in range(settings.dimension) for kind in range(len(KINDS))]
@@ -237,28 +245,30 @@ def figure(
 
 def _prefers(run: Run) -> tuple[Evidence, ...]:
     found: dict[str, Any] = {name: run.last(name) for name in ("share", *chains.SOUND)}
-    evidence: list[Evidence] = []
-    for kind, name in enumerate(KINDS):
-        predicted = run.prediction["share"][kind]
+    share, predicted = found["share"], run.prediction["share"]
+    evidence = []
+    for kind in range(len(KINDS)):
         own = {key: value[:, kind] for key, value in found.items()}
-        checks = chains.checks(own, predicted, TOLERANCE)
-        note = f"{name}: {chains.listed(own['share'], predicted)}"
-        evidence.append(Evidence(own["share"], predicted, checks=checks, note=note))
-        if name != "SGD alone":
-            evidence.append(Evidence(own["share"], checks=checks))
-    return tuple(evidence)
+        checks = chains.checks(own, np.minimum(predicted[kind], 1 - predicted[kind]), FEW)
+        # The point has the smaller share: relative to it an error counts most.
+        evidence.append(Evidence(1 - own["share"], 1 - predicted[kind], checks=checks))
+    return (*evidence, Evidence(share[:, :2, -1] - share[:, :2, 0], predicted[:2, -1] - predicted[:2, 0]))
 
 
 S5 = Claim(
-    "S5",
+    "S5", "prediction",
     "Isotropic noise on GD or on SGD prefers a degenerate minimum to a point of equal depth, the more the "
-    "higher the dimension, as the integral of e^(−U/T) says; SGD's own noise does so only along the "
-    "directions that it has.",
+    "higher the dimension, as the integral of e^(−U/T) says; minibatch noise in one direction does not.",
     "paper 3, §5.2 and Figs 8-10",
-    (Equals(TOLERANCE), Ordered(), Equals(TOLERANCE), Ordered(), Equals(TOLERANCE)), _prefers, "holds",
+    (
+        *(Equals(f"share of time at the point, {kind}", DIMENSIONS, tolerance=TOLERANCE) for kind in KINDS),
+        Between("share in the valley, largest D minus D = 1", KINDS[:2], low=RISE, by=EVERY),
+    ),
+    _prefers, "holds",
     {"holds": "isotropic noise prefers the valley, more with each dimension; noise in one direction does not",
      "fails": "the valley is not preferred as quadrature says",
      "undecided": "these chains cannot tell: not mixed, too few, or steps too long"},
+    (World("added noise in one direction alone", faults={f"{__name__}:descend": chains.along_one}),),
 )  # fmt: skip
 
 VALLEY = Experiment(

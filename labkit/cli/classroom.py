@@ -1,0 +1,149 @@
+"""The commands of a course: `labkit lab`, `labkit get`, `labkit assignment release` and `grade`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from labkit.headless.terminal import ProgressBar
+
+
+def lab(words: list[str]) -> int:
+    """Opens JupyterLab on the notebooks."""
+    import importlib.util
+    import signal
+    import subprocess
+    from urllib.parse import quote
+
+    from labkit.classroom.folder import place_to_open
+
+    if "-h" in words or "--help" in words:
+        print("usage: labkit lab [NOTEBOOK] [--no-browser] [Jupyter's own arguments]\n\n"
+              "Opens JupyterLab on the notebooks; NOTEBOOK is a number, a name, a file or a folder.\n"
+              "They are those of the checkout or of the folder made by `labkit get` that you are in,\n"
+              "else of a new folder labkit-notebooks here.")  # fmt: skip
+        return 0
+    if importlib.util.find_spec("jupyterlab") is None:
+        install = f"`{sys.executable} -m pip install jupyterlab`"
+        raise ValueError(f"there is no JupyterLab in {sys.prefix}; {install} adds it")
+    rest = [word for word in words if word != "--no-browser"]
+    wanted = rest.pop(0) if rest and not rest[0].startswith("-") else None
+    folder, notebook, copied = place_to_open(wanted, Path.cwd())
+    if copied is not None:
+        print(f"labkit lab: copied {len(copied.written)} notebooks to {folder}", flush=True)
+    command = [sys.executable, "-m", "jupyterlab", f"--ServerApp.root_dir={folder}"]
+    if notebook is not None and not any("default_url" in word for word in rest):
+        command.append(f"--LabApp.default_url=/lab/tree/{quote(notebook.name)}")
+    if "--no-browser" in words:
+        command.append("--no-browser")
+    if hasattr(os, "geteuid") and os.geteuid() == 0:
+        command.append("--allow-root")  # A container's only user; the server listens on this machine alone.
+    # The kernel must be this environment's, also where another "python3" is installed for the user.
+    environment = {**os.environ, "JUPYTER_PREFER_ENV_PATH": "1"}
+    process = subprocess.Popen([*command, *rest], env=environment)
+    # Else whoever ends this command leaves the server running, and its port taken.
+    before = signal.signal(signal.SIGTERM, lambda *_: process.terminate())
+    try:
+        while True:
+            try:
+                code = process.wait()
+                return code if code >= 0 else 128 - code
+            except KeyboardInterrupt:  # Jupyter has had it too, and asks before it ends.
+                continue
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def add_get(commands: Any) -> None:
+    get = commands.add_parser("get", help="copy the notebooks to work in", allow_abbrev=False)
+    get.add_argument("folder", nargs="?", type=Path, default=None, metavar="DIR",
+                     help="where to (default: labkit-notebooks here)")  # fmt: skip
+    get.add_argument("--solutions", action="store_true", help="with the solutions and tests of all exercises")
+    get.set_defaults(command=_get)
+
+
+def _get(args: argparse.Namespace) -> int:
+    from labkit.classroom.folder import NAME, RECORD, get
+
+    default = Path() if Path(RECORD).is_file() else Path(NAME)  # Again, inside the folder of the first time.
+    copied = get(args.folder or default, solutions=args.solutions)
+    groups = {"wrote": copied.written, "same": copied.same, "kept": copied.kept}
+    for name, what in sorted((name, what) for what, names in groups.items() for name in names):
+        print(f"{what:<7}{copied.folder / name}")
+    if copied.kept:
+        print("Kept is what was changed or run since labkit wrote it; rename it to get it anew.")
+    print(f"Next: labkit lab {_word(copied.folder)}")
+    return 0
+
+
+def _word(folder: Path) -> str:
+    """A folder as short as it can be told from here, and as one word of a shell."""
+    here = Path.cwd()
+    short = str(folder.relative_to(here)) if folder.is_relative_to(here) else str(folder)
+    return f'"{short}"' if " " in short else short
+
+
+def add_assignment(commands: Any) -> None:
+    assignment = commands.add_parser("assignment", help="release and grade the exercises of a notebook")
+    actions = assignment.add_subparsers(metavar="ACTION", required=True)
+    _add_release(actions)
+    _add_grade(actions)
+
+
+def _add_release(actions: Any) -> None:
+    release = actions.add_parser("release", help="make the students' version", allow_abbrev=False)
+    release.add_argument("notebooks", nargs="+", metavar="NOTEBOOK", help="a number, a name or a file")
+    release.add_argument("--out", type=Path, required=True, metavar="DIR", help="the course's folder")
+    release.add_argument("--no-execute", action="store_true", help="do not run the notebooks first (minutes)")
+    release.add_argument("--force", action="store_true",
+                         help="replace what was changed by hand in the course, and put it aside")  # fmt: skip
+    release.set_defaults(command=_release)
+
+
+def _release(args: argparse.Namespace) -> int:
+    from labkit.classroom.release import release
+
+    with ProgressBar(sys.stderr) as bar:
+        done = release(args.notebooks, args.out, execute=not args.no_execute, force=args.force, progress=bar)
+    for name, points in done.points.items():
+        print(f"{name}: {points} points; for students: {done.folder / 'release' / name / name}.ipynb")
+    for file in done.kept:
+        print(f"kept {done.folder / file}, which was changed by hand")
+    for folder in done.saved:
+        print(f"put aside what was changed by hand: {folder}")
+    print(f"Next: {done.folder / 'README.md'}")
+    return 0
+
+
+def _add_grade(actions: Any) -> None:
+    grade = actions.add_parser("grade", help="grade what students handed in", allow_abbrev=False)
+    grade.add_argument(
+        "submissions", type=Path, metavar="SUBMISSIONS", help="the folder of what was handed in"
+    )
+    grade.add_argument("--course", type=Path, default=None, metavar="DIR",
+                       help="the course's folder (default: the nearest above SUBMISSIONS)")  # fmt: skip
+    grade.add_argument("--out", type=Path, default=None, metavar="DIR",
+                       help="where results go (default: grades in the course's folder)")  # fmt: skip
+    grade.add_argument("--seconds", type=float, default=180.0, metavar="N",
+                       help="a submission's time, shared by its exercises (default: 180)")  # fmt: skip
+    grade.add_argument("--memory", default="2G", metavar="SIZE", help="a submission's memory (default: 2G)")
+    grade.add_argument("--jobs", type=int, default=1, metavar="N", help="submissions at a time (default: 1)")
+    grade.add_argument("--again", action="store_true", help="run also what is unchanged since last time")
+    grade.add_argument("--traceback", action="store_true", help="show where an error came from")
+    grade.set_defaults(command=_grade)
+
+
+def _grade(args: argparse.Namespace) -> int:
+    from labkit.classroom.grading.feedback import summary
+    from labkit.classroom.grading.grade import Limits, grade, memory_size
+
+    limits = Limits(args.seconds, memory_size(args.memory))
+    graded = grade(
+        args.submissions, course=args.course, out=args.out, limits=limits, jobs=args.jobs, again=args.again,
+        tell=lambda line: print(line, flush=True),
+    )  # fmt: skip
+    print(summary(graded))
+    return 0
