@@ -37,11 +37,11 @@ if TYPE_CHECKING:
     from labkit.models import mlp as mlp
     from labkit.models import one_hidden as one_hidden
     from labkit.models import resnet20 as resnet20
-    from labkit.protocol.judging import judge as judge
-    from labkit.protocol.judging import judge_all as judge_all
     from labkit.protocol.experiment import Experiment as Experiment
     from labkit.protocol.experiment import Frame as Frame
     from labkit.protocol.experiment import drain as drain
+    from labkit.protocol.judging import judge as judge
+    from labkit.protocol.judging import judge_all as judge_all
     from labkit.theory import analytic_ntk as analytic_ntk
     from labkit.training import Ensemble as Ensemble
     from labkit.training import train as train

@@ -150,7 +150,7 @@ display(scaling.figure(), labkit.judge_all(scaling, ("D11", "D12", "D14")))
 # The distance from the origin (middle, orange) lies within a twentieth of its dashed line, which was drawn
 # before training: a prediction, and training hardly shows in it. The distance from the start (blue) **falls**
 # with the width, at the same loss, by about $H^{-0.2}$. And it grows with the number of samples (right), by
-# about $m^{0.26}$, at the lower end of the paper's $m^{0.25}$ to $m^{0.4}$. Both are findings, of these
+# about $m^{1/4}$, at the lower end of the paper's $m^{0.25}$ to $m^{0.4}$. Both are findings, of these
 # images and this size: on other data the exponent in $m$ is another one (section 8).
 #
 # ### Play

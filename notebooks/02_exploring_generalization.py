@@ -147,8 +147,8 @@ display(Chart(whole.figure().panels[:2], caption=whole.figure().caption), labkit
 display(Chart([labels.figure().panels[3]]), labkit.judge_all(labels, ("E6",)))
 
 # %% [markdown]
-# At the smallest $m$ the network of *random* labels is the flatter one, in the mean over seeds; at the
-# largest the order is right, as in the paper. And the pale points are the very same functions with their
+# At the smallest $m$ the network of *random* labels is the flatter one, in the mean over seeds, and towards
+# the largest the order turns, as in the paper. And the pale points are the very same functions with their
 # units rescaled. A minimum is not flat; a parametrisation of it is.
 #
 # ## 6 · Theorem: sharpness and norm together

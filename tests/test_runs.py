@@ -2,27 +2,41 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from labkit.protocol import experiment as protocol
 from labkit.protocol.experiment import drain
 from labkit.protocol.judging import judge_all
-from tests import runs
+from tests import runs, tinylab
 from tests.tinylab import DECAY
 
 
+@pytest.fixture
+def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The settings of the runs that were made, in a session of its own."""
+    settings: list[Any] = []
+
+    def noted(experiment: Any, asked: Any = None, **more: Any) -> Any:
+        settings.append(asked)
+        return drain(experiment, asked, **more)
+
+    monkeypatch.setenv("LABKIT_TEST_RUNS", str(tmp_path))
+    monkeypatch.setattr(runs, "drain", noted)
+    return settings
+
+
 def test_a_run_is_made_once_for_the_same_settings_alone(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    made: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A run of other settings handed out; or each process making its own."""
-    made = []
-    monkeypatch.setenv("LABKIT_TEST_RUNS", str(tmp_path))
-    monkeypatch.setattr(runs, "drain", lambda *asked: made.append(asked) or drain(*asked))
     first, again = runs.shared_run(DECAY), runs.shared_run(DECAY, DECAY.preset())
     other = runs.shared_run(DECAY, DECAY.preset(seeds=2))
-    assert [settings.seeds for _, settings in made] == [DECAY.preset().seeds, 2]
+    assert made == [DECAY.preset(), DECAY.preset(seeds=2)]
     assert len(other.last("loss")) == 2
     for found in (first, again):
         assert found.experiment is DECAY and found.settings == DECAY.preset()
@@ -32,4 +46,20 @@ def test_a_run_is_made_once_for_the_same_settings_alone(
     monkeypatch.setenv("LABKIT_TEST_RUNS", str(tmp_path / "next"))
     (tmp_path / "next").mkdir()
     runs.shared_run(DECAY)
+    assert len(made) == 3
+
+
+def test_a_notebook_shares_what_it_runs_as_it_is(made: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A notebook's own steps passed over; or an experiment that it changed taken for that of the lab."""
+    monkeypatch.setattr(protocol, "drain", drain)
+    runs.share_in_this_notebook()
+    # As in a lab: its module holds LAB.
+    monkeypatch.setattr(type(DECAY), "home", tinylab.__name__)
+    for _ in range(2):
+        assert len(protocol.drain(DECAY, DECAY.preset(seeds=4)).last("loss")) == 4
+    assert len(made) == 1
+    steps: list[Any] = []
+    protocol.drain(DECAY, DECAY.preset(seeds=4), progress=steps.append)
+    assert len(made) == 2 and steps
+    protocol.drain(replace(DECAY, title="my own"), DECAY.preset(seeds=4))
     assert len(made) == 3

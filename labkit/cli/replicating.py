@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Executor, ProcessPoolExecutor
+from concurrent.futures import BrokenExecutor, Executor, ProcessPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -56,6 +56,9 @@ def _replicate(args: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         print("\nWhat is done is kept; the same command goes on from there.", file=sys.stderr)
         raise
+    except BrokenExecutor:
+        told = "a process was ended, for want of memory perhaps; what is done is kept"
+        raise ValueError(f"{told}: go on with fewer --jobs") from None
     for row in found:
         print(_counted(row))
     low = [row.id for row in found if not row.enough]
@@ -96,9 +99,8 @@ def _processes(jobs: int) -> Iterator[Executor | None]:
         yield None
         return
     others = set(multiprocessing.active_children())
-    context = multiprocessing.get_context(
-        "spawn"
-    )  # A forked torch may wait for threads that were not copied.
+    # A forked torch may wait for threads that were not copied.
+    context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(jobs, mp_context=context, initializer=_quietly) as executor:
         try:
             yield executor

@@ -113,6 +113,7 @@ ANSWERS = {
 }
 
 
+@pytest.mark.slow
 def test_nbgraders_own_autograde_gives_the_points(renewed: Path) -> None:
     """Points for nothing: nbgrader gives them all to tests that were skipped, or deleted."""
     for student in ("right", "tagged", "deleted"):

@@ -32,7 +32,7 @@ def test_a_nudge_changes_every_draw_by_a_millionth() -> None:
         "print(json.dumps([float(moved.abs().median()), float((moved == 0).double().mean())]))"
     )
     typical, unmoved = told_by(code)
-    assert 3e-7 < typical < 3e-6 and unmoved < 0.05
+    assert 3e-7 < typical < 3e-6 and unmoved < 0.15
 
 
 def test_float64_reaches_models_data_and_gradients() -> None:

@@ -176,7 +176,7 @@ def test_the_package_keeps_the_record_that_its_verdicts_show(
         "@dataclass(frozen=True)\nclass Own(Decay):\n    pass\n"
     )
     monkeypatch.syspath_prepend(str(tmp_path))
-    from somelab.decay import Own  # type: ignore[import-not-found]
+    from somelab.decay import Own
 
     experiment = replace(DECAY, settings=Own, presets={"quick": Own()})
     assert experiment.home == "somelab" and replication_of(experiment.claims[0], experiment, Own()) is None

@@ -246,8 +246,9 @@ class LabTests:
         for frames in ((), run.frames[:1], run.frames):
             for previous in ((), (run,)):
                 chart = experiment.figure(frames, run.prediction, previous, run.settings)
-                assert (png := chart.png())[:4] == b"\x89PNG"
                 assert f"{run.settings.seeds - 1}" in chart.caption
+                if not previous or frames is run.frames:  # An earlier run adds the same marks to each
+                    assert (png := chart.png())[:4] == b"\x89PNG"
         (artifacts / f"{self.lab}-{name}.png").write_bytes(png)
 
     def test_a_seed_gives_bit_equal_frames(self, name: str) -> None:

@@ -183,7 +183,7 @@ def test_the_end_would_tell_kinds_apart_if_the_plain_network_were_the_most_confu
 
     def confused(values: np.ndarray) -> np.ndarray:
         values = np.zeros_like(values)
-        values[:, PLAIN, -1] = -0.5
+        values[:, PLAIN, 0] = -0.5
         return values
 
     ideal = changed(skips_runs("skips"), end_minimum=confused)

@@ -165,7 +165,7 @@ def test_j6_is_out_of_regime_at_500_units() -> None:
     meta = LAB.experiment("meta-theorem")
     found = verdict("J6", drain(meta, meta.preset(width=500)))
     assert found.word == "out of regime"
-    assert "δ" in found.note and ">" in found.note
+    assert "δ" in found.notes and ">" in found.notes
 
 
 def test_the_lab_covers_the_sheet() -> None:

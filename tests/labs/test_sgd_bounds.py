@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,8 +10,8 @@ import torch
 
 from labkit.labs.sgd import bounds
 from labkit.labs.sgd.bounds import BOUNDS, NAMES, S17
-from labkit.protocol.claims import judge
 from labkit.protocol.experiment import Run, drain
+from labkit.protocol.judging import judge
 from labkit.theory import classical_bounds as theory
 from tests.labs.checks import TrainingTests, at_frame, changed, quick_runs
 
@@ -53,21 +52,33 @@ class TestBounds(TrainingTests):
         """Eight parts, of which one catches the violations of all."""
         for place, violation in enumerate(self.violated["S17"]):
             parts = judge(S17, violation(self.quick("bounds"))).parts
-            assert [part == "fails" for part in parts] == [k == place for k in range(8)]
+            assert [part.word == "fails" for part in parts] == [k == place for k in range(8)]
 
-    def test_at_quick_every_bound_is_vacuous_and_the_note_says_so_of_each(self) -> None:
+    def test_at_quick_every_bound_is_vacuous_and_says_so(self) -> None:
         """What the notebook's text says; a flag for all that hides one that is not."""
         found = judge(S17, self.quick("bounds"))
         assert found.vacuous
-        assert found.note.count(", vacuous") == len(NAMES)
+        assert [part.note for part in found.parts[:-1]] == ["vacuous"] * len(NAMES)
         assert (self.quick("bounds").last("bounds") > 1).all()
+
+    def test_tightness_is_the_bound_over_what_it_bounds(self) -> None:
+        """A ratio of logarithms, or an error of 0 taken for a small one."""
+        run = self.quick("bounds")
+        bounds, measured = run.last("bounds"), run.last("measured")
+        for place, part in enumerate(judge(S17, run).parts[:-1]):
+            over = bounds[:, place] / np.where(measured[:, place] > 0, measured[:, place], np.nan)
+            assert part.tightness == pytest.approx(np.nanmin(over))
+        found = judge(S17, changed(run, measured=np.zeros_like))
+        assert found.word == "holds" and found.parts[0].tightness == np.inf
 
     def test_a_linear_model_of_one_bit_a_weight_has_a_bound_that_says_something(self) -> None:
         """A flag that is always up."""
         run = drain(BOUNDS, BOUNDS.preset(depth=0, bits=1.0, epochs=10))
-        note = judge(S17, run).note
-        assert "(17) bits: 0.155 for" in note and "(19) cover: 0.6" in note
-        assert note.count("not vacuous") == 2
+        bits, cover, *others = judge(S17, run).parts[: len(NAMES)]
+        assert bits.predicted[0] == pytest.approx(0.155, abs=5e-4)
+        assert cover.predicted[0] == pytest.approx(0.65, abs=0.05)
+        assert (bits.note, cover.note) == ("not vacuous",) * 2
+        assert {part.note for part in others} == {"vacuous"}
 
     def test_bounds_hold_and_the_test_error_is_at_chance_with_all_labels_redrawn(self) -> None:
         """Clean test labels: then bounds would be asked about another distribution."""
@@ -205,12 +216,3 @@ def test_norms_step_is_used() -> None:
     ]
     assert runs[1] == pytest.approx(1.0)
     assert not np.allclose(runs[0], runs[1])
-
-
-def test_claim_takes_an_error_of_0_for_one_below_a_thousandth() -> None:
-    """log 0."""
-    run = TestBounds.quick("bounds")
-    frames = [replace(frame, values=dict(frame.values)) for frame in run.frames]
-    frames[-1].values["measured"] = np.zeros_like(frames[-1].values["measured"])  # type: ignore[index]
-    found = judge(S17, replace(run, frames=tuple(frames)))
-    assert found.word == "holds" and np.isfinite(found.distance)

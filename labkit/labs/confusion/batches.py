@@ -30,6 +30,7 @@ from labkit.protocol.settings import Settings, knob
 
 PHASES = ("start", "middle", "end")
 COLORS = (shared.WIDTH, shared.DEPTH, shared.COSINE)
+ROUNDING = 1e-12  # of a variance, in units of (mean |g|²)²
 MEASURED = 12  # steps at which the closed form is evaluated
 # (Gram matrix of single samples) -> (v0, v1, v2): the variance is v0 + v1/B + v2/B².
 Variance = Callable[[Tensor], tuple[float, float, float]]
@@ -117,8 +118,13 @@ def predict(setup: Setup) -> Prediction:
         "sizes": sizes,
         "phases": np.array(setup.settings.phases),
         "start": start,
-        "exponent_start": statistics.exponent(sizes, start),
+        "exponent_start": _slope(sizes, start),
     }
+
+
+def _slope(sizes: np.ndarray, variance: np.ndarray) -> np.ndarray:
+    """The exponent of B; gradients that are all alike have no variance, and no logarithm of it."""
+    return statistics.exponent(sizes, np.maximum(variance, ROUNDING))
 
 
 def _theory(setup: Setup, nets: Sequence[nn.Module], variance: Variance) -> dict[str, np.ndarray]:
@@ -148,7 +154,7 @@ def run(setup: Setup, prediction: Prediction, *, variance: Variance | None = Non
         at = measured[len(snapshots)]
         snapshots[at] = [now.member(s) for s in range(settings.seeds)]
         theory[at] = _theory(setup, snapshots[at], variance)
-        return statistics.exponent(sizes, theory[at]["theory"])
+        return _slope(sizes, theory[at]["theory"])
 
     measured = sorted({*common.measured_steps(settings.steps, MEASURED), *settings.phases})
     for frame in training.train(
@@ -242,7 +248,7 @@ def _exponents(
     if variance is not None:
         for place, (at, color) in enumerate(zip(prediction["phases"], COLORS, strict=True)):
             if np.isfinite(variance[:, place]).all():
-                slopes = statistics.exponent(prediction["sizes"], variance[:, place])
+                slopes = _slope(prediction["sizes"], variance[:, place])
                 marks.append(
                     figures.Points(np.array([at + 1]), slopes[:, None], label=PHASES[place], color=color)
                 )
@@ -255,7 +261,7 @@ def _exponents(
 def _law(run: Run) -> tuple[Evidence, ...]:
     sizes, variance, theory = run.prediction["sizes"], run.last("variance"), run.last("theory")
     found, expected = (
-        np.stack([statistics.exponent(sizes, values[:, place]) for place in range(3)], axis=1)
+        np.stack([_slope(sizes, values[:, place]) for place in range(3)], axis=1)
         for values in (variance, theory)
     )
     crossover, share = run.last("crossover"), run.last("mean_share")
@@ -301,11 +307,11 @@ C12 = Claim(
      "fails": "the exponent is not −2 at the end, or not flatter at the start, or not the closed form's",
      "out of regime": "the mean gradient is not small at the end, so no 1/B² law is promised"},
     worlds=(
-        World("four steps of training", {"steps": 4}, word="out of regime"),
+        World("hardly any training", {"steps": 4, "lr": 1e-4}),
         World("the closed form without its term in 1/B", faults={f"{__name__}:inner_variance": only_squares}),
         World("every gradient replaced by their mean",
-              faults={f"{__name__}:{name}": shared.same_gradient for name in ("gradient_gram", "batch_gram")},
-              word="out of regime"),
+              faults={f"{__name__}:gradient_gram": shared.same_gradient,
+                      f"{__name__}:batch_gram": shared.same_gradient}),
     ),
 )  # fmt: skip
 

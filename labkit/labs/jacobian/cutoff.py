@@ -7,8 +7,9 @@ the start. Network: (1.1) with a small output layer, so that r₀ ≈ −y, grad
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -319,6 +320,20 @@ def _later_starts(run: Run) -> tuple[Evidence, Evidence]:
     )
 
 
+def _turned(gram_spectrum: Callable[..., Any]) -> Callable[..., tuple[Tensor, Tensor]]:
+    """A fault: a Jacobian whose first direction is what the network says, reflected there with all others."""
+
+    def faulty(model: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
+        spectrum, basis = gram_spectrum(model, x)
+        with torch.no_grad():
+            said = rows(model(x).double())
+        normal = basis[:, 0] - said / said.norm()
+        normal = normal / normal.norm()
+        return spectrum, basis - 2 * torch.outer(normal, normal @ basis)
+
+    return faulty
+
+
 J8 = Claim(
     "J8", "prediction",
     "After T = Γ/(ηα²) steps ‖f − y‖ ≤ ‖Π_N y‖ + e^(−Γ)√n, and the error is at most "
@@ -344,6 +359,10 @@ J9 = Claim(
     says={"holds": "the later Jacobian alone gives a smaller sum",
           "fails": "the sum falls because the residual is trained away; the later Jacobian alone gives "
                    "hardly a smaller one"},
+    worlds=(
+        World("a Jacobian that turns wholly to what the network has learned",
+              faults={f"{__name__}:shared.gram_spectrum": _turned}, word="holds"),
+    ),
     because="the least sum lies at the first few directions, where the price of distance decides and not "
     "how the labels align",
 )  # fmt: skip

@@ -205,7 +205,7 @@ def figure(
         constants = meta_constants(run)
         ratio = np.stack([constants[name] / constants[f"{name}_bound"] for name, _ in names], axis=1)
         marks.append(figures.Points(np.arange(3), ratio, label="measured / bound", color=0, line=False))
-        title = f"Thm 5.3 needs δ ≤ 1; here δ = {constants['delta'].mean():.2g}"
+        title = f"Thm 5.3 needs δ ≤ 1; here δ = {constants['delta'].max():.2g}"
     marks.append(figures.Level(1.0, label="the bound"))
     panel = figures.Panel(
         title, tuple(marks), ylabel="share of the bound", yscale="log", xlim=(-0.5, 2.5), ylim=(1e-4, 3),

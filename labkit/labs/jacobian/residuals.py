@@ -245,7 +245,7 @@ J4 = Claim(
     "fast on I and slowly on N.",
     "paper 4, (5.11) and Lemma 6.5",
     (
-        Equals(f"‖Π r‖/‖r₀‖ at step {FIRST}", SPACES, tolerance=0.1),
+        Equals(f"‖Π r‖/‖r₀‖ at step {FIRST}", SPACES, tolerance=0.05, absolute=True),
         Between(f"share left at step {FIRST}, on N minus on I", low=0.3, by=EVERY),
     ),
     _follows_the_formula,

@@ -273,7 +273,7 @@ def _stops(run: Run) -> tuple[Evidence, ...]:
     )
 
 
-def of_the_mean(matched: Match) -> Match:
+def of_the_mean(matched: Callable[..., Any]) -> Callable[..., Any]:
     """A fault for a world: 1/(ηt) where the loss is a mean, and n/(ηt) its partner."""
 
     def unmatched(lr: float, steps: Any, samples: int = 1) -> Any:

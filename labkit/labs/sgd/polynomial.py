@@ -104,12 +104,13 @@ def run(setup: puzzle.Setup, prediction: Prediction) -> Iterator[Frame]:
     settings, seeds = setup.settings, len(setup.sets)
     clamped = polynomial_relu(settings.degree, settings.interval)
     kinds = len(shared.KINDS)
-    values = {
+    values: dict[str, np.ndarray] = {
         name: np.full((seeds, len(TWINS), kinds, len(settings.sizes if name[-1] == "n" else settings.widths)),
                       np.nan)
         for name in NAMES
     }  # fmt: skip
-    values |= {name: np.full(seeds, np.nan) for name in ("free_steps", "free_diverged", "free_train")}
+    for name in ("free_steps", "free_diverged", "free_train"):
+        values[name] = np.full(seeds, np.nan)
     plan = puzzle.cells(settings, setup.sets[0])
     total, done, step = len(TWINS) * len(plan) + seeds, 0, 0
     twins: tuple[str | nn.Module, ...] = ("relu", clamped)
@@ -238,7 +239,11 @@ def _like_relu(run: Run) -> tuple[Evidence, ...]:
         Evidence(train_n[:, 1, 1, -1] - train_n[:, 1, 1, 0], None, few),
         Evidence(test_n[:, 1, 0, 0] - test_n[:, 1, 0, -1], note=puzzle.listed(test_n[:, 1, 0], sizes)),
         Evidence(
-            puzzle.rise(test_w[:, 1, 0], wide), None, wider, fitted, note=puzzle.listed(test_w[:, 1, 0], counts)
+            puzzle.rise(test_w[:, 1, 0], wide),
+            None,
+            wider,
+            fitted,
+            note=puzzle.listed(test_w[:, 1, 0], counts),
         ),
         Evidence(noisy, float(run.prediction["chance"])),
     )
@@ -254,15 +259,16 @@ S14 = Claim(
         Between("training error, natural labels, polynomial network", high=puzzle.LEAVES, by=EVERY),
         Equals("test error, natural labels, saturating against ReLU", tolerance=CLOSE, absolute=True),
         Between("training error, random labels, saturating, smallest N", high=FITTED, by=EVERY),
-        Between("the same, largest N minus smallest", low=puzzle.GAP, by=EVERY),
+        Between("training error, random labels, saturating, largest N minus smallest", low=puzzle.GAP,
+                by=EVERY),
         Between("test error, natural labels, saturating, smallest N minus largest", low=FALL, by=EVERY),
-        Between("the same, widest minus narrowest with W ≥ N", high=puzzle.FLAT, by=EVERY),
+        Between("test error, natural labels, saturating, widest minus narrowest with W ≥ N", high=puzzle.FLAT,
+                by=EVERY),
         Equals("test error, random labels, saturating", tolerance=puzzle.CHANCE, absolute=True),
     ),
     _like_relu, "fails",
     {"holds": "the network generalises like its twin, fits random labels and does not overfit",
-     "fails": "a polynomial network does not train here; held to the interval of the fit, where it is none, it "
-              "does",
+     "fails": "a polynomial network does not train here; held to the interval it does, and is none",
      "undecided": "natural labels are not fitted: nothing can be said of their test error",
      "out of regime": "no N is far below W, or none above it"},
     (World("its input held to the interval, too: a saturating network", {"hold": True}, word="holds"),),

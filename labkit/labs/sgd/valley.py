@@ -152,9 +152,7 @@ def minibatch_gradient(
     return gradient
 
 
-def run(
-    setup: Setup, prediction: Prediction, *, dynamics: chains.Dynamics | None = None
-) -> Iterator[Frame]:
+def run(setup: Setup, prediction: Prediction, *, dynamics: chains.Dynamics | None = None) -> Iterator[Frame]:
     settings, U = setup.settings, setup.settings.potential
     dynamics = dynamics or descend
     shape = settings.seeds, len(KINDS), settings.dimension

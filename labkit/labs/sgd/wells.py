@@ -45,7 +45,9 @@ class Wells(Settings):
     steps: int = knob(7000, "steps of each chain", slider=(500, 20_000), bounds=(20, None), step=500)
     chains: int = knob(1500, "chains", slider=(100, 4000), bounds=(4, None), step=100)
     width: float = knob(0.5, "width of the narrow well", slider=(0.3, 1), bounds=(0.01, None), step=0.05)
-    height: float = knob(0.4, "H, to which the walls are proportional", slider=(0.1, 2), bounds=(0, None), step=0.1)
+    height: float = knob(
+        0.4, "H, to which the walls are proportional", slider=(0.1, 2), bounds=(0, None), step=0.1
+    )
     place: float = knob(1.3, "the wells are at plus and minus this", slider=(1, 2), bounds=(0, None),
                         step=0.1)  # fmt: skip
 
@@ -81,9 +83,7 @@ def predict(setup: Setup) -> Prediction:
     }
 
 
-def run(
-    setup: Setup, prediction: Prediction, *, dynamics: chains.Dynamics | None = None
-) -> Iterator[Frame]:
+def run(setup: Setup, prediction: Prediction, *, dynamics: chains.Dynamics | None = None) -> Iterator[Frame]:
     settings, U = setup.settings, setup.settings.potential
     dynamics = dynamics or descend
     shape = settings.seeds, settings.dimension
