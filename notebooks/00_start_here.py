@@ -153,12 +153,12 @@ labkit.Panel(lab.LENSES)
 # %% [markdown]
 # ## 3 · How to read a verdict
 #
-# A *claim* has a rule that was written before the run. It is of one of three kinds. A **theorem** is proved: it
-# is checked, and can fail only by a bug or a broken assumption. A **prediction** is a number from a formula
-# against a measurement that does not contain it. A **finding** is what a paper observed: it replicates or it
-# does not. The same run, and its five claims, with every number by its name: what was predicted (for a
-# theorem, the bound), what was measured with its spread over seeds, the rule with its edge, the word, and in
-# how many blocks of other seeds the word that is expected came out.
+# A *claim* has a rule that was written before the run. It is of one of three kinds. A **theorem** is
+# proved: it is checked, and can fail only by a bug or a broken assumption. A **prediction** is a number
+# from a formula against a measurement that does not contain it. A **finding** is what a paper observed: it
+# replicates or it does not. The same run, and its five claims, with every number by its name: what was
+# predicted (for a theorem, the bound), what was measured with its spread over seeds, the rule with its
+# edge, the word, and in how many blocks of other seeds the word that is expected came out.
 
 # %%
 run = labkit.drain(lab.LENSES)
@@ -185,13 +185,14 @@ verdicts("L4", "L5", width=16)
 verdicts("L4", lr=1.5)
 
 # %% [markdown]
-# ***Undecided***: the measurement does not meet its own check, here that training has reached a minimum at all;
-# or the run diverged. (Where a rule decides by an interval over seeds, an interval that lies across the edge
-# leaves the claim undecided, too, and so do fewer than five seeds: notebook 4 has such a rule, J5.)
+# ***Undecided***: the measurement does not meet its own check, here that training has reached a minimum at
+# all; or the run diverged. (Where a rule decides by an interval over seeds, an interval that lies across
+# the edge leaves the claim undecided, too, and so do fewer than five seeds: notebook 4 has such a rule,
+# J5.)
 
 # %%
 verdicts("L3", lr=0.05)
-verdicts("L5", lr=8)
+verdicts("L1", lr=8)
 
 # %% [markdown]
 # ***Vacuous***: the bound holds, and a simpler one says more.
@@ -202,7 +203,8 @@ verdicts("L1", width=4)
 # %% [markdown]
 # L1 and L2 are theorems about all networks: they can become vacuous, but they can fail only if the code is
 # wrong. L3 to L5 are predictions that take the start for the end, which narrow networks refute. Every
-# prediction and finding of labkit names circumstances in which it must come out otherwise, and tests run them.
+# prediction and finding of labkit names circumstances in which it must come out otherwise, and tests run
+# them.
 #
 # ## 4 · How to do it
 #

@@ -14,9 +14,9 @@
 # assumption, and how loose it is stands beside it. A *prediction* is a number that a formula gave beforehand.
 # A *finding* is what the paper observed: it replicates here, or it does not.
 #
-# *Run all takes about a minute on a laptop with two cores and 1.3 GB. Dashed is predicted, solid is measured,
-# grey is an earlier network. Every measured line is a mean over seeds, in a band from the lowest to the
-# highest.*
+# *Run all takes about a minute and a half on a laptop with two cores and 1.3 GB. Dashed is predicted, solid
+# is measured, grey is an earlier network. Every measured line is a mean over seeds, in a band from the
+# lowest to the highest.*
 
 # %%
 import labkit

@@ -1,8 +1,9 @@
 # %% [markdown]
 # # Why does a network learn the truth before the noise?
 #
-# Half of the labels below are wrong. For some fifty steps the network gets *better* on clean test images; then
-# it learns the wrong labels and gets worse. Something in it tells the two apart, although the loss does not.
+# Half of the labels below are wrong. For some fifty steps the network gets *better* on clean test images;
+# then it learns the wrong labels and gets worse. Something in it tells the two apart, although the loss does
+# not.
 #
 # This notebook follows *Generalization Guarantees for Neural Nets via Harnessing the Low-rankness of
 # Jacobian* (2020). Afterwards you can **write down the Jacobian** of a network and project labels on its
@@ -254,9 +255,9 @@ for row in lab.published():
         print(f"noise {row['noise']}  {row['jacobian']:>7}  {float(row['share']):.3f}")
 
 # %% [markdown]
-# These are ratios of **norms**: .987 of the norm leaves .16 on $\mathcal N$. And the .316 printed for random
-# labels is $\sqrt{1/10}$, chance for one-hot labels of ten classes. (At 100 % every label is *wrong*, which is
-# not the same as random: the right class never occurs.)
+# These are ratios of **norms**: .987 of the norm leaves .16 on $\mathcal N$. And the .316 printed for
+# random labels is $\sqrt{1/10}$, chance for one-hot labels of ten classes. (At 100 % every label is
+# *wrong*, which is not the same as random: the right class never occurs.)
 #
 # ## 8 · Where it fails
 #

@@ -75,7 +75,8 @@ regression = labkit.drain(lab.REGRESSION)
 display(regression.figure(), labkit.judge_all(regression))
 
 # %% [markdown]
-# It replicates: more dimensions are nearer to orthogonal, and faster. But $d=80$ also has labels that no $w$ fits. Two
+# It replicates: more dimensions are nearer to orthogonal, and faster. But $d=80$ also has labels that no $w$
+# fits. Two
 # explanations, one experiment; remember it when the networks come.
 #
 # ## 3 · The lemma
@@ -95,7 +96,8 @@ directions = labkit.drain(lab.SPHERE, sphere)
 display(directions.figure(), labkit.judge_all(directions))
 
 # %% [markdown]
-# A check of a lemma, which can fail by a bug alone. At $N=100$, $d=120$ the bound is above 1, that is empty, up to $\nu\approx.39$. Beyond it the $\nu$ that it
+# A check of a lemma, which can fail by a bug alone. At $N=100$, $d=120$ the bound is above 1, that is
+# empty, up to $\nu\approx.39$. Beyond it the $\nu$ that it
 # gives for a probability is within a quarter of the true one.
 #
 # ## 4 · The theorem
@@ -151,7 +153,8 @@ Chart(
 )
 
 # %% [markdown]
-# It never tends to 0, as the floor of real SGD does (in the table above its exponent in $\alpha$ is near 1). **The
+# It never tends to 0, as the floor of real SGD does (in the table above its exponent in $\alpha$ is near
+# 1). **The
 # theorem's floor is not SGD's**: "a smaller step removes the floor" is true of the run and not of the bound.
 #
 # ## 6 · Architecture
@@ -244,7 +247,7 @@ skips = labkit.drain(lab.SKIPS)
 display(skips.figure(), labkit.judge_all(skips))
 
 # %% [markdown]
-# Before training, batch norm keeps the cosines up; after it, with both, the deep network has learned (C10
+# Before training, both together keep the cosines up; after it, with both, the deep network has learned (C10
 # replicates). High is not good by itself: with skips alone an untrained network errs in the same way on all
 # images, and its gradients all agree. After training the paper's order of the cosines does not replicate
 # (C16): at depth 22 the plain network is still near the loss of guessing, 2.3; at depth 10 it has begun to

@@ -74,8 +74,8 @@ def test_source_distribution_holds_what_a_wheel_is_made_of(tmp_path):
     """pip builds from it where it finds no wheel, and then there would be nothing to copy."""
     with tarfile.open(build("sdist", tmp_path)) as archive:
         inside = {name.partition("/")[2] for name in archive.getnames()}
-    wanted = {f"notebooks/{name}" for name in NOTEBOOKS} | {"labkit/cli/__init__.py", "jupytext.toml", "README.md"}
-    assert wanted <= inside
+    files = {"labkit/cli/__init__.py", "jupytext.toml", "README.md"}
+    assert files | {f"notebooks/{name}" for name in NOTEBOOKS} <= inside
 
 
 def test_an_installed_package_copies_its_notebooks_in_an_empty_folder(installed, tmp_path):

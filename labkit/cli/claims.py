@@ -69,13 +69,17 @@ def _told(row: Mapping[str, Any]) -> str:
 
 
 def _kinds(rows: Sequence[Mapping[str, Any]]) -> str:
-    """ "5 theorems; 6 predictions, 1 expected: fails", never a sum of the kinds."""
+    """ "5 theorems, 2 of them vacuous; 6 predictions, 1 expected: fails", never a sum of the kinds."""
     from labkit.protocol.claims import KINDS
 
     told = []
     for kind in KINDS:
-        words = Counter(row["expected"] for row in rows if row["kind"] == kind)
-        if count := sum(words.values()):
-            other = [f"{words[word]} expected: {word}" for word in words if word != "holds"]
+        own = [row for row in rows if row["kind"] == kind]
+        words = Counter(row["expected"] for row in own)
+        found = [row["replication"] for row in own if row["replication"]]
+        vacuous = sum(2 * one["vacuous"] > one["blocks"] for one in found)
+        if count := len(own):
+            other = [f"{vacuous} of them vacuous"] if vacuous else []
+            other += [f"{words[word]} expected: {word}" for word in words if word != "holds"]
             told.append(", ".join((f"{count} {kind}{'' if count == 1 else 's'}", *other)))
     return "; ".join(told)

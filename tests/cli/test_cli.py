@@ -215,7 +215,7 @@ def test_claims_as_json_are_what_is_known_before_a_run(capsys):
 
 def test_claims_show_their_replication_at_the_quick_preset(capsys, monkeypatch):
     """The numbers lie in the package, and nobody sees them."""
-    found = Replication("holds", {"holds": 19, "fails": 1}, seeds=3, least=0.5)
+    found = Replication("holds", {"holds": 19, "fails": 1}, seeds=3, least=0.5, vacuous=15)
     asked = []
 
     def of(claim, experiment, settings):
@@ -226,9 +226,12 @@ def test_claims_show_their_replication_at_the_quick_preset(capsys, monkeypatch):
     assert cli.main(["claims", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)[0]["replication"] == {
         "expected": 19, "blocks": 20, "words": {"holds": 19, "fails": 1}, "seeds": 3, "least_distance": 0.5,
+        "vacuous": 15,
     }  # fmt: skip
     assert cli.main(["claims"]) == 0
-    assert "expected: holds; 19 of 20 blocks" in capsys.readouterr().out and all(asked)
+    out = capsys.readouterr().out
+    assert "expected: holds; 19 of 20 blocks" in out and all(asked)
+    assert "lab 7, tiny: 1 theorem, 1 of them vacuous; 1 prediction" in out
 
 
 def test_claims_as_text_name_kind_quantity_edge_and_source_and_count_the_kinds_apart(capsys):

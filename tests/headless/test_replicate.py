@@ -75,6 +75,18 @@ def test_a_share_below_nineteen_of_twenty_is_told(tmp_path: Path) -> None:
     assert by_id(replicate([TWO], folder=tmp_path, only=["seeds"], blocks=18))["T4"].enough
 
 
+def _vacuous(run: Run) -> Evidence:
+    return Evidence(measured=[0.5], predicted=9.0, vacuous=run.settings.seed < 6)
+
+
+def test_blocks_in_which_a_bound_says_nothing_are_counted(tmp_path: Path) -> None:
+    """A bound that holds in twenty blocks of twenty, as any number would."""
+    claim = Claim("T4", "theorem", "a loose bound", "nobody", (AtMost("x"),), _vacuous)
+    lab = replace(LAB, experiments=(replace(DECAY, claims=(claim,)),))
+    found = by_id(replicate([lab], folder=tmp_path, blocks=3))["T4"].replication
+    assert (found.words, found.vacuous) == ({"holds": 3}, 2)
+
+
 def test_an_interrupted_replication_goes_on_where_it_stopped(tmp_path: Path, ran: list[int]) -> None:
     """Hours lost by Ctrl-C."""
 

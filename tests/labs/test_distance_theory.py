@@ -86,7 +86,7 @@ VIOLATED: dict[str, list[Violation]] = {
         lambda run: changed(run, spectral=scaled_layer(0, 2)),
         lambda run: changed(run, spectral=scaled_layer(3, 1.2)),
         *(partial(tilted_norms, norm="frobenius", layer=layer, power=power)
-          for layer, power in ((0, 0.2), (0, -0.2), (2, 0.6), (2, -0.6), (-1, 0.2), (-1, -0.2))),
+          for layer, power in ((0, 0.4), (0, -0.4), (2, 1.2), (2, -1.2), (-1, 0.4), (-1, -0.4))),
         # The paper's other statement, ‖Z₁‖₂ = Θ(√n), and norms that vanish.
         *(partial(tilted_norms, norm="spectral", layer=layer, power=power)
           for layer, power in ((0, 0.25), (2, 0.25), (-1, 0.25), (0, -0.2), (2, -0.7), (-1, -0.2))),
@@ -113,7 +113,7 @@ VIOLATED: dict[str, list[Violation]] = {
     ],
     "D8": [
         lambda run: changed(run, gain=lambda v: v * 300),
-        lambda run: growing(run, "gain", 1.5),
+        lambda run: growing(run, "gain", 2.5),
         lambda run: changed(run, loss=lambda v: v * 1e6),
     ],
     "D10": [

@@ -48,7 +48,7 @@ class TestLenses(TrainingTests):
         assert fast.word == "out of regime" and "learning rate" in fast.notes
         slow = verdict("L3", drain(LENSES, lenses(lr=0.05)))
         assert slow.word == "undecided" and "raise steps" in slow.notes
-        diverged = verdict("L5", drain(LENSES, lenses(lr=8)))
+        diverged = verdict("L1", drain(LENSES, lenses(lr=8)))
         assert diverged.word == "undecided" and "seeds" not in diverged.notes
 
     def test_a_regime_is_read_from_the_run(self) -> None:

@@ -337,7 +337,7 @@ C7 = Claim(
     "paper 5, Thm 4.2, §4, App. A.1",
     (
         Between("smallest cosine, widest minus narrowest", _PLAIN, low=0.15, by=EVERY),
-        Between("log₁₀ of η under Glorot, widest minus narrowest", low=0.18, by=EVERY),
+        Between("log₁₀ of η under Glorot, widest minus narrowest", low=0.18),
         Equals("mean |g|² at the greatest width, Glorot", tolerance=0.4, by=INTERVAL),
     ),
     _wider, "holds",
@@ -353,7 +353,7 @@ C8 = Claim(
     "cosine at that depth is at least .3 higher.",
     "paper 5, Thm 4.2, §4, App. A.1",
     (
-        Between("smallest cosine, 10 layers minus deepest", _PLAIN, low=0.05, by=EVERY),
+        Between("smallest cosine, 10 layers minus deepest", _PLAIN, low=0.05),
         Between("sd of cosines, deepest minus 10 layers", _PLAIN, low=0.03, by=EVERY),
         Between("smallest cosine at the greatest depth, skips minus none", low=0.3, by=EVERY),
     ),

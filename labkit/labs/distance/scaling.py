@@ -307,9 +307,16 @@ def _scaling(
 
 
 def _stopped(run: Run, suffix: str) -> Check:
-    """Distances compare at equal loss only."""
-    missed = run.last(f"reached_{suffix}").size - np.nansum(run.last(f"reached_{suffix}"))
-    return Check("trainings that missed the stop rule", float(missed), 0.0, "raise epochs or the stop loss")
+    """Distances compare at equal loss only.
+
+    Raises:
+        KeyError: not all networks have been trained yet.
+    """
+    reached = run.last(f"reached_{suffix}")
+    if np.isnan(reached).any():
+        raise KeyError(suffix)
+    missed = float((reached == 0).sum())
+    return Check("trainings that missed the stop rule", missed, 0.0, "raise epochs or the stop loss")
 
 
 def _flat(run: Run) -> Evidence:

@@ -220,10 +220,10 @@ def _twins(
 
 
 def _like_relu(run: Run) -> tuple[Evidence, ...]:
-    train_n, test_n, train_w, test_w, _ = puzzle.whole(run, *NAMES, "free_steps")
+    train_n, train_w, test_n, test_w, _ = puzzle.whole(run, *NAMES, "free_steps")
     many, few, wider = puzzle.regimes(run)
     sizes, counts, wide = run.prediction["sizes"], run.prediction["weights"], puzzle.past(run)
-    # Up to the N of the second sweep, and for W >= N; with more samples the steps do not suffice.
+    # Up to the N of the second sweep, and for W >= 2 N; with more samples the steps do not suffice.
     enough = sizes <= run.settings.n
     left = max(float(train_n[:, :, 0, enough].max()), float(train_w[:, :, 0, wide].max(initial=0)))
     fitted = (Check("natural labels, training error", left, puzzle.LEAVES, "raise steps or width"),)
@@ -262,8 +262,8 @@ S14 = Claim(
         Between("training error, random labels, saturating, largest N minus smallest", low=puzzle.GAP,
                 by=EVERY),
         Between("test error, natural labels, saturating, smallest N minus largest", low=FALL, by=EVERY),
-        Between("test error, natural labels, saturating, widest minus narrowest with W ≥ N", high=puzzle.FLAT,
-                by=EVERY),
+        Between("test error, natural labels, saturating, widest minus narrowest with W ≥ 2 N",
+                high=puzzle.FLAT, by=EVERY),
         Equals("test error, random labels, saturating", tolerance=puzzle.CHANCE, absolute=True),
     ),
     _like_relu, "fails",
