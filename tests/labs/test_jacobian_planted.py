@@ -21,7 +21,7 @@ ROOM, START = "labkit.labs.jacobian", "labkit.labs.start"
 J, KERNEL = {f"{ROOM}.shared:jacobian": shuffled_rows}, {f"{ROOM}.mixture:kernels.mntk_full": shuffled_gram}
 # Experiment -> where the fault is planted, the claims that rest on it, and settings that take a moment.
 RESTING: dict[str, tuple[dict[str, Any], set[str], dict[str, Any]]] = {
-    "kernel": ({f"{ROOM}.kernel:jacobian": shuffled_rows}, {"J1"}, {"widest": 1000, "n": 20}),
+    "kernel": ({f"{ROOM}.kernel:jacobian": shuffled_rows}, {"J1"}, {}),
     "mixture": (J | KERNEL, {"J2"}, {"clusters": 5}),
     "residuals": (J, {"J4"}, {"n": 60, "steps": 10}),
     "linearization": (
@@ -32,7 +32,7 @@ RESTING: dict[str, tuple[dict[str, Any], set[str], dict[str, Any]]] = {
     ),
     "corruption": ({f"{ROOM}.corruption:jacobian": shuffled_rows}, {"J12"}, {"steps": 600}),
     "alignment": (
-        {f"{ROOM}.alignment:jacobian": shuffled_rows}, {"J11", "J13"}, {"n": 100, "rank": 30, "n_test": 100}
+        {f"{ROOM}.alignment:jacobian": shuffled_rows}, {"J11", "J13"}, {}
     ),
     "lenses": (
         {f"{START}.{name}:kernel": shuffled_gram for name in ("linear", "lenses")}, {"L4", "L5"}, {"n": 40}
@@ -45,7 +45,9 @@ def words(run: Run) -> dict[str, str]:
     return {claim.id: judge(claim, run).word for claim in run.experiment.claims}
 
 
-@pytest.mark.parametrize("name", RESTING)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow if name == "alignment" else ()) for name in RESTING]
+)
 def test_with_shuffled_rows_every_claim_that_rests_on_projections_fails(name: str) -> None:
     """A claim about I and N that vectors in the wrong order cannot turn."""
     faults, ids, changes = RESTING[name]
