@@ -10,10 +10,10 @@
 # of a set of gradients, and say what each hides**, **predict what width, depth and skips do to them**, **run
 # the recursion of Thm 3.1 and find its floor**, and **keep angle and scale apart**.
 #
-# Under each figure stands a table: what was predicted, what was measured, the rule written before the run, the
-# verdict, and in how many other blocks of seeds it came out the same. A *theorem* is a check of a proved
-# statement; a *prediction* sets a number from a formula beside a measurement; a *finding* is what the paper
-# saw, and it replicates here or it does not.
+# Under each figure stands a table: what was predicted, what was measured, the rule written before the run,
+# the verdict, and in how many other blocks of seeds it came out the same. A *theorem* is a check of a
+# proved statement; a *prediction* sets a number from a formula beside a measurement; a *finding* is what
+# the paper saw, and it replicates here or it does not.
 #
 # *Run all takes about a minute on a laptop with two cores and 1.3 GB. Dashed is predicted, solid is measured,
 # grey is an earlier run. Every measured line is a mean over seeds, in a band from the lowest to the highest.*
@@ -215,8 +215,8 @@ display(start.figure(), labkit.judge_all(start, ("C11",)))
 # %% [markdown]
 # *Fails*, as a promise for every $\kappa$. At $\kappa=1$, LeCun's, $\eta$ and the angle go as the theorem
 # says. At $\kappa=4$, which its small weights ask for, gradients are so short in deep networks that $\eta$
-# vanishes and nothing trains. At $\kappa=\frac12$, He's, $\eta$ explodes, and the angle hardly moves. So never
-# read "small $\eta$" as "trains fast": ask for cosines, and for the loss beside them.
+# vanishes and nothing trains. At $\kappa=\frac12$, He's, $\eta$ explodes, and the angle hardly moves. So
+# never read "small $\eta$" as "trains fast": ask for cosines, and for the loss beside them.
 #
 # ## 8 · Where it fails
 #
@@ -273,8 +273,8 @@ batches = labkit.drain(lab.BATCHES)
 display(batches.figure(), labkit.judge_all(batches))
 
 # %% [markdown]
-# **Variance and diversity (§6),** two checks. A bounded variance bounds $\eta$, and not the other way round. Gradient
-# diversity cannot tell orthogonal gradients from opposed ones.
+# **Variance and diversity (§6),** two checks. A bounded variance bounds $\eta$, and not the other way
+# round. Gradient diversity cannot tell orthogonal gradients from opposed ones.
 
 # %%
 diversity = labkit.drain(lab.DIVERSITY)
@@ -573,9 +573,9 @@ panel = Panel("F − F* under SGD", marks, "step", "", yscale="log")
 Chart(panel, caption="N 20 · α 0.5 · 5 seeds of 40 runs · dashed: expected, for B in the end")
 
 # %% [markdown]
-# Equal diversity, and equal speed while all gradients are long. Then $B$ is stuck: its two opposed gradients
-# are still long at the minimum. Confusion sees it from the start on, diversity at the start does not. (Thm 3.1
-# does not cover this run: its steps would have to be below $2/(NL)=.1$.)
+# Equal diversity, and equal speed while all gradients are long. Then $B$ is stuck: its two opposed
+# gradients are still long at the minimum. Confusion sees it from the start on, diversity at the start does
+# not. (Thm 3.1 does not cover this run: its steps would have to be below $2/(NL)=.1$.)
 
 # %% [markdown]
 # ### 5.3 A bound, step by step (4 points)

@@ -169,7 +169,7 @@ class TestTrained(TrainingTests):
         widths = np.array(run.settings.widths, dtype=float)
         for name in ("l2_path", "spectral"):
             ratio = run.last(f"{name}_whole") / (run.last(name) * widths)
-            np.testing.assert_allclose(ratio, ratio[:1, :1], rtol=1e-6)
+            np.testing.assert_allclose(ratio, float(ratio[0, 0]), rtol=1e-6)
 
     def test_a_figure_keeps_its_legend(self, name: str) -> None:
         """A figure whose legends come and go, so that its axes jump; one that needs its settings."""

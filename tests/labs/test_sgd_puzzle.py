@@ -91,7 +91,8 @@ class TestPuzzle(TrainingTests):
         "S14": [same],
         "S18": [same, lambda run: changed(run, train_n=never_fitted)],
     }
-    cheap = {"puzzle": SMALL, "polynomial": SMALL}
+    # A short interval, which a few steps leave: else to hold the input to it changes nothing.
+    cheap = {"puzzle": SMALL, "polynomial": SMALL | {"interval": 1.0}}
     too_fast = {
         "puzzle": SMALL | {"seeds": 1, "lr": 500.0, "steps": 200},
         "polynomial": SMALL | {"seeds": 1, "lr": 500.0, "steps": 200},

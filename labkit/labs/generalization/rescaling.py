@@ -188,10 +188,10 @@ def run(setup: Setup, prediction: Prediction, *, one_pass: OnePass = one_pass) -
             # The sharpness may fall before it rises, and so pass 1 at the very end.
             whole["sharpness"] = max(half["sharpness"], whole["sharpness"], key=_moved)
             last[s] |= {f"{name}_{key}": value for key, value in whole.items()}
-            yield Frame.tick(POINTS, 0.85)
+            yield Frame.tick(POINTS, 0.8 + 0.2 * s / len(nets))
         last[s] |= _paths(setup.small[s], one_pass)
         last[s]["fold"] = _folded(setup.vggs[s], setup.images[s], settings)
-        yield Frame.tick(POINTS, 0.9)
+        yield Frame.tick(POINTS, 0.8 + 0.2 * (s + 1) / len(nets))
     yield Frame(POINTS, _columns(last), 1.0, "done")
 
 
