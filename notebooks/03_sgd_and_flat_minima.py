@@ -182,10 +182,12 @@ noise = labkit.drain(lab.NOISE)
 display(noise.figure(), labkit.judge_all(noise))
 
 # %% [markdown]
-# Its covariance falls as $1/B$: that part is theorem, and exact. But most components are not Gaussian in
-# 300 draws, and the more so the later; and the noise lives in a few dozen of nine thousand directions. **So
-# $e^{-U/T}$ is an analogy for SGD**, and the verdict says *fails* where it is taken as more. Where you meet
-# "SGD samples a Boltzmann distribution", ask for this figure.
+# Its covariance falls as $1/B$, or exactly as $(n-B)/((n-1)B)$ for batches without replacement: a fact of
+# sampling. Early in training a typical component is close to Gaussian; midway and late its tails are heavy,
+# with a median excess kurtosis above 1. And at every moment the noise fills a few dozen of a thousand
+# directions, where isotropic noise would fill them all. **So $e^{-U/T}$ is an analogy for SGD**, and the
+# verdict says *fails* where it is taken as more. Where you meet "SGD samples a Boltzmann distribution", ask
+# for this figure.
 #
 # ## 7 · Flatness of real minima
 #
@@ -878,12 +880,12 @@ check_prediction(prediction, observed, allowed, provable, name="3.5")
 # *An answer.* There are four steps in it. That Langevin dynamics spends its time by $e^{-U/T}$, and so
 # prefers large volume among equally deep minima, is *proved* (eq. 9), and the two wells show it to a per
 # cent; at a low temperature it prefers the deep one. That SGD *is* Langevin dynamics is an *analogy*: S6
-# *measures* that the noise of minibatches is Gaussian in part only, and that it lives in a few dozen of
-# thousands of directions, while $e^{-U/T}$ needs noise that is alike in all of them. That minima found on
+# *measures* that the noise of minibatches has heavy tails late in training, and that it lives in a few dozen
+# of a thousand directions, while $e^{-U/T}$ needs noise that is alike in all of them. That minima found on
 # natural labels are flatter than those on random labels is *measured* (S9), at one loss and for one way to
 # train. That flatness *causes* generalisation is neither: multiply the inputs of one unit by 10 and divide
-# its outputs by 10, and the same function, with the same test error, has another radius; so "flat" would
-# have to be said in a way that does not depend on the parameters. What is *proved* without any noise is
-# that linear models end at the minimum norm when they start at 0 (S1, S2), for GD as well as for SGD; that
-# a network does something alike is a hope.
+# its outputs by 10, and the same function, with the same test error, has another radius; so "flat" would have
+# to be said in a way that does not depend on the parameters. What is *proved* without any noise is that
+# linear models end at the minimum norm when they start at 0 (S1, S2), for GD as well as for SGD; that a
+# network does something alike is a hope.
 # </details>

@@ -16,6 +16,9 @@ CLAIMS = [
     for claim in experiment.claims
 ]
 
+# Experiments that were not replicated yet; their verdicts say so. To be emptied by `labkit replicate`.
+PENDING: frozenset[tuple[int, str]] = frozenset()
+
 
 @pytest.mark.parametrize(("number", "name", "id"), CLAIMS)
 def test_a_claim_comes_out_as_expected_in_nineteen_of_twenty_blocks(number: int, name: str, id: str) -> None:
@@ -24,6 +27,9 @@ def test_a_claim_comes_out_as_expected_in_nineteen_of_twenty_blocks(number: int,
     claim = next(one for one in experiment.claims if one.id == id)
     settings = experiment.presets["quick"]
     record = recorded(experiment.home)["claims"].get(id)
+    if (number, name) in PENDING:
+        assert record is None or len(record["blocks"]) < 20, "it has been replicated, and is pending no more"
+        return
     assert record is not None, f"`labkit replicate {number}` has not been run"
     stale = "its settings or its rules have changed since; `labkit replicate` runs it again"
     assert record["mark"] == mark(claim, settings), stale

@@ -385,8 +385,8 @@ def as_natural(random_labels: Callable[..., data.Dataset]) -> Callable[..., data
 
 S8 = Claim(
     "S8", "finding",
-    "Within these steps natural labels have a test error that falls with N and does not rise as W grows "
-    "past N; random labels are fitted at W ≥ 8 N and no longer at N ≥ W, with a test error at chance.",
+    "Within these steps natural labels have a test error that falls with N and, from W ≥ 2 N on, does not "
+    "rise with W; random labels are fitted at W ≥ 8 N and no longer at N ≥ W, with a test error at chance.",
     "paper 3, Figs 1–4, 13–15",
     (
         Between("training error, random labels, smallest N", high=LEAVES, by=EVERY),
