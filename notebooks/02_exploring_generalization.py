@@ -27,7 +27,7 @@ from labkit.labs import generalization as lab
 # ## 1 · The question
 #
 # Digits, a perceptron of 256 ReLU units without biases (the paper's formulas have none), cross-entropy to
-# 0.001, on 33, 100 and 300 samples: once with true labels, once with labels drawn anew, uniformly over all
+# 0.001, on 50, 120 and 300 samples: once with true labels, once with labels drawn anew, uniformly over all
 # ten classes.
 
 # %%
