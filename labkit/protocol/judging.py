@@ -12,7 +12,7 @@ import numpy as np
 from labkit.protocol.claims import Claim, World
 from labkit.protocol.experiment import Experiment, Run, drain
 from labkit.protocol.replication import replication_of
-from labkit.protocol.rules import EVERY, LEAST_SEEDS, AtMost, Check, Evidence, Rule
+from labkit.protocol.rules import EVERY, LEAST_SEEDS, AtMost, Check, Evidence, Rule, pair
 from labkit.protocol.statistics import half_width
 from labkit.protocol.verdicts import Part, Verdict, Verdicts
 
@@ -126,8 +126,7 @@ def _ratios(size: np.ndarray, unit: np.ndarray) -> np.ndarray:
 def _tightness(rule: Rule, evidence: Evidence) -> float | None:
     if not isinstance(rule, AtMost) or evidence.measured is None:
         return None
-    measured = np.asarray(evidence.measured, dtype=float)
-    predicted = np.broadcast_to(np.asarray(evidence.predicted, dtype=float), measured.shape)
+    measured, predicted = pair(evidence)
     positive = measured > 0
     return float((predicted[positive] / measured[positive]).min()) if positive.any() else np.inf
 
@@ -163,9 +162,9 @@ def _entries(
 
 def _nearest(rule: Rule, evidence: Evidence, count: int) -> np.ndarray:
     """Of each seed, the entry with the smallest margin."""
-    margins = rule.components(evidence)
     if rule.reports:
         return np.zeros(len(np.atleast_1d(np.asarray(evidence.measured))), dtype=int)
+    margins = rule.components(evidence)
     margins = np.where(np.isnan(margins), -np.inf, margins)
     return margins.argmin(axis=1) % count
 

@@ -115,7 +115,7 @@ class Equals(Rule):
     absolute: bool = False
 
     def components(self, evidence: Evidence) -> np.ndarray:
-        measured, predicted = _pair(evidence)
+        measured, predicted = pair(evidence)
         scale = 1.0 if self.absolute else np.maximum(np.abs(predicted), np.finfo(float).tiny)
         off = (measured - predicted) / scale
         return _columns(self.tolerance - off, self.tolerance + off)
@@ -135,7 +135,7 @@ class AtMost(Rule):
     slack: float = 1e-9
 
     def components(self, evidence: Evidence) -> np.ndarray:
-        measured, predicted = _pair(evidence)
+        measured, predicted = pair(evidence)
         # Infinite bounds are kept by everything; inf - inf would be no number.
         with np.errstate(invalid="ignore"):
             margins = predicted + self.slack * np.maximum(np.abs(predicted), np.abs(measured)) - measured
@@ -174,7 +174,7 @@ class Located(Rule):
     """A place, such as the index of a gap, is exactly where it was predicted, in every run."""
 
     def components(self, evidence: Evidence) -> np.ndarray:
-        measured, predicted = _pair(evidence)
+        measured, predicted = pair(evidence)
         return _columns(np.where(np.isnan(measured), np.nan, np.where(measured == predicted, 0.0, -1.0)))
 
     @property
@@ -200,7 +200,8 @@ class Reported(Rule):
         return "not judged"
 
 
-def _pair(evidence: Evidence) -> tuple[np.ndarray, np.ndarray]:
+def pair(evidence: Evidence) -> tuple[np.ndarray, np.ndarray]:
+    """What was measured, and what was predicted for each of its entries."""
     measured = np.asarray(evidence.measured, dtype=float)
     return measured, np.broadcast_to(np.asarray(evidence.predicted, dtype=float), measured.shape)
 

@@ -1,4 +1,4 @@
-"""Small statistics that every lab needs: intervals over seeds, exponents, orderings, bands."""
+"""Small statistics that every lab needs: intervals over seeds, exponents, bands."""
 
 from __future__ import annotations
 
@@ -54,9 +54,3 @@ def exponent(x: np.ndarray, y: np.ndarray) -> np.ndarray:
         raise ValueError("x and y must be positive for a slope of logarithms")
     centred = np.log(x) - np.log(x).mean()
     return np.log(y) @ centred / (centred @ centred)
-
-
-def rank_correlation(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Spearman's correlation of y with x for each seed: (G,), (S, G) -> (S,)."""
-    y = np.atleast_2d(np.asarray(y, dtype=float))
-    return np.array([float(_stats.spearmanr(x, row).statistic) if np.ptp(row) else 0.0 for row in y])
