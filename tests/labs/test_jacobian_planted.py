@@ -1,7 +1,6 @@
 """The rows of the Jacobian in another order than the labels: spectra stay right, projections go wrong.
 
-Every claim that rests on the parts of a vector on I and N must come out otherwise, and no other. J12 is
-missing here: with its rule as it is, it holds with the rows shuffled, too.
+Every claim that rests on the parts of a vector on I and N must come out otherwise, and no other.
 """
 
 from __future__ import annotations
@@ -34,6 +33,7 @@ RESTING: dict[str, tuple[dict[str, Any], set[str], dict[str, Any]]] = {
     "alignment": (
         {f"{ROOM}.alignment:jacobian": shuffled_rows}, {"J11", "J13"}, {}
     ),
+    "corruption": ({f"{ROOM}.corruption:jacobian": shuffled_rows}, {"J12"}, {}),
     "lenses": (
         {f"{START}.{name}:kernel": shuffled_gram for name in ("linear", "lenses")}, {"L4", "L5"}, {"n": 40}
     ),
