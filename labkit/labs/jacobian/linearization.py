@@ -28,7 +28,7 @@ ACTIVATIONS = ("softplus", "relu")
 @dataclass(frozen=True)
 class Linearization(Settings):
     widest: int = knob(1600, "largest width k", slider=(400, 12_800), bounds=(200, None), scale="log2")
-    repeats: int = knob(2, "networks averaged in each seed", slider=(1, 8), bounds=(1, None), step=1)
+    repeats: int = knob(4, "networks averaged in each seed", slider=(1, 8), bounds=(1, None), step=1)
     steps: int = knob(60, "steps of gradient descent", slider=(20, 300), bounds=(1, None), scale="log")
     lr: float = knob(
         0.9, "learning rate in units of 1/λ₁²", slider=(0.05, 1.9), bounds=(1e-6, 1e3), scale="log",
