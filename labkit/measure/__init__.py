@@ -23,7 +23,6 @@ from labkit.measure.flatness import Flatness as Flatness
 from labkit.measure.flatness import flatness_radius as flatness_radius
 from labkit.measure.gradient_noise import gradient_noise as gradient_noise
 from labkit.measure.gradient_noise import participation_ratio as participation_ratio
-from labkit.measure.gradient_noise import rejected_share as rejected_share
 from labkit.measure.gradient_noise import sample_gradients as sample_gradients
 from labkit.measure.gradients import batch_gradients as batch_gradients
 from labkit.measure.gradients import batch_gram as batch_gram

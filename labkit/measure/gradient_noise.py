@@ -21,7 +21,6 @@ from __future__ import annotations
 import math
 
 import torch
-from scipy import stats
 from torch import Tensor, nn
 from torch.func import grad, vmap
 
@@ -29,11 +28,9 @@ from labkit.measure.functional import Network
 from labkit.measure.perturbed import LOSSES, MiB, PerturbedCopy, generator_of
 
 __all__ = [
-    "gradient_noise", "noise_factor", "noise_variance", "participation_ratio", "rejected_share",
+    "gradient_noise", "noise_factor", "noise_variance", "participation_ratio",
     "sample_gradients",
 ]  # fmt: skip
-
-_LEAST = 20  # draws; the normality test's own approximation needs as many
 
 
 def sample_gradients(
@@ -174,32 +171,6 @@ def participation_ratio(noise: Tensor) -> float:
     if not float(pairs) > 0:
         return math.nan
     return float(pairs / overlaps) if float(overlaps) > 0 else math.inf
-
-
-def rejected_share(components: Tensor, level: float = 0.05) -> float:
-    """The share of components that a test of normality rejects: about `level` if all are Gaussian.
-
-    The test is D'Agostino and Pearson's, on skewness and kurtosis together (scipy.stats.normaltest). What it
-    finds depends on the number of draws: with enough of them every noise that is not exactly Gaussian is
-    rejected, so shares compare at equal draws only.
-
-    Args:
-        components: (M, c), one component a column, M at least 20; none constant.
-        level: the test's level, in (0, 1).
-
-    Raises:
-        ValueError: too few draws, no component, a constant one, or a level out of its range.
-    """
-    if components.ndim != 2 or components.shape[0] < _LEAST or components.shape[1] < 1:
-        raise ValueError(
-            f"components: shape {tuple(components.shape)}; it takes (M, c), M at least {_LEAST}, c at least 1"
-        )
-    if not 0 < level < 1:
-        raise ValueError(f"level: got {level!r}; it takes a number between 0 and 1")
-    values = components.detach().double().cpu().numpy()
-    if bool((values.min(0) == values.max(0)).any()):
-        raise ValueError("components: one of them is constant and has no distribution to test")
-    return float((stats.normaltest(values, axis=0).pvalue < level).mean())
 
 
 def _counts(n: int, B: int, draws: int, replacement: bool, source: torch.Generator) -> Tensor:

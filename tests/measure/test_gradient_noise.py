@@ -20,7 +20,6 @@ from labkit.measure.gradient_noise import (
     noise_factor,
     noise_variance,
     participation_ratio,
-    rejected_share,
     sample_gradients,
 )
 
@@ -167,34 +166,6 @@ def test_the_ratio_has_no_units_and_at_least_one_direction(M: int, p: int, seed:
     assert participation_ratio(scale * noise @ rotation) == pytest.approx(found, rel=1e-6)
 
 
-# Normality.
-
-
-def test_gaussian_components_are_rejected_at_the_level() -> None:
-    """A level that is another, or a test along the wrong axis."""
-    for level in (0.01, 0.05, 0.2):
-        found = rejected_share(drawn(300, 4000), level)
-        assert found == pytest.approx(level, abs=5 * math.sqrt(level / 4000) + 0.005)
-    # Every component in its own units: one row of them is nothing like a normal sample.
-    units = torch.logspace(-3, 3, 2000, dtype=torch.float64)
-    assert rejected_share(units * (3 + drawn(300, 2000))) == rejected_share(drawn(300, 2000))
-
-
-def test_heavy_and_short_tails_and_skewness_are_seen() -> None:
-    """A test of one moment alone."""
-    normal = drawn(400, 200)
-    assert rejected_share(normal / drawn(400, 200, seed=1).abs()) == 1.0
-    assert rejected_share(torch.special.ndtr(normal)) > 0.95
-    assert rejected_share(normal.exp()) == 1.0
-
-
-def test_means_of_more_samples_are_nearer_to_gaussian() -> None:
-    """The central limit theorem, which the paper appeals to."""
-    gradients = drawn(4000, 100).exp()
-    shares = [rejected_share(gradient_noise(gradients, B, 300, generator=1)) for B in (1, 16, 256)]
-    assert shares[0] == 1.0 and shares[0] >= shares[1] > 2 * shares[2]
-
-
 # Refusals.
 
 NET, XS, YS = models.mlp(5, 7, 1, 3, dtype=torch.float64), drawn(6, 5), torch.arange(6) % 3
@@ -215,9 +186,6 @@ NET, XS, YS = models.mlp(5, 7, 1, 3, dtype=torch.float64), drawn(6, 5), torch.ar
         (lambda: noise_variance(drawn(6)), r"noise_variance: gradients is \(6,\)"),
         (lambda: gradient_noise(drawn(6, 3), 2, generator=-1), "gradient_noise: generator is -1"),
         (lambda: participation_ratio(drawn(1, 3)), r"noise: shape \(1, 3\); it takes \(M, p\)"),
-        (lambda: rejected_share(drawn(19, 3)), r"components: shape \(19, 3\); .* M at least 20"),
-        (lambda: rejected_share(drawn(30, 3), 1.0), "level: got 1.0"),
-        (lambda: rejected_share(torch.zeros(30, 1)), "components: one of them is constant"),
     ],
 )  # fmt: skip
 def test_it_refuses(call: Any, message: str) -> None:
