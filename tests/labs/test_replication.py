@@ -16,19 +16,6 @@ CLAIMS = [
     for claim in experiment.claims
 ]
 
-# Experiments that were not replicated yet; their verdicts say so. To be emptied by `labkit replicate`.
-_PENDING = {
-    0: "lenses",
-    1: "initialization scaling noise bounds complexity concentration",
-    2: "labels rescaling confusion width noise-between conditions perturbation depth",
-    3: "puzzle minimum-norm span early-stopping wells noise flatness valley langevin interpolation margins "
-    "separator robustness polynomial tolerance bounds",
-    4: "kernel mixture residuals linearization meta-theorem corruption cutoff alignment linear spectrum "
-    "one-step",
-    5: "regression sphere rate scale networks batches diversity hessian",
-}
-PENDING = {(number, name) for number, names in _PENDING.items() for name in names.split()}
-
 
 @pytest.mark.parametrize(("number", "name", "id"), CLAIMS)
 def test_a_claim_comes_out_as_expected_in_nineteen_of_twenty_blocks(number: int, name: str, id: str) -> None:
@@ -37,9 +24,6 @@ def test_a_claim_comes_out_as_expected_in_nineteen_of_twenty_blocks(number: int,
     claim = next(one for one in experiment.claims if one.id == id)
     settings = experiment.presets["quick"]
     record = recorded(experiment.home)["claims"].get(id)
-    if (number, name) in PENDING:
-        assert record is None or len(record["blocks"]) < 20, "it has been replicated, and is pending no more"
-        return
     assert record is not None, f"`labkit replicate {number}` has not been run"
     stale = "its settings or its rules have changed since; `labkit replicate` runs it again"
     assert record["mark"] == mark(claim, settings), stale
