@@ -210,7 +210,7 @@ display(half_wrong.figure(), labkit.judge_all(half_wrong))
 # The finding replicates in energies, the unit of the paper's figure: more than half of what the test
 # residual loses before the dip is lost on $\mathcal I$, in 50 of 2,000 directions, and of what comes back
 # after it nine tenths are on $\mathcal N$. "Not on $\mathcal I$" would be too much: measured against the dip,
-# the norm rises there as well, by about a third, and on $\mathcal N$ by about a half.
+# the norm rises there as well, by about a quarter, and on $\mathcal N$ by about a half.
 #
 # Noise spreads over all of label space. $\mathcal I$ is small, so it gets little of it; most lands in
 # $\mathcal N$, where it is learned late.
