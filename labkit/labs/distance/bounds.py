@@ -113,7 +113,8 @@ def gradient_norms(model: Any, x: Tensor) -> tuple[Tensor, Tensor]:
 def run(setup: Setup, prediction: Prediction) -> Iterator[Frame]:
     settings = setup.settings
     ensemble = training.Ensemble(setup.models)
-    start = {name: value.double() for name, value in ensemble.weights().items()}
+    # clone(): of weights in float64, double() is no copy.
+    start = {name: value.double().clone() for name, value in ensemble.weights().items()}
 
     def measure(ensemble: training.Ensemble) -> np.ndarray:
         """(S, names): r, the three levels, then sizes and bounds at the images and at the mean image."""
