@@ -212,15 +212,13 @@ def _u_shape(run: Run) -> tuple[Evidence, Evidence, Evidence]:
     error = common.curve(run.frames, "test_error")[1]
     parts = np.stack([run.last("test_information"), run.last("test_nuisance")])  # (2, S, T)
     dip = error[:, : parts.shape[2]].argmin(axis=1)
+    each = np.arange(len(dip))
     energy = parts**2
-    start, end = energy[:, :, 0], energy[:, :, -1]
-    least = energy[:, np.arange(len(dip)), dip]
+    start, least, end = energy[:, :, 0], energy[:, each, dip], energy[:, :, -1]
+    steps = run.last("test_steps")[0][dip]
     norms = [f"{factor:.2f}" for factor in np.sqrt(end / least).mean(axis=1)]
     return (
-        Evidence(
-            error[:, -1] - error[np.arange(len(dip)), dip],
-            note=f"dip at step {(at := run.last('test_steps')[0][dip]).min()} to {at.max()}",
-        ),
+        Evidence(error[:, -1] - error[each, dip], note=f"dip at step {steps.min()} to {steps.max()}"),
         Evidence(_share(start - least, 0)),
         Evidence(_share(end - least, 1), note=f"norms, end over dip: {norms[0]} on I, {norms[1]} on N"),
     )
