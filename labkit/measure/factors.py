@@ -7,7 +7,7 @@ than with J itself, and exact.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -16,6 +16,7 @@ from torch import Tensor
 from labkit.measure.functional import Network
 from labkit.measure.structure import Tapped
 from labkit.measure.taps import Linear
+from labkit.measure.witness import disagreeing, random_like
 
 __all__ = ["Factors", "add_layers", "factors", "pull", "push"]
 
@@ -35,28 +36,68 @@ class Factors:
     B: Tensor
 
 
-def factors(network: Network, x: Tensor, names: frozenset[str] | None = None) -> list[Factors]:
-    """The factors of every tapped dense layer, one forward and one batched backward a chunk of samples."""
+def factors(network: Network, x: Tensor, names: frozenset[str] | None = None) -> list[Factors] | None:
+    """The factors of every tapped dense layer, one forward and one batched backward a chunk of samples.
+
+    Each chunk is held to an ordinary backward pass; None where these samples use the parameters in another
+    way than those did on which the layers were found.
+    """
     widest = 256 if network.device.type == "cpu" else 4096
-    found: list[list[tuple[Linear, Tensor]]] = []
+    wanted = frozenset(network.params) if names is None else names
+    found: list[list[Factors]] = []
     for start in range(0, x.shape[0], widest):
-        run = Tapped(network, x[start : start + widest], names)
-        found.append(
-            [
-                (tap, B)
-                for tap, B in zip(run.taps, run.backpropagations(), strict=True)
-                if isinstance(tap, Linear) and B is not None
-            ]
+        part = x[start : start + widest]
+        expected = network.pull(
+            part, random_like(part.new_empty(len(part), network.K, dtype=network.dtype)), wanted
         )
+        try:
+            layers = _of_chunk(network, part, wanted)
+            wrong = _confirmed(network, layers, part, expected)
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError:  # not of the shape of a dense layer
+            return None
+        if wrong or (found and len(layers) != len(found[0])):
+            return None
+        found.append(layers)
+    if len(found) == 1:
+        return found[0]
     return [
         Factors(
-            layer[0][0].weight,
-            layer[0][0].bias,
-            torch.cat([tap.a for tap, _ in layer]) if len(layer) > 1 else layer[0][0].a,
-            torch.cat([B.transpose(0, 1) for _, B in layer], dim=1).contiguous(),
+            layer[0].weight,
+            layer[0].bias,
+            torch.cat([part.a for part in layer]),
+            torch.cat([part.B for part in layer], dim=1),
         )
         for layer in zip(*found, strict=True)
     ]
+
+
+def _of_chunk(network: Network, x: Tensor, names: frozenset[str]) -> list[Factors]:
+    run = Tapped(network, x, names)
+    return [
+        Factors(tap.weight, tap.bias, tap.a, B.transpose(0, 1).contiguous())
+        for tap, B in zip(run.taps, run.backpropagations(), strict=True)
+        if isinstance(tap, Linear) and B is not None
+    ]
+
+
+def _confirmed(
+    network: Network, layers: Sequence[Factors], x: Tensor, expected: Mapping[str, Tensor]
+) -> set[str]:
+    """The names whose part of J^T w, by these factors, is not the one expected."""
+    w = random_like(x.new_empty(len(x), network.K, dtype=network.dtype))
+    used = [name for layer in layers for name in (layer.weight, layer.bias) if name]
+    if len(used) > len(set(used)):  # sums would be right, squares would lack the cross terms
+        return set(used)
+    found = {name: torch.zeros_like(g) for name, g in expected.items()}
+    for layer in layers:
+        G = torch.einsum("nk,knm->nm", w, layer.B)
+        if layer.weight:
+            found[layer.weight] += G.T @ layer.a
+        if layer.bias:
+            found[layer.bias] += G.sum(0)
+    return disagreeing(found, expected)
 
 
 def push(layers: Sequence[Factors], network: Network, V: Tensor) -> Tensor:

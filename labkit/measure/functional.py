@@ -1,22 +1,31 @@
 """A model as a function of its parameters: (parameters, x) -> (n, K).
 
-`Network` takes a snapshot: parameters, buffers and frozen weights are copied when it is made. So an operator
-made before training still is the operator at the start of training, however late its products are asked for,
-and neither the model's parameters nor its gradients are ever written.
+`Network` takes a snapshot: a copy of the model is run, never the model itself. So an operator made before
+training still is the operator at the start of training, however late its products are asked for, and nothing
+of the caller's is ever written.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from typing import TypeAlias
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from labkit.measure.guards import refuse_active_layers, refuse_broken_promise, untouched_rng
+from labkit.measure.guards import (
+    refuse_active_layers,
+    refuse_broken_promise,
+    refuse_infinite_outputs,
+    refuse_infinite_slopes,
+    refuse_not_finite,
+    refuse_unfit_types,
+)
+from labkit.measure.private import private_copy, set_watchers_aside, undisturbed
 
-__all__ = ["Model", "Network", "Parameters"]
+__all__ = ["Model", "Network", "Parameters", "gradients", "refuse_other_outputs"]
 
 Model: TypeAlias = nn.Module | Callable[[Mapping[str, Tensor], Tensor], Tensor]
 Parameters: TypeAlias = Mapping[str, Tensor] | Iterable[str] | None
@@ -34,23 +43,23 @@ class Network:
 
     Attributes:
         params: name -> tensor, in column order. columns: name -> slice of 0..p. p: columns. K: outputs a
-            sample.
+            sample, all axes of an output counted. copy: of a module, the one that is run.
 
     Raises:
         ValueError: if the model breaks a promise (see `guards`), nothing can be differentiated, a name is
-            unknown, or types or devices do not fit.
-        TypeError: if `model` is neither a module nor callable.
+            unknown, something is not finite, or types or devices do not fit.
+        TypeError: if `model` is neither a module nor callable, or cannot be copied.
     """
 
     def __init__(self, model: Model, x: Tensor, params: Parameters = None, caller: str = "jacobian") -> None:
         self.caller = caller
         self.model = model
+        chosen, everything = _chosen(model, params, caller)
+        refuse_unfit_types({name: everything[name] for name in chosen}, x, caller)
+        refuse_not_finite(everything, x, caller)
+        self.check()
         with torch.no_grad():
-            wanted, fixed = _taken_apart(model, params, caller)
-            self.params = {name: value.detach().clone() for name, value in wanted.items()}
-            self._fixed = {name: value.detach().clone() for name, value in fixed.items()}
-        self._slots = _slots(model) if isinstance(model, nn.Module) else {}
-        _check_types(self.params, x, caller)
+            self._take(model, chosen, everything)
         self.columns: dict[str, slice] = {}
         self.p = 0
         for name, value in self.params.items():
@@ -58,37 +67,76 @@ class Network:
             self.p += value.numel()
         first = next(iter(self.params.values()))
         self.dtype, self.device = first.dtype, first.device
-        self.check()
-        with untouched_rng(self.device), torch.no_grad():
-            # Not self(...): that would give every evaluation the same random numbers.
-            refuse_broken_promise(lambda part: self._outputs(self.params, part), x, caller)
-            self.K = int(self(self.params, x[:1]).shape[1])
+        if isinstance(model, nn.Module):
+            set_watchers_aside(self.copy, lambda: self._looked_at(x[:10]))
+        # Not self(...): that would give every evaluation the same random numbers.
+        with torch.no_grad(), undisturbed(self.device, recurrent=self.recurrent):
+            self._note_written_buffers(x[:2])
+            one = refuse_broken_promise(lambda part: self.evaluate(self.params, part), x, caller, model)
+        self.K = one.numel()
+        self._refuse_constant(x)
+
+    def _take(self, model: Model, chosen: list[str], everything: Mapping[str, Tensor]) -> None:
+        """The snapshot: the model's copy with its tensors, or those that were given with a function."""
+        self._slots: dict[str, str] = {}
+        self._fixed: dict[str, Tensor] = {}
+        self._fresh: dict[str, Tensor] = {}
+        self._written: set[str] = set()
+        self.recurrent = True
+        if not isinstance(model, nn.Module):
+            self.params = {name: everything[name].detach().clone() for name in chosen}
+            return
+        try:
+            self.copy, named = private_copy(model)
+        except TypeError as error:
+            raise TypeError(f"{self.caller}: {error}") from error
+        self.recurrent = any(isinstance(layer, nn.RNNBase) for layer in self.copy.modules())
+        self._slots = _slots(self.copy, named)
+        self.params = {name: named[name].detach() for name in chosen}
+        self._fixed = {name: value.detach() for name, value in named.items() if name not in self.params}
+        self._written = set(self._fixed)
+
+    def _note_written_buffers(self, x: Tensor) -> None:
+        """Find the tensors that forward writes into (a counter, say); each pass gets them anew."""
+        self.evaluate(self.params, x)
+        self._written = {name for name, value in self._fresh.items() if value._version}
 
     def __call__(self, params: Mapping[str, Tensor], x: Tensor) -> Tensor:
         """Outputs (n, K) at these parameters; the global generators are given back as they were."""
-        with untouched_rng(self.device):
+        with undisturbed(self.device, recurrent=self.recurrent):
             return self._outputs(params, x)
 
     def _outputs(self, params: Mapping[str, Tensor], x: Tensor) -> Tensor:
+        return self.evaluate(params, x).reshape(x.shape[0], -1)
+
+    def evaluate(self, params: Mapping[str, Tensor], x: Tensor) -> Tensor:
+        """Outputs as the model gives them, (n, ...), of a copy of x: forward may work in place."""
+        # A clone of an inference tensor may enter a graph.
+        inputs = x.clone()
         if isinstance(self.model, nn.Module):
-            values = {**self._fixed, **params}
+            self._fresh = {name: self._fixed[name].clone() for name in self._written}
+            values = {**self._fixed, **self._fresh, **params}
             at = {slot: values[name] for slot, name in self._slots.items()}
             # tie_weights=False: torch's own tying does not restore a module that is registered twice.
-            y = functional_call(self.model, at, (x,), tie_weights=False)
+            y = functional_call(self.copy, at, (inputs,), tie_weights=False)
         else:
-            y = self.model(dict(params), x)
-        if not isinstance(y, Tensor) or y.ndim == 0 or y.shape[0] != x.shape[0] or not y.is_floating_point():
-            got = tuple(y.shape) if isinstance(y, Tensor) else type(y).__name__
-            raise ValueError(
-                f"{self.caller}: the model returned {got} for {x.shape[0]} samples, needs a floating-point "
-                "tensor (n, K), samples first; wrap it, for example lambda params, x: f(params, x)[0]"
-            )
-        return y.reshape(x.shape[0], -1)
+            y = self.model(dict(params), inputs)
+        refuse_other_outputs(y, x.shape[0], self.dtype, self.caller)
+        return y
 
     def check(self) -> None:
         """Refuse layers that are random or look at the whole batch now (the mode may have changed since)."""
         if isinstance(self.model, nn.Module):
             refuse_active_layers(self.model, self.caller)
+
+    @classmethod
+    def to_evaluate(cls, model: nn.Module, x: Tensor, caller: str) -> Network:
+        """For measures without derivatives: frozen parameters count as others, and must be as finite."""
+        try:
+            copied, _ = private_copy(model)
+        except TypeError as error:
+            raise TypeError(f"{caller}: {error}") from error
+        return cls(copied.requires_grad_(), x, caller=caller)
 
     def split(self, v: Tensor) -> dict[str, Tensor]:
         """Cut a vector (p,) into tensors of the parameters' shapes (views)."""
@@ -98,11 +146,105 @@ class Network:
         """The parameters as fresh autograd leaves (sharing memory with the snapshot)."""
         return {name: value.detach().requires_grad_() for name, value in self.params.items()}
 
+    def pull(self, x: Tensor, u: Tensor, names: Iterable[str] | None = None) -> dict[str, Tensor]:
+        """J^T u by name, by one ordinary backward pass over x: what every fast path is held to.
 
-def _taken_apart(
-    model: Model, params: Parameters, caller: str
-) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """The tensors to differentiate by, and the model's other tensors."""
+        Raises:
+            ValueError: if torch cannot differentiate the model, or something is not finite.
+        """
+        leaves = self.leaves()
+        wanted = list(leaves if names is None else names)
+        with torch.enable_grad():
+            y = self(leaves, x)
+        refuse_infinite_outputs(y, self.caller)
+        grads = gradients(y, [leaves[n] for n in wanted], u, self.caller)
+        found = dict(zip(wanted, grads, strict=True))
+        refuse_infinite_slopes(found, self.caller)
+        return found
+
+    @contextmanager
+    def watched(self, see: Callable[[Any], object]) -> Iterator[None]:
+        """Show `see` what each part of the copy gives."""
+        hooks = [
+            part.register_forward_hook(lambda _part, _inputs, out: see(out)) for part in self.copy.modules()
+        ]
+        try:
+            yield
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+    def _looked_at(self, x: Tensor) -> list[Tensor]:
+        """Outputs and one gradient: what a forward hook can change."""
+        leaves = self.leaves()
+        with torch.enable_grad():
+            y = self(leaves, x)
+        return [y.detach(), *gradients(y, list(leaves.values()), torch.ones_like(y), self.caller)]
+
+    def _refuse_constant(self, x: Tensor) -> None:
+        leaves = self.leaves()
+        with torch.enable_grad():
+            if any(self(leaves, part).requires_grad for part in (x[:1], *x.split(10))):
+                return
+        raise ValueError(
+            f"{self.caller}: the outputs do not depend on any parameter: forward runs under no_grad, "
+            "detaches its result or leaves torch. Let it run with gradients; to measure the part behind, name "
+            "its parameters with params="
+        )
+
+
+def gradients(
+    y: Tensor, leaves: Sequence[Tensor], u: Tensor, caller: str, *, retain_graph: bool = False
+) -> list[Tensor]:
+    """d <u, y> / d leaves as dense tensors, zero where y does not depend on one.
+
+    Raises:
+        ValueError: if torch cannot differentiate, with torch's reason.
+    """
+    if not y.requires_grad:
+        return [torch.zeros_like(leaf) for leaf in leaves]
+    try:
+        with torch.enable_grad():
+            found = torch.autograd.grad(
+                y, leaves, u, retain_graph=retain_graph, allow_unused=True, materialize_grads=True
+            )
+    except torch.OutOfMemoryError:
+        raise
+    except (RuntimeError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0]
+        way = (
+            "; call torch.utils.checkpoint.checkpoint(..., use_reentrant=False), which can"
+            if "heckpoint" in reason
+            else ""
+        )
+        raise ValueError(f"{caller}: torch cannot differentiate the model: {reason}{way}") from error
+    # Embeddings may give sparse gradients.
+    return [g.to_dense() if g.layout != torch.strided else g for g in found]
+
+
+def refuse_other_outputs(y: Any, n: int, dtype: torch.dtype, caller: str) -> None:
+    """Refuse what is no tensor (n, ...) of the parameters' type.
+
+    Raises:
+        ValueError: with a way out that runs.
+    """
+    if isinstance(y, Tensor) and y.ndim and y.shape[0] == n and y.dtype == dtype:
+        return
+    if isinstance(y, Mapping | list | tuple) and len(y):
+        key = repr(next(iter(y))) if isinstance(y, Mapping) else "0"
+        raise ValueError(
+            f"{caller}: the model returned {type(y).__name__} for {n} samples, needs a tensor (n, K), "
+            f"samples first; wrap it: lambda params, x: torch.func.functional_call(model, params, (x,))[{key}] with "
+            f"params=dict(model.named_parameters())"
+        )
+    got = f"{tuple(y.shape)} of {y.dtype}" if isinstance(y, Tensor) else type(y).__name__
+    raise ValueError(
+        f"{caller}: the model returned {got} for {n} samples, needs a tensor (n, K) of {dtype}, samples first"
+    )
+
+
+def _chosen(model: Model, params: Parameters, caller: str) -> tuple[list[str], Mapping[str, Tensor]]:
+    """The names to differentiate by, and all parameters."""
     if not isinstance(model, nn.Module):
         if not callable(model):
             raise TypeError(
@@ -114,7 +256,7 @@ def _taken_apart(
                 f"differentiate, got {type(params).__name__}; for example "
                 "params=dict(module.named_parameters())"
             )
-        return dict(params), {}
+        return list(params), params
     present = dict(model.named_parameters())
     chosen = [name for name, value in present.items() if value.requires_grad]
     if params is not None:
@@ -131,45 +273,18 @@ def _taken_apart(
             f"{caller}: no parameter of the model requires grad, so the Jacobian has no columns; call "
             "model.requires_grad_() or name some with params="
         )
-    others: dict[str, Tensor] = {name: value for name, value in present.items() if name not in set(chosen)}
-    others.update(model.named_buffers())
-    return {name: present[name] for name in chosen}, others
+    return chosen, present
 
 
-def _slots(model: nn.Module) -> dict[str, str]:
-    """Every place of a parameter or buffer -> the first name of that tensor, each place once.
+def _slots(model: nn.Module, named: Mapping[str, Tensor]) -> dict[str, str]:
+    """Every place of a parameter or buffer in `model` -> its name, each place once.
 
     Tied tensors stand in several places; a module registered twice has its places once.
     """
-    first: dict[int, str] = {}
+    names = {id(value): name for name, value in named.items()}
     slots: dict[str, str] = {}
     for path, module in model.named_modules():
-        own = {**module._parameters, **module._buffers}
-        for name, value in own.items():
+        for name, value in {**module._parameters, **module._buffers}.items():
             if value is not None:
-                slot = f"{path}.{name}" if path else name
-                slots[slot] = first.setdefault(id(value), slot)
+                slots[f"{path}.{name}" if path else name] = names[id(value)]
     return slots
-
-
-def _check_types(params: Mapping[str, Tensor], x: Tensor, caller: str) -> None:
-    if not isinstance(x, Tensor) or x.ndim == 0 or x.shape[0] == 0:
-        got = tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__
-        raise ValueError(
-            f"{caller}: x is {got}, needs a tensor (n, ...) with at least one sample, samples first"
-        )
-    kinds = {(value.dtype, value.device) for value in params.values()}
-    if len(kinds) > 1 or not next(iter(kinds))[0].is_floating_point:
-        raise ValueError(
-            f"{caller}: the parameters are of {sorted(str(k) for k in kinds)}, need one floating-point type "
-            "on one device; call model.double() or model.float(), and model.to(device)"
-        )
-    dtype, device = next(iter(kinds))
-    if x.is_floating_point() and x.dtype != dtype:
-        raise ValueError(
-            f"{caller}: x is {x.dtype}, the parameters are {dtype}; pass x.to({dtype}) or convert the model"
-        )
-    if x.device != device:
-        raise ValueError(
-            f"{caller}: x is on {x.device}, the parameters are on {device}; pass x.to('{device}')"
-        )

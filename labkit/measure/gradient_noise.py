@@ -22,10 +22,10 @@ import math
 
 import torch
 from torch import Tensor, nn
-from torch.func import grad, vmap
 
-from labkit.measure.functional import Network
-from labkit.measure.perturbed import LOSSES, MiB, PerturbedCopy, generator_of
+from labkit.measure.gradients import losses
+from labkit.measure.perturbed import MiB, generator_of
+from labkit.measure.sample_rows import fill_rows
 
 __all__ = [
     "gradient_noise", "noise_factor", "noise_variance", "participation_ratio",
@@ -33,6 +33,7 @@ __all__ = [
 ]  # fmt: skip
 
 
+@torch.inference_mode(mode=False)
 def sample_gradients(
     model: nn.Module, x: Tensor, y: Tensor, *, loss: str = "cross-entropy", memory: int = 1024 * MiB
 ) -> Tensor:
@@ -53,29 +54,20 @@ def sample_gradients(
     caller = "sample_gradients"
     if loss not in ("cross-entropy", "half-mean", "mean"):
         raise ValueError(f"{caller}: loss {loss!r} is not one of cross-entropy, half-mean, mean")
-    PerturbedCopy(model, x, y, loss, caller)  # it refuses in words what does not fit
-    labels = y.to(torch.int64) if loss == "cross-entropy" else y
-    net = Network(model, x, caller=caller)
-    n, each = x.shape[0], LOSSES[loss][0]
-    row = net.p * next(iter(net.params.values())).element_size()
+    network, found, numbers = losses(model, x, y, loss, None, caller)
+    n = x.shape[0]
+    row = network.p * network.dtype.itemsize
     if n * row >= memory:
         raise ValueError(
-            f"{caller}: {n} gradients of {net.p} components take {n * row / MiB:.0f} MiB, memory is "
+            f"{caller}: {n} gradients of {network.p} components take {n * row / MiB:.0f} MiB, memory is "
             f"{memory / MiB:.0f} MiB. Raise it or pass fewer samples"
         )
 
-    def of_one(own: dict[str, Tensor], inputs: Tensor, label: Tensor) -> Tensor:
-        return each(net(own, inputs[None]), label[None]).sum()
-
-    rows = vmap(grad(of_one), (None, 0, 0))
-    found = torch.empty(n, net.p, dtype=net.dtype, device=net.device)
-    chunk = min(256, max(1, int((memory - n * row) // (4 * row))))
-    for start in range(0, n, chunk):
-        part = slice(start, start + chunk)
-        one = rows(net.params, x[part], labels[part])
-        for name, columns in net.columns.items():
-            found[part, columns] = one[name].detach().flatten(1)
-    return found
+    rows = torch.empty(n, 1, network.p, dtype=network.dtype, device=network.device)
+    places = {name: rows[:, :, columns] for name, columns in network.columns.items()}
+    with torch.no_grad():
+        fill_rows(network, found, numbers, places, memory - n * row)
+    return rows[:, 0]
 
 
 def gradient_noise(

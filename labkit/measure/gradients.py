@@ -25,7 +25,6 @@ The slow obvious twin of `gradient_gram` is `batch_gradients` with minibatches o
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeAlias
 
@@ -34,12 +33,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from labkit.measure.functional import Model, Network, Parameters
+from labkit.measure.functional import Model, Network, Parameters, gradients
 from labkit.measure.gram import add_products, kernel, mirror
 from labkit.measure.price import MiB
-from labkit.measure.structure import structure
+from labkit.measure.private import private_copy
+from labkit.measure.structure import Structure, structure
 
-__all__ = ["Batches", "SampleLoss", "batch_gradients", "batch_gram", "gradient_gram"]
+__all__ = ["Batches", "SampleLoss", "batch_gradients", "batch_gram", "gradient_gram", "losses"]
 
 SampleLoss: TypeAlias = str | Callable[[Tensor, Tensor], Tensor]
 Batches: TypeAlias = Tensor | Sequence[Tensor | Sequence[int]]
@@ -78,7 +78,8 @@ class _Losses(Network):
         self._x, self._y, self._loss = x, y, loss
 
     def _outputs(self, params: Mapping[str, Tensor], x: Tensor) -> Tensor:
-        return self._loss(super()._outputs(params, self._x[x]), self._y[x])[:, None]
+        f = self.evaluate(params, self._x[x])
+        return self._loss(f if f.ndim > 2 else f.reshape(len(f), -1), self._y[x])[:, None]
 
 
 @torch.inference_mode(mode=False)
@@ -123,14 +124,23 @@ def gradient_gram(
     """
     if memory <= 0:
         raise ValueError(f"gradient_gram: memory is {memory}, needs a positive number of bytes")
-    network = Network(model, x, params, caller="gradient_gram")
-    x = x.detach().clone()
+    network, found, numbers = losses(model, x, y, loss, params, "gradient_gram")
+    return kernel(network, found, numbers, None, memory).view(x.shape[0], x.shape[0])
+
+
+def losses(
+    model: Model, x: Tensor, y: Tensor, loss: SampleLoss, params: Parameters, caller: str
+) -> tuple[Network, Structure, Tensor]:
+    """The network whose single output is a sample's own loss, its structure, and its inputs.
+
+    Raises:
+        ValueError: as `gradient_gram`.
+    """
+    network = Network(model, x, params, caller=caller)
+    x = x.detach()
     function, y = _loss_and_targets(loss, y, network, x)
-    # The proof is of the outputs: at a fitted sample the loss's own gradient vanishes and proves nothing.
-    found = structure(network, x)
     numbers = torch.arange(x.shape[0], device=network.device)
-    G = kernel(_Losses(network, x, function, y), found, numbers, None, memory)
-    return G.view(x.shape[0], x.shape[0])
+    return _Losses(network, x, function, y), structure(network, x), numbers
 
 
 @torch.inference_mode(mode=False)
@@ -209,7 +219,7 @@ class _Minibatches:
         self, model: Model, x: Tensor, y: Tensor, batches: Batches, loss: SampleLoss, params: Parameters,
         batch_statistics: bool, caller: str,
     ) -> None:  # fmt: skip
-        frozen = copy.deepcopy(model) if isinstance(model, nn.Module) else model
+        frozen = private_copy(model)[0] if isinstance(model, nn.Module) else model
         _statistics(frozen, of_batch=False)
         # All of Network's checks are made with fixed statistics; only then are those of the batch let in.
         network = Network(frozen, x, params, caller=caller)
@@ -217,7 +227,8 @@ class _Minibatches:
         self.p, self.dtype, self.device = network.p, network.dtype, network.device
         self._loss, self._y = _loss_and_targets(loss, y, network, self._x)
         self.batches = _numbers(batches, x.shape[0], network.device, caller)
-        _statistics(frozen, of_batch=batch_statistics)
+        if isinstance(frozen, nn.Module):
+            _statistics(network.copy, of_batch=batch_statistics)
 
     def rows(self, start: int, stop: int) -> Tensor:
         """The gradients of minibatches start..stop - 1."""
@@ -227,9 +238,7 @@ class _Minibatches:
             with torch.enable_grad():
                 f = self._network(leaves, self._x[batch])
                 value = self._loss(f, self._y[batch]).mean()
-                grads = torch.autograd.grad(
-                    value, list(leaves.values()), allow_unused=True, materialize_grads=True
-                )
+            grads = gradients(value, list(leaves.values()), torch.ones_like(value), self._network.caller)
             for place, g in zip(self._network.split(row).values(), grads, strict=True):
                 place.copy_(g)
         return out

@@ -43,9 +43,10 @@ def kernel(
     with torch.no_grad():
         if found.dense:
             left = factors(network, x, found.dense) if layers is None else layers
-            right = left if x2 is None else factors(network, x2, found.dense)
-            add_layers(left, right, out, symmetric=x2 is None)
-            names = [name for name in names if name not in found.dense]
+            right = left if x2 is None or left is None else factors(network, x2, found.dense)
+            if left is not None and right is not None:
+                add_layers(left, right, out, symmetric=x2 is None)
+                names = [name for name in names if name not in found.dense]
         if names:
             _add_rows(network, found, names, x, x2, out.view(n * network.K, -1), memory)
         if x2 is None:

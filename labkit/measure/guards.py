@@ -1,22 +1,28 @@
-"""What a model must promise before its Jacobian means anything, checked at the door.
+"""What a model must promise before a measure of it means anything, checked at every public door.
 
-The Jacobian is computed a few samples at a time, so the outputs of one sample may depend on nothing else: not
-on its neighbours (batch statistics), not on chance (dropout). Each refusal names the layers, says what would
-go wrong and gives the ways out as calls.
+Measures work a few samples at a time, so the outputs of one sample may depend on nothing else: not on its
+neighbours (batch statistics, a recurrence over the samples), not on chance (dropout, stochastic depth). And
+everything must be finite, in one type with enough digits. Each refusal names the culprit, says what would go
+wrong and gives the ways out as calls.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 from torch.nn.modules.instancenorm import _InstanceNorm
+from torch.nn.parameter import UninitializedParameter
 
-__all__ = ["refuse_active_layers", "refuse_broken_promise", "untouched_rng"]
+from labkit.measure.chance import Chance
+
+__all__ = [
+    "refuse_active_layers", "refuse_broken_promise", "refuse_coupling", "refuse_infinite_outputs",
+    "refuse_infinite_slopes", "refuse_not_finite", "refuse_unfit_types",
+]  # fmt: skip
 
 
 def refuse_active_layers(model: nn.Module, caller: str) -> None:
@@ -76,36 +82,192 @@ def _listed(names: list[str]) -> str:
     return f"{shown} {'is' if len(names) == 1 else 'are'}"
 
 
-def refuse_broken_promise(outputs: Callable[[Tensor], Tensor], x: Tensor, caller: str) -> None:
+def refuse_unfit_types(params: Mapping[str, Tensor], x: Tensor, caller: str) -> None:
+    """One floating-point type, float32 or float64, on one device, for parameters and floating-point inputs.
+
+    Raises:
+        ValueError: naming what does not fit, and the conversion.
+    """
+    if not isinstance(x, Tensor) or x.ndim == 0 or x.shape[0] == 0:
+        got = tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__
+        raise ValueError(
+            f"{caller}: x is {got}, needs a tensor (n, ...) with at least one sample, samples first"
+        )
+    unmade = [name for name, value in params.items() if isinstance(value, UninitializedParameter)]
+    if unmade:
+        raise ValueError(f"{caller}: {_listed(unmade)} not initialised; call model(x) once before")
+    kinds = {(value.dtype, value.device) for value in params.values()}
+    if len(kinds) > 1 or not next(iter(kinds))[0].is_floating_point:
+        raise ValueError(
+            f"{caller}: the parameters are of {sorted(str(k) for k in kinds)}, need one floating-point type "
+            "on one device; call model.double() or model.float(), and model.to(device)"
+        )
+    dtype, device = next(iter(kinds))
+    if dtype not in (torch.float32, torch.float64):
+        raise ValueError(
+            f"{caller}: the parameters are {dtype}, which has two or three digits: too few for products, "
+            "spectra and differences. Pass copy.deepcopy(model).float() and x.float(), with the same weights"
+        )
+    if torch.is_autocast_enabled(device.type):
+        raise ValueError(
+            f"{caller}: autocast is on, so products are rounded to {torch.get_autocast_dtype(device.type)}. "
+            f"Leave the block, or open one: with torch.autocast({device.type!r}, enabled=False): ..."
+        )
+    if x.is_floating_point() and x.dtype != dtype:
+        raise ValueError(
+            f"{caller}: x is {x.dtype}, the parameters are {dtype}; pass x.to({dtype}) or convert the model"
+        )
+    if x.device != device:
+        raise ValueError(
+            f"{caller}: x is on {x.device}, the parameters are on {device}; pass x.to('{device}')"
+        )
+
+
+def refuse_not_finite(params: Mapping[str, Tensor], x: Tensor, caller: str) -> None:
+    """Refuse parameters and inputs that are infinite or not a number.
+
+    Raises:
+        ValueError: naming them, and their share of such entries.
+    """
+    bad = {name: v.detach() for name, v in params.items() if not bool(v.detach().isfinite().all())}
+    if bad:
+        name, value = next(iter(bad.items()))
+        others = f"; so are {len(bad) - 1} more parameters" if len(bad) > 1 else ""
+        raise ValueError(
+            f"{caller}: parameter {name!r} is not finite in {_share(value)}{others}. The training has "
+            "diverged, or the weights were read wrongly; go back to finite ones"
+        )
+    if x.is_floating_point() and not bool(x.isfinite().all()):
+        raise ValueError(f"{caller}: x is not finite in {_share(x)}; leave those samples out")
+
+
+def refuse_infinite_outputs(y: Tensor, caller: str) -> None:
+    """Refuse outputs that are infinite or not a number although parameters and inputs are not.
+
+    Raises:
+        ValueError: with their share.
+    """
+    if not bool(y.isfinite().all()):
+        raise ValueError(
+            f"{caller}: the outputs are not finite in {_share(y)}, though parameters and x are: something in "
+            "the model overflows or divides by zero. Scale x or the weights, or compute in float64"
+        )
+
+
+def refuse_infinite_slopes(gradient: Mapping[str, Tensor], caller: str) -> None:
+    """Refuse derivatives that are infinite or not a number although the outputs are finite.
+
+    Raises:
+        ValueError: naming a parameter, with the share of such entries.
+    """
+    for name, value in gradient.items():
+        if not bool(value.isfinite().all()):
+            raise ValueError(
+                f"{caller}: the derivative by parameter {name!r} is not finite in {_share(value)}, though "
+                "the outputs are: look for a root, a norm or a logarithm at 0, or a branch that torch.where hides"
+            )
+
+
+def _share(value: Tensor) -> str:
+    count = int((~value.isfinite()).sum())
+    return f"{count} of {value.numel()} entries ({100 * count / value.numel():.3g} %)"
+
+
+def refuse_broken_promise(
+    outputs: Callable[[Tensor], Tensor], x: Tensor, caller: str, model: object = None
+) -> Tensor:
     """Refuse a model that is random, or whose samples look at each other, for reasons no layer's name tells.
 
-    Costs three evaluations on at most two samples.
+    Looks at the first, the second and the last sample: together, again, each alone; and whether one's outputs
+    have a derivative by another's inputs. `model` is only looked at, for better words.
+
+    Returns:
+        The outputs of the first sample alone, (1, ...).
 
     Raises:
         ValueError: saying which promise is broken and how to mend it.
     """
-    first, again, alone = outputs(x[:2]), outputs(x[:2]), outputs(x[:1])
-    scale = float(first.abs().max())
-    # 1e-3 stands far above what a reordered sum does to float32 (about 1e-6) and below any real dependence.
-    if float((first - again).abs().max()) > 1e-3 * scale:
+    probes = x[sorted({0, min(1, len(x) - 1), len(x) - 1})]
+    with Chance() as chance:
+        together = outputs(probes)
+    again, alone = outputs(probes), [outputs(probes[i : i + 1]) for i in range(len(probes))]
+    refuse_infinite_outputs(together, caller)
+    if chance.reached(together):
+        raise ValueError(
+            f"{caller}: the model is not deterministic: its outputs depend on random numbers "
+            f"({', '.join(dict.fromkeys(chance.drawn))}), so it has no Jacobian. Call model.eval(), which "
+            "switches off stochastic depth and dropout (F.dropout(h, training=self.training)); leave out "
+            "noise that forward draws in that mode, too"
+        )
+    tolerance = _tolerance(together)
+    if float((together - again).abs().max()) > tolerance:
         raise ValueError(
             f"{caller}: the model is not deterministic: two evaluations of the same samples differ by "
-            f"{float((first - again).abs().max()):.2g} (largest output {scale:.2g}), so it has no Jacobian. "
-            "Look for functional dropout (F.dropout(h, training=self.training), then model.eval()) or noise "
-            "drawn in forward"
+            f"{float((together - again).abs().max()):.2g} (largest output {float(together.abs().max()):.2g}), "
+            "so it has no Jacobian. Look for random numbers from outside torch, or a state that forward keeps"
         )
-    if float((first[:1] - alone).abs().max()) > 1e-3 * scale:
-        raise ValueError(
-            f"{caller}: the outputs of sample 0 change by {float((first[:1] - alone).abs().max()):.2g} "
-            f"(largest output {scale:.2g}) when it is evaluated without sample 1. The matrix would change "
-            "with the chunk size. Look for statistics taken over the first axis; keep them fixed "
-            "(model.eval()) or take them per sample"
-        )
+    gaps = [float((together[i] - one[0]).abs().max()) for i, one in enumerate(alone)]
+    first = next((i for i, gap in enumerate(gaps) if gap > tolerance), _reaching(outputs, probes))
+    if first is not None:
+        number = [0, 1, len(x) - 1][first]
+        raise ValueError(_coupled(caller, number, gaps[first], float(together.abs().max()), model))
+    return alone[0]
 
 
-@contextmanager
-def untouched_rng(device: torch.device) -> Iterator[None]:
-    """Give the global generators back as they were, also after an exception."""
-    devices = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices):
-        yield
+def refuse_coupling(
+    outputs: Callable[[Tensor], Tensor], x: Tensor, caller: str, model: object = None
+) -> None:
+    """The same of all samples of x, by values: where rows of one at a time differ from those of all together.
+
+    Raises:
+        ValueError: if a sample's outputs alone differ from those among x.
+    """
+    together = outputs(x)
+    for i in range(len(x)):
+        gap = float((together[i] - outputs(x[i : i + 1])[0]).abs().max())
+        if gap > _tolerance(together):
+            raise ValueError(_coupled(caller, i, gap, float(together.abs().max()), model))
+
+
+def _tolerance(y: Tensor) -> float:
+    """Above what a reordered sum does (about 1e-6 in float32, 1e-14 in float64), below a real dependence."""
+    return (1e-8 if y.dtype == torch.float64 else 1e-3) * float(y.abs().max())
+
+
+def _reaching(outputs: Callable[[Tensor], Tensor], x: Tensor) -> int | None:
+    """A sample whose outputs have a derivative by the inputs of another: exact where values forgive."""
+    if not x.is_floating_point() or len(x) == 1:
+        return None
+    leaf = x.clone().requires_grad_()
+    try:
+        with torch.enable_grad():
+            y = outputs(leaf).flatten(1)
+            weights = torch.cos(torch.arange(y.shape[1], dtype=y.dtype, device=y.device))
+            for i in range(len(x)):
+                (g,) = torch.autograd.grad(y[i] @ weights, leaf, retain_graph=True, allow_unused=True)
+                if g is not None and bool(torch.cat([g[:i], g[i + 1 :]]).any()):
+                    return i
+    except RuntimeError:  # no derivative by the inputs
+        return None
+    return None
+
+
+def _coupled(caller: str, number: int, gap: float, scale: float, model: object) -> str:
+    layers = dict(model.named_modules()) if isinstance(model, nn.Module) else {}
+    time_first = [
+        name
+        for name, layer in layers.items()
+        if isinstance(layer, nn.RNNBase | nn.MultiheadAttention) and not layer.batch_first
+    ]
+    likely = (
+        f"{_listed(time_first)} built with batch_first=False and may run over the samples: build with "
+        "batch_first=True"
+        if time_first
+        else "Look for statistics, a recurrence, a mask or a scan over the first axis; keep statistics fixed "
+        "(model.eval()) or take them per sample"
+    )
+    return (
+        f"{caller}: the outputs of sample {number} change by {gap:.2g} (largest output {scale:.2g}) when it "
+        "is evaluated without its neighbours, or follow their inputs. The matrix would change with the chunk "
+        f"size. {likely}"
+    )

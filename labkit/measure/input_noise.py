@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from labkit.measure.guards import refuse_active_layers, untouched_rng
+from labkit.measure.functional import Network
 from labkit.measure.perturbed import MiB, generator_of
 
 __all__ = ["error_under_noise"]
@@ -58,14 +58,15 @@ def error_under_noise(
         got = f"{tuple(y.shape)} of {y.dtype}" if isinstance(y, Tensor) else type(y).__name__
         raise ValueError(f"{caller}: y is {got}, needs class numbers ({len(x)},) int64")
     source = generator_of(generator, caller)
-    refuse_active_layers(model, caller)
+    network = Network.to_evaluate(model, x, caller)
     chunk = max(1, int(memory // (3 * math.prod(x.shape[1:]) * x.element_size())))
     wrong = torch.zeros(len(sizes), dtype=torch.float64)
-    with untouched_rng(x.device), torch.no_grad():
+    with torch.no_grad():
         for _ in range(draws):
             # The whole noise of a draw at once: chunks of another length would shift the stream.
             noise = torch.randn(x.shape, generator=source, dtype=x.dtype, device=source.device).to(x.device)
             for inputs, each, labels in zip(x.split(chunk), noise.split(chunk), y.split(chunk), strict=True):
                 for place, gamma in enumerate(sizes.tolist()):
-                    wrong[place] += int((model(inputs + gamma * each).argmax(1) != labels).sum())
+                    f = network(network.params, inputs + gamma * each)
+                    wrong[place] += int((f.argmax(1) != labels).sum())
     return wrong / (draws * len(x))

@@ -6,7 +6,6 @@ plateau of high accuracy around the corners is what the paper calls a flat regio
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -15,7 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from labkit.measure.guards import refuse_active_layers, untouched_rng
+from labkit.measure.functional import Network
+from labkit.measure.private import private_copy, undisturbed
 
 __all__ = ["Interpolation", "simplex", "three_point"]
 
@@ -120,30 +120,33 @@ def three_point(
     if not isinstance(y, Tensor) or y.shape != x.shape[:1] or y.is_floating_point():
         got = f"{tuple(y.shape)} of {y.dtype}" if isinstance(y, Tensor) else type(y).__name__
         raise ValueError(f"{caller}: y is {got}, needs class numbers ({len(x)},) int64")
-    corners = _alike(models, caller)
-    between = copy.deepcopy(models[0])
+    corners = _alike(models, x, caller)
+    between = private_copy(models[0])[0]
     points, weights = simplex(resolution)
     accuracy, loss = torch.empty_like(weights), torch.empty_like(weights)
-    with untouched_rng(x.device), torch.no_grad():
+    with undisturbed(x.device), torch.no_grad():
         for place, at in enumerate(points):
             _put(between, corners, at)
             if batch_norm == "refit":
                 _refit(between, x, batch_size)
             parts = x.split(batch_size)
-            outputs = torch.cat([between(part) for part in parts]).double()
+            outputs = torch.cat([between(part.clone()) for part in parts]).double()
             accuracy[place] = (outputs.argmax(1) == y).double().mean()
             loss[place] = F.cross_entropy(outputs, y)
     return Interpolation(points, weights, accuracy, loss)
 
 
-def _alike(models: Sequence[nn.Module], caller: str) -> list[dict[str, Tensor]]:
+def _alike(models: Sequence[nn.Module], x: Tensor, caller: str) -> list[dict[str, Tensor]]:
     """The tensors of each network, by name, if they are the same names and shapes."""
     found = list(models)
     if len(found) != 3 or not all(isinstance(model, nn.Module) for model in found):
         raise ValueError(f"{caller}: models has {len(found)} entries, needs three torch modules")
     for model in found:
-        refuse_active_layers(model, caller)
-    tensors = [{name: value.detach() for name, value in model.state_dict().items()} for model in found]
+        Network.to_evaluate(model, x, caller)
+    tensors = [
+        {name: value.detach() for name, value in private_copy(model)[0].state_dict().items()}
+        for model in found
+    ]
     shapes = [{name: value.shape for name, value in one.items()} for one in tensors]
     for which in (1, 2):
         if shapes[which] != shapes[0]:
@@ -177,6 +180,6 @@ def _refit(model: nn.Module, x: Tensor, batch_size: int) -> None:
         layer.training = True
     # Parts of about one size: a last one of a single sample would have no variance.
     for part in x.tensor_split(-(-len(x) // batch_size)):
-        model(part)
+        model(part.clone())
     for layer, (momentum, training) in zip(layers, before, strict=True):
         layer.momentum, layer.training = momentum, training

@@ -29,9 +29,9 @@ from labkit.measure import factors, layout
 from labkit.measure.functional import Model, Network, Parameters
 from labkit.measure.gram import add_products, kernel, mirror
 from labkit.measure.price import MiB, Price, sample_flops, saved_numbers
-from labkit.measure.products import PlainProducts, Products, TappedProducts
+from labkit.measure.products import Products, RowProducts, products
 from labkit.measure.sample_rows import chunk_size, fill_rows
-from labkit.measure.structure import structure
+from labkit.measure.structure import Structure, structure
 
 __all__ = ["Jacobian", "jacobian"]
 
@@ -99,8 +99,7 @@ class Jacobian:
         if route not in _ROUTES:
             raise ValueError(f"jacobian: route is {route!r}, takes one of {', '.join(map(repr, _ROUTES))}")
         self._network = Network(model, x, params)
-        # clone() turns an inference tensor into one that may enter a graph.
-        self._x = x.clone() if x.is_inference() else x.detach()
+        self._x = x.detach()
         self._memory = int(memory)
         self._structure = structure(self._network, self._x)
         self.n, self.K, self.p = x.shape[0], self._network.K, self._network.p
@@ -111,15 +110,13 @@ class Jacobian:
             "stored": self.n * self.K * self.p * self.dtype.itemsize,
             "dense": self.n * self._structure.held * self.dtype.itemsize,
         }
-        self.route = self._chosen(route)
-        self._saved = (
-            0 if self.route == "dense" else saved_numbers(self._network, self._x) * self.dtype.itemsize
-        )
-        self._keeps = self._saved * self.n <= self._memory
+        self._wanted = route
+        self._take(self._chosen(route))
         self._asked = 0
         self._matrix: Tensor | None = None
         self._factors: list[factors.Factors] | None = None
         self._chunks: dict[int, Products] = {}
+        self._ways: dict[tuple[int, bool], type[Products]] = {}
 
     def __repr__(self) -> str:
         return f"Jacobian({self.shape[0]} x {self.p}, {self.dtype}, {self.device}, route={self.route!r})"
@@ -134,8 +131,8 @@ class Jacobian:
         if V.ndim == 1:
             return self.matmat(V[:, None])[:, 0]
         self._check("matmat", "V", V, self.p)
-        if self.route == "dense":
-            return factors.push(self._layers(), self._network, V)
+        if (layers := self._layers()) is not None:
+            return factors.push(layers, self._network, V)
         if self._forms(V.shape[1]):
             return self._stored() @ V
         out = V.new_empty(self.n, self.K, V.shape[1])
@@ -154,8 +151,8 @@ class Jacobian:
         if U.ndim == 1:
             return self.rmatmat(U[:, None])[:, 0]
         self._check("rmatmat", "U", U, self.n * self.K)
-        if self.route == "dense":
-            return factors.pull(self._layers(), self._network, U)
+        if (layers := self._layers()) is not None:
+            return factors.pull(layers, self._network, U)
         if self._forms(U.shape[1]):
             return self._stored().T @ U
         out = U.new_zeros(U.shape[1], self.p)  # one contiguous row a column, for the sums
@@ -237,6 +234,11 @@ class Jacobian:
             return "dense"
         return "stored" if self._bytes["stored"] <= self._memory else "products"
 
+    def _take(self, route: str) -> None:
+        self.route = route
+        self._saved = 0 if route == "dense" else saved_numbers(self._network, self._x) * self.dtype.itemsize
+        self._keeps = self._saved * self.n <= self._memory
+
     def _check(self, method: str, name: str, M: Tensor, length: int) -> None:
         if M.ndim != 2 or M.shape[0] != length:
             raise ValueError(
@@ -252,7 +254,8 @@ class Jacobian:
 
     def _forms(self, columns: int) -> bool:
         self._asked += columns
-        return self.route == "stored" and (self._matrix is not None or self._asked >= _FORMING)
+        worth = self._asked >= _FORMING or RowProducts in self._ways.values()
+        return self.route == "stored" and (self._matrix is not None or worth)
 
     def _stored(self) -> Tensor:
         if self._matrix is None:
@@ -260,28 +263,30 @@ class Jacobian:
             self._matrix = self.dense()
         return self._matrix
 
-    def _layers(self) -> list[factors.Factors]:
-        if self._factors is None:
+    def _layers(self) -> list[factors.Factors] | None:
+        """The factors on the route "dense", which is left if some samples use the layers in another way."""
+        if self.route == "dense" and self._factors is None:
             self._factors = factors.factors(self._network, self._x)
+            if self._factors is None:
+                self._structure = Structure(frozenset(), frozenset(), frozenset(self.columns), 0)
+                self._take(self._chosen(self._wanted))
         return self._factors
 
     def _chunk(self) -> int:
         return chunk_size(self._network, self.n, self._saved // self.dtype.itemsize, self._memory)
 
     def _each_chunk(self, *, wide: bool) -> Iterator[tuple[int, int, Products]]:
-        keep = self._keeps
-        tapped = not self._structure.generic
+        # For one product that is not kept, forward mode beats building the linearisation first.
+        tapped = not self._structure.generic and (self._keeps or wide)
         step = self._chunk()
         for start in range(0, self.n, step):
             part = self._x[start : start + step]
             chunk = self._chunks.get(start)
-            if chunk is None:
-                # For one product that is not kept, forward mode beats building the linearisation first.
-                chunk = (
-                    TappedProducts(self._network, part)
-                    if tapped and (keep or wide)
-                    else PlainProducts(self._network, part)
-                )
-            if keep:
+            if chunk is None and (start, tapped) in self._ways:
+                chunk = self._ways[start, tapped](self._network, part)
+            elif chunk is None:
+                chunk = products(self._network, part, tapped=tapped)
+                self._ways[start, tapped] = type(chunk)
+            if self._keeps:
                 self._chunks[start] = chunk
             yield start, start + part.shape[0], chunk

@@ -61,10 +61,8 @@ def empirical_ntk(
             f"empirical_ntk: x2 is {tuple(x2.shape)}, {x2.dtype}, {x2.device}, needs samples like those of "
             f"x: {tuple(x.shape)}, {x.dtype}, {x.device}"
         )
-    # clone() turns an inference tensor into one that may enter a graph.
-    x = x.detach().clone()
-    x2 = None if x2 is None else x2.detach().clone()
-    return kernel(network, structure(network, x), x, x2, memory)
+    x2 = None if x2 is None else x2.detach()
+    return kernel(network, structure(network, x), x.detach(), x2, memory)
 
 
 @torch.inference_mode(mode=False)
@@ -75,4 +73,4 @@ def ntk_route(model: Model, x: Tensor, *, params: Parameters = None) -> str:
         ValueError: as `empirical_ntk`.
     """
     network = Network(model, x, params, caller="ntk_route")
-    return structure(network, x[:2].clone()).route
+    return structure(network, x).route

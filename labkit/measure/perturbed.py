@@ -7,7 +7,6 @@ single products keep the caches.
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -16,7 +15,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from labkit.measure.guards import refuse_active_layers, refuse_broken_promise, untouched_rng
+from labkit.measure.functional import Network, gradients
+from labkit.measure.guards import refuse_infinite_outputs
+from labkit.measure.private import undisturbed
 
 __all__ = ["LOSSES", "MiB", "PerturbedCopy", "generator_of", "parameter_vector"]
 
@@ -26,9 +27,9 @@ MiB = 2**20
 LOSSES: dict[str, tuple[Callable[[Tensor, Tensor], Tensor], str]] = {
     "cross-entropy": (lambda f, y: F.cross_entropy(f, y, reduction="none"), "mean"),
     "error": (lambda f, y: (f.argmax(1) != y).to(f.dtype), "mean"),
-    "half-sum": (lambda f, y: (f - y).square().sum(1) / 2, "sum"),
-    "half-mean": (lambda f, y: (f - y).square().sum(1) / 2, "mean"),
-    "mean": (lambda f, y: (f - y).square().mean(1), "mean"),
+    "half-sum": (lambda f, y: (f - y).square().flatten(1).sum(1) / 2, "sum"),
+    "half-mean": (lambda f, y: (f - y).square().flatten(1).sum(1) / 2, "mean"),
+    "mean": (lambda f, y: (f - y).square().flatten(1).mean(1), "mean"),
 }
 _CLASSES = ("cross-entropy", "error")
 
@@ -70,31 +71,32 @@ class PerturbedCopy:
         offered = [name for name in LOSSES if not (gradients and name == "error")]
         if loss not in offered:
             raise ValueError(f"{caller}: loss {loss!r} is not one of {', '.join(offered)}")
-        if not isinstance(x, Tensor) or x.ndim < 2 or x.shape[0] == 0:
-            got = tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__
-            raise ValueError(f"{caller}: x is {got}, needs a tensor (n, ...) with at least one sample")
         if not memory > 0:
             raise ValueError(f"{caller}: memory is {memory!r}, needs a positive number of bytes")
-        refuse_active_layers(model, caller)
-        own = _trainable(model, caller)
-        self.names = [name for name, _ in own]
-        self.shapes = [p.shape for _, p in own]
-        kinds = {(p.dtype, p.device) for _, p in own}
-        if len(kinds) > 1:
-            raise ValueError(f"{caller}: parameters of {sorted(map(str, kinds))}, needs one type and device")
+        if not any(p.requires_grad for p in model.parameters()):
+            _trainable(model, caller)
+        network = self._network = Network(model, x, caller=caller)
+        self.names = list(network.params)
+        self.shapes = [value.shape for value in network.params.values()]
         self.weights = parameter_vector(model)
         self._each, self._reduction = LOSSES[loss]
-        self._copy = copy.deepcopy(model)
-        named = dict(self._copy.named_parameters())
-        self._params = [named[name] for name in self.names]
         self._vector = self.weights.clone()
-        for param, part in zip(self._params, self.split(self._vector).values(), strict=True):
-            param.data, param.grad = part, None
-        with untouched_rng(x.device), torch.no_grad():
-            refuse_broken_promise(lambda part: self._copy(part).flatten(1), x, caller)
-            outputs = self._copy(x[:1])
-        self._x, self._y = x, _targets(loss, outputs, x, y, caller)
+        # The leaves are views of the vector: where it goes, they go.
+        self._leaves = {name: v.detach().requires_grad_() for name, v in self.split(self._vector).items()}
+        with torch.no_grad():
+            outputs = self._outputs(x[:1])
+        self._x, self._y = x.detach(), _targets(loss, outputs, x, y, caller)
         self._chunk = max(1, int(memory // self._bytes_a_sample(gradients)))
+        with torch.no_grad():
+            for part in self._x.split(self._chunk):
+                refuse_infinite_outputs(self._outputs(part), caller)
+
+    def _outputs(self, x: Tensor) -> Tensor:
+        """Outputs where the copy stands: (n, K), or with more axes as the model gives them."""
+        network = self._network
+        with undisturbed(network.device, recurrent=network.recurrent):
+            f = network.evaluate(self._leaves, x)
+        return f if f.ndim > 2 else f.reshape(len(f), -1)
 
     @property
     def n(self) -> int:
@@ -114,21 +116,20 @@ class PerturbedCopy:
 
     def loss(self) -> float:
         """The loss over all samples where the copy stands, summed in float64."""
-        with untouched_rng(self._x.device), torch.no_grad():
-            found = [self._each(self._copy(x), y).sum(dtype=torch.float64) for x, y in self._chunks(None)]
+        with torch.no_grad():
+            found = [self._each(self._outputs(x), y).sum(dtype=torch.float64) for x, y in self._chunks(None)]
         return float(torch.stack(found).sum()) / self._divisor(self.n)
 
     def gradient(self, index: Tensor | None = None) -> tuple[float, Tensor]:
         """The loss and its gradient (p,) where the copy stands, over all samples or those of `index`."""
         total, count, gradient = 0.0, 0, torch.zeros_like(self.weights)
-        with untouched_rng(self._x.device), torch.enable_grad():
-            for x, y in self._chunks(index):
-                each = self._each(self._copy(x), y)
-                parts = torch.autograd.grad(
-                    each.sum(), self._params, allow_unused=True, materialize_grads=True
-                )
-                gradient += torch.cat([part.flatten() for part in parts])
-                total, count = total + float(each.detach().sum(dtype=torch.float64)), count + len(x)
+        leaves = list(self._leaves.values())
+        for x, y in self._chunks(index):
+            with torch.enable_grad():
+                each = self._each(self._outputs(x), y)
+            parts = gradients(each.sum(), leaves, each.new_ones(()), self._network.caller)
+            gradient += torch.cat([part.flatten() for part in parts])
+            total, count = total + float(each.detach().sum(dtype=torch.float64)), count + len(x)
         divisor = self._divisor(count)
         return total / divisor, gradient / divisor
 
@@ -142,16 +143,8 @@ class PerturbedCopy:
     def _bytes_a_sample(self, gradients: bool) -> float:
         """Activations of one sample: all of them for a gradient, else about three of the largest."""
         sizes: list[int] = []
-        hooks = [
-            part.register_forward_hook(lambda _part, _inputs, out: sizes.extend(_numbers(out)))
-            for part in self._copy.modules()
-        ]
-        try:
-            with untouched_rng(self._x.device), torch.no_grad():
-                self._copy(self._x[:1])
-        finally:
-            for hook in hooks:
-                hook.remove()
+        with self._network.watched(lambda out: sizes.extend(_numbers(out))), torch.no_grad():
+            self._outputs(self._x[:1])
         most = max([self._x[0].numel(), *sizes])
         return self.weights.element_size() * (2 * sum(sizes) + most if gradients else 3 * most)
 
@@ -185,14 +178,16 @@ def _targets(loss: str, outputs: Tensor, x: Tensor, y: Tensor, caller: str) -> T
     """The targets in the form that the loss takes."""
     if not isinstance(y, Tensor):
         raise ValueError(f"{caller}: y is a {type(y).__name__}, needs a tensor")
-    if outputs.ndim != 2:
-        raise ValueError(f"{caller}: the model returned {tuple(outputs.shape)} for one sample, needs (1, K)")
     n, K = x.shape[0], outputs.shape[1]
-    got = f"{caller}: y is {tuple(y.shape)} of {y.dtype} for {n} samples and {K} outputs"
+    each = f"{K} outputs" if outputs.ndim == 2 else f"outputs {(n, *outputs.shape[1:])}"
+    got = f"{caller}: y is {tuple(y.shape)} of {y.dtype} for {n} samples and {each}"
     if loss in _CLASSES:
+        if outputs.ndim != 2:
+            raise ValueError(f"{got}; {loss} takes outputs (n, K)")
         if y.is_floating_point() or y.shape != (n,) or not 0 <= int(y.min()) <= int(y.max()) < K:
             raise ValueError(f"{got}; {loss} takes class numbers below {K}, (n,) int64")
         return y.to(torch.int64)
-    if not y.is_floating_point() or y.shape != (n, K):
-        raise ValueError(f"{got}; {loss} takes floats (n, K)")
-    return y
+    y = y[:, None] if y.ndim == 1 and K == 1 else y
+    if not y.is_floating_point() or y.shape != (n, *outputs.shape[1:]):
+        raise ValueError(f"{got}; {loss} takes floats (n, K), in the outputs' shape")
+    return y.to(outputs.dtype)

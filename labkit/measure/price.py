@@ -54,7 +54,7 @@ def saved_numbers(network: Network, x: Tensor) -> int:
         return t
 
     with torch.enable_grad(), saved_tensors_hooks(note, lambda t: t):
-        network(network.leaves(), x[:1].clone())
+        network(network.leaves(), x[:1])
     return 2 * sum(seen.values()) // network.dtype.itemsize
 
 
@@ -63,5 +63,5 @@ def sample_flops(network: Network, x: Tensor) -> int:
     from torch.utils.flop_counter import FlopCounterMode
 
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        network(network.params, x[:1].clone())
+        network(network.params, x[:1])
     return int(counter.get_total_flops())

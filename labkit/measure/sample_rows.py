@@ -1,18 +1,22 @@
-"""Rows of the Jacobian, sample by sample, written in place.
+"""Rows of the Jacobian, sample by sample, written in place, and held to an ordinary backward pass.
 
-Tapped layers write outer or patch products; everything else goes through `vmap(jacrev)`, and what cannot be
-vectorised (data-dependent control flow, some recurrent kernels) through one backward pass an output.
+Tapped layers write outer or patch products; everything else goes through `vmap(jacrev)`. What was proved of a
+few samples need not hold for others (a branch by data, an expert that they do not meet), and what cannot be
+vectorised has no such way; so every chunk's rows, contracted with random numbers, must equal one ordinary
+backward pass over that chunk. Where they do not, they are made one at a time.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
 
-from labkit.measure.functional import Network
+from labkit.measure.functional import Network, gradients
+from labkit.measure.guards import refuse_coupling
 from labkit.measure.structure import Structure, Tapped
+from labkit.measure.witness import disagreeing, random_like, without_torch_warnings
 
 __all__ = ["chunk_size", "fill_rows"]
 
@@ -27,17 +31,46 @@ def chunk_size(network: Network, samples: int, per_sample: int, memory: int) -> 
 def fill_rows(
     network: Network, found: Structure, x: Tensor, places: Mapping[str, Tensor], memory: int
 ) -> None:
-    """Write the rows of `x`: places[name] (n, K, size of the parameter) takes the columns of `name`."""
+    """Write the rows of `x`: places[name] (n, K, size of the parameter) takes the columns of `name`.
+
+    Raises:
+        ValueError: if samples of x turn out to look at each other, or outputs are not finite.
+    """
     # One parameter's rows are in the making at a time, and the back-propagations beside them.
     largest = max(place.shape[2] for place in places.values())
     chunk = chunk_size(network, x.shape[0], 2 * network.K * largest, memory)
     for start in range(0, x.shape[0], chunk):
         part = x[start : start + chunk]
         here = {name: place[start : start + chunk] for name, place in places.items()}
-        if tapped := {name: place for name, place in here.items() if name in found.covered}:
-            _tapped_rows(network, part, tapped)
-        if generic := {name: place for name, place in here.items() if name in found.generic}:
-            _generic_rows(network, part, generic)
+        _fill_chunk(network, found, part, here)
+
+
+def _fill_chunk(network: Network, found: Structure, x: Tensor, places: dict[str, Tensor]) -> None:
+    w = random_like(x.new_empty(x.shape[0], network.K, dtype=network.dtype))
+    expected = network.pull(x, w, places)
+    left = places
+    for way in (_tapped_rows, _vectorised_rows):
+        mine = {n: p for n, p in left.items() if way is _vectorised_rows or n in found.covered}
+        if mine and _attempt(way, network, x, mine):
+            contracted = {n: p.flatten(0, 1).mT @ w.flatten() for n, p in mine.items()}
+            wrong = disagreeing(contracted, expected)
+            left = {n: p for n, p in left.items() if n not in mine or n in wrong}
+        if not left:
+            return
+    _one_by_one(network, x, left)
+    refuse_coupling(lambda part: network(network.params, part), x, network.caller, network.model)
+
+
+def _attempt(way: Callable[..., None], network: Network, x: Tensor, places: dict[str, Tensor]) -> bool:
+    """Whether a fast way could be gone at all."""
+    try:
+        with without_torch_warnings():
+            way(network, x, places)
+    except torch.OutOfMemoryError:
+        raise
+    except Exception:  # whatever the model or torch raises there, the slow way tells in plain autograd
+        return False
+    return True
 
 
 def _tapped_rows(network: Network, x: Tensor, places: dict[str, Tensor]) -> None:
@@ -51,7 +84,7 @@ def _tapped_rows(network: Network, x: Tensor, places: dict[str, Tensor]) -> None
         places[name].zero_()
 
 
-def _generic_rows(network: Network, x: Tensor, places: dict[str, Tensor]) -> None:
+def _vectorised_rows(network: Network, x: Tensor, places: dict[str, Tensor]) -> None:
     fixed = {name: value for name, value in network.params.items() if name not in places}
     moving = {name: network.params[name] for name in places}
 
@@ -59,28 +92,18 @@ def _generic_rows(network: Network, x: Tensor, places: dict[str, Tensor]) -> Non
         return network({**fixed, **params}, sample[None])[0]
 
     with torch.enable_grad():
-        try:
-            found = torch.func.vmap(torch.func.jacrev(outputs), in_dims=(None, 0))(moving, x)
-        except torch.OutOfMemoryError:
-            raise
-        except (RuntimeError, NotImplementedError):
-            return _one_by_one(network, x, places)
+        found = torch.func.vmap(torch.func.jacrev(outputs), in_dims=(None, 0))(moving, x)
     for name, J in found.items():
-        places[name].copy_(J.detach().flatten(2))
-    return None
+        places[name].copy_(J.detach().reshape(places[name].shape))
 
 
 def _one_by_one(network: Network, x: Tensor, places: dict[str, Tensor]) -> None:
     leaves = network.leaves()
+    wanted = [leaves[name] for name in places]
     for i in range(x.shape[0]):
-        y = network(leaves, x[i : i + 1])[0]
-        for k in range(network.K):
-            grads = torch.autograd.grad(
-                y[k],
-                [leaves[n] for n in places],
-                retain_graph=True,
-                allow_unused=True,
-                materialize_grads=True,
-            )
+        with torch.enable_grad():
+            y = network(leaves, x[i : i + 1])[0]
+        for k, one in enumerate(torch.eye(network.K, dtype=y.dtype, device=y.device)):
+            grads = gradients(y, wanted, one, network.caller, retain_graph=True)
             for name, g in zip(places, grads, strict=True):
                 places[name][i, k] = g.reshape(-1)

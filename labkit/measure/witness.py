@@ -1,0 +1,54 @@
+"""Holding a fast path to one ordinary backward pass, on the very samples it is used on."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+__all__ = ["adjoint", "disagreeing", "random_like", "without_torch_warnings"]
+
+
+def random_like(t: Tensor, seed: int = 0) -> Tensor:
+    """Normal random numbers in the shape, type and place of `t`, the same each time."""
+    drawn = torch.randn(t.shape, generator=torch.Generator().manual_seed(seed), dtype=t.dtype)
+    return drawn.to(t.device)
+
+
+def _tolerance(dtype: torch.dtype) -> float:
+    # What is wrong in one row of a chunk is above; sums in another order (1e-5 and 1e-13) lie below.
+    return 1e-8 if dtype == torch.float64 else 1e-3
+
+
+def disagreeing(found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> set[str]:
+    """The names in `found` whose tensors are not those expected; shapes may differ, entries are in order."""
+    sizes = {name: float(g.norm()) for name, g in expected.items()}
+    # Forgives parameters whose own gradient cancels to nearly nothing.
+    least = 1e-3 * max(sizes.values(), default=0.0)
+    return {
+        name
+        for name, g in found.items()
+        if not float((g.reshape(-1) - expected[name].reshape(-1)).norm())
+        <= _tolerance(g.dtype) * (sizes[name] + least)
+    }
+
+
+def adjoint(u: Tensor, Jv: Tensor, v: Mapping[str, Tensor], JTu: Mapping[str, Tensor]) -> bool:
+    """Whether <u, J v> = <J^T u, v>, for random u and v, up to rounding."""
+    left = float((u.double() * Jv.double()).sum())
+    right = sum(float((JTu[name].double() * value.double()).sum()) for name, value in v.items())
+    # Both have about the size of J v, as u and v are of unit variance.
+    size = float(Jv.double().norm()) + sum(float(g.double().square().sum()) for g in JTu.values()) ** 0.5
+    return abs(left - right) <= _tolerance(u.dtype) * size
+
+
+@contextmanager
+def without_torch_warnings() -> Iterator[None]:
+    """Keep to ourselves what torch says of its own inner ways, which no caller of ours has chosen."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*performance drop.*", category=UserWarning)
+        warnings.filterwarnings("ignore", message=".*torch.jit.script.*", category=FutureWarning)
+        yield
