@@ -11,32 +11,36 @@ import torch
 from torch import Tensor, nn
 
 from labkit.measure.functional import Model
+from labkit.measure.private import private_copy
 
 __all__ = ["dense_jacobian", "dense_ntk"]
 
 
 def dense_jacobian(model: Model, x: Tensor, *, params: Mapping[str, Tensor] | None = None) -> Tensor:
     """J (n*K, p), row i*K + k the gradient of output k of sample i, columns as `named_parameters()` that
-    require grad.
+    require grad. Model and x are left as they are.
 
     Raises:
         ValueError: if `model` is a function and `params` is missing.
     """
-    if isinstance(model, nn.Module):
-        leaves: list[Tensor] = [p for p in model.parameters() if p.requires_grad]
-        y = model(x)
-    elif params is None:
-        raise ValueError(
-            "dense_jacobian: model is a function, so params must be its dictionary of tensors, got None"
-        )
-    else:
-        at = {name: value.detach().clone().requires_grad_() for name, value in params.items()}
-        leaves, y = list(at.values()), model(at, x)
-    gradients = [
+    with torch.random.fork_rng(devices=[x.device] if x.is_cuda else []), torch.enable_grad():
+        if isinstance(model, nn.Module):
+            copied, _ = private_copy(model)
+            leaves: list[Tensor] = [p for p in copied.parameters() if p.requires_grad]
+            y = copied(x.clone())
+        elif params is None:
+            raise ValueError(
+                "dense_jacobian: model is a function, so params must be its dictionary of tensors, got None"
+            )
+        else:
+            at = {name: value.detach().clone().requires_grad_() for name, value in params.items()}
+            leaves, y = list(at.values()), model(at, x.clone())
+        outputs = y.reshape(-1).unbind()
+    rows = [
         torch.autograd.grad(value, leaves, retain_graph=True, allow_unused=True, materialize_grads=True)
-        for value in y.reshape(-1)
+        for value in outputs
     ]
-    return torch.stack([torch.cat([g.reshape(-1) for g in row]) for row in gradients])
+    return torch.stack([torch.cat([g.to_dense().reshape(-1) for g in row]) for row in rows])
 
 
 def dense_ntk(model: Model, x: Tensor, *, params: Mapping[str, Tensor] | None = None) -> Tensor:

@@ -25,10 +25,14 @@ from labkit.measure.guards import (
 )
 from labkit.measure.private import private_copy, set_watchers_aside, undisturbed
 
-__all__ = ["Model", "Network", "Parameters", "gradients", "refuse_other_outputs"]
+__all__ = ["Model", "Network", "Parameters", "gradients"]
 
 Model: TypeAlias = nn.Module | Callable[[Mapping[str, Tensor], Tensor], Tensor]
 Parameters: TypeAlias = Mapping[str, Tensor] | Iterable[str] | None
+
+_OF_FUNCTIONS = (
+    "jacobian", "empirical_ntk", "ntk_route", "gradient_gram", "batch_gradients", "batch_gram",
+)  # fmt: skip
 
 
 class Network:
@@ -43,7 +47,7 @@ class Network:
 
     Attributes:
         params: name -> tensor, in column order. columns: name -> slice of 0..p. p: columns. K: outputs a
-            sample, all axes of an output counted. copy: of a module, the one that is run.
+            sample, of this shape. copy: of a module, the one that is run.
 
     Raises:
         ValueError: if the model breaks a promise (see `guards`), nothing can be differentiated, a name is
@@ -72,8 +76,8 @@ class Network:
         # Not self(...): that would give every evaluation the same random numbers.
         with torch.no_grad(), undisturbed(self.device, recurrent=self.recurrent):
             self._note_written_buffers(x[:2])
-            one = refuse_broken_promise(lambda part: self.evaluate(self.params, part), x, caller, model)
-        self.K = one.numel()
+            one = refuse_broken_promise(lambda part: self._shaped(self.params, part), x, caller, model)
+        self.shape, self.K = tuple(one.shape[1:]), one.numel()
         self._refuse_constant(x)
 
     def _take(self, model: Model, chosen: list[str], everything: Mapping[str, Tensor]) -> None:
@@ -98,7 +102,7 @@ class Network:
 
     def _note_written_buffers(self, x: Tensor) -> None:
         """Find the tensors that forward writes into (a counter, say); each pass gets them anew."""
-        self.evaluate(self.params, x)
+        self._shaped(self.params, x)
         self._written = {name for name, value in self._fresh.items() if value._version}
 
     def __call__(self, params: Mapping[str, Tensor], x: Tensor) -> Tensor:
@@ -107,11 +111,15 @@ class Network:
             return self._outputs(params, x)
 
     def _outputs(self, params: Mapping[str, Tensor], x: Tensor) -> Tensor:
-        return self.evaluate(params, x).reshape(x.shape[0], -1)
+        return self._shaped(params, x).flatten(1)
 
-    def evaluate(self, params: Mapping[str, Tensor], x: Tensor) -> Tensor:
-        """Outputs as the model gives them, (n, ...), of a copy of x: forward may work in place."""
-        # A clone of an inference tensor may enter a graph.
+    def shaped(self, params: Mapping[str, Tensor], x: Tensor) -> Tensor:
+        """Outputs as the model gives them, (n, ...); (n, 1) where it gives one number a sample."""
+        with undisturbed(self.device, recurrent=self.recurrent):
+            return self._shaped(params, x)
+
+    def _shaped(self, params: Mapping[str, Tensor], x: Tensor) -> Tensor:
+        # Forward may work in place; and the copy of an inference tensor may enter a graph.
         inputs = x.clone()
         if isinstance(self.model, nn.Module):
             self._fresh = {name: self._fixed[name].clone() for name in self._written}
@@ -121,8 +129,23 @@ class Network:
             y = functional_call(self.copy, at, (inputs,), tie_weights=False)
         else:
             y = self.model(dict(params), inputs)
-        refuse_other_outputs(y, x.shape[0], self.dtype, self.caller)
-        return y
+        self._refuse_other_outputs(y, x.shape[0])
+        return y[:, None] if y.ndim == 1 else y
+
+    def _refuse_other_outputs(self, y: Any, n: int) -> None:
+        if isinstance(y, Tensor) and y.ndim and y.shape[0] == n and y.dtype == self.dtype:
+            return
+        if isinstance(y, Mapping | list | tuple) and len(y):
+            key = repr(next(iter(y))) if isinstance(y, Mapping) else "0"
+            raise ValueError(
+                f"{self.caller}: the model returned {type(y).__name__} for {n} samples, needs a tensor "
+                f"(n, K), samples first; wrap it: {_wrapped(self.caller, key, self.model)}"
+            )
+        got = f"{tuple(y.shape)} of {y.dtype}" if isinstance(y, Tensor) else type(y).__name__
+        raise ValueError(
+            f"{self.caller}: the model returned {got} for {n} samples, needs a tensor (n, K) of "
+            f"{self.dtype}, samples first"
+        )
 
     def check(self) -> None:
         """Refuse layers that are random or look at the whole batch now (the mode may have changed since)."""
@@ -188,8 +211,8 @@ class Network:
                 return
         raise ValueError(
             f"{self.caller}: the outputs do not depend on any parameter: forward runs under no_grad, "
-            "detaches its result or leaves torch. Let it run with gradients; to measure the part behind, name "
-            "its parameters with params="
+            "detaches its result, leaves torch, or is checkpointed whole (then pass use_reentrant=False to "
+            "torch.utils.checkpoint.checkpoint). Let it run with gradients"
         )
 
 
@@ -222,25 +245,17 @@ def gradients(
     return [g.to_dense() if g.layout != torch.strided else g for g in found]
 
 
-def refuse_other_outputs(y: Any, n: int, dtype: torch.dtype, caller: str) -> None:
-    """Refuse what is no tensor (n, ...) of the parameters' type.
-
-    Raises:
-        ValueError: with a way out that runs.
-    """
-    if isinstance(y, Tensor) and y.ndim and y.shape[0] == n and y.dtype == dtype:
-        return
-    if isinstance(y, Mapping | list | tuple) and len(y):
-        key = repr(next(iter(y))) if isinstance(y, Mapping) else "0"
-        raise ValueError(
-            f"{caller}: the model returned {type(y).__name__} for {n} samples, needs a tensor (n, K), "
-            f"samples first; wrap it: lambda params, x: torch.func.functional_call(model, params, (x,))[{key}] with "
-            f"params=dict(model.named_parameters())"
+def _wrapped(caller: str, key: str, model: Model) -> str:
+    """A piece of code that takes one of a model's results, for measures of functions and of modules."""
+    if not isinstance(model, nn.Module):
+        return f"lambda params, x: f(params, x)[{key}]"
+    if caller in _OF_FUNCTIONS:
+        return (
+            f"lambda params, x: torch.func.functional_call(model, params, (x,))[{key}] with "
+            "params=dict(model.named_parameters())"
         )
-    got = f"{tuple(y.shape)} of {y.dtype}" if isinstance(y, Tensor) else type(y).__name__
-    raise ValueError(
-        f"{caller}: the model returned {got} for {n} samples, needs a tensor (n, K) of {dtype}, samples first"
-    )
+    pick = "type('Pick', (torch.nn.Module,), {'forward': lambda self, y: y[" + key + "]})()"
+    return f"torch.nn.Sequential(model, {pick})"
 
 
 def _chosen(model: Model, params: Parameters, caller: str) -> tuple[list[str], Mapping[str, Tensor]]:

@@ -30,11 +30,11 @@ from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from labkit.measure.functional import Model, Network, Parameters, gradients
 from labkit.measure.gram import add_products, kernel, mirror
+from labkit.measure.perturbed import LOSSES
 from labkit.measure.price import MiB
 from labkit.measure.private import private_copy
 from labkit.measure.structure import Structure, structure
@@ -43,26 +43,6 @@ __all__ = ["Batches", "SampleLoss", "batch_gradients", "batch_gram", "gradient_g
 
 SampleLoss: TypeAlias = str | Callable[[Tensor, Tensor], Tensor]
 Batches: TypeAlias = Tensor | Sequence[Tensor | Sequence[int]]
-
-
-def _cross_entropy(f: Tensor, y: Tensor) -> Tensor:
-    return F.cross_entropy(f, y, reduction="none")
-
-
-def _half_sum(f: Tensor, y: Tensor) -> Tensor:
-    return (f - y).square().sum(1) / 2
-
-
-def _mean(f: Tensor, y: Tensor) -> Tensor:
-    return (f - y).square().mean(1)
-
-
-_LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "cross-entropy": _cross_entropy,
-    "half-sum": _half_sum,
-    "half-mean": _half_sum,
-    "mean": _mean,
-}
 
 
 class _Losses(Network):
@@ -78,8 +58,7 @@ class _Losses(Network):
         self._x, self._y, self._loss = x, y, loss
 
     def _outputs(self, params: Mapping[str, Tensor], x: Tensor) -> Tensor:
-        f = self.evaluate(params, self._x[x])
-        return self._loss(f if f.ndim > 2 else f.reshape(len(f), -1), self._y[x])[:, None]
+        return self._loss(self._shaped(params, self._x[x]), self._y[x])[:, None]
 
 
 @torch.inference_mode(mode=False)
@@ -102,7 +81,8 @@ def gradient_gram(
         model: a module, or a function `f(params, x) -> (n, K)`.
         x: (n, ...) samples.
         y: their targets, class numbers (n,) or floats (n, K), as the loss takes them.
-        loss: a name, see the module; or a function (outputs (b, K), targets (b, ...)) -> (b,).
+        loss: a name, see the module; or a function (outputs (b, K), targets (b, ...)) -> (b,); outputs with
+            more axes reach it as the model gives them.
         params: names of the parameters that count (default: all that require grad); for a function, its
             dictionary.
         memory: bytes for rows that are held at a time where layers are not dense; dense layers hold n (d + m)
@@ -236,7 +216,7 @@ class _Minibatches:
         leaves = self._network.leaves()
         for row, batch in zip(out, self.batches[start:stop], strict=True):
             with torch.enable_grad():
-                f = self._network(leaves, self._x[batch])
+                f = self._network.shaped(leaves, self._x[batch])
                 value = self._loss(f, self._y[batch]).mean()
             grads = gradients(value, list(leaves.values()), torch.ones_like(value), self._network.caller)
             for place, g in zip(self._network.split(row).values(), grads, strict=True):
@@ -263,29 +243,35 @@ def _loss_and_targets(
     if callable(loss):
         _check_function(loss, network, x[:2], y[:2])
         return loss, y
-    if loss not in _LOSSES:
+    offered = [name for name in LOSSES if name != "error"]
+    if loss not in offered:
         raise ValueError(
-            f"{caller}: loss is {loss!r}, needs one of {', '.join(_LOSSES)}; or a function of outputs (b, K) "
+            f"{caller}: loss is {loss!r}, needs one of {', '.join(offered)}; or a function of outputs (b, K) "
             "and targets (b, ...) that gives (b,)"
         )
     wrong = f"{caller}: y is {tuple(y.shape)}, {y.dtype}, for {K} outputs"
     if loss == "cross-entropy":
-        if y.ndim != 1 or y.is_floating_point() or K < 2 or not 0 <= int(y.min()) <= int(y.max()) < K:
+        if (
+            len(network.shape) != 1
+            or y.ndim != 1
+            or y.is_floating_point()
+            or K < 2
+            or not 0 <= int(y.min()) <= int(y.max()) < K
+        ):
             raise ValueError(
                 f"{wrong}; cross-entropy takes class numbers (n,) from 0 to K - 1 and at least 2 outputs"
             )
-        return _LOSSES[loss], y.to(torch.int64)
-    if y.ndim == 1 and K == 1:
-        y = y[:, None]
-    if y.shape != (n, K) or not y.is_floating_point():
-        raise ValueError(f"{wrong}; {loss} takes floats ({n}, {K})")
-    return _LOSSES[loss], y.to(network.dtype)
+        return LOSSES[loss][0], y.to(torch.int64)
+    y = y[:, None] if network.shape == (1,) and y.ndim == 1 else y
+    if y.shape != (n, *network.shape) or not y.is_floating_point():
+        raise ValueError(f"{wrong}; {loss} takes floats {(n, *network.shape)}")
+    return LOSSES[loss][0], y.to(network.dtype)
 
 
 def _check_function(loss: Callable[[Tensor, Tensor], Tensor], network: Network, x: Tensor, y: Tensor) -> None:
     """A loss of our caller's must be one number a sample, whatever stands beside it."""
     with torch.no_grad():
-        f = network(network.params, x)
+        f = network.shaped(network.params, x)
         both, alone = loss(f, y), loss(f[:1], y[:1])
     if not isinstance(both, Tensor) or both.shape != (len(x),):
         got = tuple(both.shape) if isinstance(both, Tensor) else type(both).__name__

@@ -164,7 +164,7 @@ def refuse_infinite_slopes(gradient: Mapping[str, Tensor], caller: str) -> None:
         if not bool(value.isfinite().all()):
             raise ValueError(
                 f"{caller}: the derivative by parameter {name!r} is not finite in {_share(value)}, though "
-                "the outputs are: look for a root, a norm or a logarithm at 0, or a branch that torch.where hides"
+                "the outputs are: look for a root, norm or logarithm at 0, also where torch.where hides it"
             )
 
 
@@ -200,17 +200,18 @@ def refuse_broken_promise(
             "noise that forward draws in that mode, too"
         )
     tolerance = _tolerance(together)
-    if float((together - again).abs().max()) > tolerance:
+    gap, largest = float((together - again).abs().max()), float(together.abs().max())
+    if gap > tolerance:
         raise ValueError(
             f"{caller}: the model is not deterministic: two evaluations of the same samples differ by "
-            f"{float((together - again).abs().max()):.2g} (largest output {float(together.abs().max()):.2g}), "
-            "so it has no Jacobian. Look for random numbers from outside torch, or a state that forward keeps"
+            f"{gap:.2g} (largest output {largest:.2g}), so it has no Jacobian. Look for random numbers from "
+            "outside torch, or a state that forward keeps"
         )
     gaps = [float((together[i] - one[0]).abs().max()) for i, one in enumerate(alone)]
     first = next((i for i, gap in enumerate(gaps) if gap > tolerance), _reaching(outputs, probes))
     if first is not None:
         number = [0, 1, len(x) - 1][first]
-        raise ValueError(_coupled(caller, number, gaps[first], float(together.abs().max()), model))
+        raise ValueError(_coupled(caller, number, gaps[first], largest, model))
     return alone[0]
 
 
@@ -241,11 +242,13 @@ def _reaching(outputs: Callable[[Tensor], Tensor], x: Tensor) -> int | None:
     leaf = x.clone().requires_grad_()
     try:
         with torch.enable_grad():
-            y = outputs(leaf).flatten(1)
+            y = outputs(leaf).reshape(len(x), -1)
             weights = torch.cos(torch.arange(y.shape[1], dtype=y.dtype, device=y.device))
             for i in range(len(x)):
                 (g,) = torch.autograd.grad(y[i] @ weights, leaf, retain_graph=True, allow_unused=True)
-                if g is not None and bool(torch.cat([g[:i], g[i + 1 :]]).any()):
+                others = None if g is None else torch.cat([g[:i], g[i + 1 :]])
+                # No number: a slope without bound times nothing, which is no dependence.
+                if others is not None and bool(others.nan_to_num(0.0).any()):
                     return i
     except RuntimeError:  # no derivative by the inputs
         return None

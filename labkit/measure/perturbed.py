@@ -17,7 +17,6 @@ from torch.nn import functional as F
 
 from labkit.measure.functional import Network, gradients
 from labkit.measure.guards import refuse_infinite_outputs
-from labkit.measure.private import undisturbed
 
 __all__ = ["LOSSES", "MiB", "PerturbedCopy", "generator_of", "parameter_vector"]
 
@@ -92,11 +91,7 @@ class PerturbedCopy:
                 refuse_infinite_outputs(self._outputs(part), caller)
 
     def _outputs(self, x: Tensor) -> Tensor:
-        """Outputs where the copy stands: (n, K), or with more axes as the model gives them."""
-        network = self._network
-        with undisturbed(network.device, recurrent=network.recurrent):
-            f = network.evaluate(self._leaves, x)
-        return f if f.ndim > 2 else f.reshape(len(f), -1)
+        return self._network.shaped(self._leaves, x)
 
     @property
     def n(self) -> int:
@@ -187,7 +182,7 @@ def _targets(loss: str, outputs: Tensor, x: Tensor, y: Tensor, caller: str) -> T
         if y.is_floating_point() or y.shape != (n,) or not 0 <= int(y.min()) <= int(y.max()) < K:
             raise ValueError(f"{got}; {loss} takes class numbers below {K}, (n,) int64")
         return y.to(torch.int64)
-    y = y[:, None] if y.ndim == 1 and K == 1 else y
+    y = y[:, None] if outputs.shape[1:] == (1,) and y.ndim == 1 else y
     if not y.is_floating_point() or y.shape != (n, *outputs.shape[1:]):
         raise ValueError(f"{got}; {loss} takes floats (n, K), in the outputs' shape")
     return y.to(outputs.dtype)

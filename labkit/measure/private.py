@@ -47,7 +47,7 @@ def private_copy(model: nn.Module) -> tuple[nn.Module, dict[str, Tensor]]:
     except Exception as error:
         raise TypeError(
             f"the model cannot be copied ({type(error).__name__}: {error}); measures run a copy, so that "
-            "they leave the model as it is. Give the class a __deepcopy__; or pass a function and its tensors: "
+            "they leave the model as it is. Give the class a __deepcopy__; or pass a function and tensors: "
             "lambda params, x: torch.func.functional_call(model, params, (x,)) with "
             "params=dict(model.named_parameters())"
         ) from error

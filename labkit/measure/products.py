@@ -55,7 +55,7 @@ def products(network: Network, x: Tensor, *, tapped: bool) -> Products:
                 return chunk
         except torch.OutOfMemoryError:
             raise
-        except Exception:  # noqa: S112  # an operation without this derivative; rows need the first alone
+        except Exception:  # an operation without this derivative; rows need the first alone
             continue
     return RowProducts(network, x)
 
