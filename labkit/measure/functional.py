@@ -46,8 +46,10 @@ class Network:
         caller: the name that error messages begin with.
 
     Attributes:
-        params: name -> tensor, in column order. columns: name -> slice of 0..p. p: columns. K: outputs a
-            sample, of this shape. copy: of a module, the one that is run.
+        params: name -> tensor, in column order. columns: name -> slice of 0..p. p: columns.
+        K: outputs a sample, of this shape.
+        copy: of a module, the one that is run. leaves_of_copy: its parameters, of the names in `params`.
+        pure: whether forward writes into no buffer.
 
     Raises:
         ValueError: if the model breaks a promise (see `guards`), nothing can be differentiated, a name is
@@ -96,7 +98,8 @@ class Network:
             raise TypeError(f"{self.caller}: {error}") from error
         self.recurrent = any(isinstance(layer, nn.RNNBase) for layer in self.copy.modules())
         self._slots = _slots(self.copy, named)
-        self.params = {name: named[name].detach() for name in chosen}
+        self.leaves_of_copy = {name: named[name] for name in chosen}
+        self.params = {name: value.detach() for name, value in self.leaves_of_copy.items()}
         self._fixed = {name: value.detach() for name, value in named.items() if name not in self.params}
         self._written = set(self._fixed)
 
@@ -104,6 +107,7 @@ class Network:
         """Find the tensors that forward writes into (a counter, say); each pass gets them anew."""
         self._shaped(self.params, x)
         self._written = {name for name, value in self._fresh.items() if value._version}
+        self.pure = not self._written
 
     def __call__(self, params: Mapping[str, Tensor], x: Tensor) -> Tensor:
         """Outputs (n, K) at these parameters; the global generators are given back as they were."""
@@ -113,15 +117,20 @@ class Network:
     def _outputs(self, params: Mapping[str, Tensor], x: Tensor) -> Tensor:
         return self._shaped(params, x).flatten(1)
 
-    def shaped(self, params: Mapping[str, Tensor], x: Tensor) -> Tensor:
-        """Outputs as the model gives them, (n, ...); (n, 1) where it gives one number a sample."""
+    def shaped(self, params: Mapping[str, Tensor] | None, x: Tensor) -> Tensor:
+        """Outputs as the model gives them, (n, ...); (n, 1) where it gives one number a sample.
+
+        `params`: None takes those that the copy holds, which saves putting others in their places.
+        """
         with undisturbed(self.device, recurrent=self.recurrent):
             return self._shaped(params, x)
 
-    def _shaped(self, params: Mapping[str, Tensor], x: Tensor) -> Tensor:
+    def _shaped(self, params: Mapping[str, Tensor] | None, x: Tensor) -> Tensor:
         # Forward may work in place; and the copy of an inference tensor may enter a graph.
         inputs = x.clone()
-        if isinstance(self.model, nn.Module):
+        if params is None:
+            y = self.copy(inputs)
+        elif isinstance(self.model, nn.Module):
             self._fresh = {name: self._fixed[name].clone() for name in self._written}
             values = {**self._fixed, **self._fresh, **params}
             at = {slot: values[name] for slot, name in self._slots.items()}

@@ -80,8 +80,10 @@ class PerturbedCopy:
         self.weights = parameter_vector(model)
         self._each, self._reduction = LOSSES[loss]
         self._vector = self.weights.clone()
-        # The leaves are views of the vector: where it goes, they go.
-        self._leaves = {name: v.detach().requires_grad_() for name, v in self.split(self._vector).items()}
+        # The copy's parameters are views of the vector: where it goes, they go.
+        self._leaves = network.leaves_of_copy
+        for name, part in self.split(self._vector).items():
+            self._leaves[name].data = part
         with torch.no_grad():
             outputs = self._outputs(x[:1])
         self._x, self._y = x.detach(), _targets(loss, outputs, x, y, caller)
@@ -91,7 +93,7 @@ class PerturbedCopy:
                 refuse_infinite_outputs(self._outputs(part), caller)
 
     def _outputs(self, x: Tensor) -> Tensor:
-        return self._network.shaped(self._leaves, x)
+        return self._network.shaped(None if self._network.pure else self._leaves, x)
 
     @property
     def n(self) -> int:

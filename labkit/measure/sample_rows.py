@@ -23,7 +23,7 @@ __all__ = ["chunk_size", "fill_rows"]
 
 def chunk_size(network: Network, samples: int, per_sample: int, memory: int) -> int:
     """Samples at a time: about 10 on a CPU (caches), many on a GPU (launches), within a quarter of memory."""
-    most = 10 if network.device.type == "cpu" else 512
+    most = (10 if network.K > 1 else 32) if network.device.type == "cpu" else 512
     fits = memory // 4 // max(1, per_sample * network.dtype.itemsize)
     return int(max(1, min(most, fits, samples)))
 
@@ -49,7 +49,10 @@ def _fill_chunk(network: Network, found: Structure, x: Tensor, places: dict[str,
     w = random_like(x.new_empty(x.shape[0], network.K, dtype=network.dtype))
     expected = network.pull(x, w, places)
     left = places
-    for way in (_tapped_rows, _vectorised_rows):
+    ways = [_tapped_rows, _vectorised_rows]
+    if network.K == 1 and found.covered != found.dense:
+        ways.reverse()  # patch products pay from the second output on
+    for way in ways:
         mine = {n: p for n, p in left.items() if way is _vectorised_rows or n in found.covered}
         if mine and _attempt(way, network, x, mine):
             contracted = {n: p.flatten(0, 1).mT @ w.flatten() for n, p in mine.items()}
