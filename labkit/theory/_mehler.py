@@ -20,7 +20,7 @@ MAX_TERMS = 4096
 MAX_NORM = 1000.0  # the quadrature needs about 50 nodes a unit of norm
 _BLOCK = 2048  # nodes held at once
 _REACH = 13.0  # exp(-13^2/4) is below 1e-18: the tail of the integrand beyond it
-_CLONE = 1e-7  # |angle| up to which a pair counts as parallel: cos differs from 1 by 5e-15 at most
+_CLONE = 1e-7  # largest angle at which a pair may count as parallel: cos differs from 1 by 5e-15 at most
 
 
 def sigmoid(z: Array) -> Array:
@@ -52,7 +52,8 @@ def expectation(norms: Array, theta: Array, activation: str, tol: float) -> Arra
             f"x: a norm of {largest:.3g} is above {MAX_NORM:.0f}; phi' is then a step in all but name. "
             "Scale the inputs to unit length, or take activation='relu' for softplus."
         )
-    clone = np.minimum(theta, np.pi - theta) <= _CLONE
+    # At angle t the expectation is off by at most .3 t^2 a from that of parallel points.
+    clone = np.minimum(theta, np.pi - theta) <= min(_CLONE, np.sqrt(tol / max(largest, 1.0)))
     rho = np.where(clone, np.sign(np.pi / 2 - theta), np.cos(theta))
     closest = float(np.abs(rho[~clone]).max(initial=0.0))
     total, power = np.zeros_like(rho), np.ones_like(rho)
@@ -61,7 +62,7 @@ def expectation(norms: Array, theta: Array, activation: str, tol: float) -> Arra
         coef, energy = _coefficients(distinct, slope, pole / max(largest, 1e-300), terms)
         left = np.maximum(energy[:, None] - np.cumsum(coef**2, axis=1), 0.0).max(axis=0, initial=0.0)
         error = left * closest ** np.arange(1, terms + 1)
-        enough = np.nonzero(error <= tol)[0]
+        enough = np.nonzero(error <= 0.9 * tol)[0]  # the rest is for rounding
         if enough.size:
             break
         remainder, terms = float(error[-1]), terms * 2
@@ -116,8 +117,8 @@ def _coefficients(
 
 
 def _nodes(strip: float, terms: int) -> tuple[Array, Array]:
-    """Trapezoid nodes: the error is exp(-2 pi strip/step) for the pole, and the step must resolve h_terms."""
-    step = min(2.0 * np.pi * strip / 38.0, 2.0 * np.pi / (2.0 * np.sqrt(terms) + 20.0), 0.25)
+    """Trapezoid nodes, which must resolve h_terms; a pole of order 4 costs (46^3/6) exp(-46) = 2e-16."""
+    step = min(2.0 * np.pi * strip / 46.0, 2.0 * np.pi / (2.0 * np.sqrt(terms) + 20.0), 0.25)
     count = int(np.ceil(_REACH / step))
     z = step * np.arange(-count, count + 1)
     return z, step * np.exp(-0.5 * z**2) / np.sqrt(2.0 * np.pi)

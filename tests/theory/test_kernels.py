@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from decimal import Decimal, localcontext
+
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy import integrate
 
 from labkit.theory import kernels
+from labkit.theory._mehler import SLOPES as POLES
 from labkit.theory._mehler import sech2, sigmoid
 
 STEP = np.heaviside
@@ -39,13 +44,43 @@ def test_smooth_expectations_equal_a_double_integral(activation, case):
     assert got == pytest.approx(double_integral(SLOPES[activation], a, b, cosine), abs=1e-9)
 
 
+def grid_sum(activation, a, b, theta):
+    """The same by the trapezoid rule, whose error is exp(-60) times what the pole of order 4 adds, 1e-22."""
+    slope, pole = POLES[activation]
+    step = min(2 * np.pi * pole / max(a, b) / 60, 0.25)
+    z = step * np.arange(-np.ceil(9 / step), np.ceil(9 / step) + 1)
+    weight = step * np.exp(-z * z / 2) / np.sqrt(2 * np.pi)
+    first = slope(a * z) * weight
+    rows = (first @ slope(b * (np.cos(theta) * z + np.sin(theta) * t)) for t in z)
+    return sum(w * row for w, row in zip(weight, rows, strict=True))
+
+
+HARD = [
+    (1.0, 1.0, 1e-6),
+    (3.0, 3.0, 0.0),
+    (3.0, 3.0, 3.0),
+    (5.0, 9.0, 0.5),
+    (60.0, 60.0, 9e-8),
+    (60.0, 60.0, 0.5),
+]
+
+
 @pytest.mark.parametrize("activation", ["softplus", "tanh"])
-def test_smooth_expectations_do_not_change_with_a_tenfold_tolerance(activation):
-    """The doubling check: catches a remainder that is under-estimated, or quadrature nodes that alias."""
-    x = points(12, 5)
-    fine = kernels.derivative_expectation(x, activation, tol=1e-14)
-    for tol in (1e-4, 1e-7, 1e-10):
-        assert np.abs(kernels.derivative_expectation(x, activation, tol=tol) - fine).max() <= tol
+@pytest.mark.parametrize(("a", "b", "theta"), HARD)
+def test_smooth_expectations_keep_their_tolerance_or_are_refused(activation, a, b, theta):
+    """A step too wide for the pole of phi'^2; nearly parallel points of large norm taken for parallel."""
+    x = np.array([[a, 0.0], [b * np.cos(theta), b * np.sin(theta)]])
+    exact = grid_sum(activation, a, b, theta)
+    kept = 0
+    for tol in (1e-4, 1e-9, 1e-13, 1e-14):
+        try:
+            found = kernels.derivative_expectation(x, activation, tol=tol)[0, 1]
+        except ValueError as error:
+            assert "larger tol" in str(error)
+            continue
+        assert abs(found - exact) <= tol
+        kept += 1
+    assert kept > 0
 
 
 @pytest.mark.parametrize("activation", ["relu", "softplus", "tanh", "identity"])
@@ -118,6 +153,111 @@ def test_zero_rows_give_zero_rows_and_no_nan():
     assert np.isfinite(deep).all()
     assert (deep[3:] == 0).all()
     assert np.isfinite(kernels.analytic_ntk(x, hidden_layers=3, bias_std=0.5)).all()
+
+
+def decimal_atan(t):
+    """Halved until the series is short."""
+    doubled = 1
+    while t > Decimal("0.05"):
+        t, doubled = t / (1 + (1 + t * t).sqrt()), 2 * doubled
+    return doubled * sum((-1) ** k * t ** (2 * k + 1) / (2 * k + 1) for k in range(20))
+
+
+def decimal_kappas(cosine):
+    pi = 4 * decimal_atan(Decimal(1))
+    cosine = max(min(cosine, Decimal(1)), Decimal(-1))
+    theta = pi if cosine == -1 else 2 * decimal_atan(((1 - cosine) / (1 + cosine)).sqrt())
+    return (pi - theta) / pi, ((1 - cosine**2).sqrt() + (pi - theta) * cosine) / pi
+
+
+def decimal_ntk(x, depth, s, b):
+    """The recursion on covariances, as it is printed, in 50 digits."""
+    x = [[Decimal(float(entry)) for entry in row] for row in x]
+    s2, b2, pairs = Decimal(float(s)) ** 2, Decimal(float(b)) ** 2, range(len(x))
+    cov = np.array([[s2 * sum(p * q for p, q in zip(u, v)) / len(u) + b2 for v in x] for u in x])  # noqa: B905
+    theta = cov
+    for layer in range(depth):
+        gain, offset = (s2, b2) if layer < depth - 1 else (1, 0)
+        scale = np.array([[(cov[i, i] * cov[j, j]).sqrt() for j in pairs] for i in pairs])
+        kappa = np.array([[decimal_kappas(cov[i, j] / scale[i, j]) for j in pairs] for i in pairs])
+        cov = gain * scale / 2 * kappa[..., 1] + offset
+        theta = cov + gain * theta * kappa[..., 0] / 2
+    return theta
+
+
+@pytest.mark.parametrize(
+    ("depth", "gap"), [(1, 1e-3), (3, 1e-8), (3, 0.3), (10, 1e-12), (10, 1e-4), (30, 1e-8)]
+)
+@pytest.mark.parametrize("stds", [(1.0, 0.0), (1.3, 0.4), (3.0, 1e-9)])
+def test_analytic_ntk_keeps_its_accuracy_near_both_ends(depth, gap, stds):
+    """An angle that loses half its digits near 0: multiples, near copies and near opposites, of all sizes."""
+    u, v = points(2, 3)
+    x = np.array([u, 10 * u, -3 * u, 1e6 * (u + gap * v), 1e-9 * (gap * v - u), v])
+    found = kernels.analytic_ntk(x, hidden_layers=depth, weight_std=stds[0], bias_std=stds[1])
+    with localcontext() as context:
+        context.prec = 50
+        exact = decimal_ntk(x, depth, *stds)
+        size = np.array([value.sqrt() for value in np.diag(exact)])
+        gaps = (exact - np.vectorize(Decimal)(found)) / np.outer(size, size)
+    assert float(np.abs(gaps).max()) <= 1e-14
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.floats(1e-280, 1e100), st.integers(1, 60), st.sampled_from([0.5, 1.0, 2**0.5, 3.0]), st.integers(0, 99)
+)
+def test_analytic_ntk_without_biases_has_degree_one(c, depth, s, seed):
+    """Theta(x, c x) = c Theta(x, x), and of an opposite point what is left of it, the same for every c."""
+    u = points(1, 5, seed)[0]
+    near, far = (
+        kernels.analytic_ntk([u, k * c * u, -k * c * u], hidden_layers=depth, weight_std=s) for k in (1, 7)
+    )
+    bound = 1e-14 * max(1.0, depth / 10)  # 1e-15 a layer beyond the first
+    assert abs(near[0, 1] / (c * near[0, 0]) - 1) <= bound
+    assert abs(far[0, 2] - 7 * near[0, 2]) <= 7 * bound * c * near[0, 0]
+    if depth == 1:
+        assert abs(near[0, 2]) <= 1e-15 * c * near[0, 0]
+
+
+@pytest.mark.parametrize("columns", [2, 1000])
+def test_angles_are_within_their_stated_error(columns):
+    """Cosines near 1 and -1; sums over many columns; squares that vanish or overflow."""
+    rng = np.random.default_rng(0)
+    with localcontext() as context:
+        context.prec = 50
+        for gap in (1.0, 0.4, 0.1, 1e-4, 1e-9):
+            for sign, size in ((1, 1.0), (-1, 1e-200), (1, 1e200)):
+                u, v = rng.standard_normal((2, columns))
+                v = size * (sign * u + gap * v)
+                found = Decimal(kernels.angles([u, v])[0, 1])
+                p, q = (np.vectorize(Decimal)(row) for row in (u, v))
+                area = ((p @ p) * (q @ q) - (p @ q) ** 2).sqrt()
+                near = 2 * decimal_atan(area / (((p @ p) * (q @ q)).sqrt() + abs(p @ q)))
+                exact = near if p @ q > 0 else 4 * decimal_atan(Decimal(1)) - near
+                assert abs(found - exact) < 2e-15
+
+
+def test_arc_cosine_kernels_are_within_their_stated_error():
+    """A cosine within one unit of 1 or -1."""
+    ulp = 2.0**-53
+    with localcontext() as context:
+        context.prec = 50
+        for c in (1 - ulp, 1 - 1e-9, 0.999, 0.3, -0.7, -0.9999, -1 + 1e-9, -1 + ulp, -1.0):
+            exact = decimal_kappas(Decimal(c))
+            assert abs(Decimal(float(kernels.arccos0(c))) - exact[0]) < 1e-15
+            assert abs(Decimal(float(kernels.arccos1(c))) - exact[1]) < 1e-15
+
+
+def test_a_kernel_beyond_float64_is_refused():
+    """Infinite entries handed on as a kernel."""
+    for call in (
+        lambda: kernels.mntk([[1e200]]),
+        lambda: kernels.analytic_ntk([[1e200, 0.0]]),
+        lambda: kernels.analytic_ntk([[1.0]], weight_std=1e200, hidden_layers=2),
+        lambda: kernels.analytic_ntk([[1.0]], weight_std=10.0, bias_std=1.0, hidden_layers=400),
+    ):
+        with pytest.raises(ValueError, match="x: the kernel leaves the range of float64"):
+            call()
 
 
 def noiseless_mixture(classes=3, clusters=10, each=3, dim=35, seed=0):
@@ -314,3 +454,5 @@ def test_unknown_activation_is_named():
     """Catches a typo that falls through to another activation."""
     with pytest.raises(ValueError, match="activation: expected one of relu"):
         kernels.mntk(points(2), "sigmoid")
+    with pytest.raises(ValueError, match="tol: expected at least 1e-14"):
+        kernels.mntk(points(2), "tanh", tol=1e-16)
