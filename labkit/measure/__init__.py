@@ -15,6 +15,7 @@ from labkit.measure.confusion import gradient_variance as gradient_variance
 from labkit.measure.confusion import inner_variance as inner_variance
 from labkit.measure.confusion import mean_inner as mean_inner
 from labkit.measure.dense import dense_jacobian as dense_jacobian
+from labkit.measure.dense import dense_layer as dense_layer
 from labkit.measure.dense import dense_ntk as dense_ntk
 from labkit.measure.distance import Distances as Distances
 from labkit.measure.distance import distances as distances

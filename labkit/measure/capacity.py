@@ -23,10 +23,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from labkit.measure.layers import Layer, chain, evaluating
+from labkit.measure.calls import evaluating
+from labkit.measure.guards import refuse_not_finite
+from labkit.measure.layers import Layer, chain
 from labkit.measure.margins import margin
 from labkit.measure.norms import frobenius, group_norm, spectral
-from labkit.measure.paths import walk
+from labkit.measure.paths import path_norms
 from labkit.measure.pools import Pool
 
 __all__ = ["Capacities", "capacities", "local_lipschitz"]
@@ -92,15 +94,19 @@ def capacities(
     if biases:
         squared = squared + torch.stack([_squared_bias(layer) for layer in layers])
     norms = torch.stack([spectral(layer, tol=tol) for layer in layers])
-    sums = torch.stack([group_norm(layer.weight, 1, math.inf) for layer in layers])
+    sums = torch.stack([group_norm(layer.incoming, 1, math.inf) for layer in layers])
     units = torch.tensor([float(layer.units) for layer in layers], dtype=torch.float64)
     four, two, wide = (4.0, 2.0, units) if factors else (1.0, 1.0, torch.ones_like(units))
     pools = math.prod(max(1.0, step.lipschitz) for step in steps if isinstance(step, Pool))
     parameters = sum(p.numel() for p in model.parameters())
+
+    def paths(p: float, factors: list[float]) -> Tensor:
+        return path_norms(model, x, p, biases=biases, factors=factors).sum()
+
     return Capacities(
         l2=scale * float((four * squared).prod()),
-        l1_path=scale * float(walk(steps, 1, biases=biases, factors=[two] * len(layers)).sum() ** 2),
-        l2_path=scale * float(walk(steps, 2, biases=biases, factors=(four * wide).tolist()).sum()),
+        l1_path=scale * float(paths(1, [two] * len(layers)) ** 2),
+        l2_path=scale * float(paths(2, (four * wide).tolist())),
         spectral=scale * float((wide * norms.cpu() ** 2).prod()),
         margin=gamma,
         parameters=parameters,
@@ -142,6 +148,7 @@ def local_lipschitz(model: nn.Module, x: Tensor, *, chunk: int = 256) -> Tensor:
         raise TypeError(f"model: got {type(model).__name__}; it takes a torch.nn.Module")
     if chunk < 1:
         raise ValueError(f"chunk: got {chunk}; it takes a number of samples of at least 1")
+    refuse_not_finite(dict(model.named_parameters()), None, "model")
     like = next(model.parameters(), x)
     with evaluating(model):
         return torch.cat([_norms(model, part.detach().to(like)) for part in x.split(chunk)])

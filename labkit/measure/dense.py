@@ -1,10 +1,12 @@
-"""The slow obvious twins: one backward pass an entry of f. Every fast path is held to these.
+"""The slow obvious twins: one backward pass an entry of f, one unit image a column. Every fast path is held
+to these.
 
-They share no code with the fast paths, take n K backward passes and hold all of J; use them on a few samples.
+They share no code with the fast paths and hold whole matrices; use them on a few samples and small images.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import torch
@@ -12,8 +14,9 @@ from torch import Tensor, nn
 
 from labkit.measure.functional import Model
 from labkit.measure.private import private_copy
+from labkit.measure.steps import Layer
 
-__all__ = ["dense_jacobian", "dense_ntk"]
+__all__ = ["dense_jacobian", "dense_layer", "dense_ntk"]
 
 
 def dense_jacobian(model: Model, x: Tensor, *, params: Mapping[str, Tensor] | None = None) -> Tensor:
@@ -48,3 +51,15 @@ def dense_ntk(model: Model, x: Tensor, *, params: Mapping[str, Tensor] | None = 
     J = dense_jacobian(model, x, params=params)
     K = J.shape[0] // x.shape[0]
     return (J @ J.T).reshape(x.shape[0], K, x.shape[0], K)
+
+
+def dense_layer(layer: Layer) -> Tensor:
+    """A weight layer as the matrix (outputs, inputs) of its linear map, float64, one unit input at a time.
+
+    Of a dense layer over tokens, the matrix on one token. Norms of layers are held to it.
+    """
+    if layer.kind in ("dense", "embedding"):
+        return layer.weight.double()
+    size = math.prod(layer.in_shape)
+    units = torch.eye(size, dtype=torch.float64, device=layer.weight.device).reshape(size, *layer.in_shape)
+    return layer(units, layer.weight.double()).reshape(size, -1).T

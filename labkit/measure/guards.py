@@ -123,8 +123,8 @@ def refuse_unfit_types(params: Mapping[str, Tensor], x: Tensor, caller: str) -> 
         )
 
 
-def refuse_not_finite(params: Mapping[str, Tensor], x: Tensor, caller: str) -> None:
-    """Refuse parameters and inputs that are infinite or not a number.
+def refuse_not_finite(params: Mapping[str, Tensor], x: Tensor | None, caller: str) -> None:
+    """Refuse parameters, and inputs where they are given, that are infinite or not a number.
 
     Raises:
         ValueError: naming them, and their share of such entries.
@@ -137,7 +137,7 @@ def refuse_not_finite(params: Mapping[str, Tensor], x: Tensor, caller: str) -> N
             f"{caller}: parameter {name!r} is not finite in {_share(value)}{others}. The training has "
             "diverged, or the weights were read wrongly; go back to finite ones"
         )
-    if x.is_floating_point() and not bool(x.isfinite().all()):
+    if x is not None and x.is_floating_point() and not bool(x.isfinite().all()):
         raise ValueError(f"{caller}: x is not finite in {_share(x)}; leave those samples out")
 
 

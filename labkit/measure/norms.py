@@ -17,12 +17,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.grad import conv1d_input, conv2d_input, conv3d_input
 
 from labkit.krylov import LinearOperator, operator_from, svd
 from labkit.measure.layers import Layer, weight_layers
 
 __all__ = ["LayerNorms", "frobenius", "group_norm", "layer_norms", "spectral"]
 
+_AHEAD = (F.conv1d, F.conv2d, F.conv3d)
+_BACK = (conv1d_input, conv2d_input, conv3d_input)
 # Up to here the Gram matrix of the short side takes no longer than Lanczos (measured, one core).
 _GRAM = 1024
 
@@ -47,10 +50,10 @@ class LayerNorms:
 
 
 def layer_norms(model: nn.Module, x: Tensor, *, tol: float = 1e-10) -> LayerNorms:
-    """The norms of every weight layer of a chain.
+    """The norms of every weight layer of a network.
 
     Args:
-        model: a chain of layers; see `weight_layers`, also for errors.
+        model: any; see `weight_layers` for what a layer is, and for errors.
         x: (n, ...) inputs; the first tells the size of the images.
         tol: of the spectral norms, relative.
     """
@@ -63,8 +66,8 @@ def layer_norms(model: nn.Module, x: Tensor, *, tol: float = 1e-10) -> LayerNorm
         tuple(layer.name for layer in layers),
         each([frobenius(layer) for layer in layers]),
         each([spectral(layer, tol=tol) for layer in layers]),
-        each([group_norm(layer.weight, 1, math.inf) for layer in layers]),
-        each([group_norm(layer.weight, 2, math.inf) for layer in layers]),
+        each([group_norm(layer.incoming, 1, math.inf) for layer in layers]),
+        each([group_norm(layer.incoming, 2, math.inf) for layer in layers]),
     )
 
 
@@ -115,12 +118,13 @@ def spectral(layer: Layer, *, tol: float = 1e-10) -> Tensor:
     weight = layer.weight.double()
     if not bool(weight.any()):
         return weight.new_zeros(())
-    if layer.kind == "dense" and min(weight.shape) <= _GRAM:
+    flat = layer.kind in ("dense", "embedding")
+    if flat and min(weight.shape) <= _GRAM:
         # Scaled, so that squares neither overflow nor vanish.
         scale = weight.abs().max()
         short = (weight if weight.shape[0] <= weight.shape[1] else weight.mT) / scale
         return scale * torch.linalg.eigvalsh(short @ short.mT)[-1].sqrt()
-    found = svd(weight if layer.kind == "dense" else _operator(layer, weight), 1, tol=tol, max_products=2000)
+    found = svd(weight if flat else _operator(layer, weight), 1, tol=tol, max_products=2000)
     if not bool(found.converged.all()):
         raise ValueError(
             f"spectral: {layer.name!r} did not converge to tol={tol:g} (residual "
@@ -131,21 +135,17 @@ def spectral(layer: Layer, *, tol: float = 1e-10) -> Tensor:
 
 def _operator(layer: Layer, weight: Tensor) -> LinearOperator:
     """The convolution as an operator (outputs, inputs) on flattened images."""
-    spare = [
-        size - ((out - 1) * s - 2 * p + d * (k - 1) + 1)
-        for size, out, s, p, d, k in zip(
-            layer.in_shape[1:], layer.out_shape[1:], layer.stride, layer.padding, layer.dilation,
-            weight.shape[2:], strict=True,
-        )
-    ]  # fmt: skip
+    how, axes = (layer.stride, layer.padding, layer.dilation, layer.groups), weight.ndim - 3
 
     def ahead(V: Tensor) -> Tensor:
         return layer(V.T.reshape(-1, *layer.in_shape), weight).flatten(1).T
 
     def back(U: Tensor) -> Tensor:
         images = U.T.reshape(-1, *layer.out_shape)
-        how = (layer.stride, layer.padding, spare, layer.groups, layer.dilation)
-        return F.conv_transpose2d(images, weight, None, *how).flatten(1).T
+        if layer.kind == "transposed":
+            return _AHEAD[axes](images, weight, None, *how).flatten(1).T
+        size = (len(images), *layer.in_shape)
+        return _BACK[axes](size, weight, images, *how).flatten(1).T
 
     shape = (math.prod(layer.out_shape), math.prod(layer.in_shape))
     return operator_from(ahead, back, shape, dtype=torch.float64, device=weight.device)

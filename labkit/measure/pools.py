@@ -1,4 +1,4 @@
-"""Pooling as a step of a chain: the windows, how much they hold, and how paths pass through them."""
+"""Pooling as a step of a forward pass: the windows, how much they hold, and how paths pass through them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["POOLS", "Pool", "mean_pool"]
+__all__ = ["POOLS", "Pool", "each_axis", "mean_pool"]
+
+_CONVOLUTIONS = (F.conv1d, F.conv2d, F.conv3d)
+_AVERAGES = (F.avg_pool1d, F.avg_pool2d, F.avg_pool3d)
+_ADAPTIVE: tuple[Any, ...] = (F.adaptive_avg_pool1d, F.adaptive_avg_pool2d, F.adaptive_avg_pool3d)
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,20 +24,22 @@ class Pool:
 
     Attributes:
         kind: "max" or "average".
-        average: (n, ...) -> (n, ...), each window's sum over `counts`; also of a max pool, for its windows.
-        counts: what a window's sum is divided by; a number, or one for each place.
+        sums: (n, ...) -> (n, ...), the sum over what each window holds.
+        counts: what an average divides a window's sum by; a number, or one for each place.
         in_shape: of one sample.
     """
 
     kind: str
-    average: Callable[[Tensor], Tensor]
+    sums: Callable[[Tensor], Tensor]
     counts: Tensor | float
     in_shape: tuple[int, ...]
 
     def paths(self, h: Tensor, p: float) -> Tensor:
         """Sum over each window of a^p h, with a = 1 for "max" (every path counts), 1/count for "average"."""
+        if self.kind == "max":
+            return self.sums(h)
         counts = self.counts.to(h) if isinstance(self.counts, Tensor) else self.counts
-        return self.average(h) * (counts if self.kind == "max" else counts ** (1.0 - p))
+        return self.sums(h) * counts**-p
 
     @property
     def lipschitz(self) -> float:
@@ -49,64 +55,73 @@ class Pool:
 def mean_pool(before: tuple[int, ...], axes: list[int], keepdim: bool) -> Pool:
     """The mean over some axes (the sample axis is 0)."""
     counts = float(math.prod(before[axis - 1] for axis in axes))
-    return Pool("average", lambda h: h.mean(axes, keepdim), counts, before)
+    return Pool("average", lambda h: h.sum(axes, keepdim), counts, before)
+
+
+def _windows(before: Any, after: Any, kernel: Any, stride: Any, padding: Any, dilation: Any) -> Any:
+    """Sums over windows that may hang over the edge: a convolution with ones, each channel by itself."""
+    axes = len(before) - 1
+    kernel, padding, dilation = (each_axis(value, axes) for value in (kernel, padding, dilation))
+    stride = kernel if stride is None or stride == [] else each_axis(stride, axes)
+    places = zip(before[1:], after[1:], kernel, stride, padding, dilation, strict=True)
+    # Where the last window ends, beyond or before the image's own end.
+    edges = [(p, (out - 1) * s + d * (k - 1) + 1 - size - p) for size, out, k, s, p, d in places]
+    wide = [side for pair in reversed(edges) for side in pair]
+
+    def sums(h: Tensor) -> Tensor:
+        ones = h.new_ones(before[0], 1, *kernel)
+        return _CONVOLUTIONS[axes - 1](F.pad(h, wide), ones, None, stride, 0, dilation, before[0])
+
+    return sums
 
 
 def _max_pool(
     before: Any, after: Any, kernel_size: Any, stride: Any = None, padding: Any = 0, dilation: Any = 1,
     ceil_mode: bool = False, return_indices: bool = False,
 ) -> Pool:  # fmt: skip
-    if ceil_mode or dilation not in (1, (1, 1), [1, 1]):
-        raise ValueError("model: max pooling with ceil_mode or dilation is not known here")
-
-    def average(h: Tensor) -> Tensor:
-        return F.avg_pool2d(h, kernel_size, stride, padding)
-
-    # Padding is counted, as zeros: so average times the window's size is the sum over what is there.
-    return Pool("max", average, _size(kernel_size), before)
+    return Pool("max", _windows(before, after, kernel_size, stride, padding, dilation), 1.0, before)
 
 
-def _average_pool(
-    before: Any, after: Any, kernel_size: Any, stride: Any = None, padding: Any = 0, ceil_mode: bool = False,
-    count_include_pad: bool = True, divisor_override: int | None = None,
-) -> Pool:  # fmt: skip
-    if ceil_mode:
-        raise ValueError("model: average pooling with ceil_mode is not known here")
-
-    def average(h: Tensor) -> Tensor:
-        return F.avg_pool2d(h, kernel_size, stride, padding, False, count_include_pad, divisor_override)
-
-    size = float(divisor_override or _size(kernel_size))
-    if count_include_pad or divisor_override:
-        return Pool("average", average, size, before)
-    there = F.avg_pool2d(torch.ones(1, *before, dtype=torch.float64), kernel_size, stride, padding)
-    return Pool("average", average, (there * size).round(), before)
+def _average_pool(before: Any, after: Any, kernel_size: Any, stride: Any = None, padding: Any = 0,
+                  *how: Any, **more: Any) -> Pool:  # fmt: skip
+    sums = _windows(before, after, kernel_size, stride, padding, 1)
+    ones = torch.ones(1, *before, dtype=torch.float64)
+    # What torch divides by depends on padding, ceil_mode and two more arguments: read off, not repeated.
+    average = _AVERAGES[len(before) - 2](ones, kernel_size, stride, padding, *how, **more)
+    return Pool("average", sums, (sums(ones) / average).round(), before)
 
 
 def _adaptive(kind: str) -> Callable[..., Pool]:
     def pool(before: Any, after: Any, output_size: Any, return_indices: bool = False) -> Pool:
-        rows, columns = (_windows(a, b) for a, b in zip(before[1:], after[1:], strict=True))
-        return Pool(
-            kind, lambda h: F.adaptive_avg_pool2d(h, after[1:]), rows[:, None] * columns[None, :], before
-        )
+        counts = torch.ones((), dtype=torch.float64)
+        for size, out in zip(before[1:], after[1:], strict=True):
+            counts = counts[..., None] * _adaptive_windows(size, out)
+        average = _ADAPTIVE[len(before) - 2]
+        return Pool(kind, lambda h: average(h, tuple(after[1:])) * counts.to(h), counts, before)
 
     return pool
 
 
-def _size(kernel: Any) -> float:
-    return float(kernel**2 if isinstance(kernel, int) else math.prod(kernel))
-
-
-def _windows(size: int, out: int) -> Tensor:
+def _adaptive_windows(size: int, out: int) -> Tensor:
     """How many of `size` places each of `out` adaptive windows covers."""
     return torch.tensor(
         [math.ceil((i + 1) * size / out) - i * size // out for i in range(out)], dtype=torch.float64
     )
 
 
+def each_axis(value: Any, axes: int) -> tuple[int, ...]:
+    """A number, or one for each axis of space, as the latter."""
+    values = (value,) if isinstance(value, int) else tuple(int(v) for v in value)
+    return values * axes if len(values) == 1 else values
+
+
 POOLS: dict[str, Callable[..., Pool]] = {
-    "max_pool2d": _max_pool,
-    "avg_pool2d": _average_pool,
-    "adaptive_avg_pool2d": _adaptive("average"),
-    "adaptive_max_pool2d": _adaptive("max"),
+    f"{kind}_pool{axes}d": make
+    for axes in (1, 2, 3)
+    for kind, make in {
+        "max": _max_pool,
+        "avg": _average_pool,
+        "adaptive_avg": _adaptive("average"),
+        "adaptive_max": _adaptive("max"),
+    }.items()
 }

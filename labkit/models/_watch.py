@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,18 +19,28 @@ SIZES = (32, 28, 8, 16, 64, 224)
 
 @dataclass(frozen=True, eq=False)
 class Call:
-    """One call of a submodule: its name, and the very tensors that went in and came out."""
+    """One call of a submodule: its name, the very tensors that went in and came out, and how often each had
+    been written to by then.
+    """
 
     name: str
     part: nn.Module
     given: Tensor
     out: Tensor
+    versions: tuple[int, int]
 
 
 def evaluated(model: nn.Module) -> nn.Module:
     """A copy in evaluation mode."""
     if not isinstance(model, nn.Module):
         raise TypeError(f"model: got {type(model).__name__}; it takes a torch.nn.Module")
+    for name, value in model.named_parameters():
+        wrong, size = int((~value.isfinite()).sum()), value.numel()
+        if wrong:
+            raise ValueError(
+                f"model: {name!r} has {wrong} of {size} entries ({wrong / size:.2g}) that are NaN or "
+                "infinite, so its outputs are no numbers (diverged training?)"
+            )
     return copy.deepcopy(model).eval()
 
 
@@ -46,7 +57,9 @@ def watch(
     calls: list[Call] = []
 
     def note(name: str) -> Callable[..., None]:
-        return lambda part, given, out: calls.append(Call(name, part, given[0], out))
+        return lambda part, given, out: calls.append(
+            Call(name, part, given[0], out, (given[0]._version, out._version))
+        )
 
     hooks = [
         part.register_forward_hook(note(name))
@@ -59,7 +72,7 @@ def watch(
             calls.clear()
             try:
                 with torch.no_grad():
-                    model(probe)
+                    model(probe.clone())
                 return list(calls), probe
             except (RuntimeError, ValueError) as error:
                 problem = error
@@ -79,15 +92,24 @@ def prove_equal(model: nn.Module, changed: nn.Module, x: Tensor, problem: str) -
         ValueError: with `problem`, which says what the model must look like.
     """
     with torch.no_grad():
-        before, after = model(x), changed(x)
+        before, after = (_joined(part(x.clone())) for part in (model, changed))
     gap, size = float((before - after).abs().max()), float(before.abs().max())
     # Rounding stays far below the root of the unit; a layer in the wrong place is off by order one.
     if not gap <= 10 * torch.finfo(before.dtype).eps ** 0.5 * size:
         raise ValueError(f"model: its outputs would change by {gap:.2g} (largest {size:.2g}); {problem}")
 
 
+def _joined(outputs: Any) -> Tensor:
+    """All the numbers that a model puts out."""
+    if isinstance(outputs, Tensor):
+        return outputs.flatten()
+    parts = outputs.values() if isinstance(outputs, dict) else outputs
+    return torch.cat([_joined(part) for part in parts if part is not None])
+
+
 def _like(model: nn.Module, x: Tensor) -> Tensor:
-    return x[:4].detach().to(next(model.parameters()))
+    like = next(model.parameters())
+    return x[:4].detach().to(like) if x.is_floating_point() else x[:4].detach().to(like.device)
 
 
 def _probes(model: nn.Module) -> list[Tensor]:

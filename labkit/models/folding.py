@@ -2,24 +2,33 @@
 
 For z = W h + b the norm gives g (z - m) / sqrt(v + e) + c, channel by channel. With s = g / sqrt(v + e) that
 is (s W) h + s (b - m) + c. Norms of weights mean nothing before this: the norm could undo any scale of W.
+Where no layer stands before it (after a sum, a concatenation, an activation), the norm is a layer by itself:
+a convolution of size 1 in which each channel keeps to itself, or a diagonal matrix.
 """
 
 from __future__ import annotations
 
+from typing import TypeAlias
+
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from torch.nn.modules.dropout import _DropoutNd
 
 from labkit.models._watch import Call, evaluated, prove_equal, watch
 
+Layer: TypeAlias = nn.Linear | _ConvNd
+_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+
 
 def fold_batch_norm(model: nn.Module, x: Tensor | None = None) -> nn.Module:
-    """A copy in evaluation mode, with every batch norm counted into the layer before it.
+    """A copy in evaluation mode, with every batch norm that it runs counted into a weight layer.
 
-    Batch norms and dropout become `nn.Identity`; names of weights stay. Outputs equal those of the model in
-    evaluation mode to rounding (1e-10 in float64), which is proved on a sample before the copy is returned.
-    Works for any module whose batch norms each follow one `nn.Linear` or `nn.Conv2d`, with skips or without.
+    A norm directly behind an `nn.Linear` or a convolution is counted into that and becomes `nn.Identity`, as
+    dropout does; names of weights stay. Any other becomes a layer of its own, in its own place. Norms that
+    evaluation never runs, as of auxiliary heads, stay as they are. Outputs equal those of the model in
+    evaluation mode to rounding (1e-12 in float64), which is proved on a sample before the copy is returned.
 
     Args:
         model: left as it was.
@@ -28,68 +37,90 @@ def fold_batch_norm(model: nn.Module, x: Tensor | None = None) -> nn.Module:
 
     Raises:
         TypeError: `model` is no module.
-        ValueError: a batch norm has no such layer directly before it, or no running statistics; or x does not
-            fit.
+        ValueError: a batch norm is used twice or has no running statistics; the output of the layer before
+            one is used elsewhere, too; a parameter is not finite; or x does not fit.
 
     Example:
         >>> folded = fold_batch_norm(vgg(batch_norm=True))
     """
     folded = evaluated(model)
     if any(isinstance(part, _BatchNorm) for part in folded.modules()):
-        calls, probe = watch(folded, (nn.Linear, nn.Conv2d, _BatchNorm), x)
+        calls, probe = watch(folded, (nn.Linear, _ConvNd, _BatchNorm), x)
         original = evaluated(model)
-        for layer, norm in _pairs(folded, calls):
-            _fold(layer, norm)
-        _replace(folded, _BatchNorm)
+        _exchange(
+            folded, {call.part: _folded(call, calls) for call in calls if isinstance(call.part, _BatchNorm)}
+        )
         problem = (
             "the output of a layer before a batch norm is changed or used elsewhere; it cannot be folded"
         )
         prove_equal(original, folded, probe, problem)
-    _replace(folded, _DropoutNd)
+    _exchange(folded, {part: nn.Identity() for part in folded.modules() if isinstance(part, _DropoutNd)})
     return folded
 
 
-def _pairs(model: nn.Module, calls: list[Call]) -> list[tuple[nn.Linear | nn.Conv2d, _BatchNorm]]:
-    """Each batch norm with the layer whose output it is given."""
-    made = {id(call.out): call for call in calls if not isinstance(call.part, _BatchNorm)}
-    found = []
-    for name, norm in model.named_modules():
-        if not isinstance(norm, _BatchNorm):
-            continue
-        mine = [call for call in calls if call.part is norm]
-        before = made.get(id(mine[0].given)) if len(mine) == 1 else None
-        if before is None or sum(call.part is before.part for call in calls) != 1:
-            reason = "is not used exactly once" if len(mine) != 1 else "has no such layer before it"
-            raise ValueError(
-                f"model: the batch norm {name!r} {reason}; it folds into an nn.Linear or nn.Conv2d that "
-                "is used once, with nothing between the two"
-            )
-        if norm.running_mean is None:
-            raise ValueError(
-                f"model: the batch norm {name!r} has no running statistics; build it with "
-                "track_running_stats=True and train or calibrate it"
-            )
-        assert isinstance(before.part, (nn.Linear, nn.Conv2d))
-        found.append((before.part, norm))
-    return found
+def _folded(call: Call, calls: list[Call]) -> nn.Module:
+    """Counts a batch norm into the layer before it, or makes it a layer; what shall stand in its place."""
+    norm = call.part
+    assert isinstance(norm, _BatchNorm)
+    if sum(other.part is norm for other in calls) != 1:
+        raise ValueError(f"model: the batch norm {call.name!r} is used twice; it folds where it is used once")
+    if norm.running_mean is None or norm.running_var is None:
+        raise ValueError(
+            f"model: the batch norm {call.name!r} has no running statistics; build it with "
+            "track_running_stats=True and train or calibrate it"
+        )
+    scale = (norm.running_var.double() + norm.eps).rsqrt()
+    if norm.weight is not None:
+        scale = scale * norm.weight.detach().double()
+    shift = -scale * norm.running_mean.double()
+    if norm.bias is not None:
+        shift = shift + norm.bias.detach().double()
+    layer = _layer_before(call, calls)
+    if layer is None:
+        return _own_layer(scale.to(call.given), shift.to(call.given), call.given.ndim)
+    _count_in(layer, scale, shift)
+    return nn.Identity()
 
 
-def _fold(layer: nn.Linear | nn.Conv2d, norm: _BatchNorm) -> None:
-    assert norm.running_mean is not None and norm.running_var is not None
+def _layer_before(call: Call, calls: list[Call]) -> Layer | None:
+    """The layer whose output, untouched since, is what the batch norm is given."""
+    for other in calls:
+        part = other.part
+        untouched = other.out is call.given and other.versions[1] == call.versions[0]
+        # Of tokens, a dense layer's outputs are the last axis and the norm's channels the second.
+        flat = not isinstance(part, nn.Linear) or other.out.ndim == 2
+        if untouched and flat and isinstance(part, nn.Linear | _ConvNd):
+            return part if sum(each.part is part for each in calls) == 1 else None
+    return None
+
+
+def _own_layer(scale: Tensor, shift: Tensor, axes: int) -> nn.Module:
+    channels = len(scale)
+    layer: nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d
+    if axes == 2:
+        layer, weight = nn.Linear(channels, channels), scale.diag()
+    else:
+        layer = _CONVOLUTIONS[axes - 3](channels, channels, 1, groups=channels)
+        weight = scale.view(layer.weight.shape)
+    layer.weight, layer.bias = nn.Parameter(weight), nn.Parameter(shift)
+    return layer.eval()
+
+
+def _count_in(layer: Layer, scale: Tensor, shift: Tensor) -> None:
     with torch.no_grad():
-        mean, variance = norm.running_mean.double(), norm.running_var.double()
-        scale = (variance + norm.eps).rsqrt()
-        if norm.weight is not None:
-            scale = scale * norm.weight.double()
-        bias = 0.0 if layer.bias is None else layer.bias.double()
-        shift = scale * (bias - mean) + (0.0 if norm.bias is None else norm.bias.double())
-        across = (-1,) + (1,) * (layer.weight.ndim - 1)
-        layer.weight.copy_(layer.weight.double() * scale.view(across))
-        layer.bias = nn.Parameter(shift.to(layer.weight), layer.weight.requires_grad)
+        weight = layer.weight.double()
+        if isinstance(layer, _ConvTransposeNd):  # (in, out / groups, ...): the group is in the first axis
+            parted = weight.unflatten(0, (layer.groups, -1))
+            across = scale.view(layer.groups, 1, -1, *(1,) * (weight.ndim - 2))
+            layer.weight.copy_((parted * across).flatten(0, 1))
+        else:
+            layer.weight.copy_(weight * scale.view(-1, *(1,) * (weight.ndim - 1)))
+        bias = shift if layer.bias is None else scale * layer.bias.double() + shift
+        layer.bias = nn.Parameter(bias.to(layer.weight), layer.weight.requires_grad)
 
 
-def _replace(model: nn.Module, kind: type[nn.Module]) -> None:
+def _exchange(model: nn.Module, places: dict[nn.Module, nn.Module]) -> None:
     for part in list(model.modules()):
-        for name, child in part.named_children():
-            if isinstance(child, kind):
-                setattr(part, name, nn.Identity())
+        for name, child in list(part._modules.items()):
+            if child in places:
+                setattr(part, name, places[child])

@@ -6,25 +6,17 @@ import math
 
 import pytest
 import torch
-import torch.nn.functional as F
+import torchvision
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import Tensor, nn
+from torch import nn
 
 from labkit.measure import norms
+from labkit.measure.dense import dense_layer
 from labkit.measure.layers import Layer, weight_layers
 from labkit.measure.norms import frobenius, group_norm, layer_norms, spectral
-from labkit.models import mlp
+from labkit.models import fold_batch_norm, mlp
 from tests.measure.conftest import drawn, generator
-
-
-def matrix(layer: Layer) -> Tensor:
-    """A convolution as a dense matrix (outputs, inputs): one unit image at a time."""
-    size = math.prod(layer.in_shape)
-    images = torch.eye(size, dtype=torch.float64).reshape(size, *layer.in_shape)
-    how = (layer.stride, layer.padding, layer.dilation, layer.groups)
-    return F.conv2d(images, layer.weight.double(), None, *how).reshape(size, -1).T
-
 
 CONVOLUTIONS = [
     ({"kernel_size": 3, "padding": 1}, (2, 6, 6)),
@@ -51,11 +43,71 @@ def test_a_convolutions_spectral_norm_is_its_operators(
         monkeypatch.setattr(norms, "svd", lambda A, k, **more: route(A, k, method="lanczos", **more))
     model = drawn(nn.Conv2d(2, 4, **how))
     (layer,) = weight_layers(model, torch.zeros(1, *shape, dtype=torch.float64))
-    expected = torch.linalg.svdvals(matrix(layer))[0]
+    expected = torch.linalg.svdvals(dense_layer(layer))[0]
     assert abs(float(spectral(layer) / expected) - 1) < 1e-8
     if layer.stride < layer.weight.shape[2:]:  # windows overlap; else the two norms are one
         kernel = torch.linalg.matrix_norm(layer.weight.flatten(1), 2)
         assert abs(float(kernel / expected) - 1) > 1e-3
+
+
+OTHERS = [
+    (nn.Conv1d(2, 4, 3, stride=2, padding=1, groups=2), (2, 8)),
+    (nn.Conv3d(1, 2, 2, stride=(2, 1, 1), padding=(0, 1, 0)), (1, 3, 2, 3)),
+    (nn.ConvTranspose1d(2, 3, 3, stride=2, padding=1, output_padding=1), (2, 5)),
+    (nn.ConvTranspose2d(4, 6, 3, stride=2, groups=2, dilation=2), (4, 3, 4)),
+]
+
+
+@pytest.mark.parametrize(("part", "shape"), OTHERS)
+@pytest.mark.parametrize("lanczos", [False, True])
+def test_of_one_and_three_axes_and_of_the_adjoint_too(
+    part: nn.Module, shape: tuple, lanczos: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An adjoint with another size; a transposed kernel read channels first, group by group."""
+    if lanczos:
+        route = norms.svd
+        monkeypatch.setattr(norms, "svd", lambda A, k, **more: route(A, k, method="lanczos", **more))
+    model = drawn(part)
+    x = torch.randn(1, *shape, generator=generator(1), dtype=torch.float64)
+    (layer,) = weight_layers(model, x)
+    M = dense_layer(layer)
+    linear = model(x) - model(torch.zeros_like(x))
+    assert torch.allclose(M @ x.flatten(), linear.flatten(), rtol=1e-12)
+    assert abs(float(spectral(layer) / torch.linalg.svdvals(M)[0]) - 1) < 1e-8
+    # Every output channel's row is its kernel, once each; position by position some weights fall outside.
+    rows = M.unflatten(0, (layer.out_shape[0], -1)).abs()
+    assert len(layer.incoming) == layer.out_shape[0]
+    assert float(layer.incoming.norm()) == pytest.approx(float(layer.weight.norm()))
+    for channel, row in zip(layer.incoming, rows, strict=True):
+        assert {round(float(v), 9) for v in row.unique() if v} <= {round(float(v), 9) for v in channel.abs()}
+
+
+SMALL = {
+    "shufflenet": lambda: (torchvision.models.shufflenet_v2_x0_5(), (3, 32, 32)),
+    "vit": lambda: (torchvision.models.VisionTransformer(16, 8, 2, 2, 12, 24), (3, 16, 16)),
+    "swin": lambda: (torchvision.models.SwinTransformer([2, 2], 12, [1, 2], [2, 2], [2, 2]), (3, 16, 16)),
+}
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_norms_of_torchvisions_layers_are_those_of_their_matrices(name: str) -> None:
+    """A layer passed over; the norm of another image size; heads or windows taken for samples."""
+    model, shape = SMALL[name]()
+    model = fold_batch_norm(drawn(model).eval(), torch.randn(2, *shape, generator=generator(0)))
+    x = torch.zeros(1, *shape)
+    found = layer_norms(model, x)
+    layers = weight_layers(model, x)
+    kinds = (nn.Linear, nn.Conv2d)
+    own = [path for path, part in model.named_modules() if isinstance(part, kinds)]
+    assert {layer.name for layer in layers} >= {
+        path for path in own if "NonDynamically" not in path and "cpb" not in path
+    }
+    for k, layer in enumerate(layers):
+        if layer.units * math.prod(layer.in_shape[-3:]) > 1e5:
+            continue
+        M = dense_layer(layer)
+        assert abs(float(found.spectral[k] / torch.linalg.matrix_norm(M, 2)) - 1) < 1e-8
+        assert math.isclose(float(found.frobenius[k]), float(layer.weight.norm()), rel_tol=1e-13)
 
 
 @pytest.mark.parametrize("shape", [(7, 30), (30, 7), (12, 12), (1, 5), (40, 33)])

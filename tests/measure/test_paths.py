@@ -9,7 +9,8 @@ from collections.abc import Iterator
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given
+import torchvision
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
@@ -179,6 +180,132 @@ def test_one_pass_equals_the_sum_over_paths(name: str, p: float) -> None:
     assert torch.allclose(path_norms(model, x, p, biases=True), augmented, rtol=1e-12)
 
 
+class Block(nn.Module):
+    """Two branches, one of them through a part."""
+
+    def __init__(self, part: nn.Module, join) -> None:
+        super().__init__()
+        self.part, self.join = part, join
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.join(x, self.part(x))
+
+
+def plus(x: Tensor, z: Tensor) -> Tensor:
+    z += x
+    return z
+
+
+def beside(x: Tensor, z: Tensor) -> Tensor:
+    return torch.cat([x, z], 1)
+
+
+class Shuffled(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        first, second = x.chunk(2, 1)
+        return torch.stack([second, 0.5 * first], 2).flatten(1, 2)
+
+
+def part_of(kind: str, channels: int) -> nn.Module:
+    return {
+        "conv": lambda: nn.Conv2d(channels, channels, 3, padding=1, bias=False),
+        "depthwise": lambda: nn.Conv2d(channels, channels, 2, padding=1, groups=channels, bias=False),
+        "transposed": lambda: nn.ConvTranspose2d(channels, 2, 2, stride=2, bias=False),
+        "relu": lambda: nn.ReLU(inplace=True),
+        "leaky": lambda: nn.LeakyReLU(0.1),
+        "max": lambda: nn.MaxPool2d(2, ceil_mode=True),
+        "dilated max": lambda: nn.MaxPool2d(2, 1, padding=1, dilation=2),
+        "average": lambda: nn.AvgPool2d(2, padding=1, ceil_mode=True, count_include_pad=False),
+        "shuffled": Shuffled,
+        "skip": lambda: Block(
+            nn.Sequential(part_of("conv", channels), nn.ReLU(True), part_of("conv", channels)), plus
+        ),
+        "dense": lambda: Block(nn.Sequential(nn.ReLU(), part_of("conv", channels)), beside),
+    }[kind]()
+
+
+def matrix(part: nn.Module, shape: tuple[int, ...], p: float) -> Tensor:
+    """What paths do in a part, from its answers to unit images; branches by block matrices."""
+    size = math.prod(shape)
+    eye = torch.eye(size, dtype=torch.float64)
+    if isinstance(part, nn.Sequential):
+        M = eye
+        for one in part:
+            M, shape = (
+                matrix(one, shape, p) @ M,
+                tuple(one(torch.zeros(1, *shape, dtype=torch.float64)).shape[1:]),
+            )
+        return M
+    if isinstance(part, Block):
+        through = matrix(part.part, shape, p)
+        return eye + through if part.join is plus else torch.cat([eye, through])
+    # A ReLU or a leaky one passes units on as they are, a max pool gives 1 for each place that holds one.
+    return part(eye.reshape(size, *shape)).detach().reshape(size, -1).T.abs() ** p
+
+
+@settings(deadline=None)
+@given(
+    kinds=st.lists(
+        st.sampled_from(["conv", "depthwise", "transposed", "relu", "leaky", "max", "dilated max", "average",
+                         "shuffled", "skip", "dense"]),
+        max_size=5,
+    ),
+    p=st.sampled_from([1.0, 1.5, 2.0]),
+    seed=st.integers(0, 1000),
+)  # fmt: skip
+def test_one_pass_equals_products_of_matrices_in_networks_with_branches(
+    kinds: list, p: float, seed: int
+) -> None:
+    """A branch counted once, or its carried value written over in place; windows that hang over an edge."""
+    channels, parts = 2, [nn.Conv2d(1, 2, 1, bias=False)]
+    for kind in kinds:
+        parts.append(part_of(kind, channels))
+        channels = 2 * channels if kind == "dense" else channels
+        if channels > 4:
+            parts.append(nn.Conv2d(channels, 2, 1, bias=False))
+            channels = 2
+        channels = 2 if kind == "transposed" else channels
+    model, shape = drawn(nn.Sequential(*parts), seed), (1, 3, 3)
+    expected = matrix(model, shape, p).sum(1)
+    assume(bool(expected.isfinite().all()))  # a dilated window on one pixel holds nothing
+    found = path_norms(model, torch.zeros(1, *shape, dtype=torch.float64), p)
+    assert torch.allclose(found, expected, rtol=1e-11, atol=0)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "shufflenet_v2_x0_5", "regnet_x_400mf"])
+def test_torchvisions_networks_are_their_own_absolute_networks(name: str) -> None:
+    """Weights replaced by their absolute values and a max by a sum: then paths are what a unit puts out."""
+    model = fold_batch_norm(drawn(getattr(torchvision.models, name)()), torch.zeros(2, 3, 32, 32))
+    x = torch.ones(1, 3, 32, 32, dtype=torch.float64)
+    found = path_norms(model, x, 1)
+    for part in list(model.modules()):
+        for child, inner in part.named_children():
+            if isinstance(inner, nn.MaxPool2d):
+                setattr(part, child, nn.AvgPool2d(3, 2, 1, divisor_override=1))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.abs_() if parameter.ndim > 1 else parameter.zero_()
+        assert torch.allclose(found, model(x)[0], rtol=1e-11)
+
+
+def test_a_parameter_added_or_multiplied_by_hand_is_a_bias_or_a_weight() -> None:
+    """V phi(W x + b) of a network without modules; a gain that paths do not see."""
+    gain = nn.Parameter(torch.tensor([[-2.0, 3.0]], dtype=torch.float64))
+    W = nn.Parameter(torch.tensor([[1.0], [-4.0]], dtype=torch.float64))
+
+    class Own(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.gain, self.W = gain, W
+
+        def forward(self, x: Tensor) -> Tensor:
+            return F.relu(x @ self.W.T + 0.5) * self.gain
+
+    x = torch.ones(1, 1, dtype=torch.float64)
+    assert path_norms(Own(), x, 2).tolist() == [4.0, 9.0 * 16]
+    assert path_norms(Own(), x, 1, biases=True).tolist() == [2 * 1.5, 3 * 4.5]
+
+
 def test_the_exercises_example() -> None:
     """6 and 14, by hand."""
     model = nn.Sequential(nn.Linear(2, 2, bias=False), nn.ReLU(), nn.Linear(2, 1, bias=False)).double()
@@ -244,7 +371,19 @@ def test_an_output_scale_scales_every_path() -> None:
     ("model", "p", "message"),
     [
         (mlp(3, 4, 1, 2), 0.5, "p: got 0.5; it takes 1, 2 or another number of at least 1"),
-        (mlp(3, 4, 1, 2, activation="tanh"), 1, r"through ReLU unchanged, not through tanh\(\)"),
+        (mlp(3, 4, 1, 2, activation="tanh"), 1, r"tanh\(\) is not positively homogeneous.*no path norm"),
+        (
+            nn.Sequential(nn.Linear(3, 2), nn.ReLU6()),
+            1,
+            r"hardtanh\(\) is not positively .* \(in ReLU6 '1'\)",
+        ),
+        (
+            nn.Sequential(nn.Linear(3, 2), nn.LayerNorm(2)),
+            1,
+            r"layer_norm\(\) divides by .* \(in LayerNorm '1'\)",
+        ),
+        (Block(nn.Linear(3, 3), torch.mul), 1, r"mul\(\) multiplies two branches, a gate"),
+        (Block(nn.Linear(3, 3), torch.sub), 1, r"sub\(\) takes a difference"),
     ],
 )
 def test_bad_arguments_are_named(model: nn.Module, p: float, message: str) -> None:
