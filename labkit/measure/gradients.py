@@ -9,16 +9,9 @@ without any gradient. That is the tangent kernel of a model whose single output 
 the routes of `empirical_ntk` serve here: "dense" as above, "taps" for convolutions and fixed batch norm (rows
 by patch products, in groups under a memory budget), "generic" by vmap.
 
-Losses are those of one sample; a minibatch has the *mean* of its samples' losses:
-
-| name | of one sample |
-| --- | --- |
-| cross-entropy | -log softmax(f)[y], y the class numbers (n,) |
-| half-sum, half-mean | 1/2 sum over outputs of (f - y)^2 |
-| mean | mean over outputs of (f - y)^2 |
-
-The names are those under which networks are trained; "half-sum" is trained as a sum over samples, so its
-minibatch gradient here is that of training divided by the minibatch's size.
+Losses are those of one sample, of `measure.losses`; a minibatch has the *mean* of its samples' losses.
+"half-sum" is trained as a sum over samples, so its minibatch gradient here is that of training divided by the
+minibatch's size.
 
 The slow obvious twin of `gradient_gram` is `batch_gradients` with minibatches of one sample.
 """
@@ -34,7 +27,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from labkit.measure.functional import Model, Network, Parameters, gradients
 from labkit.measure.gram import add_products, kernel, mirror
-from labkit.measure.perturbed import LOSSES
+from labkit.measure.losses import LOSSES, targets
 from labkit.measure.price import MiB
 from labkit.measure.private import private_copy
 from labkit.measure.structure import Structure, structure
@@ -81,8 +74,8 @@ def gradient_gram(
         model: a module, or a function `f(params, x) -> (n, K)`.
         x: (n, ...) samples.
         y: their targets, class numbers (n,) or floats (n, K), as the loss takes them.
-        loss: a name, see the module; or a function (outputs (b, K), targets (b, ...)) -> (b,); outputs with
-            more axes reach it as the model gives them.
+        loss: a name, see `measure.losses`; or a function (outputs (b, K), targets (b, ...)) -> (b,). Outputs
+            of more axes, as of sequences (b, T, K), reach it in their own shape.
         params: names of the parameters that count (default: all that require grad); for a function, its
             dictionary.
         memory: bytes for rows that are held at a time where layers are not dense; dense layers hold n (d + m)
@@ -235,7 +228,7 @@ def _loss_and_targets(
     loss: SampleLoss, y: Tensor, network: Network, x: Tensor
 ) -> tuple[Callable[[Tensor, Tensor], Tensor], Tensor]:
     """The loss as a function of (outputs, targets) -> (b,), and the targets as it takes them, checked."""
-    n, K, caller = x.shape[0], network.K, network.caller
+    n, caller = x.shape[0], network.caller
     if not isinstance(y, Tensor) or y.ndim == 0 or y.shape[0] != n:
         got = tuple(y.shape) if isinstance(y, Tensor) else type(y).__name__
         raise ValueError(f"{caller}: y is {got}, needs a tensor with the targets of the {n} samples of x")
@@ -249,23 +242,7 @@ def _loss_and_targets(
             f"{caller}: loss is {loss!r}, needs one of {', '.join(offered)}; or a function of outputs (b, K) "
             "and targets (b, ...) that gives (b,)"
         )
-    wrong = f"{caller}: y is {tuple(y.shape)}, {y.dtype}, for {K} outputs"
-    if loss == "cross-entropy":
-        if (
-            len(network.shape) != 1
-            or y.ndim != 1
-            or y.is_floating_point()
-            or K < 2
-            or not 0 <= int(y.min()) <= int(y.max()) < K
-        ):
-            raise ValueError(
-                f"{wrong}; cross-entropy takes class numbers (n,) from 0 to K - 1 and at least 2 outputs"
-            )
-        return LOSSES[loss][0], y.to(torch.int64)
-    y = y[:, None] if network.shape == (1,) and y.ndim == 1 else y
-    if y.shape != (n, *network.shape) or not y.is_floating_point():
-        raise ValueError(f"{wrong}; {loss} takes floats {(n, *network.shape)}")
-    return LOSSES[loss][0], y.to(network.dtype)
+    return LOSSES[loss][0], targets(loss, network.shape, n, y, network.dtype, caller)
 
 
 def _check_function(loss: Callable[[Tensor, Tensor], Tensor], network: Network, x: Tensor, y: Tensor) -> None:

@@ -8,29 +8,19 @@ single products keep the caches.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from labkit.measure.functional import Network, gradients
 from labkit.measure.guards import refuse_infinite_outputs
+from labkit.measure.losses import LOSSES, targets
 
-__all__ = ["LOSSES", "MiB", "PerturbedCopy", "generator_of", "parameter_vector"]
+__all__ = ["MiB", "PerturbedCopy", "generator_of", "parameter_vector"]
 
 MiB = 2**20
-
-# name -> (loss of each sample (n,), mean over the samples or sum); the names are those of labkit.training.
-LOSSES: dict[str, tuple[Callable[[Tensor, Tensor], Tensor], str]] = {
-    "cross-entropy": (lambda f, y: F.cross_entropy(f, y, reduction="none"), "mean"),
-    "error": (lambda f, y: (f.argmax(1) != y).to(f.dtype), "mean"),
-    "half-sum": (lambda f, y: (f - y).square().flatten(1).sum(1) / 2, "sum"),
-    "half-mean": (lambda f, y: (f - y).square().flatten(1).sum(1) / 2, "mean"),
-    "mean": (lambda f, y: (f - y).square().flatten(1).mean(1), "mean"),
-}
-_CLASSES = ("cross-entropy", "error")
 
 
 def parameter_vector(model: nn.Module) -> Tensor:
@@ -47,7 +37,7 @@ class PerturbedCopy:
 
     Args:
         model: left as it is. Its parameters that require grad are the ones that move.
-        x: (n, ...). y: class numbers (n,), or targets (n, K) for a squared loss.
+        x: (n, ...). y: class numbers (n,), or targets (n, K) for a squared loss; see `losses` for sequences.
         loss: a name of `LOSSES`.
         caller: the name that error messages begin with.
         memory: bytes that activations may take; the samples are evaluated in chunks to fit.
@@ -84,9 +74,7 @@ class PerturbedCopy:
         self._leaves = network.leaves_of_copy
         for name, part in self.split(self._vector).items():
             self._leaves[name].data = part
-        with torch.no_grad():
-            outputs = self._outputs(x[:1])
-        self._x, self._y = x.detach(), _targets(loss, outputs, x, y, caller)
+        self._x, self._y = x.detach(), targets(loss, network.shape, len(x), y, network.dtype, caller)
         self._chunk = max(1, int(memory // self._bytes_a_sample(gradients)))
         with torch.no_grad():
             for part in self._x.split(self._chunk):
@@ -130,6 +118,11 @@ class PerturbedCopy:
         divisor = self._divisor(count)
         return total / divisor, gradient / divisor
 
+    def _outputs(self, x: Tensor) -> Tensor:
+        """(n, K) or (n, T, ..., K); one output a sample may come as (n,)."""
+        f = self._copy(x)
+        return f[:, None] if f.ndim == 1 else f
+
     def _divisor(self, count: int) -> int:
         return count if self._reduction == "mean" else 1
 
@@ -169,22 +162,3 @@ def _trainable(model: nn.Module, caller: str) -> Sequence[tuple[str, nn.Paramete
 
 def _numbers(out: Any) -> list[int]:
     return [out.numel()] if isinstance(out, Tensor) else []
-
-
-def _targets(loss: str, outputs: Tensor, x: Tensor, y: Tensor, caller: str) -> Tensor:
-    """The targets in the form that the loss takes."""
-    if not isinstance(y, Tensor):
-        raise ValueError(f"{caller}: y is a {type(y).__name__}, needs a tensor")
-    n, K = x.shape[0], outputs.shape[1]
-    each = f"{K} outputs" if outputs.ndim == 2 else f"outputs {(n, *outputs.shape[1:])}"
-    got = f"{caller}: y is {tuple(y.shape)} of {y.dtype} for {n} samples and {each}"
-    if loss in _CLASSES:
-        if outputs.ndim != 2:
-            raise ValueError(f"{got}; {loss} takes outputs (n, K)")
-        if y.is_floating_point() or y.shape != (n,) or not 0 <= int(y.min()) <= int(y.max()) < K:
-            raise ValueError(f"{got}; {loss} takes class numbers below {K}, (n,) int64")
-        return y.to(torch.int64)
-    y = y[:, None] if outputs.shape[1:] == (1,) and y.ndim == 1 else y
-    if not y.is_floating_point() or y.shape != (n, *outputs.shape[1:]):
-        raise ValueError(f"{got}; {loss} takes floats (n, K), in the outputs' shape")
-    return y.to(outputs.dtype)

@@ -252,7 +252,7 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "number of targets": (lambda: gradient_gram(MODEL, X, LABELS[:5]), r"y is \(5,\).*the 14 samples"),
     "no tensor": (lambda: gradient_gram(MODEL, X, [1, 2]), "y is list"),
     "floats for classes": (lambda: gradient_gram(MODEL, X, TARGETS), "cross-entropy takes class numbers"),
-    "class out of range": (lambda: gradient_gram(MODEL, X, LABELS + 1), "class numbers .n,. from 0 to K - 1"),
+    "class out of range": (lambda: gradient_gram(MODEL, X, LABELS + 1), "class numbers from 0 to K - 1"),
     "classes for floats": (
         lambda: gradient_gram(MODEL, X, LABELS, loss="half-sum"), r"half-sum takes floats \(14, 4\)"
     ),

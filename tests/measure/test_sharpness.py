@@ -13,7 +13,10 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from labkit.measure import sharpness as measured
-from labkit.measure.perturbed import LOSSES, PerturbedCopy
+from labkit.measure.gradient_noise import sample_gradients
+from labkit.measure.gradients import batch_gradients, gradient_gram
+from labkit.measure.losses import LOSSES
+from labkit.measure.perturbed import PerturbedCopy
 from labkit.measure.sharpness import (
     expected_sharpness,
     kl_at_sharpness,
@@ -287,6 +290,36 @@ def test_squared_losses_are_those_of_training(loss: str) -> None:
     assert max_sharpness(model, x, y, steps=1, loss=loss).loss == pytest.approx(found.loss, rel=1e-12)
 
 
+@pytest.mark.parametrize("loss", ["cross-entropy", "mean", "error"])
+def test_positions_of_a_sequence_count_as_samples_do(loss: str) -> None:
+    """Positions and classes flattened into one axis of outputs; classes taken from the second axis."""
+    model, x = network(5, 7, 3), drawn(4, 6, 5, seed=4)  # as many samples' positions as nothing else
+    y = drawn(4, 6, 3, seed=5) if loss == "mean" else torch.arange(24).reshape(4, 6) % 3
+    flat = (x.reshape(24, 5), y.reshape(24, -1) if loss == "mean" else y.flatten())
+    whole = expected_sharpness(model, x, y, alphas=[0.01], draws=2, loss=loss)
+    parts = expected_sharpness(model, *flat, alphas=[0.01], draws=2, loss=loss)
+    assert whole.loss == pytest.approx(parts.loss, rel=1e-12)
+    assert torch.allclose(whole.values, parts.values, rtol=1e-9, atol=1e-15)
+    if loss != "error":
+        rows = sample_gradients(model, x, y, loss=loss)
+        expected = sample_gradients(model, *flat, loss=loss).unflatten(0, (4, 6)).mean(1)
+        assert torch.allclose(rows, expected, rtol=1e-10, atol=1e-14)
+        assert torch.allclose(gradient_gram(model, x, y, loss=loss), rows @ rows.T, rtol=1e-10, atol=1e-14)
+
+
+def test_a_loss_of_ones_own_sees_a_sequence_in_its_shape() -> None:
+    """(n, T, K) handed on as (n, T K)."""
+    model, x, y = network(5, 7, 3), drawn(4, 6, 5, seed=4), torch.arange(24).reshape(4, 6) % 3
+
+    def own(f: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        assert f.shape[1:] == (6, 3)
+        return torch.nn.functional.cross_entropy(f.mT, labels, reduction="none").mean(1)
+
+    assert torch.allclose(gradient_gram(model, x, y, loss=own), gradient_gram(model, x, y), rtol=1e-12)
+    rows = batch_gradients(model, x, y, [[0, 2], [1]], loss=own)
+    assert torch.allclose(rows, batch_gradients(model, x, y, [[0, 2], [1]]), rtol=1e-12)
+
+
 # both
 
 
@@ -368,11 +401,11 @@ BAD = [
     (lambda m, x, y: max_sharpness(m, x, y, loss="error"), "loss 'error' is not one of cross-entropy"),
     (lambda m, x, y: max_sharpness(m, x, y, memory=0), "memory is 0, needs a positive number of bytes"),
     (lambda m, x, y: max_sharpness(m, x[:0], y), r"x is \(0, 6\), needs a tensor \(n, ...\)"),
-    (lambda m, x, y: max_sharpness(m, x, y.double()), r"y is \(40,\) of torch.float64 for 40 samples and 3"),
-    (lambda m, x, y: max_sharpness(m, x, y + 1), "takes class numbers below 3"),
+    (lambda m, x, y: max_sharpness(m, x, y.double()), r"y is \(40,\) of torch.float64 for outputs \(40, 3\)"),
+    (lambda m, x, y: max_sharpness(m, x, y + 1), "takes class numbers from 0 to K - 1 = 2"),
     (lambda m, x, y: max_sharpness(m, x, y[:5]), r"y is \(5,\)"),
     (lambda m, x, y: max_sharpness(m, x, y.tolist()), "y is a list, needs a tensor"),
-    (lambda m, x, y: max_sharpness(m, x, y, loss="mean"), r"mean takes floats \(n, K\)"),
+    (lambda m, x, y: max_sharpness(m, x, y, loss="mean"), r"mean takes floats \(\d+, 3\)"),
     (lambda m, x, y: expected_sharpness(m, x, y, alphas=[]), r"expected_sharpness: alphas is \[\]"),
     (lambda m, x, y: expected_sharpness(m, x, y, alphas=[0.0]), r"alphas is \[0.0\], needs positive numbers"),
     (lambda m, x, y: expected_sharpness(m, x, y, alphas=[1e-3], draws=1), "draws is 1, needs a whole"),
