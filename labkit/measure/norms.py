@@ -98,7 +98,7 @@ def group_norm(weight: Tensor, p: float, q: float) -> Tensor:
     return torch.linalg.vector_norm(incoming, q)
 
 
-def spectral(layer: Layer, *, tol: float = 1e-10) -> Tensor:
+def spectral(layer: Layer | Tensor, *, tol: float = 1e-10) -> Tensor:
     """||W||_2, the largest singular value of the layer as a linear map; a 0-d float64 tensor.
 
     A dense weight with a short side goes through the Gram matrix of that side, everything else through
@@ -106,16 +106,25 @@ def spectral(layer: Layer, *, tol: float = 1e-10) -> Tensor:
     dilation and groups, on images of the size that the model gave it.
 
     Args:
-        layer: see `weight_layers`.
+        layer: see `weight_layers`; or the weight (out, in) of a dense layer.
         tol: the relative residual at which Lanczos stops; the value is at least as good, as a rule far
             better.
 
     Raises:
-        ValueError: tol is not between 0 and 1; or Lanczos did not converge (a tolerance below 1e-14).
+        ValueError: tol is not between 0 and 1; a weight has not two axes or is not finite; or Lanczos did not
+            converge (a tolerance below 1e-14).
     """
     if not 0 < tol < 1:
         raise ValueError(f"tol: got {tol!r}; it takes a number between 0 and 1")
+    if isinstance(layer, Tensor):
+        if layer.ndim != 2:
+            raise ValueError(f"layer: shape {tuple(layer.shape)}; a weight is (out, in)")
+        layer = Layer("weight", "dense", layer.detach(), None, layer.shape[1:], layer.shape[:1])
     weight = layer.weight.double()
+    wrong = int((~weight.isfinite()).sum())
+    if wrong:
+        size = weight.numel()
+        raise ValueError(f"layer: {layer.name!r} has {wrong} of {size} entries that are NaN or infinite")
     if not bool(weight.any()):
         return weight.new_zeros(())
     flat = layer.kind in ("dense", "embedding")

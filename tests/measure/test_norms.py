@@ -120,6 +120,7 @@ def test_a_dense_spectral_norm_is_the_largest_singular_value(
     W = torch.randn(shape, generator=generator(1), dtype=torch.float64)
     layer = Layer("W", "dense", W, None, (shape[1],), (shape[0],))
     assert abs(float(spectral(layer) / torch.linalg.svdvals(W)[0]) - 1) < 1e-10
+    assert torch.equal(spectral(W), spectral(layer))
 
 
 @pytest.mark.parametrize("scale", [1e-200, 1e-3, 1e200])
@@ -193,6 +194,8 @@ def test_group_norm_two_two_is_the_frobenius_norm() -> None:
     ("call", "message"),
     [
         (lambda W: group_norm(W[0], 1, 2), r"weight: shape \(4,\); it takes \(units, incoming"),
+        (lambda W: spectral(W[0]), r"layer: shape \(4,\); a weight is \(out, in\)"),
+        (lambda W: spectral(W * math.inf), "layer: 'weight' has 12 of 12 entries that are NaN or infinite"),
         (lambda W: group_norm(W, 0.5, 2), "p: got 0.5; a norm takes"),
         (lambda W: group_norm(W, 1, 0), "q: got 0; a norm takes"),
         (lambda W: group_norm(W, math.nan, 2), "p: got nan"),

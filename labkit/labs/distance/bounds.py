@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from labkit import data, figures, models, training
+from labkit import data, figures, measure, models, training
 from labkit.labs import common
 from labkit.labs.distance import shared
 from labkit.measure.distance import distances
@@ -86,7 +86,7 @@ def predict(setup: Setup) -> Prediction:
 
 def spectral_norms(layers: Iterable[Any]) -> np.ndarray:
     """‖W_k‖₂ of every layer, (d,), exact in float64."""
-    return np.array([float(torch.linalg.matrix_norm(one.weight.detach().double(), 2)) for one in layers])
+    return np.array([float(measure.spectral(one.weight)) for one in layers])
 
 
 def gradient_norms(model: Any, x: Tensor) -> tuple[Tensor, Tensor]:

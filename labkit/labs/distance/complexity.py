@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from labkit import data, figures, krylov, models
+from labkit import data, figures, measure, models
 from labkit.labs import common
 from labkit.measure.rademacher import RademacherEstimate, rademacher_lower
 from labkit.protocol.claims import Claim, World
@@ -148,7 +148,7 @@ def _climbed(
     if isinstance(found, RademacherEstimate):
         values, worst = found.values, found.per_restart.amin(1)
         gap = float(((values - worst) / values.abs().clamp(min=1e-300)).mean())
-    spectral = [float(krylov.svd(z, 1, tol=1e-3).s[0]) for z in Z]
+    spectral = [float(measure.spectral(z)) for z in Z]
     bound = theory.rademacher_bound(spectral, settings.r, x.norm(dim=1).cpu(), biases=settings.biases)
     return len(x) * float(torch.as_tensor(values).double().mean()), len(x) * float(bound), gap
 
