@@ -71,12 +71,15 @@ class Factorisation:
 
     def residuals(self, left: Tensor) -> Tensor:
         """‖backward(Y l) − s X r‖ for columns l of `left` (j, k), from the recorded products: (k,)."""
+        noise = ((left**2).T @ self.drift[: self.size] ** 2).sqrt()
+        return torch.hypot(self.coupling(left).norm(dim=1), noise)
+
+    def coupling(self, left: Tensor) -> Tensor:
+        """leftᵀ C Rᵀ, what backward(Y left) has outside X, in orthonormal coordinates: (k, chains)."""
         # By QR: the chains' directions may be nearly parallel, and a Gram matrix of them would cancel to half
         # the digits.
         triangle = torch.linalg.qr(self.R.T, mode="r")[1].cpu().double()
-        ahead = (triangle @ (self.C[: self.size].T @ left)).norm(dim=0)
-        noise = ((left**2).T @ self.drift[: self.size] ** 2).sqrt()
-        return torch.hypot(ahead, noise)
+        return left.T @ self.C[: self.size] @ triangle.T
 
     def neediest(self, left: Tensor) -> int | None:
         """The chain that holds back the columns of `left` most; None if all have broken down."""

@@ -31,7 +31,8 @@ class Density:
         weights: (probes, t), their shares; each row sums to 1.
         sigma: standard deviation of the smoothing kernel, in units of the eigenvalues.
         method: "gram" (probes ran on a stored Gram matrix) or "lanczos" (on products).
-        products: spent, in pairs of A and Aᵀ on one column; 0 if the operator gave its own Gram matrix.
+        products: spent, in pairs of A and Aᵀ on one column; where the operator gave its own Gram matrix, the
+            3 that it is compared with.
     """
 
     grid: Tensor
@@ -187,7 +188,7 @@ def _symmetric_product(
     if method == "gram" and price.gram_bytes > memory:
         raise ValueError(f"memory: {price.reason}. Pass memory={price.gram_bytes}, or method='lanczos'.")
     if method == "gram" or (method == "auto" and price.gram_pairs <= products):
-        gram = gram_matrix(view, memory)
+        gram, _ = gram_matrix(view, memory, seeded(None))
         return lambda V: (gram @ V.to(gram.dtype)).to(V.dtype), "gram"
     return lambda V: view.backward(view.forward(V)), "lanczos"
 

@@ -1,4 +1,4 @@
-"""The exact route: the Gram matrix of the short side, its eigenvectors, and one Rayleigh–Ritz step on the
+"""The Gram route: the Gram matrix of the short side, its eigenvectors, and one Rayleigh–Ritz step on the
 operator.
 
 Squaring halves the digits: with a Gram matrix exact to ε, singular values below √ε s₁ are noise. So the sums
@@ -15,34 +15,77 @@ import torch
 from torch import Tensor
 
 from labkit.krylov.basis import inner, polish, wide
-from labkit.krylov.operators import DenseOperator, MiB, Operator, ShortSide, as_operator
+from labkit.krylov.certificate import MISS, bounded
+from labkit.krylov.operators import (
+    DenseOperator,
+    MiB,
+    Operator,
+    ShortSide,
+    as_operator,
+    finite,
+    normal,
+    seeded,
+)
 from labkit.krylov.small import small_svd, values_only
+from labkit.krylov.topk import Found
+
+PROBES = 3  # random vectors that a Gram matrix is compared with the operator on
 
 
-def gram_matrix(view: ShortSide, memory: int) -> Tensor:
-    """The Gram matrix of the short side, (n, n), in float64 unless the operator makes its own."""
+def gram_matrix(view: ShortSide, memory: int, generator: torch.Generator) -> tuple[Tensor, float]:
+    """The Gram matrix G of the short side, (n, n), and a bound on how far it is from the operator's own.
+
+    Summed here in float64 from rows, it is right to rounding, and the bound 0. Where the operator makes its
+    own, or the rows do not fit, it is compared with products on random vectors: ‖G − AAᵀ‖ is below the bound
+    but for the probability MISS, by P(|c| < ε) <= 0.8 √n ε for the share c of its first eigenvector in each.
+
+    Raises:
+        ValueError: if the operator's own gram() has another shape, is not finite, or differs by more than 1 %
+            on a random vector.
+    """
     operator: Any = view.operator
     if isinstance(operator, DenseOperator):
-        return _gram_of_rows(operator.matrix if view.flipped else operator.matrix.T, memory)
+        rows = operator.matrix if view.flipped else operator.matrix.T
+        return finite(_gram_of_rows(rows, memory), "its Gram matrix has"), 0.0
     if view.flipped and callable(getattr(operator, "gram", None)):
-        gram = operator.gram().detach()
+        gram = finite(operator.gram().detach(), "gram() gave")
         if gram.shape != (view.short, view.short):
             raise ValueError(f"A: gram() gave shape {tuple(gram.shape)}, needs {(view.short, view.short)}.")
-        return _symmetric(gram.to(wide(gram.device)))
+        gram = _symmetric(gram.to(wide(gram.device)))
+        return gram, _distance(gram, view, memory, generator)
     width = view.width(memory // 2)
     eye = torch.eye(view.short, dtype=view.dtype, device=view.device)
     blocks = [eye[:, start : start + width] for start in range(0, view.short, width)]
     if view.short * view.long * view.dtype.itemsize <= memory:
         rows = torch.cat([view.forward(block) for block in blocks], dim=1).T
-        return _gram_of_rows(rows, memory)
+        return finite(_gram_of_rows(rows, memory), "its Gram matrix has"), 0.0
     columns = [view.backward(view.forward(block)) for block in blocks]
-    return _symmetric(torch.cat(columns, dim=1).to(wide(view.device)))
+    gram = _symmetric(torch.cat(columns, dim=1).to(wide(view.device)))
+    return gram, _distance(gram, view, memory, generator)
 
 
-def gram_top_k(view: ShortSide, k: int, memory: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """X (n, k), s (k,), Y (N, k) and recorded residuals (k,), seen from the short side."""
-    gram = gram_matrix(view, memory)
-    X = _leading_vectors(gram, k)
+def _distance(gram: Tensor, view: ShortSide, memory: int, generator: torch.Generator) -> float:
+    """A bound on ‖G − AAᵀ‖, too small with the probability MISS at most."""
+    z = normal((view.short, PROBES), view, generator)
+    z = z / z.norm(dim=0)
+    parts = [view.backward(view.forward(part)) for part in z.split(view.width(memory), dim=1)]
+    direct = torch.cat(parts, dim=1).to(gram.dtype)
+    apart = (gram @ z.to(gram.dtype) - direct).norm(dim=0)
+    if bool((apart > 1e-2 * direct.norm(dim=0)).any()):
+        raise ValueError(
+            f"A: gram() is not A Aᵀ: on a random vector it differs from two products by "
+            f"{float((apart / direct.norm(dim=0)).max()):.1e} of their norm."
+        )
+    return 0.8 * view.short**0.5 * MISS ** (-1 / PROBES) * float(apart.max())
+
+
+def gram_top_k(view: ShortSide, k: int, tol: float, memory: int, generator: torch.Generator) -> Found:
+    """The k leading triplets; complete if the (k+1)-th eigenvalue of the Gram matrix, with all that may be
+    wrong in it, leaves no room for a larger one.
+    """
+    gram, wrong = gram_matrix(view, memory, generator)
+    eigenvalues, X = _leading_pairs(gram, min(k + 1, view.short))
+    X = X[:, :k]
     narrow = X.to(view.dtype)
     width = view.width(memory)
     image = torch.cat([view.forward(narrow[:, c : c + width]) for c in range(0, k, width)], dim=1)
@@ -53,19 +96,29 @@ def gram_top_k(view: ShortSide, k: int, memory: int) -> tuple[Tensor, Tensor, Te
     # backward(Y) s = (A Aᵀ) X, so the Gram matrix also tells the residual, wherever s can be divided by.
     safe = s.clamp_min(torch.finfo(s.dtype).tiny)
     residual = (gram @ X - X * s**2).norm(dim=0) / safe
-    floor = torch.finfo(view.dtype).eps ** 0.5 * s[0]
-    residual = torch.where(s > floor, residual, torch.inf)
-    return X.to(view.dtype), s.cpu().double(), Y, residual.cpu().double()
+    X, s, residual = X.to(view.dtype), s.cpu().double(), residual.cpu().double()
+    low = s <= torch.finfo(view.dtype).eps ** 0.5 * s[0]
+    if bool(low.any()):
+        ahead = view.backward(Y[:, low]) - X[:, low] * s[low].to(X)
+        residual[low] = ahead.norm(dim=0).cpu().double()
+    wrong += 8 * view.short**0.5 * torch.finfo(gram.dtype).eps * float(eigenvalues[0])
+    outside = (max(float(eigenvalues[-1]), 0.0) + wrong) ** 0.5 if k < view.short else 0.0
+    # Nothing says in which directions the residuals point: any that their norm allows.
+    coupling = residual.norm() * torch.eye(k, dtype=torch.float64)
+    complete = bounded(s, coupling, k, tol * (float(s[0]) or 1.0), outside)
+    return Found(X, s, Y, residual, complete)
 
 
-def _leading_vectors(gram: Tensor, k: int) -> Tensor:
-    """Eigenvectors (n, k) of the k largest eigenvalues, the largest first."""
+def _leading_pairs(gram: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """The k largest eigenvalues (k,) and their vectors (n, k), the largest first."""
     n = len(gram)
     if gram.device.type == "cpu" and 4 * k <= n:
         # LAPACK can stop after the wanted vectors: 3 times as fast as all of them at n = 2000, k = 50.
-        found = scipy.linalg.eigh(gram.numpy(), subset_by_index=(n - k, n - 1), check_finite=False)[1]
-        return torch.from_numpy(found[:, ::-1].copy())
-    return torch.linalg.eigh(gram)[1][:, -k:].flip(1)
+        found = scipy.linalg.eigh(gram.numpy(), subset_by_index=(n - k, n - 1), check_finite=False)
+        values, vectors = torch.from_numpy(found[0]), torch.from_numpy(found[1])
+    else:
+        values, vectors = torch.linalg.eigh(gram)
+    return values[-k:].flip(0), vectors[:, -k:].flip(1)
 
 
 def singular_values(A: Operator | Tensor, *, memory: int = 512 * MiB) -> Tensor:
@@ -105,7 +158,7 @@ def singular_values(A: Operator | Tensor, *, memory: int = 512 * MiB) -> Tensor:
             f"Pass memory={32 * n * n}; or take the leading values with svd(A, k), or the whole shape with "
             "spectral_density(A)."
         )
-    values = torch.linalg.eigvalsh(gram_matrix(view, memory)).clamp_min(0).sqrt().flip(0)
+    values = torch.linalg.eigvalsh(gram_matrix(view, memory, seeded(None))[0]).clamp_min(0).sqrt().flip(0)
     return values.to(view.dtype)
 
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from labkit.krylov.basis import inner, wide
+from labkit.krylov.operators import finite
 
 
 class Tridiagonal(NamedTuple):
@@ -68,7 +69,7 @@ def lanczos(matvec: Callable[[Tensor], Tensor], start: Tensor, steps: int) -> Tr
         Tridiagonal(alphas, betas, basis).
 
     Raises:
-        ValueError: if a start column is zero or not finite, or steps < 1.
+        ValueError: if a start column is zero or not finite, a product is not finite, or steps < 1.
 
     Reference: Lanczos 1950; Paige 1972 for why the reorthogonalisation.
 
@@ -88,7 +89,8 @@ def lanczos(matvec: Callable[[Tensor], Tensor], start: Tensor, steps: int) -> Tr
     q = q / norms
 
     def product(rows: Tensor) -> Tensor:
-        return matvec(rows[0]).detach()[None] if single else matvec(rows.T.contiguous()).detach().T
+        result = matvec(rows[0]).detach()[None] if single else matvec(rows.T.contiguous()).detach().T
+        return finite(result, "its product gave", "matvec")
 
     b, n = q.shape
     steps = min(steps, n)

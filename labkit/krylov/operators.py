@@ -123,14 +123,15 @@ def as_operator(A: Operator | Tensor) -> Operator:
 
     Raises:
         TypeError: if A is neither a tensor nor has the five parts of an operator.
-        ValueError: if A is not 2-D, is empty, or is not float32 or float64.
+        ValueError: if A is not 2-D, is empty, is not float32 or float64, or is a tensor with NaN or infinite
+            entries.
     """
     if isinstance(A, Tensor):
         if A.ndim != 2:
             raise ValueError(
                 f"A: takes a 2-D tensor, got shape {tuple(A.shape)}. Flatten it to (rows, columns) first."
             )
-        A = DenseOperator(A.detach())
+        A = DenseOperator(finite(A.detach(), "has"))
     missing = [name for name in ("shape", "dtype", "device", "matmat", "rmatmat") if not hasattr(A, name)]
     if missing:
         raise TypeError(
@@ -193,11 +194,20 @@ class ShortSide:
                 f"A: {name} of a block of shape {tuple(block.shape)} gave {tuple(result.shape)}, "
                 f"shape {tuple(self.operator.shape)} asks for {(rows, block.shape[1])}."
             )
-        if not bool(torch.isfinite(result.sum())):
+        return finite(result, f"{name} gave").to(self.dtype)
+
+
+def finite(result: Tensor, how: str, argument: str = "A") -> Tensor:
+    """The result itself, or one clear error if any entry is NaN or infinite."""
+    # A sum costs a fifth of looking at each entry; it may overflow where none of them is infinite.
+    if not bool(torch.isfinite(result.sum())):
+        bad = int((~torch.isfinite(result)).sum())
+        if bad:
             raise ValueError(
-                f"A: {name} gave NaN or infinite entries. Check the weights and inputs behind it."
+                f"{argument}: {how} NaN or infinite entries ({bad} of {result.numel()}). "
+                "Check the weights and inputs behind it."
             )
-        return result.to(self.dtype)
+    return result
 
 
 def seeded(generator: torch.Generator | None) -> torch.Generator:
@@ -226,7 +236,8 @@ def adjoint_gap(A: Operator | Tensor, *, probes: int = 3, generator: torch.Gener
     operator, generator = as_operator(A), seeded(generator)
     m, p = operator.shape
     U, V = normal((m, probes), operator, generator), normal((p, probes), operator, generator)
-    AV, AtU = operator.matmat(V).detach(), operator.rmatmat(U).detach()
+    AV = finite(operator.matmat(V).detach(), "matmat gave")
+    AtU = finite(operator.rmatmat(U).detach(), "rmatmat gave")
     gap = ((AV * U).sum(0) - (V * AtU).sum(0)).abs()
     size = torch.maximum(AV.norm(dim=0) * U.norm(dim=0), AtU.norm(dim=0) * V.norm(dim=0))
     return float((gap / size.clamp_min(torch.finfo(operator.dtype).tiny)).max())

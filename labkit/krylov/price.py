@@ -35,21 +35,24 @@ def svd_price(A: Operator | Tensor, k: int, *, memory: int = 512 * MiB) -> Price
     """The price of ``svd(A, k)`` by either route, and which one "auto" takes.
 
     n is the short side, N the long one. The Gram route needs about 4 n² float64 numbers. Its cost: a dense
-    tensor's Gram is one GEMM, a twentieth of n separate products in time; an operator's own ``gram()`` is
-    reckoned at 16 + n/200 pairs (measured on a ResNet20 Jacobian: all rows cost 16 pairs) unless the operator
-    says better by an attribute ``gram_pairs``; without ``gram()`` it takes n transposed products where the
-    result fits in memory, n pairs where it does not. The vectors of the long side take k/2 more. Lanczos:
-    about 1.8 k + 15, at most n.
+    tensor's is reckoned in flops, n² N of its product, 2 n³ of its eigenvectors, against 20 n N + 2.4e7 of a
+    pair, which is bound by memory and by the steps around it (measured on one core, n = 200 to 2000); an
+    operator's own ``gram()`` at 16 + n/200 pairs (measured on a ResNet20 Jacobian: all rows cost 16 pairs)
+    unless the operator says better by an attribute ``gram_pairs``; without ``gram()`` it takes n transposed
+    products where the result fits in memory, n pairs where it does not. The vectors of the long side take k/2
+    more. Lanczos: about 1.8 k + 20, at most n; twice that for a dense tensor, of which nothing says that its
+    spectrum decays.
     """
     operator: Any = as_operator(A)
     m, p = operator.shape
     n, N = min(m, p), max(m, p)
     size = operator.dtype.itemsize
-    lanczos_pairs = float(min(n, 1.8 * k + 15))
+    dense = isinstance(operator, DenseOperator)
+    lanczos_pairs = float(min(n, (1.8 * k + 20) * (2 if dense else 1)))
     lanczos_bytes = int((n + N) * size * min(n, lanczos_pairs))
     gram_bytes = 4 * 8 * n * n
-    if isinstance(operator, DenseOperator):
-        gram_pairs, how = n / 20, "one GEMM"
+    if dense:
+        gram_pairs, how = (n * n * N + 2 * n**3) / (20 * n * N + 2.4e7), "one GEMM"
     elif m <= p and callable(getattr(operator, "gram", None)):
         gram_pairs, how = float(getattr(operator, "gram_pairs", 16 + n / 200)), "the operator's own gram()"
     elif n * N * size <= memory:

@@ -1,37 +1,36 @@
 """The k largest singular triplets by Lanczos: converge, then look for what was missed.
 
 One Krylov space never holds two copies of a repeated singular value, and its residuals do not say so. So when
-all k have converged, a chain from a random vector orthogonal to everything found is run on what is left of
-the operator, until either a value above the k-th turns up (then all k are converged anew, and the search
-repeats), or it is improbable that there is one.
+all k have converged, the basis is cut down to the triplets that can be vouched for, and a chain from a random
+vector orthogonal to those alone is run on what is left of the operator, until either a larger value turns up
+(then all k are converged anew, from both), or it is improbable that there is one (:mod:`.certificate`).
 """
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from labkit.krylov.basis import combine
 from labkit.krylov.bidiagonal import Factorisation
+from labkit.krylov.certificate import MISS, lock, overlooked
 from labkit.krylov.operators import ShortSide
-from labkit.krylov.small import small_svd
+from labkit.krylov.small import values_only
 
-MISS = 1e-3  # probability with which the search may overlook a value above the k-th
 ROOM = 20  # vectors beyond k that a restarted run needs at the least to make progress
 
 
 @dataclass(frozen=True)
 class Found:
-    """X (n, k), s (k,), Y (N, k), residuals (k,), from the short side; nothing above `level` is missing."""
+    """X (n, k), s (k,), Y (N, k), residuals (k,), from the short side; complete if no larger is missing."""
 
     X: Tensor
     s: Tensor
     Y: Tensor
     residual: Tensor
-    level: float
+    complete: bool
 
 
 def top_k(
@@ -39,24 +38,33 @@ def top_k(
 ) -> Found:
     """The k leading triplets of a view, within `budget` pairs of products and `capacity` basis vectors."""
     fact = Factorisation(view, capacity, generator)
-    spent = view.pairs
-    budget += spent
+    budget += view.pairs
     fact.inject()
-    level = math.inf
-    while _converge(fact, k, tol, budget):
+    searches, need = 0, tol
+    while _converge(fact, k, need, budget):
         if fact.exhausted:
-            level = 0.0
-            break
-        searched = _search(fact, k, tol, budget)
-        if searched is not None:
-            level = searched
-            _converge(fact, k, tol, budget)  # the search may have mixed a further copy of the k-th value in
-            break
+            return _leading(fact, k, complete=True)
+        left, values, _ = fact.ritz()
+        most = fact.size if fact.capacity == view.short else min(fact.size, fact.capacity - ROOM)
+        locked = lock(values, fact.coupling(left), k, tol * (float(values[0]) or 1.0), most)
+        if locked is None:
+            need /= 2
+            continue
+        searches += 1
+        answer = _leading(fact, k, complete=False)
+        # Σ_i MISS/(i (i + 1)) = MISS: the searches of one run share the probability.
+        seen = _search(fact, *locked, MISS / (searches * (searches + 1)), budget)
+        if seen != "more":
+            return replace(answer, complete=seen == "nothing")
+    return _leading(fact, k, complete=False)
+
+
+def _leading(fact: Factorisation, k: int, complete: bool) -> Found:
     fact.pad(k)
     left, values, right = fact.ritz()
     left, right = left[:, :k], right[:, :k]
     X, Y = combine(fact.X[: fact.size], right).T, combine(fact.Y[: fact.size], left).T
-    return Found(X, values[:k], Y, fact.residuals(left), level)
+    return Found(X, values[:k], Y, fact.residuals(left), complete)
 
 
 def _converge(fact: Factorisation, k: int, tol: float, budget: int) -> bool:
@@ -75,8 +83,7 @@ def _converge(fact: Factorisation, k: int, tol: float, budget: int) -> bool:
             fact.compress(k + (fact.capacity - k) // 3)
             chain = fact.neediest(fact.ritz()[0][:, :k])
         # Below k vectors, and for a few steps between tests, the newest chain is the one to follow.
-        stride = max(1, fact.size // 50) if fact.size >= k else k - fact.size
-        for _ in range(stride):
+        for _ in range(_stride(fact) if fact.size >= k else k - fact.size):
             if fact.full or fact.view.pairs >= budget:
                 break
             target = len(fact.R) - 1 if chain is None else chain
@@ -86,76 +93,27 @@ def _converge(fact: Factorisation, k: int, tol: float, budget: int) -> bool:
                     fact.inject()
 
 
-def _search(fact: Factorisation, k: int, tol: float, budget: int) -> float | None:
-    """Look for a value above the k-th outside the basis.
+def _stride(fact: Factorisation) -> int:
+    """Steps between tests: a test is a dense SVD of about 20 j³ flops, a step's orthogonality 8 j (n + N)."""
+    j = fact.size
+    steps = round(2.5 * j**2 / (fact.view.short + fact.view.long))
+    return max(1, j // 50, min(steps, j // 10))
 
-    Returns:
-        The level above which nothing was missed, up to probability MISS: at most s_k if the search could be
-        finished. None if a larger value was found.
+
+def _search(fact: Factorisation, kept: int, outside: float, miss: float, budget: int) -> str:
+    """Whether there is "more" than `outside` beside the `kept` leading triplets, or "nothing", up to the
+    probability `miss`; "unknown" if products or memory end before that is known.
     """
-    values = fact.ritz()[1]
-    kth, edge = float(values[k - 1]), float(values[k - 1]) + tol * float(values[0])
-    if fact.capacity - fact.size < ROOM and fact.capacity < fact.view.short:
-        fact.compress(min(fact.size, k + (fact.capacity - k) // 3))
-    begin, level = fact.size, math.inf
+    fact.compress(kept)
     if fact.view.pairs >= budget:
-        return level
+        return "unknown"
     chain = fact.inject()
-    while True:
-        if fact.exhausted:
-            return None  # the basis is the whole space now: converge() has the exact answer
-        diagonal, ahead = fact.tail(begin, chain)
-        theta = float(small_svd(torch.diag(diagonal) + torch.diag(ahead[:-1], 1))[1][0])
-        if theta > edge:
-            return None
-        level = upper_level(diagonal, ahead, theta, fact.view.short - begin)
-        if level <= edge:
-            return min(level, kth)
+    while not fact.exhausted:
+        diagonal, ahead = fact.tail(kept, chain)
+        if float(values_only(torch.diag(diagonal) + torch.diag(ahead[:-1], 1))[0]) >= outside:
+            return "more"
+        if overlooked(diagonal, ahead, outside, fact.view.short - kept) <= miss:
+            return "nothing"
         if fact.full or fact.view.pairs >= budget or not fact.advance(chain):
-            return level
-
-
-def upper_level(diagonal: Tensor, ahead: Tensor, theta: float, n: int, miss: float = MISS) -> float:
-    """Above this no singular value lies, up to probability `miss`, for all that one Lanczos run from a random
-    vector saw.
-
-    A singular vector to the value t holds the share c p_j(t²) of the j-th Lanczos vector, with p_j the
-    Lanczos polynomials and c its share of the start. Shares are at most a unit vector's, so |c| <= (Σ_j
-    p_j(t²)²)^(−1/2): above the largest Ritz value θ the polynomials grow so fast that c must be improbably
-    small for a start uniform on the sphere, P(|c| < ε) <= 0.8 √n ε (van Dorsselaer, Hochstenbach & van der
-    Vorst 2000).
-
-    Args:
-        diagonal: (q,), of the bidiagonal matrix.
-        ahead: (q,), its off-diagonal, with the norm of the next direction last.
-        theta: its largest singular value.
-        n: dimension that the start was drawn from.
-        miss: the probability.
-
-    Returns:
-        The level, at least theta; infinite while the run is too short to tell.
-    """
-    alphas = (diagonal**2 + torch.cat([diagonal.new_zeros(1), ahead[:-1] ** 2])).tolist()
-    betas = (diagonal * ahead).tolist()
-
-    def chance(t: float) -> float:
-        before, now, total, beta_before = 0.0, 1.0, 1.0, 0.0
-        for alpha, beta in zip(alphas, betas, strict=True):
-            following = (t * t - alpha) * now - beta_before * before
-            if abs(following) >= 1e100 * beta:
-                return 0.0
-            before, now, beta_before = now, following / beta, beta
-            total += now * now
-        return 0.8 * math.sqrt(n / total)
-
-    low, high = theta, max(theta, float(diagonal.abs().max()), float(ahead.abs().max())) or 1.0
-    for _ in range(20):
-        if chance(high) <= miss:
-            break
-        high *= 2
-    else:
-        return math.inf
-    for _ in range(60):
-        middle = (low + high) / 2
-        low, high = (low, middle) if chance(middle) <= miss else (middle, high)
-    return high
+            return "unknown"
+    return "more"  # the basis is the whole space now, and has the exact answer

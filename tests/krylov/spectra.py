@@ -46,6 +46,18 @@ def matrix(s: Tensor, m: int, p: int, dtype: torch.dtype = torch.float64, seed: 
     return ((left * s) @ right.T).to(dtype)
 
 
+def reflected(s: Tensor, m: int, p: int, dtype: torch.dtype = torch.float64, seed: int = 0) -> Tensor:
+    """As `matrix`, by three random reflections of each side: cheap at any size, and dense all the same."""
+    g = torch.Generator().manual_seed(seed)
+    A = torch.zeros(m, p, dtype=torch.float64)
+    A.diagonal().copy_(s)
+    for _ in range(3):
+        u, v = (torch.randn(size, generator=g, dtype=torch.float64) for size in (m, p))
+        A -= torch.outer(2 * u / u.dot(u), u @ A)
+        A -= torch.outer(A @ v, 2 * v / v.dot(v))
+    return A.to(dtype)
+
+
 def problem(name: str, m: int, p: int, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor]:
     """(A (m, p), its singular values)."""
     s = SPECTRA[name](min(m, p))

@@ -5,7 +5,17 @@ from __future__ import annotations
 import pytest
 import torch
 
-from labkit.krylov import Operator, adjoint_gap, as_operator, operator_from, svd_price
+from labkit.krylov import (
+    Operator,
+    adjoint_gap,
+    as_operator,
+    lanczos,
+    operator_from,
+    singular_values,
+    spectral_density,
+    svd,
+    svd_price,
+)
 from tests.krylov.spectra import hidden, problem
 
 
@@ -47,8 +57,6 @@ def test_what_is_no_operator_is_refused(A, error, message):
 
 def test_a_product_of_the_wrong_shape_is_named():
     """Catches a transposed product on a nearly square operator, which broadcasting could hide."""
-    from labkit.krylov import svd
-
     with pytest.raises(ValueError, match=r"rmatmat of a block .* asks for \(4, 1\)"):
         svd(operator_from(lambda V: V[:3], lambda U: U, (3, 4)), 2, method="lanczos")
 
@@ -62,3 +70,35 @@ def test_the_price_names_the_cheaper_route_and_what_does_not_fit():
     assert svd_price(hidden(A, gram=lambda: A @ A.T), 20).method == "gram"
     tight = svd_price(A, 20, memory=10**6)
     assert tight.method == "lanczos" and tight.gram_pairs == float("inf") and "side 300" in tight.reason
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda A: svd(A, 2),
+        lambda A: svd(A, 2, method="gram"),
+        lambda A: svd(A, 2, method="lanczos"),
+        singular_values,
+        lambda A: spectral_density(A, method="lanczos"),
+        lambda A: spectral_density(A, method="gram"),
+        lambda A: spectral_density(A, of="operator"),
+        adjoint_gap,
+    ],
+)
+def test_an_operator_that_is_not_finite_is_named(call, value):
+    """Catches NaN that comes out as a result, or as an IndexError from deep inside."""
+    A = torch.eye(4)
+    A[1, 2] = value
+    faulty = [A, hidden(A), hidden(A, gram=lambda: A @ A.T)]
+    for operator in faulty:
+        with pytest.raises(ValueError, match=r"^A: .*NaN or infinite entries"):
+            call(operator)
+    with pytest.raises(ValueError, match=r"^matvec: .*NaN or infinite entries"):
+        lanczos(lambda v: A @ v, torch.ones(4), 3)
+
+
+def test_entries_whose_sum_overflows_are_finite():
+    """Catches a finite operator called infinite."""
+    A = 3e38 * torch.eye(4)
+    assert svd(hidden(A), 2, method="lanczos").s.tolist() == pytest.approx([3e38] * 2)
