@@ -16,6 +16,7 @@ from labkit.data.npz import Arrays, read_npz
 from labkit.data.vision import CLASSES, read_vision
 
 NAMES = (*BUNDLED, *CLASSES)
+"""The data sets that `load` knows by name."""
 NORMALIZE = ("none", "standardize", "unit-length", "standardize+unit-length")
 
 

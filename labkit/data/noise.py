@@ -18,6 +18,7 @@ from labkit.data._checks import choice, number
 from labkit.data._random import generator
 
 KINDS = ("strict", "redraw", "flip")
+"""The kinds of label noise, as in the table above."""
 
 
 def corrupt(

@@ -163,6 +163,7 @@ class Note:
 
 
 Mark = Predicted | Measured | Points | Bound | Earlier | Level | Histogram | Raster | Note
+"""Any of the marks: what a panel is made of."""
 
 DYNAMIC = (Predicted, Measured, Points, Histogram, Raster, Note)
 """Kinds that change from frame to frame, or as a slider moves, while the rest of a chart stays as it is."""

@@ -72,6 +72,7 @@ ACTIVATIONS: dict[str, Activation] = {
     "tanh": Activation(torch.tanh, _sech2, Bounds(0.0, 1.0, 4.0 / (3.0 * math.sqrt(3.0)))),
     "identity": Activation(identity, torch.ones_like, Bounds(0.0, 1.0, 0.0)),
 }
+"""Name -> function, derivative and bounds, for every model that takes an `activation`."""
 
 
 def activation_named(name: str) -> Activation:

@@ -63,6 +63,7 @@ _DRAWS: dict[str, Draw] = {
     "standard": _normal(lambda fan_in, fan_out: 1.0),
 }
 INITS = (*_DRAWS, "inverse-sqrt-width")
+"""The names that `initialize` and the constructors take as `init`."""
 
 
 def initialize(module: Module, init: str, generator: torch.Generator) -> Module:

@@ -16,6 +16,7 @@ from labkit.models._arguments import floating, one_of, positive, stream, whole
 from labkit.models.activations import activation_named
 
 READOUTS = ("rademacher", "gaussian", "half")
+"""How `one_hidden` may draw its fixed output layer."""
 
 
 class OneHidden(nn.Module):

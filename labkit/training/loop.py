@@ -25,6 +25,7 @@ from labkit.training.schedules import Schedule, factor_by_step
 from labkit.training.stopping import StopRule
 
 OPTIMIZERS = ("sgd", "adam")
+"""The names that `train` takes as `optimizer`."""
 
 Measure = Callable[[Ensemble], Any]
 MeasureAt = int | Sequence[int] | Callable[[int], bool] | None

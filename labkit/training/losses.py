@@ -47,6 +47,7 @@ LOSSES: dict[str, Loss] = {
     "mean": mean,
     "cross-entropy": cross_entropy,
 }
+"""Name -> loss of S networks at once: outputs (S, n, K) and targets to values (S,)."""
 
 
 def loss_named(name: str) -> Loss:

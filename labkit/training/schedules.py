@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Mapping
 
 Schedule = Callable[[int], float] | Mapping[int, float] | None
+"""A function of the step, or {start: factor on the base rate}, or None for a constant rate."""
 
 
 def factor_by_step(schedule: Schedule, steps_per_unit: int) -> Callable[[int], float] | None:
