@@ -106,6 +106,9 @@ def conditions(
             about 1/h a single unit decides, and C_2 = 1/(h delta) says nothing.
         memory: bytes that products may take; samples are measured in chunks to fit.
 
+    Returns:
+        Conditions: the constants that (C1), (C2) and (C3) have at each sample.
+
     Raises:
         ValueError: the model is not of this kind (says why), or an argument is out of its range.
     """
@@ -174,6 +177,9 @@ def linear_perturbation(
         sigma: standard deviation of the noise, one number or one a layer.
         draws: how many perturbations, at least 2; all samples see the same ones.
         generator: a generator, which moves on, or a seed.
+
+    Returns:
+        Perturbation: means over the draws, with their standard errors.
 
     Raises:
         ValueError: the model is not of this kind, or an argument is out of its range.

@@ -73,6 +73,9 @@ def confusion(
         generator: for the draw, a CPU generator. Draws of equal seed are nested: the first 100 of 1000 pairs
             are those drawn when 100 are asked for.
 
+    Returns:
+        Confusion, of the pairs looked at.
+
     Raises:
         ValueError: `gram` is not such a matrix, `pairs` is out of its range, or there is no generator.
     """
@@ -113,6 +116,9 @@ def mean_inner(gradients: Tensor | np.ndarray) -> float:
     Args:
         gradients: (N, p), N >= 2, one a row.
 
+    Returns:
+        The mean, a float in squared units of the gradient.
+
     Raises:
         ValueError: they have another shape, or are not finite.
     """
@@ -126,7 +132,14 @@ def gradient_diversity(gradients: Tensor | np.ndarray) -> float:
 
     1 where the inner products of pairs add up to zero: for orthogonal gradients, and for many others.
 
-    Args, raises: as `mean_inner`; one gradient has diversity 1. All zero: nan.
+    Args:
+        gradients: (N, p), N >= 1, one a row.
+
+    Returns:
+        The ratio, at least 1/N; 1 for one gradient, nan where all are zero.
+
+    Raises:
+        ValueError: they have another shape, or are not finite.
     """
     g = _matrix("gradients", gradients, least=1)
     return float(g.square().sum() / g.sum(0).square().sum())
@@ -138,7 +151,14 @@ def gradient_variance(gradients: Tensor | np.ndarray) -> float:
     It bounds confusion: eta <= N variance / 2, and for N = 2 eta = variance - |mean g|^2 where that is
     positive. Confusion does not bound it (paper 5, section 6).
 
-    Args, raises: as `gradient_diversity`.
+    Args:
+        gradients: (N, p), N >= 1, one a row.
+
+    Returns:
+        The variance, a float in squared units of the gradient.
+
+    Raises:
+        ValueError: they have another shape, or are not finite.
     """
     g = _matrix("gradients", gradients, least=1)
     return float((g - g.mean(0)).square().sum() / len(g))
@@ -164,6 +184,9 @@ def inner_variance(gram: Tensor | np.ndarray, *, disjoint: bool = False) -> tupl
 
     Args:
         gram: (N, N) inner products of the gradients of single samples; disjoint: N >= 4.
+
+    Returns:
+        (v0, v1, v2), floats; the variance at a size B is v0 + v1/B + v2/B^2.
 
     Raises:
         ValueError: `gram` is not such a matrix.

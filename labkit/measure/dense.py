@@ -23,6 +23,14 @@ def dense_jacobian(model: Model, x: Tensor, *, params: Mapping[str, Tensor] | No
     """J (n*K, p), row i*K + k the gradient of output k of sample i, columns as `named_parameters()` that
     require grad. Model and x are left as they are.
 
+    Args:
+        model: a module, or a function `f(params, x) -> (n, K)`.
+        x: (n, ...).
+        params: of a function its dictionary of tensors; not read for a module.
+
+    Returns:
+        (n*K, p), in the type of the outputs. Cost: n*K backward passes and n*K*p numbers.
+
     Raises:
         ValueError: if `model` is a function and `params` is missing.
     """
@@ -47,7 +55,17 @@ def dense_jacobian(model: Model, x: Tensor, *, params: Mapping[str, Tensor] | No
 
 
 def dense_ntk(model: Model, x: Tensor, *, params: Mapping[str, Tensor] | None = None) -> Tensor:
-    """J J^T as (n, K, n, K), from `dense_jacobian`."""
+    """J J^T as (n, K, n, K), from `dense_jacobian`.
+
+    Args:
+        model, x, params: as `dense_jacobian` takes them.
+
+    Returns:
+        (n, K, n, K), at the cost of `dense_jacobian` and one product.
+
+    Raises:
+        ValueError: as `dense_jacobian`.
+    """
     J = dense_jacobian(model, x, params=params)
     K = J.shape[0] // x.shape[0]
     return (J @ J.T).reshape(x.shape[0], K, x.shape[0], K)

@@ -47,6 +47,9 @@ def distances(model: Weights, start: Weights) -> Distances:
         start: the same network at the start, or a copy of its parameters or of its state by name (buffers are
             ignored). Copy the tensors: a state dict holds views that training moves.
 
+    Returns:
+        Distances, float64.
+
     Raises:
         TypeError: one of the two is neither a module nor a mapping.
         ValueError: `start` lacks a parameter, or has it in another shape.
@@ -68,7 +71,17 @@ def distances(model: Weights, start: Weights) -> Distances:
 
 def from_start(model: Weights, start: Weights) -> Tensor:
     """r = the Euclidean distance of all weights and biases from the start; 0-d float64, errors as
-    `distances`."""
+    `distances`.
+
+    Args:
+        model, start: as `distances` takes them.
+
+    Returns:
+        r, 0-d float64, in units of a weight.
+
+    Raises:
+        TypeError, ValueError: as `distances`.
+    """
     now, then = _paired(model, start)
     return torch.stack([(now[name] - then[name]).norm() for name in now]).norm()
 

@@ -168,7 +168,15 @@ def batch_gram(
     Where the m * p numbers do not fit `memory`, rows are made a tile at a time; two tiles are held then, and
     rows are made anew for each pair of tiles.
 
-    Args, raises: as `batch_gradients`; memory: bytes for the gradients that are held.
+    Args:
+        model, x, y, batches, loss, params, batch_statistics: as `batch_gradients` takes them.
+        memory: bytes for the gradients that are held.
+
+    Returns:
+        (m, m), symmetric, in the model's type.
+
+    Raises:
+        ValueError: as `batch_gradients`, or memory is not positive.
     """
     if memory <= 0:
         raise ValueError(f"batch_gram: memory is {memory}, needs a positive number of bytes")

@@ -91,6 +91,12 @@ def split(svd: Any, y: Tensor, *, rank: int | None = None, cutoff: float | None 
 def information_basis(svd: Any, *, rank: int | None = None, cutoff: float | None = None) -> Tensor:
     """The left singular vectors (m, r) that span the information space.
 
+    Args:
+        svd, rank, cutoff: as `split` takes them.
+
+    Returns:
+        (m, r), orthonormal columns.
+
     Raises:
         ValueError: as `split`.
     """

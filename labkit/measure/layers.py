@@ -35,6 +35,9 @@ def weight_layers(model: nn.Module, x: Tensor) -> tuple[Layer, ...]:
         model: a module; it is run on one sample, in evaluation mode, and left as it was.
         x: (n, ...) inputs; the first is used.
 
+    Returns:
+        One Layer for each dense layer or convolution, in the order of the forward pass.
+
     Raises:
         TypeError: `model` is no module.
         ValueError: it has batch norm, no layer, or a weight matrix that is used in a way not listed here (of

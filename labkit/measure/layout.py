@@ -36,6 +36,13 @@ def rows(y: Tensor) -> Tensor:
 def unrows(v: Tensor, n: int, K: int) -> Tensor:
     """Undo `rows`: (n*K,) or (n*K, b) -> (n, K) or (n, K, b).
 
+    Args:
+        v: (n*K,) or (n*K, b), in the order of `rows`.
+        n, K: samples and outputs.
+
+    Returns:
+        (n, K) or (n, K, b), a view where that is possible.
+
     Raises:
         ValueError: if the first axis of `v` is not n*K long.
     """
@@ -63,6 +70,13 @@ def from_class_major(v: Tensor, n: int, K: int) -> Tensor:
 
 def to_class_major(v: Tensor, n: int, K: int) -> Tensor:
     """Undo `from_class_major`: from entry i*K + k to the paper's k*n + i.
+
+    Args:
+        v: (n*K,) or (n*K, b), sample by sample.
+        n, K: samples and outputs.
+
+    Returns:
+        The same shape, class by class, as the papers stack it.
 
     Raises:
         ValueError: if the first axis of `v` is not n*K long.

@@ -51,6 +51,9 @@ def margin(outputs: Tensor, y: Tensor, epsilon: float = 0.05) -> float:
         outputs, y: as `margins` takes them.
         epsilon: from 0 to 1.
 
+    Returns:
+        The margin, in units of the output; negative where that sample is misclassified.
+
     Raises:
         ValueError: epsilon is out of its range, there are no samples, or as `margins`.
     """

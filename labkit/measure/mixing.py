@@ -70,6 +70,9 @@ def start_difference(series: Any, started_in: Any) -> Difference:
         series: (C, N).
         started_in: (C,) booleans; at least two chains of either kind.
 
+    Returns:
+        Difference, in units of the series.
+
     Raises:
         ValueError: the shapes do not fit, values are not finite, or a start has fewer than two chains.
     """

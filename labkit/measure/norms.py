@@ -56,6 +56,12 @@ def layer_norms(model: nn.Module, x: Tensor, *, tol: float = 1e-10) -> LayerNorm
         model: any; see `weight_layers` for what a layer is, and for errors.
         x: (n, ...) inputs; the first tells the size of the images.
         tol: of the spectral norms, relative.
+
+    Returns:
+        LayerNorms, float64, one entry a layer.
+
+    Raises:
+        TypeError, ValueError: as `weight_layers`; ValueError as `spectral`.
     """
     layers = weight_layers(model, x)
 
@@ -72,7 +78,14 @@ def layer_norms(model: nn.Module, x: Tensor, *, tol: float = 1e-10) -> LayerNorm
 
 
 def frobenius(layer: Layer) -> Tensor:
-    """||W||_F, a 0-d float64 tensor; of a convolution the norm of its kernel."""
+    """||W||_F, a 0-d float64 tensor; of a convolution the norm of its kernel.
+
+    Args:
+        layer: see `weight_layers`.
+
+    Returns:
+        0-d float64.
+    """
     return layer.weight.double().norm()
 
 
@@ -109,6 +122,9 @@ def spectral(layer: Layer | Tensor, *, tol: float = 1e-10) -> Tensor:
         layer: see `weight_layers`; or the weight (out, in) of a dense layer.
         tol: the relative residual at which Lanczos stops; the value is at least as good, as a rule far
             better.
+
+    Returns:
+        0-d float64.
 
     Raises:
         ValueError: tol is not between 0 and 1; a weight has not two axes or is not finite; or Lanczos did not

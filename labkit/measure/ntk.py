@@ -69,6 +69,12 @@ def empirical_ntk(
 def ntk_route(model: Model, x: Tensor, *, params: Parameters = None) -> str:
     """Which route `empirical_ntk` takes: "dense", "taps" or "generic". Costs a few passes over two samples.
 
+    Args:
+        model, x, params: as `empirical_ntk` takes them; of x the first two samples are used.
+
+    Returns:
+        "dense", "taps" or "generic".
+
     Raises:
         ValueError: as `empirical_ntk`.
     """

@@ -53,7 +53,17 @@ def path_norms(
     """The same for each output unit: the sum over the paths that end in it, (K,) float64.
 
     The largest of them for p = 1 is what prod ||W||_(1,inf) bounds in a chain; their sum may exceed that, up
-    to K times. `factors`: a number for each layer, in the order of use, by which its powers are multiplied.
+    to K times.
+
+    Args:
+        model, x, p, biases: as `path_norm` takes them.
+        factors: a number for each layer, in the order of use, by which its powers are multiplied.
+
+    Returns:
+        (K,) float64.
+
+    Raises:
+        TypeError, ValueError: as `path_norm`.
     """
     if not p >= 1:
         raise ValueError(f"p: got {p!r}; it takes 1, 2 or another number of at least 1")

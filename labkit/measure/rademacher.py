@@ -91,6 +91,7 @@ def rademacher_lower(
         restarts: climbs a draw, each from its own random point of the sphere of radius r.
         steps: the most steps of a climb.
         biases: whether the ball is one in weights and biases, as in the paper, or in weights alone.
+        seed: of the signs and of the starts.
 
     Returns:
         RademacherEstimate; its values carry the factor 1/m.
