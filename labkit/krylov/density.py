@@ -62,6 +62,15 @@ def gaussian_density(nodes: Tensor, weights: Tensor | None, grid: Tensor, sigma:
     """Σ_i w_i N(grid; node_i, σ²): (..., t) nodes and weights give (..., G).
 
     With ``weights=None`` each node counts alike, so a full spectrum gives the exact twin of an estimate.
+
+    Args:
+        nodes: (..., t).
+        weights: (..., t), which sum to 1 along the last axis; or None.
+        grid: (G,).
+        sigma: standard deviation of each bump, in units of the nodes.
+
+    Returns:
+        (..., G) float64 on the CPU, per unit of the grid.
     """
     nodes, grid = nodes.double().cpu(), grid.double().cpu()
     if weights is None:

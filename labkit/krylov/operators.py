@@ -121,6 +121,12 @@ def operator_from(
 def as_operator(A: Operator | Tensor) -> Operator:
     """See a 2-D tensor as an operator, and check what claims to be one.
 
+    Args:
+        A: a dense tensor (m, p), or what has `shape`, `dtype`, `device`, `matmat` and `rmatmat`.
+
+    Returns:
+        An operator of shape (m, p); A itself if it is one.
+
     Raises:
         TypeError: if A is neither a tensor nor has the five parts of an operator.
         ValueError: if A is not 2-D, is empty, is not float32 or float64, or is a tensor with NaN or infinite
@@ -232,6 +238,9 @@ def adjoint_gap(A: Operator | Tensor, *, probes: int = 3, generator: torch.Gener
     Returns:
         A few times the rounding unit for a right pair (1e-7 in float32, 1e-16 in float64), of order 1e-2 to 1
         for a wrong one.
+
+    Raises:
+        TypeError, ValueError: as `as_operator`.
     """
     operator, generator = as_operator(A), seeded(generator)
     m, p = operator.shape

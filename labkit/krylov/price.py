@@ -42,6 +42,17 @@ def svd_price(A: Operator | Tensor, k: int, *, memory: int = 512 * MiB) -> Price
     products where the result fits in memory, n pairs where it does not. The vectors of the long side take k/2
     more. Lanczos: about 1.8 k + 20, at most n; twice that for a dense tensor, of which nothing says that its
     spectrum decays.
+
+    Args:
+        A: an operator or a dense 2-D tensor, (m, p).
+        k: how many triplets.
+        memory: bytes for the bases, or the Gram matrix.
+
+    Returns:
+        Price: product pairs and bytes of either route, and which one is taken. Costs nothing itself.
+
+    Raises:
+        TypeError, ValueError: as `as_operator`.
     """
     operator: Any = as_operator(A)
     m, p = operator.shape
