@@ -59,6 +59,9 @@ def load(
         cache: folder for downloads; None: the variable LABKIT_CACHE, else the user's cache folder.
         download: False never touches the network.
 
+    Returns:
+        Dataset, its labels int64.
+
     Raises:
         ValueError: an argument that is not what it takes, or a file that is broken.
         DatasetUnavailable: (a ValueError) a known dataset that cannot be had on this machine now.

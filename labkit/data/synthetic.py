@@ -83,6 +83,9 @@ def gaussian_mixture(
         seed: decides centres, deviations and memberships.
         dtype: of the samples and centres.
 
+    Returns:
+        Mixture: a Dataset with its centres, and the cluster of every sample.
+
     Raises:
         ValueError: sizes that do not divide, or centres that cannot be placed so far apart.
 
@@ -121,7 +124,20 @@ def gaussian_mixture(
 
 
 def sphere(n: int, dim: int, *, seed: int = 0, dtype: torch.dtype = torch.float32) -> torch.Tensor:
-    """Points independent and uniform on the unit sphere, (n, dim)."""
+    """Points independent and uniform on the unit sphere, (n, dim).
+
+    Args:
+        n: how many points, at least 1.
+        dim: d, at least 1.
+        seed: decides the points.
+        dtype: of the points, which are drawn in float64.
+
+    Returns:
+        (n, dim), rows of norm 1.
+
+    Raises:
+        ValueError: a size below 1, or a dtype that is not floating.
+    """
     n, dim = whole_number("n", n, low=1), whole_number("dim", dim, low=1)
     return _unit_rows(n, dim, generator(seed, "sphere")).to(floating("dtype", dtype))
 
@@ -131,8 +147,17 @@ def linear_teacher(
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Gaussian inputs with labels from a linear teacher: x ~ N(0, I), y = X theta, theta uniform of norm 1.
 
+    Args:
+        n: samples, at least 1.
+        dim: d, at least 1.
+        seed: decides inputs and teacher.
+        dtype: of the result, which is drawn in float64.
+
     Returns:
         X (n, dim), y (n,), theta (dim,).
+
+    Raises:
+        ValueError: a size below 1, or a dtype that is not floating.
 
     Reference: paper 4, Appendix D.
     """
@@ -158,6 +183,18 @@ def low_rank_linear(
     X = U V^T + Z with U, V uniform among orthonormal bases and Z of independent N(0, sigma_x^2 / n);
     y = U V^T w_star + z with z of independent N(0, sigma_y^2 / n). The paper gives no norm of w_star:
     with sqrt(rank) the risk at w = 0 is (rank + sigma_y^2) / 2. The paper's n <= d is not asked for here.
+
+    Args:
+        n: samples.
+        d: the numbers in one input.
+        rank: of the clean inputs, at most min(n, d).
+        sigma_x: noise on the inputs, as the norm of a column's noise.
+        sigma_y: noise on the labels, as the norm of all of it.
+        seed: decides every draw.
+        dtype: of the result, which is drawn in float64.
+
+    Returns:
+        LowRankLinear: inputs and labels, noisy and clean, and w_star.
 
     Raises:
         ValueError: a rank above min(n, d), or a negative noise.

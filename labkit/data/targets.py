@@ -40,6 +40,11 @@ def signed(y: torch.Tensor, classes: int = 2, dtype: torch.dtype = torch.float32
     Two classes need one output: -1 for class 0 and +1 for class 1. More classes have one output each: +1 at
     the class, -1 elsewhere.
 
+    Args:
+        y: (n,) class numbers.
+        classes: K, at least 2.
+        dtype: of the targets.
+
     Returns:
         (n, 1) for two classes, (n, K) for more. Never (n,): subtracted from (n, 1) that would give (n, n).
 
@@ -52,6 +57,11 @@ def signed(y: torch.Tensor, classes: int = 2, dtype: torch.dtype = torch.float32
 
 def centred(y: torch.Tensor, classes: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
     """One-hot rows less 1/K, so that each row sums to zero and the constant part of the labels is gone.
+
+    Args:
+        y: (n,) class numbers.
+        classes: K.
+        dtype: of the targets.
 
     Returns:
         (n, K).

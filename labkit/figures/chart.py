@@ -190,6 +190,9 @@ def caption(settings: Any = None, **extra: Any) -> str:
     Args:
         settings: a settings dataclass, or None.
         **extra: more facts to state, such as ``eta=0.1``.
+
+    Returns:
+        The line, its facts separated by " · ".
     """
     facts = {}
     if settings is not None:

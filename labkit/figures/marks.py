@@ -24,6 +24,12 @@ def mean_and_range(y: Array) -> tuple[Array, Array, Array]:
     """Mean, lowest and highest over the seeds: (S, T) or (T,) -> three arrays (T,).
 
     Values that are not finite are left out seed by seed; where no seed is left the result is NaN.
+
+    Args:
+        y: (S, T), seeds first, or (T,).
+
+    Returns:
+        Mean, lowest and highest, each (T,).
     """
     values = np.atleast_2d(y)
     finite = np.isfinite(values)

@@ -23,6 +23,12 @@ LABS = {
 def load_lab(lab: int | str) -> Lab:
     """A lab by number or name.
 
+    Args:
+        lab: 0 to 5, or a name such as "jacobian".
+
+    Returns:
+        Lab: its experiments and claims.
+
     Raises:
         ValueError: there is no such lab.
     """

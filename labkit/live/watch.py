@@ -57,6 +57,9 @@ def watch(
         width, height: size of the figure in pixels.
         every: seconds between two pictures, at least.
         **steps: functions passed on to the experiment's ``run``.
+
+    Returns:
+        Run: the frames that came, the prediction and the settings.
     """
     settings = experiment.presets["quick"] if settings is None else settings
     canvas, output = Canvas(width, height), _Output()

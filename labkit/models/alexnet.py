@@ -89,6 +89,11 @@ def alexnet(
         dense: units of the two dense layers.
         init: see `labkit.models.init`.
         seed: the same seed gives the same weights in every dtype; other sizes give independent draws.
+        dtype: of the weights, which are drawn in float64.
+        device: where the weights are.
+
+    Returns:
+        AlexNet: a module from images (n, channels, size, size) to (n, K).
 
     Raises:
         ValueError: an argument is out of its range.

@@ -176,6 +176,11 @@ def allconv(
         init: see `labkit.models.init`.
         seed: the same seed gives the same weights in every dtype and for every activation; other sizes give
             independent draws.
+        dtype: of the weights, which are drawn in float64.
+        device: where the weights are.
+
+    Returns:
+        AllConv: a module from images (n, channels, size, size) to (n, K).
 
     Raises:
         ValueError: an argument is out of its range.

@@ -35,6 +35,9 @@ def fold_batch_norm(model: nn.Module, x: Tensor | None = None) -> nn.Module:
         x: (n, ...) example inputs; needed only where random ones in the shape that the first layer asks for
             do not fit.
 
+    Returns:
+        The copy, with the same inputs and outputs.
+
     Raises:
         TypeError: `model` is no module.
         ValueError: a batch norm is used twice or has no running statistics; the output of the layer before

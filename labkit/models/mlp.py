@@ -172,6 +172,11 @@ def mlp(
         train_readout: False freezes the last layer (it then needs no gradient).
         skip, batch_norm: either gives a `ResidualMLP`, with the weights that the plain network would have.
         seed: the same seed gives the same weights in every dtype; other sizes give independent draws.
+        dtype: of the weights, which are drawn in float64.
+        device: where the weights are.
+
+    Returns:
+        MLP, or a ResidualMLP: a module from (n, ...), d numbers a sample, to (n, K).
 
     Raises:
         ValueError: an argument is out of its range.

@@ -83,6 +83,11 @@ def one_hidden(
             has as many +nu/sqrt(k) as -nu/sqrt(k), in random order (appendix D).
         train_readout: makes V a parameter.
         seed: the same seed gives the same W for every readout and dtype; other sizes give independent draws.
+        dtype: of the weights, which are drawn in float64.
+        device: where the weights are.
+
+    Returns:
+        OneHidden: a module from (n, ...), d numbers a sample, to (n, K).
 
     Raises:
         ValueError: an argument is out of its range, or the width is odd for "half".

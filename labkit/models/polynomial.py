@@ -76,6 +76,9 @@ def polynomial_relu(degree: int = 10, interval: float = 5.0, clamp: bool = True)
         interval: a; the fit is over [-a, a].
         clamp: hold the input to the interval. Without, an input a little outside gives a very large output.
 
+    Returns:
+        PolynomialReLU: an elementwise module, any shape to the same.
+
     Raises:
         ValueError: an argument is out of its range; degrees beyond 40 would lose digits.
 

@@ -42,6 +42,9 @@ def rescale_nodes(
         low, high: the range of those, 0 < low <= high.
         x: (n, ...) example inputs; see `fold_batch_norm`.
 
+    Returns:
+        The copy, with the same inputs and outputs to rounding.
+
     Raises:
         TypeError: `model` is no module.
         ValueError: the model is not such a chain (another activation is named), a factor is not positive, a

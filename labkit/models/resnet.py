@@ -126,6 +126,11 @@ def resnet20(
         blocks: in each of the three groups.
         seed: the same seed gives the same weights in every dtype, with and without skips and batch norm;
             other sizes give independent draws.
+        dtype: of the weights, which are drawn in float64.
+        device: where the weights are.
+
+    Returns:
+        ResNet: a module from images (n, channels, H, W) to (n, K).
 
     Raises:
         ValueError: an argument is out of its range.

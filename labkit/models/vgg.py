@@ -96,6 +96,11 @@ def vgg(
         init: see `labkit.models.init`.
         seed: the same seed gives the same weights in every dtype, with and without batch norm; other sizes
             give independent draws.
+        dtype: of the weights, which are drawn in float64.
+        device: where the weights are.
+
+    Returns:
+        VGG: a module from images (n, channels, size, size) to (n, K).
 
     Raises:
         ValueError: an argument is out of its range.

@@ -124,6 +124,11 @@ def wide_resnet(
         init: see `labkit.models.init`.
         seed: the same seed gives the same weights in every dtype, and the same 3 x 3 convolutions and readout
             with and without skips and batch norm; other sizes give independent draws.
+        dtype: of the weights, which are drawn in float64.
+        device: where the weights are.
+
+    Returns:
+        WideResNet: a module from images (n, channels, H, W) to (n, K).
 
     Raises:
         ValueError: an argument is out of its range, or the depth is not 6n + 4.

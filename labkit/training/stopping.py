@@ -79,7 +79,15 @@ class MarginAtLeast:
 
 
 def margins(outputs: Tensor, y: Tensor) -> Tensor:
-    """Margins (S, n) of outputs (S, n, K) for class numbers (S, n) or targets (S, n, K)."""
+    """Margins (S, n) of outputs (S, n, K) for class numbers (S, n) or targets (S, n, K).
+
+    Args:
+        outputs: (S, n, K), S copies of a network; one output (K = 1) is a signed score.
+        y: (S, n) class numbers, or (S, n, K) targets.
+
+    Returns:
+        (S, n), in units of the output; for one output, the output times the sign of the target.
+    """
     if outputs.shape[-1] == 1:
         sign = y.reshape(outputs.shape[:2]).sign()
         return outputs[..., 0] * sign
