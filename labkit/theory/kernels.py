@@ -41,6 +41,9 @@ def angles(x: Any) -> Array:
 
     Returns:
         (n, n) symmetric, in radians; exactly 0 on the diagonal and between equal rows.
+
+    Raises:
+        ValueError: an array is not finite or of another shape.
     """
     points = array("x", x, 2)
     sizes, short = _scaled(points)
@@ -75,7 +78,10 @@ def arccos0(cosine: Any) -> Array:
         cosine: any shape, in [-1, 1] (excess up to 1e-9 is rounding and is cut).
 
     Returns:
-        The same shape, within 1e-15.
+        The shape of `cosine`, within 1e-15.
+
+    Raises:
+        ValueError: an argument is out of its range.
     """
     return _kappa0(_angle_of(cosine))
 
@@ -87,7 +93,10 @@ def arccos1(cosine: Any) -> Array:
         cosine: any shape, in [-1, 1] (excess up to 1e-9 is rounding and is cut).
 
     Returns:
-        The same shape, within 1e-15.
+        The shape of `cosine`, within 1e-15.
+
+    Raises:
+        ValueError: an argument is out of its range.
     """
     return _kappa1(_angle_of(cosine))
 
@@ -155,9 +164,13 @@ def mntk_full(x: Any, outputs: int, activation: str = "relu", *, class_major: bo
 
     Args:
         x: points (n, d). outputs: K. class_major: True for the paper's ordering (row k*n + i).
+        activation: as `mntk` takes it.
 
     Returns:
         (n*K, n*K).
+
+    Raises:
+        ValueError: an argument is out of its range, or an array is not finite or of another shape.
     """
     count = integer("outputs", outputs, 1)
     block = mntk(x, activation)
