@@ -10,7 +10,17 @@ from labkit.theory._checks import Array, array, integer, nonnegative
 
 
 def chance_share(rank: int, m: int) -> float:
-    """|Pi_I v|/|v| in root mean square for a direction drawn at random: sqrt(r/m), m = n K."""
+    """|Pi_I v|/|v| in root mean square for a direction drawn at random: sqrt(r/m), m = n K.
+
+    Args:
+        rank: r, the dimension of I, up to m. m: n K, the rows of the Jacobian.
+
+    Returns:
+        The share, from 0 to 1.
+
+    Raises:
+        ValueError: an argument is out of its range.
+    """
     return float(np.sqrt(_rank(rank, m) / m))
 
 
@@ -19,6 +29,15 @@ def one_hot_chance_share(rank: int, m: int, outputs: int) -> float:
 
     The constant part holds 1/K of the energy; the rest is taken as a random direction. For centred labels y -
     1/K use ``chance_share``.
+
+    Args:
+        rank: r, the dimension of I, up to m. m: n K, the rows of the Jacobian. outputs: K.
+
+    Returns:
+        The share, from 0 to 1.
+
+    Raises:
+        ValueError: an argument is out of its range.
     """
     share = 1.0 / integer("outputs", outputs, 1)
     return float(np.sqrt(share + (1.0 - share) * _rank(rank, m) / m))
@@ -28,12 +47,31 @@ def adaptation_rank(dim: int) -> int:
     """App. D: rank 2d of the ReLU Jacobian after one large step on linear-teacher data.
 
     All hidden weights then point along +-theta: two patterns of active samples, of rank d each.
+
+    Args:
+        dim: d, inputs.
+
+    Returns:
+        2 dim.
+
+    Raises:
+        ValueError: an argument is out of its range.
     """
     return 2 * integer("dim", dim, 1)
 
 
 def adaptation_tail(dim: int, n: int) -> float:
-    """(D.1): order of sigma_(2d+1)/|J|, sqrt(d/n). Asks for n/d of 100 or so to be told from sigma_2d."""
+    """(D.1): order of sigma_(2d+1)/|J|, sqrt(d/n). Asks for n/d of 100 or so to be told from sigma_2d.
+
+    Args:
+        dim: d, inputs. n: samples.
+
+    Returns:
+        A ratio of singular values; an order, without its constant.
+
+    Raises:
+        ValueError: an argument is out of its range.
+    """
     return float(np.sqrt(integer("dim", dim, 1) / integer("n", n, 1)))
 
 
@@ -48,12 +86,25 @@ def adaptation_gradient(theta: Any, v: Any) -> Array:
 
     Returns:
         (k, d).
+
+    Raises:
+        ValueError: an array is not finite or of another shape.
     """
     return -0.5 * np.outer(array("v", v, 1), array("theta", theta, 1))
 
 
 def adaptation_gradient_deviation(dim: int, n: int, v_norm: float) -> float:
-    """App. D: order of |gradient - expectation|, |v| sqrt(d/n), for |theta| = 1."""
+    """App. D: order of |gradient - expectation|, |v| sqrt(d/n), for |theta| = 1.
+
+    Args:
+        dim: d, inputs. n: samples. v_norm: |v|, of the readout.
+
+    Returns:
+        An order, without its constant, in units of the gradient.
+
+    Raises:
+        ValueError: an argument is out of its range.
+    """
     return nonnegative("v_norm", v_norm) * adaptation_tail(dim, n)
 
 

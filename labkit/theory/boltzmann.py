@@ -242,6 +242,9 @@ def flat_share(ratio: float, dimension: int, *, offset: float = 0.0, temperature
         dimension: D.
         offset: δ, its depth above the other's.
         temperature: T.
+
+    Returns:
+        A share from 0 to 1.
     """
     k, D = _checks.positive("ratio", ratio), _checks.integer("dimension", dimension, 1)
     delta, T = float(_checks.array("offset", offset, 0)), _checks.positive("temperature", temperature)
@@ -256,6 +259,9 @@ def harmonic_share(
     Args:
         stiffness: κ_b/κ_a; a well k times wider has 1/k².
         dimension, offset, temperature: as in `flat_share`.
+
+    Returns:
+        A share from 0 to 1.
     """
     stiffness = _checks.positive("stiffness", stiffness)
     return flat_share(stiffness**-0.5, dimension, offset=offset, temperature=temperature)

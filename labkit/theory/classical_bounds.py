@@ -57,6 +57,9 @@ def sample_bound(weights: Any, bits: float, epsilon: float, delta: float = 0.05)
         epsilon: the excess error allowed, in (0, 1).
         delta: the probability of failure, in (0, 1).
 
+    Returns:
+        Samples, in the shape of `weights`.
+
     Raises:
         ValueError: an argument is out of its range.
     """
@@ -68,6 +71,15 @@ def quantized_gap(weights: Any, bits: float, n: int, delta: float = 0.05) -> Any
     """(17) solved for the gap: sqrt((k W ln 2 + ln(2/delta))/(2n)), half the excess error.
 
     Arguments as `sample_bound`.
+
+    Args:
+        weights: W. bits: k. n: samples. delta: the probability of failure.
+
+    Returns:
+        A difference of error rates, in the shape of `weights`.
+
+    Raises:
+        ValueError: an argument is out of its range, or an array is not finite or of another shape.
     """
     return np.sqrt(_description(weights, bits, delta) / (2.0 * _samples(n)))
 
@@ -85,6 +97,12 @@ def travel_bound(radius: float, steps: int) -> float:
     Args:
         radius: R, the distance from the start to the best weights.
         steps: T.
+
+    Returns:
+        A distance, in units of `radius`.
+
+    Raises:
+        ValueError: an argument is out of its range.
     """
     return positive("radius", radius) * float(np.sqrt(integer("steps", steps, 1)))
 
@@ -93,6 +111,15 @@ def covering_log(dimension: int, radius: Any, epsilon: Any) -> Any:
     """Lemma 2, (19): ln N_epsilon <= d ln(3r/epsilon), balls of radius epsilon that cover one of radius r.
 
     For epsilon >= r one ball does, and the result is 0.
+
+    Args:
+        dimension: d. radius: r, of the large ball. epsilon: of the small ones.
+
+    Returns:
+        The logarithm, in the shape that radius and epsilon broadcast to.
+
+    Raises:
+        ValueError: an argument is out of its range, or an array is not finite or of another shape.
     """
     d = integer("dimension", dimension, 1)
     r, eps = _positive("radius", radius), _positive("epsilon", epsilon)
@@ -122,6 +149,12 @@ def covering_gap(
         lipschitz: L, of the loss as a function of the weights within G_T.
         loss_max: M; the loss is in [0, M].
         delta: the probability of failure.
+
+    Returns:
+        The bound, in the shape that the arguments broadcast to.
+
+    Raises:
+        ValueError: an argument is out of its range, or an array is not finite or of another shape.
     """
     rough = 2.0 * _nonnegative("lipschitz", lipschitz) * _positive("epsilon", epsilon)
     members = covering_log(dimension, _positive("travel", travel), epsilon) + _log_inverse(delta, 2.0)
@@ -144,6 +177,12 @@ def robustness_bound(
         loss_max: M.
         delta: the probability of failure.
         prior: pi(C) of this partition in (22), in (0, 1].
+
+    Returns:
+        The bound, in the shape that the arguments broadcast to.
+
+    Raises:
+        ValueError: an argument is out of its range, or an array is not finite or of another shape.
     """
     cells, moved = _nonnegative("log_cells", log_cells), _nonnegative("variation", variation)
     weight = _positive("prior", prior)
@@ -162,6 +201,13 @@ def robustness_best(
     Args:
         log_cells, variation, prior: (C,), one for each partition. The prior adds up to 1 at most, and must
             not depend on the data.
+        n: samples. loss_max: M. delta: the probability of failure.
+
+    Returns:
+        The bound, and the index of its partition.
+
+    Raises:
+        ValueError: an argument is out of its range, or an array is not finite or of another shape.
     """
     sizes, moved, weights = (
         array(name, value, 1)
@@ -179,7 +225,17 @@ def robustness_best(
 
 
 def grid_log_cells(level: Any, dimension: int, classes: int = 1) -> Any:
-    """ln K of a grid on [0, 1]^d with cells of side 2^-level, for every class: level d ln 2 + ln classes."""
+    """ln K of a grid on [0, 1]^d with cells of side 2^-level, for every class: level d ln 2 + ln classes.
+
+    Args:
+        level: a number or an array, >= 0. dimension: d. classes: labels that a cell is split by.
+
+    Returns:
+        The logarithm, in the shape of `level`.
+
+    Raises:
+        ValueError: an argument is out of its range, or an array is not finite or of another shape.
+    """
     d, labels = integer("dimension", dimension, 1), integer("classes", classes, 1)
     return _nonnegative("level", level) * d * np.log(2.0) + np.log(labels)
 
@@ -204,6 +260,12 @@ def smooth_margin_bound(
         bound: b >= sup |f|.
         constant: K, which the paper does not give; see the head of this module.
         delta: the probability of failure.
+
+    Returns:
+        The bound, in the shape that the arguments broadcast to.
+
+    Raises:
+        ValueError: an argument is out of its range, or an array is not finite or of another shape.
     """
     share, gamma, top = _margins(margin_error, margin, bound)
     size, samples = _nonnegative("rademacher", rademacher), integer("n", n, 2)
@@ -219,6 +281,17 @@ def margin_bound(
 
     Bounds the error rate of every f of the class at all margins at once. Arguments as `smooth_margin_bound`,
     with C = `bound`; for the logarithms see the errata.
+
+    Args:
+        margin_error: I_gamma, share of training samples with y f(x) < gamma. margin: gamma, in (0, b].
+        rademacher: R_n of the class, or a bound on it. n: samples. bound: C >= sup |f|.
+        delta: the probability of failure.
+
+    Returns:
+        The bound, in the shape that the arguments broadcast to.
+
+    Raises:
+        ValueError: an argument is out of its range, or an array is not finite or of another shape.
     """
     share, gamma, top = _margins(margin_error, margin, bound)
     samples = _samples(n)
@@ -241,6 +314,9 @@ def l1_rademacher(norms: Any, dimension: int, n: int) -> Any:
 
     Returns:
         The shape of `norms` without its last axis.
+
+    Raises:
+        ValueError: an argument is out of its range, or an array is not finite or of another shape.
     """
     sizes = _nonnegative("norms", norms)
     if np.ndim(sizes) == 0 or not np.shape(sizes)[-1]:
@@ -255,6 +331,13 @@ def l1_gap(norms: Any, dimension: int, n: int, *, lipschitz: float = 1.0) -> Any
 
     Args:
         lipschitz: L, of the loss in the output of the network: 1/gamma for a ramp of width gamma.
+        norms: (..., k), as `l1_rademacher` takes them. dimension: d. n: samples.
+
+    Returns:
+        The bound, in the shape that the arguments broadcast to.
+
+    Raises:
+        ValueError: an argument is out of its range, or an array is not finite or of another shape.
     """
     return 2.0 * positive("lipschitz", lipschitz) * l1_rademacher(norms, dimension, n)
 

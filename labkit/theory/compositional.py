@@ -39,6 +39,9 @@ def sample_ratio_log10(dimension: Any, epsilon: float, smoothness: float = 1.0) 
         epsilon: the error of approximation, in (0, 1).
         smoothness: m, derivatives that the function has.
 
+    Returns:
+        The logarithm, in the shape of `dimension`.
+
     Raises:
         ValueError: an argument is out of its range.
     """
@@ -54,6 +57,12 @@ def network_weights_log10(kind: Kind, dimension: Any, epsilon: float, smoothness
     Args:
         kind: "shallow" or "deep".
         dimension, epsilon, smoothness: as `sample_ratio_log10`.
+
+    Returns:
+        The logarithm, in the shape of `dimension`.
+
+    Raises:
+        ValueError: an argument is out of its range, or an array is not finite or of another shape.
     """
     n, power = _least("dimension", dimension, 2.0), _digits(epsilon) / positive("smoothness", smoothness)
     if _known(kind) == "shallow":
@@ -72,6 +81,12 @@ def network_samples_log10(
         bits: k, to write down a weight.
         excess: the error above the best of the class that is allowed, in (0, 1).
         delta: the probability of failure.
+
+    Returns:
+        The logarithm, in the shape of `dimension`.
+
+    Raises:
+        ValueError: an argument is out of its range, or an array is not finite or of another shape.
     """
     weights = network_weights_log10(kind, dimension, epsilon, smoothness)
     # Linear in W from far below `LARGEST` on, so what is cut off there is added to the logarithm.
@@ -83,6 +98,16 @@ def best_units(kind: Kind, samples: Any, dimension: int, smoothness: float = 1.0
     """(31): units that balance approximation and (30): (sqrt(M)/n)^(n/(m + n)), or sqrt(M)^(2/(m + 2)).
 
     Less than one unit where n > sqrt(M). Arguments as `best_error`.
+
+    Args:
+        kind: "shallow" or "deep". samples: M, at least 1; a number or an array.
+        dimension: n, of the inputs, at least 2. smoothness: m.
+
+    Returns:
+        Units, in the shape of `samples`.
+
+    Raises:
+        ValueError: an argument is out of its range, or an array is not finite or of another shape.
     """
     variables, rate, m = _one_unit(kind, samples, dimension, smoothness)
     return rate ** (-variables / (m + variables))
@@ -96,6 +121,12 @@ def best_error(kind: Kind, samples: Any, dimension: int, smoothness: float = 1.0
         samples: M, at least 1; a number or an array.
         dimension: n, of the inputs, at least 2.
         smoothness: m.
+
+    Returns:
+        An error, without its constant, in the shape of `samples`.
+
+    Raises:
+        ValueError: an argument is out of its range, or an array is not finite or of another shape.
     """
     variables, rate, m = _one_unit(kind, samples, dimension, smoothness)
     return rate ** (m / (m + variables))

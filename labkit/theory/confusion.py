@@ -72,13 +72,29 @@ def near_orthogonality_bound(nu: Any, n: int, d: int) -> Array:
 
     Args:
         nu: in [0, 1], any shape. n: vectors, uniform on the unit sphere. d: its dimension + 1.
+
+    Returns:
+        The shape of `nu`.
+
+    Raises:
+        ValueError: an argument is out of its range, or an array is not finite or of another shape.
     """
     count, dim = integer("n", n, 2), integer("d", d, 1)
     return count**2 * np.sqrt(np.pi / 8) * np.exp(-(dim - 1) * _unit("nu", nu) ** 2 / 2)
 
 
 def near_orthogonality_level(probability: Any, n: int, d: int) -> Array:
-    """The nu at which Lemma B.1's bound is this probability; above 1 it says nothing at all (d >= 2)."""
+    """The nu at which Lemma B.1's bound is this probability; above 1 it says nothing at all (d >= 2).
+
+    Args:
+        probability: in (0, 1], any shape. n: vectors, at least 2. d: dimension + 1, at least 2.
+
+    Returns:
+        nu, in the shape of `probability`.
+
+    Raises:
+        ValueError: an argument is out of its range, or an array is not finite or of another shape.
+    """
     share = _probability(probability)
     return np.sqrt(
         2 * np.log(integer("n", n, 2) ** 2 * np.sqrt(np.pi / 8) / share) / (integer("d", d, 2) - 1)
@@ -86,12 +102,32 @@ def near_orthogonality_level(probability: Any, n: int, d: int) -> Array:
 
 
 def pair_tail(nu: Any, d: int) -> Array:
-    """P(|<x, y>| >= nu) of two uniform unit vectors, exact: I_{1 - nu^2}((d - 1)/2, 1/2), d >= 2."""
+    """P(|<x, y>| >= nu) of two uniform unit vectors, exact: I_{1 - nu^2}((d - 1)/2, 1/2), d >= 2.
+
+    Args:
+        nu: in [0, 1], any shape. d: dimension of the vectors.
+
+    Returns:
+        A probability, in the shape of `nu`.
+
+    Raises:
+        ValueError: an argument is out of its range, or an array is not finite or of another shape.
+    """
     return betainc((integer("d", d, 2) - 1) / 2, 0.5, 1.0 - _unit("nu", nu) ** 2)
 
 
 def pair_level(probability: Any, d: int) -> Array:
-    """The nu that |<x, y>| reaches with this probability: the inverse of `pair_tail`."""
+    """The nu that |<x, y>| reaches with this probability: the inverse of `pair_tail`.
+
+    Args:
+        probability: in (0, 1], any shape. d: dimension of the vectors.
+
+    Returns:
+        nu, in the shape of `probability`.
+
+    Raises:
+        ValueError: an argument is out of its range, or an array is not finite or of another shape.
+    """
     return np.sqrt(1.0 - betaincinv((integer("d", d, 2) - 1) / 2, 0.5, _probability(probability)))
 
 
@@ -99,6 +135,15 @@ def some_pair_probability(nu: Any, n: int, d: int) -> Array:
     """P(some |<x_i, x_j>| >= nu), as if the n (n - 1)/2 pairs were independent: 1 - (1 - p)^pairs.
 
     They are independent two by two, and for small p that is nearly all that counts; not a bound.
+
+    Args:
+        nu: in [0, 1], any shape. n: vectors, at least 2. d: dimension of the vectors.
+
+    Returns:
+        A probability, in the shape of `nu`.
+
+    Raises:
+        ValueError: an argument is out of its range, or an array is not finite or of another shape.
     """
     pairs = integer("n", n, 2) * (n - 1) / 2
     with np.errstate(divide="ignore"):
@@ -106,7 +151,17 @@ def some_pair_probability(nu: Any, n: int, d: int) -> Array:
 
 
 def zeta0(depth: int) -> float:
-    """2 sqrt(depth + 1), the constant of Lemma D.1; the paper prints 2 sqrt(depth)."""
+    """2 sqrt(depth + 1), the constant of Lemma D.1; the paper prints 2 sqrt(depth).
+
+    Args:
+        depth: b, matrices after the first.
+
+    Returns:
+        zeta_0.
+
+    Raises:
+        ValueError: an argument is out of its range.
+    """
     return 2.0 * float(np.sqrt(integer("depth", depth, 0) + 1))
 
 
@@ -127,7 +182,17 @@ class LemmaConstants:
 
 
 def lemma_constants(depth: int) -> LemmaConstants:
-    """The constants of Lemma D.1 for the square and for the logistic loss."""
+    """The constants of Lemma D.1 for the square and for the logistic loss.
+
+    Args:
+        depth: b, matrices after the first.
+
+    Returns:
+        LemmaConstants.
+
+    Raises:
+        ValueError: an argument is out of its range.
+    """
     constant = zeta0(depth)
     return LemmaConstants(1.0, constant / 2, 2.0, constant, constant)
 
@@ -136,12 +201,33 @@ def confusion_probability(eta: Any, n: int, d: int, depth: int, *, c: float = SP
     """Thm 4.1: P(confusion <= eta) >= 1 - n^2 exp(-c d eta^2/(16 zeta0^4 (depth + 2)^4)).
 
     Negative where it says nothing. For data uniform on the sphere, weights fixed under Assumption 1.
+
+    Args:
+        eta: confusion, any shape. n: samples. d: dimension of the vectors.
+        depth: b, matrices after the first. c: the theorem's constant.
+
+    Returns:
+        A lower bound on the probability, in the shape of `eta`.
+
+    Raises:
+        ValueError: an argument is out of its range, or an array is not finite or of another shape.
     """
     return 1.0 - integer("n", n, 2) ** 2 * np.exp(-_exponent(eta, d, depth, 16.0, c))
 
 
 def confusion_level(probability: Any, n: int, d: int, depth: int, *, c: float = SPHERE_CONSTANT) -> Array:
-    """The eta that Thm 4.1 allows with this failure probability: as depth^3 and as 1/sqrt(d)."""
+    """The eta that Thm 4.1 allows with this failure probability: as depth^3 and as 1/sqrt(d).
+
+    Args:
+        probability: in (0, 1], any shape. n: samples. d: dimension of the vectors.
+        depth: b, matrices after the first. c: the theorem's constant.
+
+    Returns:
+        eta, in the shape of `probability`.
+
+    Raises:
+        ValueError: an argument is out of its range, or an array is not finite or of another shape.
+    """
     share = _probability(probability)
     room = np.log(integer("n", n, 2) ** 2 / share) / (positive("c", c) * integer("d", d, 1))
     return 4.0 * zeta0(depth) ** 2 * (depth + 2) ** 2 * np.sqrt(room)
@@ -157,6 +243,14 @@ def ball_probability(
 
     Args:
         weights: dimension D of the ball; 0 takes d, as printed (right for the linear model).
+        eta: confusion. n: samples. depth: b, matrices after the first. radius: of the ball of weights.
+        c: the theorem's constant.
+
+    Returns:
+        A lower bound on the probability.
+
+    Raises:
+        ValueError: an argument is out of its range, or an array is not finite or of another shape.
     """
     level, r, constant = positive("eta", eta), nonnegative("radius", radius), zeta0(depth)
     net = 0.0 if r <= level / (4 * constant**2) else 8.0 * constant**2 * r / level
@@ -179,6 +273,14 @@ def random_weights_probability(
             2 (data uniform on the sphere, D = width d + width^2 depth).
         expectation: e, what the expectation of an inner product may be below 0; by default the safe
             4 (depth + 1) in part 1 (the paper takes 4) and 0 in part 2. -inf is returned unless eta > e.
+        n: samples. kappa: weights have variance 1/(kappa width). c1: a constant of the theorem.
+        c2: the other.
+
+    Returns:
+        A lower bound on the probability, as far as the theorem holds.
+
+    Raises:
+        ValueError: an argument is out of its range.
     """
     level, dim, layers = positive("eta", eta), integer("d", d, 1), integer("depth", depth, 1)
     if expectation is None:
@@ -202,6 +304,9 @@ def strategy_norms(d: int, widths: Sequence[int], kappa: float) -> Array:
 
     Returns:
         (b + 1,). Assumption 1 asks for at most 1.
+
+    Raises:
+        ValueError: an argument is out of its range.
     """
     sizes = [integer("widths", width, 1) for width in widths]
     if not sizes:
@@ -217,6 +322,16 @@ def strategy_gradient_scale(depth: int, width: int, d: int, kappa: float) -> flo
 
     kappa^-depth + depth (width/d) kappa^(1 - depth): at kappa = 4, as Assumption 1 needs, it vanishes with
     depth, and so does any eta, whatever the angles.
+
+    Args:
+        depth: b, matrices after the first. width: units of a hidden layer. d: inputs.
+        kappa: weights have variance 1/(kappa width).
+
+    Returns:
+        A squared norm.
+
+    Raises:
+        ValueError: an argument is out of its range.
     """
     layers, ratio = integer("depth", depth, 0), integer("width", width, 1) / integer("d", d, 1)
     power = positive("kappa", kappa) ** -float(layers)
@@ -232,6 +347,12 @@ def hessian_bound(w_norm: Any, product: Any, norm_i: Any, norm_j: Any, lipschitz
         w_norm: |w|. product: |H_i H_j|; pass |H_i| |H_j| for the bound as printed. norm_i, norm_j: |H_i|,
         |H_j|.
         lipschitz: L_H, Lipschitz constant of the Hessians. All broadcast; all >= 0.
+
+    Returns:
+        The bound, in the shape that the arguments broadcast to.
+
+    Raises:
+        ValueError: an argument is out of its range, or an array is not finite or of another shape.
     """
     values = []
     for name, value in (
@@ -254,6 +375,12 @@ def subspace_cosine(d: Any, r: int, n: int) -> Array:
 
     Args:
         d: dimensions, any shape, at least max(2, r). r: rank, >= 1. n: subspaces, >= 2.
+
+    Returns:
+        A cosine, in the shape of `d`.
+
+    Raises:
+        ValueError: an argument is out of its range, or an array is not finite or of another shape.
     """
     dims, rank = array("d", d, (0, 1)), integer("r", r, 1)
     if (dims < max(2, rank)).any() or (dims != np.floor(dims)).any():

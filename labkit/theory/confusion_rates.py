@@ -55,6 +55,15 @@ def least_squares_constants(x: Any) -> tuple[float, float]:
 
     Both are exact, since |grad f_i|^2 = 2 |x_i|^2 f_i. They are those of the single f_i; F itself is
     smoother.
+
+    Args:
+        x: (n, d), no row 0.
+
+    Returns:
+        (L, mu).
+
+    Raises:
+        ValueError: an argument is out of its range, or an array is not finite or of another shape.
     """
     squared = (array("x", x, 2) ** 2).sum(axis=1)
     if len(squared) == 0 or squared.min() == 0:
@@ -63,12 +72,28 @@ def least_squares_constants(x: Any) -> tuple[float, float]:
 
 
 def largest_step(L: float, n: int) -> float:
-    """2/(n L): Thms 3.1 and 3.2 promise nothing for steps from there on."""
+    """2/(n L): Thms 3.1 and 3.2 promise nothing for steps from there on.
+
+    Args:
+        L: of (A1). n: functions.
+
+    Returns:
+        A step size.
+
+    Raises:
+        ValueError: an argument is out of its range.
+    """
     return 2.0 / (integer("n", n, 1) * positive("L", L))
 
 
 def contraction(L: float, mu: float, n: int, alpha: float) -> float:
     """rho = 1 - (2 mu/n)(alpha - n L alpha^2/2) of Thm 3.1, in [0, 1).
+
+    Args:
+        L: of (A1). mu: of (A2), at most L. n: functions. alpha: step size, below 2/(n L).
+
+    Returns:
+        rho.
 
     Raises:
         ValueError: alpha is outside (0, 2/(n L)), or mu > L, which no function satisfies.
@@ -91,6 +116,9 @@ def sgd_bound(gap0: Any, etas: Any, L: float, mu: float, n: int, alpha: float) -
     Returns:
         (..., T + 1). A mean confusion may be negative (gradients that agree) and then lowers the bound.
 
+    Raises:
+        ValueError: an argument is out of its range, or an array is not finite or of another shape.
+
     Example:
         >>> sgd_bound(1.0, [0.2, 0.0], L=1.0, mu=1.0, n=2, alpha=0.5).round(4).tolist()
         [1.0, 0.85, 0.6375]
@@ -108,13 +136,35 @@ def sgd_bound(gap0: Any, etas: Any, L: float, mu: float, n: int, alpha: float) -
 
 
 def sgd_bound_closed(gap0: float, eta: float, L: float, mu: float, n: int, alpha: float, steps: Any) -> Array:
-    """Thm 3.1 as printed: rho^T gap0 + alpha eta/(1 - rho), with the worst eta of the path; (T,)."""
+    """Thm 3.1 as printed: rho^T gap0 + alpha eta/(1 - rho), with the worst eta of the path; (T,).
+
+    Args:
+        gap0: F(w_0) - F*, >= 0. eta: confusion, >= 0. L: of (A1). mu: of (A2), at most L. n: functions.
+        alpha: step size, below 2/(n L). steps: (T,) whole numbers.
+
+    Returns:
+        (T,), in units of F.
+
+    Raises:
+        ValueError: an argument is out of its range, or an array is not finite or of another shape.
+    """
     rho, t = contraction(L, mu, n, alpha), whole_steps(steps)
     return nonnegative("gap0", gap0) * rho**t + sgd_floor(eta, L, mu, n, alpha)
 
 
 def sgd_floor(eta: float, L: float, mu: float, n: int, alpha: float) -> float:
-    """alpha eta/(1 - rho) = n eta/(2 mu (1 - n L alpha/2)); alpha = 0 gives its limit n eta/(2 mu)."""
+    """alpha eta/(1 - rho) = n eta/(2 mu (1 - n L alpha/2)); alpha = 0 gives its limit n eta/(2 mu).
+
+    Args:
+        eta: confusion, >= 0. L: of (A1). mu: of (A2), at most L. n: functions.
+        alpha: step size, below 2/(n L).
+
+    Returns:
+        In units of F.
+
+    Raises:
+        ValueError: an argument is out of its range.
+    """
     worst = nonnegative("eta", eta)
     size = _step(L, n, alpha) if nonnegative("alpha", alpha) else 0.0
     return n * worst / (2.0 * positive("mu", mu) * (1.0 - n * L * size / 2))
@@ -126,9 +176,13 @@ def stationary_bound(gap1: float, eta: Any, L: float, n: int, alpha: float, step
     Args:
         gap1: F(w_1) - F*, at the first iterate that counts. steps: (T,), how many iterates count, >= 1.
         eta: confusion, one number or (T,): the worst of the first T iterates, or its mean over them.
+        L: of (A1). n: functions. alpha: step size, below 2/(n L).
 
     Returns:
         (T,).
+
+    Raises:
+        ValueError: an argument is out of its range, or an array is not finite or of another shape.
     """
     step, t = _step(L, n, alpha), whole_steps(steps)
     if (t < 1).any():
@@ -141,6 +195,15 @@ def average_confusion(mean_inner: Any, n: int) -> Array:
     """-(n - 1)/n times the mean of <g_i, g_j> over i != j: the eta that the proof of Thm 3.1 needs.
 
     It is |grad f|^2's mean over n less |grad F|^2, so it can be negative, and never exceeds the worst pair's.
+
+    Args:
+        mean_inner: mean of <g_i, g_j> over i != j, any shape. n: functions.
+
+    Returns:
+        The shape of `mean_inner`.
+
+    Raises:
+        ValueError: an argument is out of its range, or an array is not finite or of another shape.
     """
     count = integer("n", n, 2)
     return -(count - 1) / count * array("mean_inner", mean_inner, (0, 1, 2, 3))
@@ -151,6 +214,15 @@ def orthogonal_loss(loss0: float, n: int, alpha: float, steps: Any) -> Array:
 
     Residual i is multiplied by 1 - alpha whenever i is drawn, and by nothing else. Thm 3.1 says
     (1 - (2 alpha - n alpha^2)/n)^t here.
+
+    Args:
+        loss0: F_0, >= 0. n: functions. alpha: step size, below 2/(n L). steps: (T,) whole numbers.
+
+    Returns:
+        (T,), in units of F.
+
+    Raises:
+        ValueError: an argument is out of its range, or an array is not finite or of another shape.
     """
     count, step = integer("n", n, 1), positive("alpha", alpha)
     return nonnegative("loss0", loss0) * (1.0 - (2 * step - step**2) / count) ** whole_steps(steps)
@@ -183,6 +255,12 @@ def exact_moments(gram: Any, residuals: Any, alpha: float, steps: int) -> Moment
     Args:
         gram: (n, n), or (S, n, n) for several data sets. residuals: (n,) or (S, n), X w_0 - y.
         alpha: any step size; past the edge of stability the moments grow without bound. steps: >= 0.
+
+    Returns:
+        Moments, (..., steps + 1) each.
+
+    Raises:
+        ValueError: an argument is out of its range, or an array is not finite or of another shape.
     """
     many = array("gram", gram, (2, 3))
     lam, U, start = _modes(many, residuals)
@@ -217,6 +295,9 @@ def exact_floor(gram: Any, residuals: Any, alpha: float) -> float:
 
     Args:
         gram: (n, n). residuals: (n,), at any w; only the part out of reach counts.
+
+    Returns:
+        In units of F.
 
     Raises:
         ValueError: alpha is so large that SGD diverges in mean square.

@@ -108,6 +108,15 @@ class GradientBound:
 def layer_shapes(inputs: int, width: int, depth: int, outputs: int = 1) -> tuple[int, ...]:
     """(n_0, .., n_d) for ``depth`` = d weight matrices and d - 1 hidden layers of one width; Z_k has shape
     (n_k, n_(k-1)).
+
+    Args:
+        inputs: n_0. width: units of every hidden layer. depth: d, weight matrices. outputs: n_d.
+
+    Returns:
+        `dims`, d + 1 sizes.
+
+    Raises:
+        ValueError: an argument is out of its range.
     """
     n, h, k = integer("inputs", inputs, 1), integer("width", width, 1), integer("outputs", outputs, 1)
     return (n, *[h] * (integer("depth", depth, 1) - 1), k)
@@ -118,6 +127,12 @@ def xavier_sds(init: str, dims: Sequence[int]) -> Array:
 
     "glorot" (uniform) and "glorot-normal": sqrt(2/(n_(k-1) + n_k)); "inverse-sqrt-width": 1/sqrt(H), H the
     one hidden width; "lecun": 1/sqrt(n_(k-1)) and "he": sqrt(2/n_(k-1)), under which D1 is false for Z_1.
+
+    Args:
+        init: its name. dims: (n_0, .., n_d).
+
+    Returns:
+        (d,).
 
     Raises:
         ValueError: the name is unknown, or "inverse-sqrt-width" finds no single hidden width.
@@ -138,6 +153,12 @@ def initial_norms(dims: Sequence[int], sds: Any) -> InitialNorms:
 
     Args:
         dims: (n_0, .., n_d). sds: (d,), or one number for all layers.
+
+    Returns:
+        InitialNorms, (d,) each.
+
+    Raises:
+        ValueError: an argument is out of its range, or an array is not finite or of another shape.
     """
     sizes, scales = _layers(dims, sds)
     return InitialNorms(
@@ -146,12 +167,32 @@ def initial_norms(dims: Sequence[int], sds: Any) -> InitialNorms:
 
 
 def frobenius_product(dims: Sequence[int], sds: Any) -> float:
-    """Prop. 6.1, exact at any width: E prod ||Z_k||_F^2 = prod n_k n_(k-1) sd_k^2 for independent layers."""
+    """Prop. 6.1, exact at any width: E prod ||Z_k||_F^2 = prod n_k n_(k-1) sd_k^2 for independent layers.
+
+    Args:
+        dims: (n_0, .., n_d). sds: (d,), or one number for all layers.
+
+    Returns:
+        The product.
+
+    Raises:
+        ValueError: an argument is out of its range, or an array is not finite or of another shape.
+    """
     return float(initial_norms(dims, sds).frobenius_squared.prod())
 
 
 def local_exponent(x: Any, y: Any) -> Array:
-    """Slope of log y against log x between neighbours: x (T,), y (..., T) -> (..., T - 1)."""
+    """Slope of log y against log x between neighbours: x (T,), y (..., T) -> (..., T - 1).
+
+    Args:
+        x: (T,), positive, neighbours different. y: (..., T), positive.
+
+    Returns:
+        (..., T - 1).
+
+    Raises:
+        ValueError: an argument is out of its range, or an array is not finite or of another shape.
+    """
     places, values = array("x", x, 1), array("y", y, (1, 2, 3, 4))
     if values.shape[-1] != len(places) or len(places) < 2:
         raise ValueError(
@@ -168,6 +209,12 @@ def spectral_products(w_spec: Any, z_spec: Any, layer_distance: Any, r: Any) -> 
     Args:
         w_spec, z_spec, layer_distance: (..., d). r: (...). No relation between them is required: a distance
             that was measured wrongly must show as levels out of order.
+
+    Returns:
+        SpectralProducts, (...) each.
+
+    Raises:
+        ValueError: an argument is out of its range, or an array is not finite or of another shape.
     """
     trained, start, moved = (
         _sizes(name, value, 1)
@@ -187,6 +234,9 @@ def output_bound(z_spec: Any, r: Any, x_norm: Any) -> Array:
 
     Returns:
         (..., d): the bounds on every layer; the last one is on the output.
+
+    Raises:
+        ValueError: an argument is out of its range, or an array is not finite or of another shape.
     """
     return _recursion(_sizes("z_spec", z_spec, 1), _sizes("r", r), _sizes("x_norm", x_norm), _sizes("r", r))
 
@@ -200,6 +250,12 @@ def gradient_bound(z_spec: Any, r: Any, x_norm: Any) -> GradientBound:
 
     Args:
         z_spec: (..., d). r, x_norm: (...), broadcast.
+
+    Returns:
+        GradientBound, (..., d) and (...).
+
+    Raises:
+        ValueError: an argument is out of its range, or an array is not finite or of another shape.
     """
     start, whole, size = _sizes("z_spec", z_spec, 1), _sizes("r", r), _sizes("x_norm", x_norm)
     reached = output_bound(start, whole, size)
@@ -216,6 +272,12 @@ def initial_loss_bound(z_spec: Any, x_norm: Any, y_norm: Any, outputs: int = 1) 
 
     Args:
         z_spec: (..., d). x_norm, y_norm: (...), the largest input and target. outputs: K.
+
+    Returns:
+        The bound, in the shape that the arguments broadcast to.
+
+    Raises:
+        ValueError: an argument is out of its range, or an array is not finite or of another shape.
     """
     size = output_bound(z_spec, 0.0, x_norm)[..., -1]
     return (size + _sizes("y_norm", y_norm)) ** 2 / integer("outputs", outputs, 1)
@@ -229,6 +291,12 @@ def supremum_bound(z_spec: Any, r: Any, v_norm: Any, s_abs: Any = 0.0) -> Array:
 
     Args:
         z_spec: (..., d). r, v_norm: (...). s_abs: (...), |s|; 0 for a network without biases.
+
+    Returns:
+        The bound, in the shape that the arguments broadcast to.
+
+    Raises:
+        ValueError: an argument is out of its range, or an array is not finite or of another shape.
     """
     whole = _sizes("r", r)
     added = whole * _sizes("s_abs", s_abs)
@@ -243,6 +311,13 @@ def rademacher_bound(z_spec: Any, r: Any, x_norms: Any, *, biases: bool = True) 
 
     Args:
         z_spec: (..., d). r: (...). x_norms: (m,), the norms of the inputs.
+        biases: whether the ball is one in weights and biases, or in weights alone.
+
+    Returns:
+        The bound, in the shape that the arguments broadcast to.
+
+    Raises:
+        ValueError: an argument is out of its range, or an array is not finite or of another shape.
     """
     norms = _sizes("x_norms", array("x_norms", x_norms, 1), 1)
     m = len(norms)

@@ -53,6 +53,12 @@ def frobenius_squared(rows: Any, cols: Any, sd: Any = 1.0) -> Array:
 
     Args:
         rows, cols: whole numbers >= 1. sd: > 0. All broadcast.
+
+    Returns:
+        The mean, in the shape that the arguments broadcast to.
+
+    Raises:
+        ValueError: an argument is out of its range, or an array is not finite or of another shape.
     """
     n, k, scale = _matrix(rows, cols, sd)
     return n * k * scale**2
@@ -65,13 +71,29 @@ def gaussian_spectral(rows: Any, cols: Any, sd: Any = 1.0) -> Array:
 
     Args:
         rows, cols: whole numbers >= 1. sd: > 0. All broadcast.
+
+    Returns:
+        The bound, in the shape that the arguments broadcast to.
+
+    Raises:
+        ValueError: an argument is out of its range, or an array is not finite or of another shape.
     """
     n, k, scale = _matrix(rows, cols, sd)
     return scale * (np.sqrt(n) + np.sqrt(k))
 
 
 def gaussian_spectral_tail(t: Any) -> Array:
-    """exp(-t^2/2) >= P(||Z||_2 >= sd (sqrt(rows) + sqrt(cols) + t)) for t >= 0 (Davidson and Szarek 2001)."""
+    """exp(-t^2/2) >= P(||Z||_2 >= sd (sqrt(rows) + sqrt(cols) + t)) for t >= 0 (Davidson and Szarek 2001).
+
+    Args:
+        t: >= 0, any shape.
+
+    Returns:
+        The bound, in the shape of `t`.
+
+    Raises:
+        ValueError: an argument is out of its range, or an array is not finite or of another shape.
+    """
     size = array("t", t, (0, 1, 2))
     if (size < 0).any():
         raise ValueError(f"t: expected deviations >= 0, got {float(size.min())!r}.")
@@ -79,7 +101,17 @@ def gaussian_spectral_tail(t: Any) -> Array:
 
 
 def gaussian_smallest(rows: Any, cols: Any, sd: Any = 1.0) -> Array:
-    """sd |sqrt(rows) - sqrt(cols)| <= E s_min(Z), the least of min(rows, cols) singular values (Gordon)."""
+    """sd |sqrt(rows) - sqrt(cols)| <= E s_min(Z), the least of min(rows, cols) singular values (Gordon).
+
+    Args:
+        rows: whole numbers >= 1. cols: whole numbers >= 1. sd: > 0; all broadcast.
+
+    Returns:
+        The bound, in the shape that the arguments broadcast to.
+
+    Raises:
+        ValueError: an argument is out of its range, or an array is not finite or of another shape.
+    """
     n, k, scale = _matrix(rows, cols, sd)
     return scale * np.abs(np.sqrt(n) - np.sqrt(k))
 
@@ -92,6 +124,15 @@ def uniform_spectral(rows: Any, cols: Any, sd: Any = 1.0) -> Array:
     derivative, the difference of the distribution functions, is first positive and then negative, since the
     Gaussian density is the larger one near 0 and in the tail and the smaller one between. So it is never
     negative: g dominates u in convex order, entry by entry, and the norm is convex in the entries.
+
+    Args:
+        rows: whole numbers >= 1. cols: whole numbers >= 1. sd: > 0; all broadcast.
+
+    Returns:
+        The bound, in the shape that the arguments broadcast to.
+
+    Raises:
+        ValueError: an argument is out of its range, or an array is not finite or of another shape.
     """
     return UNIFORM_TO_GAUSSIAN * gaussian_spectral(rows, cols, sd)
 
@@ -101,13 +142,29 @@ def chi_square_tail(k: Any, t: Any) -> Array:
 
     Args:
         k: degrees of freedom, whole numbers >= 1. t: in (0, 1). They broadcast.
+
+    Returns:
+        The bound, in the shape that the arguments broadcast to.
+
+    Raises:
+        ValueError: an argument is out of its range, or an array is not finite or of another shape.
     """
     degrees, size = _deviation(k, t)
     return 2 * np.exp(-degrees * size**2 / 8)
 
 
 def chi_square_exact(k: Any, t: Any) -> Array:
-    """P(|chi^2_k/k - 1| >= t) itself, from SciPy's distribution; arguments as for `chi_square_tail`."""
+    """P(|chi^2_k/k - 1| >= t) itself, from SciPy's distribution; arguments as for `chi_square_tail`.
+
+    Args:
+        k: degrees of freedom. t: >= 0, any shape.
+
+    Returns:
+        The probability, in the shape that the arguments broadcast to.
+
+    Raises:
+        ValueError: an argument is out of its range, or an array is not finite or of another shape.
+    """
     degrees, size = _deviation(k, t)
     return chi2.cdf(degrees * (1 - size), degrees) + chi2.sf(degrees * (1 + size), degrees)
 
@@ -123,6 +180,9 @@ def khintchine_bound(x: Any) -> Array:
 
     Returns:
         (...).
+
+    Raises:
+        ValueError: an array is not finite or of another shape.
     """
     vectors = np.asarray(array("x", x, (2, 3, 4)))
     return np.sqrt((vectors**2).sum(axis=(-2, -1)))
@@ -134,6 +194,12 @@ def khintchine_constant(p: float, side: str = "upper") -> float:
     "upper" gives B: 1 up to p = 2, then the p-th moment of a standard Gaussian, its limit for many equal a_i.
     "lower" gives A: below 2 the smaller of that moment and of two equal coefficients, 2^(1/2 - 1/p); 1 from 2
     on. They cross at p = 1.847.
+
+    Args:
+        p: the power, > 0. side: "upper" or "lower".
+
+    Returns:
+        The constant.
 
     Raises:
         ValueError: p <= 0, or another side.

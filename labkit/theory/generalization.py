@@ -45,7 +45,17 @@ SQRT_2 = float(np.sqrt(2.0))
 
 
 def vc_order(depth: int, parameters: int) -> float:
-    """(1): the VC dimension of a ReLU network is of order depth * parameters, up to logarithms."""
+    """(1): the VC dimension of a ReLU network is of order depth * parameters, up to logarithms.
+
+    Args:
+        depth: d, layers. parameters: how many.
+
+    Returns:
+        An order, without constant and logarithms.
+
+    Raises:
+        ValueError: an argument is out of its range.
+    """
     return float(integer("depth", depth, 1) * integer("parameters", parameters, 1))
 
 
@@ -57,6 +67,12 @@ def lemma3(a: Any, b: Any, sigma: float) -> float:
 
     Args:
         a: (n_1, n_2). b: (n_3, n_4). sigma: standard deviation (the paper writes N(0, sigma)).
+
+    Returns:
+        The bound.
+
+    Raises:
+        ValueError: an argument is out of its range, or an array is not finite or of another shape.
     """
     return float(
         nonnegative("sigma", sigma) * np.linalg.norm(array("a", a, 2)) * np.linalg.norm(array("b", b, 2))
@@ -68,6 +84,15 @@ def lemma3_least(a: Any, b: Any, sigma: float) -> float:
 
     Ours: |A nu B|_F^2 = sum_k p_k z_k^2 times the bound squared, with weights p_k that sum to 1 and z_k
     standard normal; the root of a mean of squares is at least the mean of |z_k|.
+
+    Args:
+        a: (n_1, n_2). b: (n_3, n_4). sigma: standard deviation.
+
+    Returns:
+        The bound from below.
+
+    Raises:
+        ValueError: an argument is out of its range, or an array is not finite or of another shape.
     """
     return float(np.sqrt(2.0 / np.pi)) * lemma3(a, b, sigma)
 
@@ -83,6 +108,9 @@ def gammas(sigmas: Any, dims: Any, mu: Any, masked_norms: Any) -> Array:
 
     Returns:
         (d,) or (n, d).
+
+    Raises:
+        ValueError: an argument is out of its range, or an array is not finite or of another shape.
     """
     roots, norms = _roots(dims), array("masked_norms", masked_norms, (1, 2))
     if norms.shape[-1] != len(roots):
@@ -98,13 +126,34 @@ def gammas(sigmas: Any, dims: Any, mu: Any, masked_norms: Any) -> Array:
 
 
 def sigmas_of(gamma: Any, dims: Any, mu: float, masked_norms: Any) -> Array:
-    """The noise that has these gammas: sigma_i = gamma_i mu^2 |D_i W_i|_F / sqrt(h_i h_(i-1)), (d,)."""
+    """The noise that has these gammas: sigma_i = gamma_i mu^2 |D_i W_i|_F / sqrt(h_i h_(i-1)), (d,).
+
+    Args:
+        gamma: (..., d). dims: h_0, ..., h_d. mu: constant of (C1); above 1 it counts as 1.
+        masked_norms: |D_i W_i|_F, (d,).
+
+    Returns:
+        (d,), standard deviations.
+
+    Raises:
+        ValueError: an argument is out of its range, or an array is not finite or of another shape.
+    """
     roots, norms = _roots(dims), array("masked_norms", masked_norms, 1)
     return array("gamma", gamma, (0, 1)) * float(_mu(mu)) ** 2 * norms / roots
 
 
 def activation_constant(depth: int, width: int, delta: float = 0.05) -> float:
-    """C_delta = 2 sqrt(ln(d h/delta)): all |<nu_i, x>| <= C_delta sigma |x| but with chance delta."""
+    """C_delta = 2 sqrt(ln(d h/delta)): all |<nu_i, x>| <= C_delta sigma |x| but with chance delta.
+
+    Args:
+        depth: d, layers. width: h, the largest. delta: a probability in (0, 1).
+
+    Returns:
+        C_delta.
+
+    Raises:
+        ValueError: an argument is out of its range.
+    """
     chance = positive("delta", delta)
     if chance >= 1.0:
         raise ValueError(f"delta: expected a probability in (0, 1), got {delta!r}.")
@@ -121,6 +170,9 @@ def lemma1(gamma: Any, output_norm: Any) -> Any:
 
     Returns:
         (...); inf where the product leaves the range of float64.
+
+    Raises:
+        ValueError: an argument is out of its range, or an array is not finite or of another shape.
     """
     return _times(_excess(_gamma(gamma)), _norms(output_norm))
 
@@ -132,6 +184,12 @@ def lemma2(gamma: Any, c2: float, c3: float, c_delta: float, output_norm: Any) -
     Args:
         gamma: (..., d). c2, c3: the constants of (C2), (C3). c_delta: `activation_constant`.
         output_norm: (...).
+
+    Returns:
+        (...), an order with constant 1.
+
+    Raises:
+        ValueError: an argument is out of its range, or an array is not finite or of another shape.
     """
     g, two, three = _gamma(gamma), nonnegative("c2", c2), nonnegative("c3", c3)
     flipped = _excess(nonnegative("c_delta", c_delta) * two * g)
@@ -143,6 +201,16 @@ def lemma2_flips(gamma: Any, c2: float, c_delta: float, mu: float = 1.0) -> Any:
 
     The paper has C_2 h_k C_delta sigma_k |f^(k-1)| units, in absolute pre-activations; relative to their root
     mean square, |W_k f^(k-1)|/sqrt(h_k), (C1) turns this into the form here.
+
+    Args:
+        gamma: (..., d). c2: constant of (C2). c_delta: `activation_constant`.
+        mu: constant of (C1); above 1 it counts as 1.
+
+    Returns:
+        Shares in the shape of `gamma`, an order with constant 1.
+
+    Raises:
+        ValueError: an argument is out of its range, or an array is not finite or of another shape.
     """
     return nonnegative("c2", c2) * nonnegative("c_delta", c_delta) * float(_mu(mu)) * _gamma(gamma)
 
@@ -153,6 +221,16 @@ def theorem1_sharpness(
     """Theorem 1, expected sharpness: of order C_L (Lemma 1 + Lemma 2), C_L = `lipschitz`.
 
     C_L is the loss's Lipschitz constant in the outputs: sqrt(2) for the cross-entropy. Average over samples.
+
+    Args:
+        gamma: (..., d). c2: constant of (C2). c3: constant of (C3). c_delta: `activation_constant`.
+        output_norm: |f(x)|, (...). lipschitz: C_L, of the loss in the outputs.
+
+    Returns:
+        (...), an order with constant 1, in units of the loss.
+
+    Raises:
+        ValueError: an argument is out of its range, or an array is not finite or of another shape.
     """
     return positive("lipschitz", lipschitz) * (
         lemma1(gamma, output_norm) + lemma2(gamma, c2, c3, c_delta, output_norm)
@@ -166,6 +244,12 @@ def theorem1(sharpness: Any, norms: Any, sigmas: Any, m: int, delta: float = 0.0
         sharpness: `theorem1_sharpness`, averaged over the samples.
         norms: |W_i|_F, (d,). sigmas: a number or (d,), positive.
         m, delta: as in `pac_bayes`; the loss must lie in [0, 1].
+
+    Returns:
+        The bound, in the shape of `sharpness`.
+
+    Raises:
+        ValueError: an argument is out of its range, or an array is not finite or of another shape.
     """
     weights, noise = array("norms", norms, 1), array("sigmas", sigmas, (0, 1))
     if (noise <= 0).any():
@@ -175,7 +259,17 @@ def theorem1(sharpness: Any, norms: Any, sigmas: Any, m: int, delta: float = 0.0
 
 
 def linear_gammas(sigma: float, depth: int, c_delta: float) -> Array:
-    """gamma_i = sigma/(C_delta d) in every layer, (d,): the choice after Theorem 1."""
+    """gamma_i = sigma/(C_delta d) in every layer, (d,): the choice after Theorem 1.
+
+    Args:
+        sigma: standard deviation. depth: d, layers. c_delta: `activation_constant`.
+
+    Returns:
+        (d,).
+
+    Raises:
+        ValueError: an argument is out of its range.
+    """
     d = integer("depth", depth, 1)
     return np.full(d, positive("sigma", sigma) / (positive("c_delta", c_delta) * d))
 
@@ -185,6 +279,16 @@ def linear_sharpness(sigma: float, c2: float, c3: float, c_delta: float) -> floa
 
     exp(sigma/C_delta) - 1 + exp(sigma C_2 C_3/C_delta) (exp(sigma C_2) - 1), from below, whatever the depth.
     The paper gives its first order in sigma.
+
+    Args:
+        sigma: standard deviation. c2: constant of (C2). c3: constant of (C3).
+        c_delta: `activation_constant`.
+
+    Returns:
+        A multiple of C_L |f(x)|.
+
+    Raises:
+        ValueError: an argument is out of its range.
     """
     s, c = positive("sigma", sigma), positive("c_delta", c_delta)
     two, three = nonnegative("c2", c2), nonnegative("c3", c3)
@@ -197,6 +301,13 @@ def linear_kl(sigma: float, dims: Any, mu: float, c_delta: float, ratios: Any = 
     Args:
         dims: h_0, ..., h_d. mu: in (0, 1]; a larger one counts as 1.
         ratios: |W_i|_F/|D_i W_i|_F, a number or (d,): about sqrt(2) for hidden layers, 1 for the last.
+        sigma: standard deviation. c_delta: `activation_constant`.
+
+    Returns:
+        The divergence, in nats.
+
+    Raises:
+        ValueError: an argument is out of its range, or an array is not finite or of another shape.
     """
     roots, share = _roots(dims), array("ratios", ratios, (0, 1))
     scale = positive("c_delta", c_delta) * len(roots) / (positive("sigma", sigma) * float(_mu(mu)) ** 2)

@@ -38,6 +38,9 @@ def null_space_part(x: Any, w: Any) -> Array:
 
     Returns:
         The shape of ``w``.
+
+    Raises:
+        ValueError: an array is not finite or of another shape.
     """
     _, vectors = _row_space(x)
     weights = array("w", w, (1, 2, 3, 4))
@@ -49,7 +52,17 @@ def null_space_part(x: Any, w: Any) -> Array:
 
 
 def rms_distance(x: Any, scale: float) -> float:
-    """sqrt(E |w_inf - X^+ y|^2) = scale * sqrt(d - rank X) for a start with entries of variance scale^2."""
+    """sqrt(E |w_inf - X^+ y|^2) = scale * sqrt(d - rank X) for a start with entries of variance scale^2.
+
+    Args:
+        x: (n, d). scale: standard deviation of an entry of the start.
+
+    Returns:
+        A distance, in units of a weight.
+
+    Raises:
+        ValueError: an argument is out of its range, or an array is not finite or of another shape.
+    """
     s, vectors = _row_space(x)
     return nonnegative("scale", scale) * math.sqrt(vectors.shape[1] - len(s))
 
@@ -62,12 +75,25 @@ def gd_filter(singular_values: Any, lr: float, steps: Any) -> Array:
 
     Returns:
         (T, m).
+
+    Raises:
+        ValueError: an argument is out of its range, or an array is not finite or of another shape.
     """
     return progress(_singular(singular_values) ** 2, lr, steps)
 
 
 def flow_filter(singular_values: Any, times: Any) -> Array:
-    """1 - exp(-s^2 t): the same for gradient flow, the limit of small steps with t = lr * steps; (T, m)."""
+    """1 - exp(-s^2 t): the same for gradient flow, the limit of small steps with t = lr * steps; (T, m).
+
+    Args:
+        singular_values: s (m,), any order. times: t (T,), >= 0.
+
+    Returns:
+        (T, m), shares from 0 to 1.
+
+    Raises:
+        ValueError: an argument is out of its range, or an array is not finite or of another shape.
+    """
     return -np.expm1(-np.outer(_nonnegative("times", times), _singular(singular_values) ** 2))
 
 
@@ -75,6 +101,15 @@ def ridge_filter(singular_values: Any, penalties: Any) -> Array:
     """s^2/(s^2 + lambda): the minimiser of 1/2 |Xw - y|^2 + (lambda/2)|w|^2; infinite lambda gives 0; (L, m).
 
     At lambda = 0 a direction with s = 0 counts as not learned, as in the pseudo-inverse.
+
+    Args:
+        singular_values: s (m,), any order. penalties: lambda (L,), >= 0.
+
+    Returns:
+        (L, m), shares from 0 to 1.
+
+    Raises:
+        ValueError: an argument is out of its range, or an array is not finite or of another shape.
     """
     lam = np.atleast_1d(np.asarray(penalties, dtype=np.float64))
     if lam.ndim != 1 or np.isnan(lam).any() or (lam < 0).any():
@@ -97,6 +132,9 @@ def matched_ridge(lr: float, steps: Any, samples: int = 1) -> Array:
     Returns:
         (T,).
 
+    Raises:
+        ValueError: an argument is out of its range, or an array is not finite or of another shape.
+
     Example:
         >>> matched_ridge(0.5, [4], samples=10).tolist()
         [5.0]
@@ -106,7 +144,17 @@ def matched_ridge(lr: float, steps: Any, samples: int = 1) -> Array:
 
 
 def ridge_path(x: Any, y: Any, penalties: Any) -> Array:
-    """argmin_w 1/2 |Xw - y|^2 + (lambda/2)|w|^2 for each lambda; X^+ y at 0; (L, d)."""
+    """argmin_w 1/2 |Xw - y|^2 + (lambda/2)|w|^2 for each lambda; X^+ y at 0; (L, d).
+
+    Args:
+        x: (n, d). y: (n,). penalties: lambda (L,), >= 0.
+
+    Returns:
+        (L, d).
+
+    Raises:
+        ValueError: an argument is out of its range, or an array is not finite or of another shape.
+    """
     features, labels = array("x", x, 2), array("y", y, 1)
     if len(labels) != len(features):
         raise ValueError(f"y: expected {len(features)} labels to match x, got {len(labels)}.")
@@ -141,6 +189,9 @@ def filter_risk(
         signal: a (m,). noise: the standard deviation of one label.
         of: "estimation" or "prediction".
 
+    Returns:
+        EstimationRisk, (T,) each.
+
     Raises:
         ValueError: shapes that do not match, or a direction with s = 0 that the filter uses.
     """
@@ -174,6 +225,12 @@ def risk_ratio_bound(step: float = 0.0) -> float:
     Args:
         step: eta times the largest s^2, in [0, 1); 0 is gradient flow.
 
+    Returns:
+        The factor.
+
+    Raises:
+        ValueError: an argument is out of its range.
+
     Example:
         >>> round(risk_ratio_bound(), 4)
         1.6859
@@ -193,6 +250,12 @@ def regularized_inverse(a: Any, delta: float) -> Array:
 
     Args:
         a: (n, d). delta: > 0.
+
+    Returns:
+        (d, n).
+
+    Raises:
+        ValueError: an argument is out of its range, or an array is not finite or of another shape.
     """
     matrix, shift = array("a", a, 2), positive("delta", delta) ** 2
     gram = matrix @ matrix.T + shift * np.eye(len(matrix))
@@ -209,6 +272,9 @@ def regularized_inverse_error(a: Any, delta: Any) -> Array:
 
     Returns:
         (T,).
+
+    Raises:
+        ValueError: an argument is out of its range, or an array is not finite or of another shape.
     """
     s, _ = _row_space(a, "a")
     if not len(s):

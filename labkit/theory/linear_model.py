@@ -28,6 +28,9 @@ def gd_iterates(x: Any, y: Any, lr: float, steps: Any, w0: Any = None) -> Array:
     Returns:
         (T, d).
 
+    Raises:
+        ValueError: an argument is out of its range, or an array is not finite or of another shape.
+
     Example:
         >>> gd_iterates([[1.0]], [1.0], 0.5, [0, 1, 2]).ravel().tolist()
         [0.0, 0.5, 0.75]
@@ -46,7 +49,17 @@ def gd_iterates(x: Any, y: Any, lr: float, steps: Any, w0: Any = None) -> Array:
 
 
 def min_norm_limit(x: Any, y: Any, w0: Any = None) -> Array:
-    """Where ``gd_iterates`` ends for 0 < lr < 2/|X|^2: X^+ y + (I - X^+ X) w_0, (d,)."""
+    """Where ``gd_iterates`` ends for 0 < lr < 2/|X|^2: X^+ y + (I - X^+ X) w_0, (d,).
+
+    Args:
+        x: (n, d). y: (n,). w0: (d,), zeros if None.
+
+    Returns:
+        (d,).
+
+    Raises:
+        ValueError: an array is not finite or of another shape.
+    """
     features, labels = array("x", x, 2), array("y", y, 1)
     start = np.zeros(features.shape[1]) if w0 is None else array("w0", w0, 1)
     return start + np.linalg.lstsq(features, labels - features @ start, rcond=None)[0]
@@ -78,6 +91,9 @@ def population_risk(
         w: (d,) or (T, d). x_clean: (n, d). y_clean: (n,), in the range of x_clean. sigma_x, sigma_y: as in
         the model.
         rank: r; the numerical rank of ``x_clean`` if None.
+
+    Returns:
+        Risk, (T,) each; T = 1 for one w.
 
     Raises:
         ValueError: y_clean is not in the range of x_clean, so that the split would be wrong.

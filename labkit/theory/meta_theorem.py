@@ -18,12 +18,32 @@ from labkit.theory._checks import Array, array, nonnegative, positive
 
 
 def stopping_time(Gamma: float, lr: float, alpha: float) -> float:
-    """T = Gamma/(lr alpha^2), in steps; not a whole number in general."""
+    """T = Gamma/(lr alpha^2), in steps; not a whole number in general.
+
+    Args:
+        Gamma: duration. lr: step size. alpha: spectrum cutoff.
+
+    Returns:
+        T, in steps.
+
+    Raises:
+        ValueError: an argument is out of its range.
+    """
     return positive("Gamma", Gamma) / (positive("lr", lr) * positive("alpha", alpha) ** 2)
 
 
 def learning_duration(steps: float, lr: float, alpha: float) -> float:
-    """Gamma = lr alpha^2 steps, for a whole number of steps; conditions that hold for Gamma hold below it."""
+    """Gamma = lr alpha^2 steps, for a whole number of steps; conditions that hold for Gamma hold below it.
+
+    Args:
+        steps: a number of steps, >= 0. lr: step size. alpha: spectrum cutoff.
+
+    Returns:
+        Gamma.
+
+    Raises:
+        ValueError: an argument is out of its range.
+    """
     return nonnegative("steps", steps) * positive("lr", lr) * positive("alpha", alpha) ** 2
 
 
@@ -33,6 +53,13 @@ def radius(
     """Radius R of (5.12), within which the assumptions must hold.
 
     R = 2 (|J_I^+ r_0| + (Gamma/alpha) |Pi_N r_0| + delta (Gamma/alpha) |r_0|).
+
+    Args:
+        pinv_norm: |J_I^+ r_0|. nuisance_norm: |Pi_N r_0|. r0_norm: |r_0|. alpha: spectrum cutoff.
+        Gamma: duration. delta: tolerance.
+
+    Returns:
+        R, in units of theta.
     """
     return 2.0 * distance_bound(pinv_norm, nuisance_norm, r0_norm, alpha, Gamma, delta)
 
@@ -40,7 +67,15 @@ def radius(
 def distance_bound(
     pinv_norm: float, nuisance_norm: float, r0_norm: float, alpha: float, Gamma: float, delta: float
 ) -> float:
-    """(5.15): |theta_tau - theta_0| <= R/2 for all tau <= T."""
+    """(5.15): |theta_tau - theta_0| <= R/2 for all tau <= T.
+
+    Args:
+        pinv_norm: |J_I^+ r_0|. nuisance_norm: |Pi_N r_0|. r0_norm: |r_0|. alpha: spectrum cutoff.
+        Gamma: duration. delta: tolerance.
+
+    Returns:
+        R/2, in units of theta.
+    """
     return float(pinv_norm + Gamma / alpha * nuisance_norm + delta * Gamma / alpha * r0_norm)
 
 
@@ -51,6 +86,13 @@ def meta_theorem_regime(
 
     (5.13) and the ranges of delta, Gamma, alpha and the step size. (5.13) reads eps0 <= min(delta alpha,
     sqrt(delta alpha^3/(Gamma beta)))/5 and eps <= delta alpha^3/(5 Gamma beta^2).
+
+    Args:
+        alpha: spectrum cutoff. beta: bound on |J|. eps: twice the largest change of J.
+        eps0: error of the reference Jacobian. Gamma: duration. delta: tolerance. lr: step size.
+
+    Returns:
+        Name of a condition -> (left, right); nothing is raised where left > right.
     """
     pairs = {
         "reference Jacobian": (
@@ -73,6 +115,16 @@ def smallest_delta(alpha: float, beta: float, eps: float, eps0: float, Gamma: fl
     max(5 eps0/alpha, 25 eps0^2 Gamma beta/alpha^3, 5 Gamma beta^2 eps/alpha^3). ``eps`` belongs to the radius
     R(delta); measured along the path it is a lower estimate. For a Lipschitz Jacobian use
     ``smallest_delta_lipschitz``.
+
+    Args:
+        alpha: spectrum cutoff. beta: bound on |J|. eps: twice the largest change of J.
+        eps0: error of the reference Jacobian. Gamma: duration.
+
+    Returns:
+        delta.
+
+    Raises:
+        ValueError: an argument is out of its range.
     """
     a, b, g = positive("alpha", alpha), positive("beta", beta), positive("Gamma", Gamma)
     e, e0 = nonnegative("eps", eps), nonnegative("eps0", eps0)
@@ -95,6 +147,17 @@ def smallest_delta_lipschitz(
     Then eps = 2 L R(delta). R is linear in delta, R = 2 (q + delta q'), so the condition on eps reads delta
     (1 - c q') >= c q with c = 20 L Gamma beta^2/alpha^3. Self-consistent: nothing is left to be measured
     along the path.
+
+    Args:
+        alpha: spectrum cutoff. beta: bound on |J|. lipschitz: L, of the Jacobian.
+        eps0: error of the reference Jacobian. Gamma: duration. pinv_norm: |J_I^+ r_0|.
+        nuisance_norm: |Pi_N r_0|. r0_norm: |r_0|.
+
+    Returns:
+        delta, or inf.
+
+    Raises:
+        ValueError: an argument is out of its range.
     """
     base = smallest_delta(alpha, beta, 0.0, eps0, Gamma)
     c = 20.0 * nonnegative("lipschitz", lipschitz) * Gamma * beta**2 / alpha**3
@@ -109,12 +172,25 @@ def meta_theorem_bound(alpha: float, beta: float, delta: float, r0_norm: float) 
     The proof bounds |Pi_I r_0| + Gamma |Pi_N r_0| by Gamma |r_0|; it is sqrt(1 + Gamma^2) |r_0|. The constant
     survives: with (5.13) the lemma before it holds with 1/(1 - 1/25) for its factor 2, and .24*sqrt(2)/.96 =
     .36 <= 3/5.
+
+    Args:
+        alpha: spectrum cutoff. beta: bound on |J|. delta: tolerance. r0_norm: |r_0|.
+
+    Returns:
+        In units of a residual.
     """
     return 0.6 * delta * alpha / beta * r0_norm
 
 
 def parameter_bound(alpha: float, Gamma: float, delta: float, r0_norm: float) -> float:
-    """(5.14), parameters: |theta_tau - theta~_tau| <= delta (Gamma/alpha) |r_0| for all tau <= T."""
+    """(5.14), parameters: |theta_tau - theta~_tau| <= delta (Gamma/alpha) |r_0| for all tau <= T.
+
+    Args:
+        alpha: spectrum cutoff. Gamma: duration. delta: tolerance. r0_norm: |r_0|.
+
+    Returns:
+        In units of theta.
+    """
     return delta * Gamma / alpha * r0_norm
 
 
@@ -131,6 +207,13 @@ def final_residual_bound(
 
     After a whole number of steps use Gamma = ``learning_duration(steps, lr, alpha)``: rounding T down would
     break it.
+
+    Args:
+        information_norm: |Pi_I r_0|. nuisance_norm: |Pi_N r_0|. r0_norm: |r_0|. alpha: spectrum cutoff.
+        beta: bound on |J|. Gamma: duration. delta: tolerance.
+
+    Returns:
+        In units of a residual.
     """
     return float(np.exp(-Gamma) * information_norm + nuisance_norm + delta * alpha / beta * r0_norm)
 
@@ -142,6 +225,12 @@ def reference_error(initial: Any, reference: Any) -> float:
 
     Args:
         initial, reference: (m, p) and (m, p'); the narrower one is padded with zero columns.
+
+    Returns:
+        eps0, in units of J.
+
+    Raises:
+        ValueError: an array is not finite or of another shape.
     """
     first, second = array("initial", initial, 2), array("reference", reference, 2)
     if len(first) != len(second):
@@ -159,9 +248,14 @@ def tracking_bound(linear_norms: Any, lr: float, beta: float, eps: float, eps0: 
 
     Args:
         linear_norms: |r~_tau| at tau = 0, 1, ..., T, (T+1,).
+        lr: step size. beta: bound on |J|. eps: twice the largest change of J.
+        eps0: error of the reference Jacobian.
 
     Returns:
         Bounds on |r_tau - r~_tau|, (T+1,).
+
+    Raises:
+        ValueError: an argument is out of its range, or an array is not finite or of another shape.
     """
     norms = array("linear_norms", linear_norms, 1)
     drive = positive("lr", lr) * (

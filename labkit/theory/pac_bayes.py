@@ -45,6 +45,9 @@ def gaussian_kl(mean: Any, sigma: Any, prior_mean: Any = 0.0, prior_sigma: Any =
         prior_mean: a number or (p,): 0, or the initial weights.
         prior_sigma: standard deviation of the prior, a number or (p,); None takes `sigma`.
 
+    Returns:
+        The divergence, in nats.
+
     Raises:
         ValueError: a shape does not fit, or a standard deviation is not positive.
     """
@@ -58,7 +61,18 @@ def gaussian_kl(mean: Any, sigma: Any, prior_mean: Any = 0.0, prior_sigma: Any =
 
 
 def complexity(kl: Any, m: int, delta: float = 0.05) -> Any:
-    """K of (5): 2 (KL + ln(2m/delta))/(m - 1), in the shape of `kl`."""
+    """K of (5): 2 (KL + ln(2m/delta))/(m - 1), in the shape of `kl`.
+
+    Args:
+        kl: divergence from the prior, >= 0, any shape. m: training samples, at least 2.
+        delta: the probability with which it may fail, in (0, 1).
+
+    Returns:
+        K, in the shape of `kl`.
+
+    Raises:
+        ValueError: an argument is out of its range, or an array is not finite or of another shape.
+    """
     return 2.0 * _penalty(kl, m, delta) / (m - 1)
 
 
@@ -71,6 +85,9 @@ def pac_bayes_bound(empirical: Any, kl: Any, m: int, delta: float = 0.05) -> Any
         m: training samples, at least 2.
         delta: the probability with which the bound may fail, in (0, 1).
 
+    Returns:
+        The bound, in the shape that the arguments broadcast to.
+
     Raises:
         ValueError: an argument is out of its range.
     """
@@ -82,12 +99,35 @@ def pac_bayes_sqrt(empirical: Any, kl: Any, m: int, delta: float = 0.05) -> Any:
     """(6): E L(w + nu) <= L + 4 sqrt((KL + ln(2m/delta))/m). Arguments as `pac_bayes_bound`.
 
     min(1, (5)) <= min(1, (6)), always.
+
+    Args:
+        empirical: training loss of the perturbed network, in [0, 1].
+        kl: divergence from the prior, >= 0, any shape. m: training samples, at least 2.
+        delta: the probability with which it may fail, in (0, 1).
+
+    Returns:
+        The bound, in the shape that the arguments broadcast to.
+
+    Raises:
+        ValueError: an argument is out of its range, or an array is not finite or of another shape.
     """
     return _loss("empirical", empirical) + 4.0 * np.sqrt(_penalty(kl, m, delta) / m)
 
 
 def sharpness_bound(loss: Any, sharpness: Any, kl: Any, m: int, delta: float = 0.05) -> Any:
-    """(7): (6) with L = loss + sharpness, the loss of the network itself and its expected sharpness."""
+    """(7): (6) with L = loss + sharpness, the loss of the network itself and its expected sharpness.
+
+    Args:
+        loss: training loss of the network, in [0, 1]. sharpness: expected sharpness.
+        kl: divergence from the prior, >= 0, any shape. m: training samples, at least 2.
+        delta: the probability with which it may fail, in (0, 1).
+
+    Returns:
+        The bound, in the shape that the arguments broadcast to.
+
+    Raises:
+        ValueError: an argument is out of its range, or an array is not finite or of another shape.
+    """
     return pac_bayes_sqrt(_loss("loss", loss) + _any("sharpness", sharpness), kl, m, delta)
 
 
@@ -101,13 +141,29 @@ def gaussian_bound(
         norm_squared: |w|^2, or |w - w_0|^2 for a prior around the initial weights w_0.
         sigma: fixed before the training data are seen.
         m, delta: as `pac_bayes_bound`.
+
+    Returns:
+        The bound, in the shape that the arguments broadcast to.
+
+    Raises:
+        ValueError: an argument is out of its range, or an array is not finite or of another shape.
     """
     kl = _nonnegative("norm_squared", norm_squared) / (2.0 * positive("sigma", sigma) ** 2)
     return sharpness_bound(loss, sharpness, kl, m, delta)
 
 
 def vacuous(bound: Any, at: float = 1.0) -> Any:
-    """Whether a bound says nothing: it is at least `at`, what everybody knows (1 for an error rate)."""
+    """Whether a bound says nothing: it is at least `at`, what everybody knows (1 for an error rate).
+
+    Args:
+        bound: any shape. at: what everybody knows, > 0.
+
+    Returns:
+        Booleans, in the shape of `bound`.
+
+    Raises:
+        ValueError: an argument is out of its range, or an array is not finite or of another shape.
+    """
     return _any("bound", bound) >= positive("at", at)
 
 

@@ -26,12 +26,25 @@ def decay(eigenvalues: Any, lr: float, steps: Any) -> Array:
 
     Returns:
         (T, m).
+
+    Raises:
+        ValueError: an argument is out of its range, or an array is not finite or of another shape.
     """
     return _factors(eigenvalues, lr, steps)[0]
 
 
 def progress(eigenvalues: Any, lr: float, steps: Any) -> Array:
-    """1 - (1 - lr*lambda^2)^tau (T, m), without cancellation for modes that have hardly moved."""
+    """1 - (1 - lr*lambda^2)^tau (T, m), without cancellation for modes that have hardly moved.
+
+    Args:
+        eigenvalues: of J J^T, (m,). lr: step size. steps: (T,) whole numbers.
+
+    Returns:
+        (T, m).
+
+    Raises:
+        ValueError: an argument is out of its range, or an array is not finite or of another shape.
+    """
     return _factors(eigenvalues, lr, steps)[1]
 
 
@@ -101,6 +114,9 @@ def linearized_residual_from_svd(u: Any, singular_values: Any, r0: Any, lr: floa
 
     Returns:
         (T, m). The error of a mode left out is at most its coefficient times 1 - (1 - lr lambda_(k+1)^2)^tau.
+
+    Raises:
+        ValueError: an argument is out of its range, or an array is not finite or of another shape.
     """
     basis, start = array("u", u, 2), array("r0", r0, 1)
     lam = array("singular_values", singular_values, 1)
@@ -129,6 +145,12 @@ def residual_parts(
         singular_values: (m,) descending. coefficients: <u_s, r_0> (m,). rank: dimension of I, 0..m.
         lr: step size. steps: (T,). outside: norm of r_0 outside the span of the u_s (truncated SVD); it does
         not move.
+
+    Returns:
+        ResidualParts, (T,) each.
+
+    Raises:
+        ValueError: an argument is out of its range, or an array is not finite or of another shape.
     """
     lam, coef, r = _split(singular_values, coefficients, rank)
     modes = decay(lam**2, lr, steps) * coef
@@ -141,6 +163,15 @@ def information_rank(singular_values: Any, alpha: float) -> int:
     """r(alpha) of Defs. 1.1 and 5.2: how many singular values are >= alpha.
 
     The paper prints the *smallest* such index, which would always be 1.
+
+    Args:
+        singular_values: (m,), any order. alpha: cutoff.
+
+    Returns:
+        The rank, 0 to m.
+
+    Raises:
+        ValueError: an argument is out of its range, or an array is not finite or of another shape.
     """
     return int((array("singular_values", singular_values, 1) >= positive("alpha", alpha)).sum())
 
@@ -149,6 +180,15 @@ def pinv_norm(singular_values: Any, coefficients: Any, rank: int) -> float:
     """|J_I^+ v|, the distance the linear model travels to fit v on I.
 
     (sum_(s <= r) coef_s^2/lambda_s^2)^(1/2) with coef_s = <u_s, v>.
+
+    Args:
+        singular_values: (m,) descending. coefficients: (m,), coef_s. rank: r, the dimension of I.
+
+    Returns:
+        A distance, in units of theta.
+
+    Raises:
+        ValueError: an argument is out of its range, or an array is not finite or of another shape.
     """
     lam, coef, r = _split(singular_values, coefficients, rank)
     if r and lam[r - 1] == 0.0:
@@ -167,6 +207,12 @@ def early_stopping_value(
     Args:
         singular_values, coefficients: (m,). rank: r. alpha: cutoff with lambda_r >= alpha >= lambda_(r+1).
         Gamma: > 0.
+
+    Returns:
+        B, in units of a residual.
+
+    Raises:
+        ValueError: an argument is out of its range, or an array is not finite or of another shape.
     """
     lam, coef, r = _cut(singular_values, coefficients, rank, alpha)
     inner = alpha / lam[:r] * coef[:r]
@@ -190,6 +236,16 @@ def early_stopping_bounds(
 
     |Pi_I r_0| alpha/lambda_1 <= B <= (|Pi_I r_0|^2 + Gamma^2 |Pi_N r_0|^2)^(1/2) <= Gamma |r_0|. The last
     step needs Gamma >= 1 (the lemma says Gamma > 0); ``crude`` is max(1, Gamma) |r_0|, right for both.
+
+    Args:
+        singular_values: (m,) descending. coefficients: (m,), coef_s. rank: r, the dimension of I.
+        alpha: cutoff. Gamma: duration, > 0.
+
+    Returns:
+        EarlyStoppingBounds, in units of a residual.
+
+    Raises:
+        ValueError: an argument is out of its range, or an array is not finite or of another shape.
     """
     lam, coef, r = _cut(singular_values, coefficients, rank, alpha)
     inside, outside = float(np.linalg.norm(coef[:r])), float(np.linalg.norm(coef[r:]))
@@ -204,6 +260,16 @@ def linear_distance_bound(singular_values: Any, coefficients: Any, rank: int, lr
     """(6.6): how far the linear model is from its start after ``step`` steps, at most; lr <= 1/lambda_1^2.
 
     (sum_I coef_s^2/lambda_s^2 + step^2 lr^2 sum_N lambda_s^2 coef_s^2)^(1/2).
+
+    Args:
+        singular_values: (m,) descending. coefficients: (m,), coef_s. rank: r, the dimension of I.
+        lr: step size. step: a whole number of steps.
+
+    Returns:
+        In units of theta.
+
+    Raises:
+        ValueError: an argument is out of its range, or an array is not finite or of another shape.
     """
     lam, coef, r = _split(singular_values, coefficients, rank)
     moved = integer("step", step, 0) * positive("lr", lr) * lam[r:] * coef[r:]
@@ -216,6 +282,16 @@ def linear_residual_bound(
     """(6.9): |r_tau| <= (1 - lr alpha^2)^tau |Pi_I r_0| + |Pi_N r_0| for the linear model, (T,).
 
     At tau = Gamma/(lr alpha^2) the factor is at most e^(-Gamma): (6.10).
+
+    Args:
+        information_norm: |Pi_I r_0|. nuisance_norm: |Pi_N r_0|. alpha: cutoff. lr: step size.
+        steps: (T,) whole numbers.
+
+    Returns:
+        (T,), in units of a residual.
+
+    Raises:
+        ValueError: an argument is out of its range, or an array is not finite or of another shape.
     """
     return decay(np.array([alpha**2]), lr, steps)[:, 0] * information_norm + nuisance_norm
 

@@ -33,6 +33,12 @@ def margin(w: Any, x: Any, y: Any, offset: float = 0.0) -> float:
 
     Args:
         w: (d,), not 0. x: (n, d). y: (n,) of -1 and 1. offset: b.
+
+    Returns:
+        A distance, in units of x.
+
+    Raises:
+        ValueError: an argument is out of its range, or an array is not finite or of another shape.
     """
     weights, features, functional = _functional(w, x, y, offset)
     return float(functional.min() / np.linalg.norm(weights))
@@ -48,6 +54,12 @@ def robust_radius(w: Any, x: Any, y: Any, offset: float = 0.0, *, norm: str = "2
     Args:
         w: (d,), not 0. x: (n, d), no row 0. y: (n,) of -1 and 1. offset: b, which is not perturbed.
         norm: of dw: "2", or "inf" as in footnote 5.
+
+    Returns:
+        rho; below 0 if a sample is classified wrongly.
+
+    Raises:
+        ValueError: an argument is out of its range, or an array is not finite or of another shape.
     """
     weights, features, functional = _functional(w, x, y, offset)
     if norm not in NORMS:
@@ -59,7 +71,18 @@ def robust_radius(w: Any, x: Any, y: Any, offset: float = 0.0, *, norm: str = "2
 
 
 def robust_hinge(w: Any, x: Any, y: Any, rho: float, offset: float = 0.0) -> float:
-    """Mean worst hinge loss over |dw|_2 <= rho |w|, (40): mean of [1 - m_i + rho |w| |x_i|]_+."""
+    """Mean worst hinge loss over |dw|_2 <= rho |w|, (40): mean of [1 - m_i + rho |w| |x_i|]_+.
+
+    Args:
+        w: (d,), not 0. x: (n, d). y: (n,) of -1 and 1.
+        rho: size of the perturbation as a share of |w|, >= 0. offset: b, which is not perturbed.
+
+    Returns:
+        The mean loss.
+
+    Raises:
+        ValueError: an argument is out of its range, or an array is not finite or of another shape.
+    """
     loss, penalty = _hinge(w, x, y, rho, offset)
     return float(np.maximum(loss + penalty, 0.0).mean())
 
@@ -69,6 +92,16 @@ def regularized_hinge(w: Any, x: Any, y: Any, rho: float, offset: float = 0.0) -
 
     It bounds ``robust_hinge`` at every w, so that its minimum bounds the robust minimum; they are equal where
     no sample lies beyond the margin, m_i <= 1.
+
+    Args:
+        w: (d,), not 0. x: (n, d). y: (n,) of -1 and 1.
+        rho: size of the perturbation as a share of |w|, >= 0. offset: b, which is not perturbed.
+
+    Returns:
+        The mean loss.
+
+    Raises:
+        ValueError: an argument is out of its range, or an array is not finite or of another shape.
     """
     loss, penalty = _hinge(w, x, y, rho, offset)
     return float((np.maximum(loss, 0.0) + penalty).mean())
@@ -78,19 +111,48 @@ def robust_square(w: Any, x: Any, y: Any, rho: float) -> Array:
     """max (y_i - (w + dw) . x_i)^2 over |dw|_2 <= rho |w|, sample by sample: (|r_i| + rho |w| |x_i|)^2, (n,).
 
     The paper prints ``printed_square``, without the cross term 2 rho |r_i| |w| |x_i| (42).
+
+    Args:
+        w: (d,), not 0. x: (n, d). y: (n,). rho: size of the perturbation as a share of |w|, >= 0.
+
+    Returns:
+        (n,).
+
+    Raises:
+        ValueError: an argument is out of its range, or an array is not finite or of another shape.
     """
     residual, reach = _reach(w, x, y, rho)
     return (np.abs(residual) + reach) ** 2
 
 
 def printed_square(w: Any, x: Any, y: Any, rho: float) -> Array:
-    """r_i^2 + rho^2 |w|^2 as (42) prints it, with |x_i| = 1 put back; below the worst case, (n,)."""
+    """r_i^2 + rho^2 |w|^2 as (42) prints it, with |x_i| = 1 put back; below the worst case, (n,).
+
+    Args:
+        w: (d,), not 0. x: (n, d). y: (n,). rho: size of the perturbation as a share of |w|, >= 0.
+
+    Returns:
+        (n,).
+
+    Raises:
+        ValueError: an argument is out of its range, or an array is not finite or of another shape.
+    """
     residual, reach = _reach(w, x, y, rho)
     return residual**2 + reach**2
 
 
 def worst_perturbation(w: Any, x: Any, y: Any, rho: float) -> Array:
-    """The dw that attains ``robust_square``: -sign(r_i) rho |w| x_i/|x_i|, (n, d)."""
+    """The dw that attains ``robust_square``: -sign(r_i) rho |w| x_i/|x_i|, (n, d).
+
+    Args:
+        w: (d,), not 0. x: (n, d). y: (n,). rho: size of the perturbation as a share of |w|, >= 0.
+
+    Returns:
+        (n, d), one dw a sample.
+
+    Raises:
+        ValueError: an argument is out of its range, or an array is not finite or of another shape.
+    """
     residual, _ = _reach(w, x, y, rho)
     features, length = array("x", x, 2), float(np.linalg.norm(array("w", w, 1)))
     sizes = np.linalg.norm(features, axis=1)
@@ -100,6 +162,15 @@ def worst_perturbation(w: Any, x: Any, y: Any, rho: float) -> Array:
 
 def data_tolerance(tolerance: float, layers: int) -> float:
     """(1 + D)^L: what a share D on each weight of L layers does to a path, as a factor on the data (§9.6.1).
+
+    Args:
+        tolerance: D, >= 0. layers: L.
+
+    Returns:
+        The factor, at least 1.
+
+    Raises:
+        ValueError: an argument is out of its range.
 
     Example:
         >>> round(data_tolerance(0.1, 8), 2)

@@ -36,6 +36,13 @@ def relative_cutoff(
     Args:
         cutoff: on the singular values of Sigma(X)^(1/2) (random) or J(W_0) (given). x_norm: spectral norm of
         X; sqrt(n) if None.
+        outputs: K. start: "random" or "given". B: bound on |phi'|. nu: scale of V.
+
+    Returns:
+        a, without unit.
+
+    Raises:
+        ValueError: an argument is out of its range.
     """
     scale = (n * (n if x_norm is None else positive("x_norm", x_norm) ** 2)) ** 0.25
     factor = np.sqrt(integer("outputs", outputs, 1)) if _start(start) == "random" else nu
@@ -79,6 +86,12 @@ def tradeoff(
         cutoffs: (C,) positive; None takes every positive singular value, the only places where the bias
         changes.
         outside: norm of y outside the span of the u_s (truncated SVD); it is counted as nuisance.
+
+    Returns:
+        Tradeoff, (C,) each.
+
+    Raises:
+        ValueError: an argument is out of its range, or an array is not finite or of another shape.
     """
     lam, coef = spectrum(singular_values, coefficients)
     count, gamma = integer("n", n, 1), positive("Gamma", Gamma)
@@ -95,30 +108,76 @@ def tradeoff(
 
 
 def best_cutoff(curves: Tradeoff) -> float:
-    """Cutoff with the least ``total``; of equals the largest (smallest information space)."""
+    """Cutoff with the least ``total``; of equals the largest (smallest information space).
+
+    Args:
+        curves: of `tradeoff`.
+
+    Returns:
+        A spectral cutoff, one of those in `curves`.
+    """
     return float(curves.cutoff[int(np.argmin(curves.total))])
 
 
 def training_loss_bound(nuisance_norm: float, n: int, Gamma: float) -> float:
-    """Thm 2.2: |f(W_T) - y| is of order |Pi_N y| + e^-Gamma sqrt(n); Thm 2.3 with r_0 for y."""
+    """Thm 2.2: |f(W_T) - y| is of order |Pi_N y| + e^-Gamma sqrt(n); Thm 2.3 with r_0 for y.
+
+    Args:
+        nuisance_norm: |Pi_N y|. n: samples. Gamma: duration, >= 1.
+
+    Returns:
+        An order, without its constant, in units of a residual.
+    """
     return float(nuisance_norm + np.exp(-Gamma) * np.sqrt(n))
 
 
 def width_condition(alpha: float, n: int, Gamma: float, *, start: str = "random") -> float:
-    """Order of the width asked for: Gamma^4 log(n)/a^8 (2.2), or Gamma^4/a^8 (Thm 2.3); constants dropped."""
+    """Order of the width asked for: Gamma^4 log(n)/a^8 (2.2), or Gamma^4/a^8 (Thm 2.3); constants dropped.
+
+    Args:
+        alpha: a, the relative cutoff. n: samples. Gamma: duration, >= 1. start: "random" or "given".
+
+    Returns:
+        An order, without its constant.
+
+    Raises:
+        ValueError: an argument is out of its range.
+    """
     base = positive("Gamma", Gamma) ** 4 / positive("alpha", alpha) ** 8
     return float(base * np.log(n)) if _start(start) == "random" else float(base)
 
 
 def width_random(alpha: float, n: int, Gamma: float, zeta: float, c: float = 1.0) -> float:
-    """Width of (6.89), constants included: 1.2e8 Gamma^4 log(n)/(c^4 zeta^4 a^8), if |Pi_I y| >= c |y|."""
+    """Width of (6.89), constants included: 1.2e8 Gamma^4 log(n)/(c^4 zeta^4 a^8), if |Pi_I y| >= c |y|.
+
+    Args:
+        alpha: a, the relative cutoff. n: samples. Gamma: duration, >= 1.
+        zeta: size of the start, as in (6.67). c: of the premise.
+
+    Returns:
+        Hidden units.
+
+    Raises:
+        ValueError: an argument is out of its range.
+    """
     return float(1.2e8 * Gamma**4 * np.log(n) / (positive("c", c) * positive("zeta", zeta)) ** 4 / alpha**8)
 
 
 def width_given(
     alpha: float, Gamma: float, zeta: float, nu: float = 1.0, B: float = 1.0, c_r: float = 1.0
 ) -> float:
-    """Width of (6.59), constants included: 25600 C_r^2 Gamma^4/(a^8 nu^2 B^2 zeta^2); |r_0| <= C_r sqrt n."""
+    """Width of (6.59), constants included: 25600 C_r^2 Gamma^4/(a^8 nu^2 B^2 zeta^2); |r_0| <= C_r sqrt n.
+
+    Args:
+        alpha: a, the relative cutoff. Gamma: duration, >= 1. zeta: size of the start, as in (6.67).
+        nu: scale of V. B: bound on |phi'|. c_r: C_r of |r_0| <= C_r sqrt n.
+
+    Returns:
+        Hidden units.
+
+    Raises:
+        ValueError: an argument is out of its range.
+    """
     return float(25600.0 * c_r**2 * Gamma**4 / (alpha**8 * (nu * B * positive("zeta", zeta)) ** 2))
 
 
@@ -126,6 +185,15 @@ def full_rank_width(n: int, outputs: int, lambda_min: float, Gamma: float = 1.0)
     """Order of the width for (2.4), K^4 n^4 log(n) Gamma^4/lambda_min^4.
 
     The cutoff is then the square root of the least eigenvalue of Sigma(X), and N is empty.
+
+    Args:
+        n: samples. outputs: K. lambda_min: the least eigenvalue of Sigma(X). Gamma: duration, >= 1.
+
+    Returns:
+        An order, without its constant.
+
+    Raises:
+        ValueError: an argument is out of its range.
     """
     return width_condition(relative_cutoff(float(np.sqrt(lambda_min)), n, outputs), n, Gamma)
 
@@ -167,6 +235,13 @@ def generalization_bound_given(
         pinv_norm, nuisance_norm: of r_0, for J(W_0) cut at the *spectral* cutoff ``alpha``. zeta: <= 1/2.
         delta: failure probability. Assumes unit-length inputs, one-hot labels, |V|_inf <= nu/sqrt(kK), a
         width of ``width_given``.
+        n: samples. Gamma: duration, >= 1. B: bound on |phi'|. c_r: C_r of |r_0| <= C_r sqrt n.
+
+    Returns:
+        GeneralizationBound: the terms above, of which `total` is the sum.
+
+    Raises:
+        ValueError: an argument is out of its range.
     """
     root = float(np.sqrt(n))
     return GeneralizationBound(
@@ -201,6 +276,14 @@ def generalization_bound_random(
         pinv_norm, nuisance_norm: of y, for Sigma(X)^(1/2) cut at the *spectral* cutoff ``alpha0``.
         x_norm: spectral norm of X; sqrt(n) if None. Assumes unit-length inputs, one-hot labels, a width of
         ``width_random``.
+        outputs: K. Gamma: duration, >= 1. zeta: size of the start, as in (6.67).
+        delta: failure probability. B: bound on |phi'|.
+
+    Returns:
+        GeneralizationBound: the terms above, of which `total` is the sum.
+
+    Raises:
+        ValueError: an argument is out of its range.
     """
     root = float(np.sqrt(n))
     relative = relative_cutoff(alpha0, n, outputs, x_norm=x_norm, B=B)
