@@ -25,6 +25,12 @@ LARGE = 2**20  # numbers of a tensor above which `unchanged` keeps no copy
 def same(what: str, got: Any, expected: Any, *, tol: float = 1e-9) -> None:
     """Asserts that a result is the expected tensor or number, to ``tol * (1 + |expected|)`` in every entry.
 
+    Args:
+        what: the name of the result in the message.
+        got: the student's.
+        expected: ours.
+        tol: of an entry, relative to 1 + its size.
+
     Raises:
         AssertionError: one line with `what` and the first thing wrong: kind, shape, dtype, or the entry that
             is furthest off, with the ratio of the two values (2 is a factor forgotten, -1 a sign).
@@ -54,6 +60,12 @@ def same(what: str, got: Any, expected: Any, *, tol: float = 1e-9) -> None:
 @contextmanager
 def unchanged(**inputs: Any) -> Iterator[None]:
     """Asserts that the block leaves its inputs as they were: tensors, arrays, numbers, and lists of them.
+
+    Args:
+        **inputs: name -> what the block may read and must not write.
+
+    Returns:
+        A context manager.
 
     Raises:
         AssertionError: names the input that was overwritten.
@@ -114,7 +126,15 @@ def _longest_side(name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -
 
 
 def require(holds: bool, reason: str) -> None:
-    """An assert that `python -O` leaves in place: without it every answer would pass."""
+    """An assert that `python -O` leaves in place: without it every answer would pass.
+
+    Args:
+        holds: the condition.
+        reason: one line for the student.
+
+    Raises:
+        AssertionError: it does not hold.
+    """
     if not holds:
         raise AssertionError(reason)
 

@@ -115,7 +115,19 @@ def read_sheet(notebook: NotebookNode) -> Sheet:
 
 
 def parse(notebook: NotebookNode, place: int, tag: str) -> ast.Module:
-    """The syntax tree of a code cell; a ValueError names the cell where there is none."""
+    """The syntax tree of a code cell.
+
+    Args:
+        notebook: in which it stands.
+        place: its number.
+        tag: its name in the message.
+
+    Returns:
+        The tree.
+
+    Raises:
+        ValueError: it is not code, or not Python.
+    """
     cell = notebook.cells[place]
     if cell.cell_type != "code":
         raise ValueError(f"the cell tagged {tag!r} must be code, and is {cell.cell_type}")

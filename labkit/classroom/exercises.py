@@ -46,6 +46,12 @@ def attempt(name: str) -> Iterator[None]:
 
     A bare ``raise NotImplementedError`` is the stub's own and means *not solved yet*. One with a message
     comes from a library and is reported like any other exception.
+
+    Args:
+        name: the exercise, "4.1".
+
+    Returns:
+        A context manager.
     """
     try:
         yield
@@ -56,7 +62,14 @@ def attempt(name: str) -> Iterator[None]:
 
 
 def solved(*answers: Callable[..., Any]) -> bool:
-    """Whether none of these functions is still the stub; if one is, says in one line that the cell waits."""
+    """Whether none of these functions is still the stub; if one is, says in one line that the cell waits.
+
+    Args:
+        *answers: the student's functions.
+
+    Returns:
+        True if all have been written.
+    """
     waiting = [answer.__name__ for answer in answers if _is_open(answer)]
     if waiting:
         _say(f"this cell waits for your {' and '.join(waiting)}")
@@ -130,6 +143,9 @@ def award(name: str, tests: Callable[[], Any], *answers: str, points: float) -> 
         answers: the names of the function, or of the two dicts, where this is called.
         points: for all of it. Half of them are for a prediction and its observation filled in, half for the
             provable items.
+
+    Returns:
+        The points, from 0 to `points`.
     """
     given = sys._getframe(1).f_globals
     found = _apart(tests)
@@ -164,6 +180,7 @@ def check_prediction(
             or a sequence of words.
         provable: item -> the value that follows from a formula. An int or a word must be met exactly, a
             float to 2 % (two digits). It marks `prediction` alone.
+        name: of the exercise, for the message.
 
     Raises:
         ValueError: `provable` names an item that `allowed` does not, or one whose value is not allowed.

@@ -48,6 +48,9 @@ def get(folder: Path, *, solutions: bool = False) -> Copied:
         folder: where to; made where it is missing.
         solutions: the full notebooks, with the solutions and the tests of all exercises.
 
+    Returns:
+        Copied: what was written, and what was left as it is.
+
     Raises:
         ValueError: the folder is a file, lies inside a checkout, or cannot be written; nothing is written.
     """
@@ -84,6 +87,12 @@ def get(folder: Path, *, solutions: bool = False) -> Copied:
 
 def find_copies(start: Path) -> Path | None:
     """The folder filled by `get` that a path lies in, or the one that lies in it; None if there is none.
+
+    Args:
+        start: a path in the folder, above it, or the folder.
+
+    Returns:
+        The folder, or None.
 
     Raises:
         ValueError: several lie in it.

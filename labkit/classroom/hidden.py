@@ -61,7 +61,7 @@ def tests_function(notebook: NotebookNode, sheet: Sheet, exercise: Exercise) -> 
 
 
 def function_name(exercise: Exercise) -> str:
-    """tests_5_2a"""
+    """What the tests of an exercise are called: tests_5_2a."""
     return f"tests_{exercise.name.replace('.', '_')}"
 
 

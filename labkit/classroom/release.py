@@ -70,6 +70,9 @@ def release(
         force: whether what was changed by hand in the course may be replaced; it is put aside, not lost.
         progress: called with the share done, 0 to 1, and what is being done.
 
+    Returns:
+        Released: what was written and what was put aside.
+
     Raises:
         ValueError: a notebook is malformed, a solution or test shows, the students' version ends in an error,
             a source was changed by hand, or nbgrader is missing or refuses. Nothing is written then.
@@ -109,6 +112,12 @@ def release(
 
 def read_notebook(path: Path) -> NotebookNode:
     """A notebook from an .ipynb, or from a .py with the outputs of the .ipynb beside it.
+
+    Args:
+        path: of an .ipynb, or of a .py in py:percent form.
+
+    Returns:
+        The notebook, of nbformat 4.
 
     Raises:
         ValueError: it cannot be read.

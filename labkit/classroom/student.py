@@ -63,7 +63,19 @@ def student_version(notebook: NotebookNode, *, checks: bool) -> NotebookNode:
 
 
 def opened(notebook: NotebookNode, sheet: Sheet, *, checks: bool) -> NotebookNode:
-    """A copy, cell by cell, in which *Then* waits for the student's functions; solutions are still in."""
+    """A copy, cell by cell, in which *Then* waits for the student's functions; solutions are still in.
+
+    Args:
+        notebook: with tagged cells.
+        sheet: its exercises.
+        checks: as `student_version` takes it.
+
+    Returns:
+        The copy.
+
+    Raises:
+        ValueError: a cell *Then* gives the name of a student's function to something else.
+    """
     result = copy.deepcopy(notebook)
     _clean(result)
     waits = _waits(notebook, sheet)

@@ -116,6 +116,9 @@ def audit(
         progress: told, frame by frame, the share done and the experiment's name.
         keep_going: an experiment that raises becomes one of the result's failures, and the others still run.
 
+    Returns:
+        AuditResult: the runs, the verdicts and, with `keep_going`, the failures.
+
     Raises:
         ValueError: an unknown preset, setting or device, or a value out of its range.
     """
@@ -186,6 +189,9 @@ def audit_labs(
         all_claims, preset, seed, device: as for `audit`.
         progress: told the share of the whole that is done, and "lab number experiment".
 
+    Returns:
+        One AuditResult a lab.
+
     Raises:
         ValueError: a preset that an experiment of any lab lacks, or an unknown device; before the first run.
     """
@@ -234,7 +240,14 @@ def versions() -> dict[str, str]:
 
 
 def plain(value: Any) -> Any:
-    """Reduces a value to what JSON can hold, NumPy scalars and arrays included."""
+    """Reduces a value to what JSON can hold, NumPy scalars and arrays included.
+
+    Args:
+        value: numbers, text, arrays, and mappings and sequences of them.
+
+    Returns:
+        The same of Python's own kinds.
+    """
     if isinstance(value, Mapping):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, np.ndarray):

@@ -97,7 +97,17 @@ def compare(
     jobs: int = 1,
     tell: Callable[[str], None] = lambda line: None,
 ) -> list[Words]:
-    """Runs all claims of the labs on every machine, and collects the words."""
+    """Runs all claims of the labs on every machine, and collects the words.
+
+    Args:
+        labs: their numbers or names.
+        machines: processors, threads and environments to run on.
+        jobs: how many at a time.
+        tell: is given a line for each that ended.
+
+    Returns:
+        Words, one a machine.
+    """
     with ThreadPoolExecutor(jobs) as pool:
         futures = [(machine, lab, pool.submit(_words, machine, lab)) for machine in machines for lab in labs]
         found: dict[str, Words] = {}
@@ -137,7 +147,14 @@ def _one(lab: str, change: str) -> dict[str, Any]:
 
 
 def table(found: Sequence[Words]) -> str:
-    """A row a machine, as Markdown: how many words, and which differ from the first machine's."""
+    """A row a machine, as Markdown: how many words, and which differ from the first machine's.
+
+    Args:
+        found: what `compare` returned.
+
+    Returns:
+        Markdown.
+    """
     lines = ["| setting | torch | claims | words that differ |", "| --- | --- | --- | --- |"]
     first = found[0].words
     for one in found:
@@ -158,6 +175,9 @@ def environment(version: str, folder: Path) -> Machine:
         version: "oldest" that labkit allows, "newest" that pip finds, or a number.
         folder: where environments are kept.
 
+    Returns:
+        Machine, whose Python has that torch.
+
     Raises:
         ValueError: pip cannot install it.
     """
@@ -176,7 +196,17 @@ def environment(version: str, folder: Path) -> Machine:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command line of this module; exit code 1 if a word differs."""
+    """The command line of this module; exit code 1 if a word differs.
+
+    Args:
+        argv: the words after the command; those of this process when left out.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        SystemExit: a word of the command line is not understood.
+    """
     parser = argparse.ArgumentParser(
         prog="python -m labkit.headless.machines", description="The same words elsewhere?"
     )

@@ -66,6 +66,9 @@ def replicate(
         only: names of experiments; all when empty.
         progress: told the share done after each block.
 
+    Returns:
+        One Replicated a claim.
+
     Raises:
         ValueError: blocks is not positive, or `only` names an experiment that no lab has.
     """
@@ -97,7 +100,17 @@ def replicate(
 
 
 def judged(run: Run) -> dict[str, dict[str, Any]]:
-    """Claim -> word, distance and measured numbers of a run: what is kept of a block."""
+    """Claim -> word, distance and measured numbers of a run: what is kept of a block.
+
+    Args:
+        run: of one block of seeds.
+
+    Returns:
+        Plain data, as the data file holds it.
+
+    Raises:
+        KeyError, ValueError, IndexError: as `judge`.
+    """
     found = {}
     for claim in run.experiment.claims:
         verdict = judge(claim, run)

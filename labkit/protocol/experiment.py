@@ -63,6 +63,10 @@ class Frame:
 def series(frames: Sequence[Frame], name: str) -> tuple[np.ndarray, np.ndarray]:
     """Collects one value over the frames that carry it.
 
+    Args:
+        frames: of a run.
+        name: of a value.
+
     Returns:
         steps (T,) and values (T, seeds, ...); both are empty when no frame carries `name`.
     """
@@ -74,6 +78,13 @@ def series(frames: Sequence[Frame], name: str) -> tuple[np.ndarray, np.ndarray]:
 
 def last(frames: Sequence[Frame], name: str) -> np.ndarray:
     """The newest value of `name`, of shape (seeds, ...).
+
+    Args:
+        frames: of a run.
+        name: of a value.
+
+    Returns:
+        The value in the newest frame that carries it.
 
     Raises:
         KeyError: no frame carries it yet.
@@ -187,6 +198,9 @@ def drain(
         settings: its settings; the quick preset when left out.
         progress: called with every frame, ticks included.
         **steps: functions passed on to `run`, such as the projection that a notebook spells out.
+
+    Returns:
+        Run: every frame, the prediction and the settings.
     """
     settings = experiment.presets["quick"] if settings is None else settings
     start = time.perf_counter()
@@ -235,6 +249,12 @@ class Lab:
 
 def resolve_device(name: str = "auto") -> str:
     """The device to run on: "auto" takes CUDA, then Apple's MPS, then the CPU.
+
+    Args:
+        name: "auto", "cpu", "cuda" or "mps".
+
+    Returns:
+        "cpu", "cuda" or "mps".
 
     Raises:
         ValueError: the device is unknown or not there.

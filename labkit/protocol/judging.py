@@ -26,6 +26,13 @@ def judge(claim: Claim, run: Run) -> Verdict:
 
     A run that diverged before it measured what the claim looks at leaves the claim undecided.
 
+    Args:
+        claim: what to decide.
+        run: one run of the claim's experiment.
+
+    Returns:
+        Verdict: the word, and the numbers it rests on.
+
     Raises:
         KeyError, ValueError, IndexError: the run does not carry yet what the claim looks at (a partial run).
     """
@@ -52,7 +59,18 @@ def judge(claim: Claim, run: Run) -> Verdict:
 
 
 def judge_all(run: Run, ids: tuple[str, ...] | None = None) -> Verdicts:
-    """Judges the run's claims, or those named."""
+    """Judges the run's claims, or those named.
+
+    Args:
+        run: one run of an experiment.
+        ids: of the claims; all of the experiment's when left out. Others are passed over.
+
+    Returns:
+        Verdicts, in the order of the claims.
+
+    Raises:
+        KeyError, ValueError, IndexError: as `judge`.
+    """
     return Verdicts(judge(claim, run) for claim in run.experiment.claims if ids is None or claim.id in ids)
 
 
@@ -173,6 +191,12 @@ def _nearest(rule: Rule, evidence: Evidence, count: int) -> np.ndarray:
 def planted(faults: Mapping[str, Any]) -> Iterator[None]:
     """Plants faults in the measuring code and takes them out again: "module:name" -> original -> faulty.
 
+    Args:
+        faults: "module:name" -> a function from the original to what takes its place.
+
+    Returns:
+        A context manager; the originals are back when it ends, also after an exception.
+
     Raises:
         AttributeError: the module has no such name, so that the fault would change nothing.
     """
@@ -190,7 +214,16 @@ def planted(faults: Mapping[str, Any]) -> Iterator[None]:
 
 
 def run_in(world: World, experiment: Experiment, settings: Any = None) -> Run:
-    """Runs an experiment in another world: with other settings, or with a fault planted."""
+    """Runs an experiment in another world: with other settings, or with a fault planted.
+
+    Args:
+        world: whose settings or faults hold.
+        experiment: what to run.
+        settings: before the world changes them; the quick preset when left out.
+
+    Returns:
+        Run.
+    """
     settings = experiment.presets["quick"] if settings is None else settings
     with planted(world.faults):
         return drain(experiment, settings.replace(**world.changes))

@@ -63,7 +63,15 @@ class Replication:
 
 
 def mark(claim: Claim, settings: Any) -> str:
-    """A hash of what a verdict depends on: the settings but seed and device, and the rules."""
+    """A hash of what a verdict depends on: the settings but seed and device, and the rules.
+
+    Args:
+        claim: whose rules count.
+        settings: of its experiment.
+
+    Returns:
+        Hexadecimal digits.
+    """
     values = {k: v for k, v in settings.to_dict().items() if k not in ("seed", "device")}
     # Not their repr, which shows a NumPy scalar differently from version to version.
     rules = [[type(rule).__name__, asdict(rule)] for rule in claim.rules]
@@ -72,7 +80,16 @@ def mark(claim: Claim, settings: Any) -> str:
 
 
 def replication_of(claim: Claim, experiment: Experiment, settings: Any) -> Replication | None:
-    """The replication of a claim at these settings, or None where there is none."""
+    """The replication of a claim at these settings, or None where there is none.
+
+    Args:
+        claim: whose words were counted.
+        experiment: that decides it.
+        settings: at which.
+
+    Returns:
+        Replication, or None.
+    """
     record = recorded(experiment.home)["claims"].get(claim.id) if experiment.home else None
     if record is None or not record["blocks"] or record["mark"] != mark(claim, settings):
         return None
@@ -80,7 +97,16 @@ def replication_of(claim: Claim, experiment: Experiment, settings: Any) -> Repli
 
 
 def counted(expected: str, blocks: Sequence[Mapping[str, Any]], seeds: int) -> Replication:
-    """Counts the words of blocks as the data file holds them."""
+    """Counts the words of blocks as the data file holds them.
+
+    Args:
+        expected: the word that the claim expects.
+        blocks: one mapping a block of seeds.
+        seeds: in a block.
+
+    Returns:
+        Replication.
+    """
     words = [block["word"] for block in blocks]
     distances = [float("inf") if block["distance"] is None else block["distance"] for block in blocks]
     counts = {word: words.count(word) for word in dict.fromkeys(words)}

@@ -201,7 +201,14 @@ class Reported(Rule):
 
 
 def pair(evidence: Evidence) -> tuple[np.ndarray, np.ndarray]:
-    """What was measured, and what was predicted for each of its entries."""
+    """What was measured, and what was predicted for each of its entries.
+
+    Args:
+        evidence: with a prediction.
+
+    Returns:
+        Measured (S, ...), and predicted in the same shape.
+    """
     measured = np.asarray(evidence.measured, dtype=float)
     return measured, np.broadcast_to(np.asarray(evidence.predicted, dtype=float), measured.shape)
 

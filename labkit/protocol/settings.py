@@ -112,6 +112,23 @@ def knob(
     """Declares one setting.
 
     `bounds` defaults to the slider's range; `label` to the setting's name in words.
+
+    Args:
+        default: the value of the quick preset.
+        help: a sentence.
+        slider: its ends; None where there is no slider.
+        bounds: of what is accepted; None at an end leaves it open.
+        scale: "linear", "log" or "log2", as the slider moves.
+        step: of the slider.
+        unit: as it is printed.
+        choices: the values accepted, where they are few.
+        label: on the slider.
+
+    Returns:
+        A dataclass field.
+
+    Raises:
+        ValueError: the scale is unknown.
     """
     if scale not in _SCALES:
         raise ValueError(f"scale must be one of {', '.join(_SCALES)}; got {scale!r}")

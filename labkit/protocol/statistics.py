@@ -13,6 +13,9 @@ def half_width(values: np.ndarray, confidence: float = 0.95) -> np.ndarray:
         values: of independent seeds, of a continuous quantity. With a single seed the interval is
             unbounded: one run has no spread.
         confidence: the probability that the interval covers the mean, for normal values.
+
+    Returns:
+        In units of the values; inf for a single seed.
     """
     values = np.asarray(values, dtype=float)
     seeds = len(values)
@@ -23,13 +26,27 @@ def half_width(values: np.ndarray, confidence: float = 0.95) -> np.ndarray:
 
 
 def spread(values: np.ndarray) -> float:
-    """Standard deviation over the first (seed) axis, averaged over the others; 0 for one seed."""
+    """Standard deviation over the first (seed) axis, averaged over the others; 0 for one seed.
+
+    Args:
+        values: (S, ...), seeds first.
+
+    Returns:
+        In units of the values.
+    """
     values = np.asarray(values, dtype=float)
     return float(values.std(axis=0, ddof=1).mean()) if values.ndim and len(values) > 1 else 0.0
 
 
 def band(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Mean, lowest and highest over the first (seed) axis, for drawing: (S, T) -> three of (T,)."""
+    """Mean, lowest and highest over the first (seed) axis, for drawing: (S, T) -> three of (T,).
+
+    Args:
+        values: (S, T), seeds first.
+
+    Returns:
+        Mean, lowest and highest, (T,) each.
+    """
     values = np.asarray(values, dtype=float)
     return values.mean(axis=0), values.min(axis=0), values.max(axis=0)
 

@@ -170,7 +170,14 @@ class Verdicts(tuple[Verdict, ...]):
 
 
 def summary(verdicts: Iterable[Verdict]) -> str:
-    """The kinds apart, and the vacuous apart from the rest."""
+    """The kinds apart, and the vacuous apart from the rest.
+
+    Args:
+        verdicts: of any claims.
+
+    Returns:
+        One sentence, as `summarize` writes it.
+    """
     return summarize((verdict.claim.kind, verdict.word, verdict.vacuous) for verdict in verdicts)
 
 
@@ -179,6 +186,12 @@ def summarize(outcomes: Iterable[tuple[str, str, bool]]) -> str:
 
     >>> summarize([("theorem", "holds", True), ("finding", "fails", False)])
     '1 theorem checked, vacuous; 1 finding: 1 does not replicate'
+
+    Args:
+        outcomes: kind, word, and whether the bound was vacuous, one a claim.
+
+    Returns:
+        The sentence; no sum over kinds.
     """
     every, told = list(outcomes), []
     for kind in KINDS:
@@ -246,7 +259,16 @@ def _rows(verdict: Verdict) -> str:
 
 
 def entries(part: Part, values: tuple[float, ...], spreads: tuple[float, ...] = ()) -> str:
-    """The numbers of a part as HTML, an entry a line."""
+    """The numbers of a part as HTML, an entry a line.
+
+    Args:
+        part: of a verdict, whose names and unit are used.
+        values: one an entry.
+        spreads: standard deviations to print behind them.
+
+    Returns:
+        HTML.
+    """
     lines = []
     for index, value in enumerate(values):
         label = f"{html.escape(part.labels[index])}: " if part.labels[index] else ""

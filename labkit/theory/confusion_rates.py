@@ -295,6 +295,7 @@ def exact_floor(gram: Any, residuals: Any, alpha: float) -> float:
 
     Args:
         gram: (n, n). residuals: (n,), at any w; only the part out of reach counts.
+        alpha: step size.
 
     Returns:
         In units of F.

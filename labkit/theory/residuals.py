@@ -111,6 +111,7 @@ def linearized_residual_from_svd(u: Any, singular_values: Any, r0: Any, lr: floa
 
     Args:
         u: left singular vectors (m, k), orthonormal. singular_values: (k,). r0: (m,). steps: (T,).
+        lr: step size.
 
     Returns:
         (T, m). The error of a mode left out is at most its coefficient times 1 - (1 - lr lambda_(k+1)^2)^tau.

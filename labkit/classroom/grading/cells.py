@@ -260,6 +260,7 @@ def top_names(source: str) -> list[str]:
 
 
 def bare(source: str) -> str:
+    """Source without blanks at the ends of lines and of the whole: what an editor may change by itself."""
     return "\n".join(line.rstrip() for line in source.strip().splitlines())
 
 

@@ -56,6 +56,9 @@ def grade(
         again: whether to run those too that have not changed since they were last graded.
         tell: is given a line for each file that is taken and for each submission that is graded.
 
+    Returns:
+        Graded: a result a submission, and where the files are.
+
     Raises:
         ImportError: nbgrader is not installed.
         ValueError: no such folder, no course, no assignment, or the assignment's own solutions fail here.
@@ -165,6 +168,12 @@ class _Runners:
 
 def memory_size(text: str) -> int:
     """Bytes of "2G", "1.5 GB", "500M", "800000000".
+
+    Args:
+        text: a number with or without a unit.
+
+    Returns:
+        Bytes.
 
     Raises:
         ValueError: it is none of these, or below 16 MB, with which no tensor can be made.

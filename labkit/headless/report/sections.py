@@ -24,6 +24,7 @@ def anchor(result: AuditResult, name: str = "") -> str:
 
 
 def link(target: str, text: str) -> str:
+    """A link within the page, as HTML."""
     return f'<a href="#{escape(target)}">{escape(text)}</a>'
 
 
@@ -44,6 +45,7 @@ def word(text: str) -> str:
 
 
 def links(result: AuditResult, ids: list[str]) -> str:
+    """Links to these claims of a lab, as HTML."""
     return ", ".join(link(anchor(result, id), id) for id in ids)
 
 
