@@ -43,12 +43,13 @@ myst_enable_extensions = ["dollarmath", "amsmath"]
 myst_heading_anchors = 3
 nb_execution_mode = "off"  # The notebooks carry their outputs, and other tests hold them to it.
 nb_merge_streams = True
-nb_custom_formats = {".ipynb": "notebook.read"}
+nb_custom_formats = {".ipynb": "stored.read"}
 
 default_role = "py:obj"
 add_module_names = False
 autodoc_default_options = {"members": True, "member-order": "bysource"}
 autodoc_typehints = "signature"
+autodoc_inherit_docstrings = False  # not the words of nn.Module about every forward
 autodoc_preserve_defaults = True
 napoleon_custom_sections = [("Attributes", "params_style")]  # else they are called "Variables"
 napoleon_use_rtype = False

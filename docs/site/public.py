@@ -8,6 +8,7 @@ is public.
 from __future__ import annotations
 
 import ast
+import functools
 import importlib
 import inspect
 import pkgutil
@@ -47,6 +48,7 @@ class Name:
         return " ".join(self.doc.partition("\n\n")[0].split())
 
 
+@functools.cache
 def public(room: str) -> list[Name]:
     """The public names of a room, module by module and in the order of the source."""
     face = importlib.import_module(f"labkit.{room}")
@@ -84,6 +86,7 @@ def _defined(module: ModuleType) -> dict[str, Any]:
     }
 
 
+@functools.cache
 def _constants(module: ModuleType) -> dict[str, str]:
     """Name -> the string below, for what a module assigns at its top."""
     body = ast.parse(inspect.getsource(module)).body
