@@ -7,6 +7,8 @@ Built from the root of the checkout, so that a link in a page is the same file h
 
 from __future__ import annotations
 
+import importlib
+import inspect
 import sys
 from pathlib import Path
 from typing import Any
@@ -103,9 +105,16 @@ def read(app: Any, docname: str, source: list[str]) -> None:
         source[0] = source[0].replace("](labkit/theory)", "](docs/reference/theory/index.md)") + CONTENTS
 
 
+def follow(app: Any, module: str, name: str) -> str | None:
+    """A constant's source is where it is assigned, not where the type of its value comes from."""
+    value = getattr(importlib.import_module(module), name, None)
+    return None if inspect.isclass(value) or inspect.isfunction(value) or "." in name else module
+
+
 def setup(app: Any) -> None:
     pages.write(ROOT / "docs" / "reference")
     app.connect("source-read", read)
+    app.connect("viewcode-follow-imported", follow)
     app.connect("autodoc-process-signature", docstrings.signature)
     app.connect("autodoc-process-docstring", docstrings.prepare, priority=400)  # before napoleon
     app.connect("autodoc-process-docstring", docstrings.restore, priority=600)
