@@ -41,16 +41,18 @@ def signature(app: Any, what: str, name: str, value: Any, options: Any, text: st
     return tuple(part and _NDARRAY.sub(r"NDArray[\1]", part) for part in (text, result))
 
 
-def _members(value: Any) -> set[str]:
-    """What an Args or Attributes section may name."""
+def _members(value: Any) -> set[str] | None:
+    """What an Args section may name; None for a class, whose attributes may be set anywhere."""
+    if inspect.isclass(value):
+        return None
     try:
         taken = set(inspect.signature(value).parameters)
     except (TypeError, ValueError):
         taken = set()
-    return taken | set(getattr(value, "__annotations__", ()))
+    return taken
 
 
-def _one_a_line(lines: list[str], names: set[str]) -> list[str]:
+def _one_a_line(lines: list[str], names: set[str] | None) -> list[str]:
     """ "x: (n, d). y: (n,)." as two entries: the house puts short ones into one line."""
     out: list[str] = []
     section, depth = False, 0
@@ -64,7 +66,7 @@ def _one_a_line(lines: list[str], names: set[str]) -> list[str]:
             parts = re.split(r"(?<=[.;]) (?=(\w+(?:, \w+)*): )", line)
             # The pattern's group comes back between the parts; what names no parameter stays where it was.
             for start, name in zip(parts[2::2], parts[1::2], strict=True):
-                known = set(name.split(", ")) <= names
+                known = names is None or set(name.split(", ")) <= names
                 parts[0] += f"\n{' ' * (depth + 4)}{start}" if known else f" {start}"
             out += parts[0].split("\n")
             continue

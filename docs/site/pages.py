@@ -48,15 +48,22 @@ def markdown(doc: str) -> str:
     """A module's docstring as Markdown: its indented tables stay as they stand, its roles become MyST's."""
     doc = re.sub(r":(?:py:)?(func|class|mod|data):`", r"{py:\1}`", doc)
     lines: list[str] = []
+    item = False
     for line in doc.splitlines():
-        indented = line.startswith("    ") or (
-            line.startswith("  ") and lines and lines[-1].startswith("    ")
-        )
-        after_text = bool(lines) and lines[-1].strip() and not lines[-1].startswith("    ")
-        if indented and after_text and not lines[-1].lstrip().startswith("-"):
-            lines.append("")
-        lines.append(re.sub(r"^(\s{0,3})>", r"\1\\>", line))
+        item = line.startswith(("* ", "- ")) or (item and line.startswith(" "))
+        if item:  # A point's further lines stand below its text, however deep that is.
+            lines.append(_text(line if not line.startswith(" ") else f"  {line.strip()}"))
+        elif line.startswith("    ") or (line.startswith("  ") and lines and lines[-1].startswith("    ")):
+            lines += [""] if lines and lines[-1].strip() and not lines[-1].startswith("    ") else []
+            lines.append(line)
+        else:
+            lines.append(_text(line))
     return "\n".join(lines)
+
+
+def _text(line: str) -> str:
+    """A line of running text: n*K is a product, and > at its start no quotation."""
+    return re.sub(r"(?<=\w)\*(?=\w)", r"\\*", re.sub(r"^>", r"\\>", line))
 
 
 def _leaf(room: str, module: str) -> str:

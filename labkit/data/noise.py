@@ -1,12 +1,10 @@
 """Label noise of three kinds. All are exact counts of samples, none is a coin toss a sample.
 
-============ ===================================================== ==========================
-kind         what happens to round(share * n) samples              labels that change
-============ ===================================================== ==========================
-strict       a different class, uniform over the K - 1 others      exactly round(share * n)
-redraw       a class uniform over all K, so perhaps the same       about share * n * (K - 1) / K
-flip         the other class; two classes only                     exactly round(share * n)
-============ ===================================================== ==========================
+| kind | what happens to round(share * n) samples | labels that change |
+| --- | --- | --- |
+| strict | a different class, uniform over the K - 1 others | exactly round(share * n) |
+| redraw | a class uniform over all K, so perhaps the same | about share * n * (K - 1) / K |
+| flip | the other class; two classes only | exactly round(share * n) |
 
 With one seed, the samples corrupted at a small share are also corrupted at every larger one, with the same
 new label. With *flip*, a share of 1 is clean data with the names of the classes swapped.

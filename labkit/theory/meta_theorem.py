@@ -3,9 +3,12 @@
 Constants, measured or assumed on the ball of radius R (5.12) around theta_0:
     beta   |J(theta)| <= beta and |J| <= beta
     eps    |J(theta) - J(theta_0)| <= eps/2: eps is *twice* the largest change of the Jacobian
-    eps0   the reference Jacobian J has |J(theta_0) - J| <= eps0 and |J(theta_0) J(theta_0)^T - J J^T| <=
-    eps0^2 alpha  spectrum cutoff;  Gamma >= 1 duration in units of 1/(lr alpha^2);  0 < delta <= 1 tolerance;
-    lr <= 1/beta^2
+    eps0   the reference Jacobian J has |J(theta_0) - J| <= eps0 and
+           |J(theta_0) J(theta_0)^T - J J^T| <= eps0^2
+    alpha  spectrum cutoff
+    Gamma  duration in units of 1/(lr alpha^2), at least 1
+    delta  tolerance, above 0 and at most 1
+    lr     step size, at most 1/beta^2
 """
 
 from __future__ import annotations
