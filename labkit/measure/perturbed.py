@@ -112,16 +112,12 @@ class PerturbedCopy:
         for x, y in self._chunks(index):
             with torch.enable_grad():
                 each = self._each(self._outputs(x), y)
-            parts = gradients(each.sum(), leaves, each.new_ones(()), self._network.caller)
+                summed = each.sum()
+            parts = gradients(summed, leaves, each.new_ones(()), self._network.caller)
             gradient += torch.cat([part.flatten() for part in parts])
             total, count = total + float(each.detach().sum(dtype=torch.float64)), count + len(x)
         divisor = self._divisor(count)
         return total / divisor, gradient / divisor
-
-    def _outputs(self, x: Tensor) -> Tensor:
-        """(n, K) or (n, T, ..., K); one output a sample may come as (n,)."""
-        f = self._copy(x)
-        return f[:, None] if f.ndim == 1 else f
 
     def _divisor(self, count: int) -> int:
         return count if self._reduction == "mean" else 1
