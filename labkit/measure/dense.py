@@ -75,6 +75,12 @@ def dense_layer(layer: Layer) -> Tensor:
     """A weight layer as the matrix (outputs, inputs) of its linear map, float64, one unit input at a time.
 
     Of a dense layer over tokens, the matrix on one token. Norms of layers are held to it.
+
+    Args:
+        layer: one of `weight_layers`.
+
+    Returns:
+        (outputs, inputs) float64; takes a pass of the layer for each input.
     """
     if layer.kind in ("dense", "embedding"):
         return layer.weight.double()

@@ -21,6 +21,7 @@ from labkit.measure.guards import (
     refuse_infinite_outputs,
     refuse_infinite_slopes,
     refuse_not_finite,
+    refuse_state,
     refuse_unfit_types,
 )
 from labkit.measure.private import private_copy, set_watchers_aside, undisturbed
@@ -104,10 +105,20 @@ class Network:
         self._written = set(self._fixed)
 
     def _note_written_buffers(self, x: Tensor) -> None:
-        """Find the tensors that forward writes into (a counter, say); each pass gets them anew."""
-        self._shaped(self.params, x)
+        """Find the tensors that forward writes into (a counter, say); each pass gets them anew.
+
+        Raises:
+            ValueError: if the outputs follow what forward wrote, so that they are another function each time.
+        """
+        first = self._shaped(self.params, x)
         self._written = {name for name, value in self._fresh.items() if value._version}
         self.pure = not self._written
+        if self.pure:
+            return
+        as_it_was, self._fixed = self._fixed, {**self._fixed, **self._fresh}
+        again = self._shaped(self.params, x)
+        self._fixed = as_it_was
+        refuse_state(first, again, sorted(self._written), self.caller)
 
     def __call__(self, params: Mapping[str, Tensor], x: Tensor) -> Tensor:
         """Outputs (n, K) at these parameters; the global generators are given back as they were."""

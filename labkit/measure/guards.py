@@ -8,7 +8,7 @@ wrong and gives the ways out as calls.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +21,7 @@ from labkit.measure.chance import Chance
 
 __all__ = [
     "refuse_active_layers", "refuse_broken_promise", "refuse_coupling", "refuse_infinite_outputs",
-    "refuse_infinite_slopes", "refuse_not_finite", "refuse_unfit_types",
+    "refuse_infinite_slopes", "refuse_not_finite", "refuse_state", "refuse_unfit_types",
 ]  # fmt: skip
 
 
@@ -75,7 +75,7 @@ def _drops(layer: nn.Module) -> bool:
     return False
 
 
-def _listed(names: list[str]) -> str:
+def _listed(names: Sequence[str]) -> str:
     shown = ", ".join(repr(name) for name in names[:6]) + (
         f" and {len(names) - 6} more" if len(names) > 6 else ""
     )
@@ -171,6 +171,22 @@ def refuse_infinite_slopes(gradient: Mapping[str, Tensor], caller: str) -> None:
 def _share(value: Tensor) -> str:
     count = int((~value.isfinite()).sum())
     return f"{count} of {value.numel()} entries ({100 * count / value.numel():.3g} %)"
+
+
+def refuse_state(first: Tensor, again: Tensor, written: Sequence[str], caller: str) -> None:
+    """Refuse a model whose outputs follow a state that forward keeps, such as spectral norm in training mode.
+
+    Raises:
+        ValueError: naming what forward writes into.
+    """
+    rounding = 100 * torch.finfo(first.dtype).eps * float(first.abs().max())
+    gap = float((first - again).abs().max())
+    if gap > rounding:
+        raise ValueError(
+            f"{caller}: the model is another function at each evaluation: forward writes into "
+            f"{_listed(written)}, and a second evaluation of the same samples differs by {gap:.2g}. Call "
+            "model.eval(), or keep that state fixed"
+        )
 
 
 def refuse_broken_promise(
