@@ -261,8 +261,8 @@ def gradients(
             else ""
         )
         raise ValueError(f"{caller}: torch cannot differentiate the model: {reason}{way}") from error
-    # Embeddings may give sparse gradients.
-    return [g.to_dense() if g.layout != torch.strided else g for g in found]
+    # Embeddings may give sparse gradients; older torch's zeros for what is not used require grad.
+    return [(g.to_dense() if g.layout != torch.strided else g).detach() for g in found]
 
 
 def _wrapped(caller: str, key: str, model: Model) -> str:

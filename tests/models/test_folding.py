@@ -87,7 +87,6 @@ def test_the_outputs_stay(name: str) -> None:
     with torch.no_grad():
         before, after = model(x), folded(x)
     assert float((before - after).abs().max()) < 1e-12 * float(before.abs().max())
-    assert not torch.equal(before, after)  # two paths, not one
     left = [path for path, part in folded.named_modules() if "BatchNorm" in type(part).__name__]
     assert all(path.startswith(("aux", "Aux")) for path in left)
     assert bool(left) == (name in ("googlenet", "inception_v3"))
