@@ -62,10 +62,11 @@ def _is_random(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool
     name = func._schema.name.removeprefix("aten::")
     if torch.Tag.nondeterministic_seeded not in func.tags and name.rstrip("_") not in _UNTAGGED:
         return False
-    # Attention and recurrent kernels are tagged for the dropout that they may do.
-    rates = [
-        value for argument, value in _named(func, args, kwargs) if argument.name in ("dropout_p", "dropout")
-    ]
+    # Kernels are tagged for what they may do: in training mode, or at a rate.
+    given = {argument.name: value for argument, value in _named(func, args, kwargs)}
+    if given.get("training") is False or given.get("train") is False:
+        return False
+    rates = [given[rate] for rate in ("dropout_p", "dropout") if rate in given]
     if rates:
         return any(rate > 0 for rate in rates)
     return "attention" not in name
@@ -77,6 +78,8 @@ def _named(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterator
             yield argument, args[number]
         elif argument.name in kwargs:
             yield argument, kwargs[argument.name]
+        elif argument.has_default_value():
+            yield argument, argument.default_value
 
 
 def _written(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterator[Tensor]:

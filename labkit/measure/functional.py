@@ -18,6 +18,7 @@ from torch.func import functional_call
 from labkit.measure.guards import (
     refuse_active_layers,
     refuse_broken_promise,
+    refuse_coupled_slopes,
     refuse_infinite_outputs,
     refuse_infinite_slopes,
     refuse_not_finite,
@@ -25,6 +26,7 @@ from labkit.measure.guards import (
     refuse_unfit_types,
 )
 from labkit.measure.private import private_copy, set_watchers_aside, undisturbed
+from labkit.measure.witness import disagreeing, random_like
 
 __all__ = ["Model", "Network", "Parameters", "gradients"]
 
@@ -48,7 +50,7 @@ class Network:
 
     Attributes:
         params: name -> tensor, in column order. columns: name -> slice of 0..p. p: columns.
-        K: outputs a sample, of this shape.
+        K: outputs a sample, of this shape. one_number: whether the model gives (n,), no axis for outputs.
         copy: of a module, the one that is run. leaves_of_copy: its parameters, of the names in `params`.
         pure: whether forward writes into no buffer.
 
@@ -76,10 +78,19 @@ class Network:
         self.dtype, self.device = first.dtype, first.device
         if isinstance(model, nn.Module):
             set_watchers_aside(self.copy, lambda: self._looked_at(x[:10]))
-        # Not self(...): that would give every evaluation the same random numbers.
-        with torch.no_grad(), undisturbed(self.device, recurrent=self.recurrent):
+        self._probe(x)
+
+    def _probe(self, x: Tensor) -> None:
+        """Hold the model to its promises on a few samples, and note the form of its outputs."""
+
+        def outputs(part: Tensor) -> Tensor:
+            return self._shaped(self.params, part)
+
+        # Not self(...): that would give every evaluation the same random numbers. Gradients are on, as a
+        # forward may take one by its inputs.
+        with torch.enable_grad(), undisturbed(self.device, recurrent=self.recurrent):
             self._note_written_buffers(x[:2])
-            one = refuse_broken_promise(lambda part: self._shaped(self.params, part), x, caller, model)
+            one = refuse_broken_promise(outputs, x, self.caller, self.model)
         self.shape, self.K = tuple(one.shape[1:]), one.numel()
         self._refuse_constant(x)
 
@@ -110,13 +121,13 @@ class Network:
         Raises:
             ValueError: if the outputs follow what forward wrote, so that they are another function each time.
         """
-        first = self._shaped(self.params, x)
+        first = self._shaped(self.params, x).detach()
         self._written = {name for name, value in self._fresh.items() if value._version}
         self.pure = not self._written
         if self.pure:
             return
         as_it_was, self._fixed = self._fixed, {**self._fixed, **self._fresh}
-        again = self._shaped(self.params, x)
+        again = self._shaped(self.params, x).detach()
         self._fixed = as_it_was
         refuse_state(first, again, sorted(self._written), self.caller)
 
@@ -150,6 +161,7 @@ class Network:
         else:
             y = self.model(dict(params), inputs)
         self._refuse_other_outputs(y, x.shape[0])
+        self.one_number = y.ndim == 1
         return y[:, None] if y.ndim == 1 else y
 
     def _refuse_other_outputs(self, y: Any, n: int) -> None:
@@ -204,6 +216,28 @@ class Network:
         found = dict(zip(wanted, grads, strict=True))
         refuse_infinite_slopes(found, self.caller)
         return found
+
+    def refuse_coupled_slopes(self, x: Tensor) -> None:
+        """Refuse a model of which J^T u over samples is not the sum over each alone: a pass for each.
+
+        Raises:
+            ValueError: as `pull`, or naming a parameter.
+        """
+        u = random_like(x.new_empty(len(x), self.K, dtype=self.dtype))
+        together = self.pull(x, u)
+        summed = {name: torch.zeros_like(value) for name, value in together.items()}
+        for i in range(len(x)):
+            for name, g in self.pull(x[i : i + 1], u[i : i + 1]).items():
+                summed[name] += g
+        # Where a norm takes all of a slope away, what is left is rounding, and agrees with nothing.
+        rounding = 1e4 * torch.finfo(self.dtype).eps * float(u.norm() * self(self.params, x).norm())
+        weights = sum(float(value.square().sum()) for value in self.params.values()) ** 0.5
+        differ = {
+            name
+            for name in disagreeing(summed, together)
+            if float((summed[name] - together[name]).norm()) * weights > rounding
+        }
+        refuse_coupled_slopes(differ, self.caller)
 
     @contextmanager
     def watched(self, see: Callable[[Any], object]) -> Iterator[None]:

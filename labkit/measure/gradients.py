@@ -27,6 +27,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from labkit.measure.functional import Model, Network, Parameters, gradients
 from labkit.measure.gram import add_products, kernel, mirror
+from labkit.measure.guards import refuse_coupling, refuse_infinite_targets
 from labkit.measure.losses import LOSSES, targets
 from labkit.measure.price import MiB
 from labkit.measure.private import private_copy
@@ -75,7 +76,7 @@ def gradient_gram(
         x: (n, ...) samples.
         y: their targets, class numbers (n,) or floats (n, K), as the loss takes them.
         loss: a name, see `measure.losses`; or a function (outputs (b, K), targets (b, ...)) -> (b,). Outputs
-            of more axes, as of sequences (b, T, K), reach it in their own shape.
+            of other axes, (b,) or (b, T, K), reach it in their own shape.
         params: names of the parameters that count (default: all that require grad); for a function, its
             dictionary.
         memory: bytes for rows that are held at a time where layers are not dense; dense layers hold n (d + m)
@@ -208,6 +209,10 @@ class _Minibatches:
         self.p, self.dtype, self.device = network.p, network.dtype, network.device
         self._loss, self._y = _loss_and_targets(loss, y, network, self._x)
         self.batches = _numbers(batches, x.shape[0], network.device, caller)
+        used = self._x[torch.cat(self.batches).unique()]
+        with torch.no_grad():
+            refuse_coupling(lambda part: network(network.params, part), used, caller, model, chunk=64)
+            network.refuse_coupled_slopes(used[:8])
         if isinstance(frozen, nn.Module):
             _statistics(network.copy, of_batch=batch_statistics)
 
@@ -242,8 +247,11 @@ def _loss_and_targets(
         raise ValueError(f"{caller}: y is {got}, needs a tensor with the targets of the {n} samples of x")
     y = y.detach().clone().to(network.device)
     if callable(loss):
-        _check_function(loss, network, x[:2], y[:2])
-        return loss, y
+        refuse_infinite_targets(y, caller)
+        function = (lambda f, y: loss(f[:, 0], y)) if network.one_number else loss
+        some = sorted({0, min(1, n - 1), n - 1})
+        _check_function(function, network, x[some], y[some])
+        return function, y
     offered = [name for name in LOSSES if name != "error"]
     if loss not in offered:
         raise ValueError(
@@ -254,21 +262,23 @@ def _loss_and_targets(
 
 
 def _check_function(loss: Callable[[Tensor, Tensor], Tensor], network: Network, x: Tensor, y: Tensor) -> None:
-    """A loss of our caller's must be one number a sample, whatever stands beside it."""
+    """A loss of our caller's must be one number a sample, whatever and however many stand beside it."""
     with torch.no_grad():
-        f = network.shaped(network.params, x)
-        both, alone = loss(f, y), loss(f[:1], y[:1])
-    if not isinstance(both, Tensor) or both.shape != (len(x),):
-        got = tuple(both.shape) if isinstance(both, Tensor) else type(both).__name__
+        several = torch.arange(len(x), device=x.device).repeat(8)
+        f, y = network.shaped(network.params, x)[several], y[several]
+        together, alone = loss(f, y), [loss(f[i : i + 1], y[i : i + 1]) for i in range(len(y))]
+    if not isinstance(together, Tensor) or together.shape != (len(y),):
+        got = tuple(together.shape) if isinstance(together, Tensor) else type(together).__name__
         raise ValueError(
-            f"{network.caller}: loss gave {got} for {len(x)} samples, needs one number a sample, "
-            f"({len(x)},); with torch's functions pass reduction='none', and sum over outputs"
+            f"{network.caller}: loss gave {got} for {len(y)} samples, needs one number a sample, "
+            f"({len(y)},); with torch's functions pass reduction='none', and sum over outputs"
         )
-    if not torch.allclose(both[:1], alone, rtol=1e-3, atol=1e-6 * float(both.abs().max())):
-        raise ValueError(
-            f"{network.caller}: the loss of sample 0 is {float(both[0]):.3g} beside sample 1 and "
-            f"{float(alone[0]):.3g} alone; it may depend on nothing but its own outputs and target"
-        )
+    for one, apart in zip(together, alone, strict=True):
+        if not torch.allclose(one, apart, rtol=1e-3, atol=1e-6 * float(together.abs().max())):
+            raise ValueError(
+                f"{network.caller}: the loss of a sample is {float(one):.3g} beside others and "
+                f"{float(apart):.3g} alone; it may depend on nothing but its own outputs and target"
+            )
 
 
 def _numbers(batches: Batches, n: int, device: torch.device, caller: str) -> list[Tensor]:

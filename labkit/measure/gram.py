@@ -70,7 +70,7 @@ def _add_rows(
     K, n = network.K, x.shape[0]
     other = x if x2 is None else x2
     for group in _groups(network, names, n + (0 if x2 is None else other.shape[0]), memory):
-        per_sample = K * sum(network.params[name].numel() for name in group) * network.dtype.itemsize
+        per_sample = max(1, K * sum(network.params[n].numel() for n in group) * network.dtype.itemsize)
         # Two tiles are held at a time, unless one holds all of x.
         fits = memory // per_sample if x2 is None and memory >= per_sample * n else memory // (2 * per_sample)
         step = max(1, fits)

@@ -8,7 +8,7 @@ wrong and gives the ways out as calls.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -20,8 +20,10 @@ from torch.nn.parameter import UninitializedParameter
 from labkit.measure.chance import Chance
 
 __all__ = [
-    "refuse_active_layers", "refuse_broken_promise", "refuse_coupling", "refuse_infinite_outputs",
-    "refuse_infinite_slopes", "refuse_not_finite", "refuse_state", "refuse_unfit_types",
+    "refuse_active_layers", "refuse_broken_promise", "refuse_coupled_slopes", "refuse_coupling",
+    "refuse_infinite_outputs",
+    "refuse_infinite_slopes", "refuse_infinite_targets", "refuse_not_finite", "refuse_state",
+    "refuse_unfit_types",
 ]  # fmt: skip
 
 
@@ -141,6 +143,16 @@ def refuse_not_finite(params: Mapping[str, Tensor], x: Tensor | None, caller: st
         raise ValueError(f"{caller}: x is not finite in {_share(x)}; leave those samples out")
 
 
+def refuse_infinite_targets(y: Tensor, caller: str) -> None:
+    """Refuse targets that are infinite or not a number.
+
+    Raises:
+        ValueError: with their share.
+    """
+    if y.is_floating_point() and not bool(y.isfinite().all()):
+        raise ValueError(f"{caller}: y is not finite in {_share(y)}; leave those samples out")
+
+
 def refuse_infinite_outputs(y: Tensor, caller: str) -> None:
     """Refuse outputs that are infinite or not a number although parameters and inputs are not.
 
@@ -205,8 +217,9 @@ def refuse_broken_promise(
     """
     probes = x[sorted({0, min(1, len(x) - 1), len(x) - 1})]
     with Chance() as chance:
-        together = outputs(probes)
-    again, alone = outputs(probes), [outputs(probes[i : i + 1]) for i in range(len(probes))]
+        together = outputs(probes).detach()
+    again = outputs(probes).detach()
+    alone = [outputs(probes[i : i + 1]).detach() for i in range(len(probes))]
     refuse_infinite_outputs(together, caller)
     if chance.reached(together):
         raise ValueError(
@@ -231,19 +244,45 @@ def refuse_broken_promise(
     return alone[0]
 
 
-def refuse_coupling(
-    outputs: Callable[[Tensor], Tensor], x: Tensor, caller: str, model: object = None
-) -> None:
-    """The same of all samples of x, by values: where rows of one at a time differ from those of all together.
+def refuse_coupled_slopes(names: Collection[str], caller: str) -> None:
+    """Refuse parameters whose derivatives, a sample at a time, are not those of the samples together.
 
     Raises:
-        ValueError: if a sample's outputs alone differ from those among x.
+        ValueError: if there are any.
     """
-    together = outputs(x)
-    for i in range(len(x)):
-        gap = float((together[i] - outputs(x[i : i + 1])[0]).abs().max())
-        if gap > _tolerance(together):
-            raise ValueError(_coupled(caller, i, gap, float(together.abs().max()), model))
+    if names:
+        raise ValueError(
+            f"{caller}: the derivative by parameter {min(names)!r} of one sample changes when it is taken "
+            "beside others, though its outputs do not. Look for a backward pass that scales by the batch (an "
+            "embedding with scale_grad_by_freq=True does) and switch that off"
+        )
+
+
+def refuse_coupling(
+    outputs: Callable[[Tensor], Tensor],
+    x: Tensor,
+    caller: str,
+    model: object = None,
+    chunk: int | None = None,
+) -> None:
+    """The same of all samples of x, by values: each chunk as a whole, its halves, and every second sample.
+
+    What three samples promise need not hold of the fourth. Costs three forward passes.
+
+    Raises:
+        ValueError: if a sample's outputs follow who stands beside it, or outputs are not finite.
+    """
+    chunk = chunk or len(x)
+    for start in range(0, len(x), chunk):
+        part = x[start : start + chunk]
+        together = outputs(part)
+        refuse_infinite_outputs(together, caller)
+        numbers = torch.arange(len(part), device=x.device)
+        for some in (*numbers.chunk(2), numbers[::2], numbers[1::2]) if len(part) > 1 else ():
+            gaps = (together[some] - outputs(part[some])).abs().flatten(1).amax(1)
+            if float(gaps.max()) > _tolerance(together):
+                number, largest = start + int(some[gaps.argmax()]), float(together.abs().max())
+                raise ValueError(_coupled(caller, number, float(gaps.max()), largest, model))
 
 
 def _tolerance(y: Tensor) -> float:

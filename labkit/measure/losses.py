@@ -19,6 +19,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from labkit.measure.guards import refuse_infinite_targets
+
 __all__ = ["CLASSES", "LOSSES", "targets"]
 
 
@@ -62,6 +64,7 @@ def targets(loss: str, shape: tuple[int, ...], n: int, y: Tensor, dtype: torch.d
     """
     if not isinstance(y, Tensor):
         raise ValueError(f"{caller}: y is a {type(y).__name__}, needs a tensor")
+    refuse_infinite_targets(y, caller)
     K, got = shape[-1], f"{caller}: y is {tuple(y.shape)} of {y.dtype} for outputs {(n, *shape)}"
     if loss in CLASSES:
         wanted = (n, *shape[:-1])

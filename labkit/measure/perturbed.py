@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from labkit.measure.functional import Network, gradients
-from labkit.measure.guards import refuse_infinite_outputs
+from labkit.measure.guards import refuse_coupling
 from labkit.measure.losses import LOSSES, targets
 
 __all__ = ["MiB", "PerturbedCopy", "generator_of", "parameter_vector"]
@@ -77,8 +77,7 @@ class PerturbedCopy:
         self._x, self._y = x.detach(), targets(loss, network.shape, len(x), y, network.dtype, caller)
         self._chunk = max(1, int(memory // self._bytes_a_sample(gradients)))
         with torch.no_grad():
-            for part in self._x.split(self._chunk):
-                refuse_infinite_outputs(self._outputs(part), caller)
+            refuse_coupling(self._outputs, self._x, caller, model, self._chunk)
 
     def _outputs(self, x: Tensor) -> Tensor:
         return self._network.shaped(None if self._network.pure else self._leaves, x)

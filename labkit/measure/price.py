@@ -62,6 +62,11 @@ def sample_flops(network: Network, x: Tensor) -> int:
     """Flops of one forward pass of one sample (matrix products and convolutions)."""
     from torch.utils.flop_counter import FlopCounterMode
 
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        network(network.params, x[:1])
+    try:
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            network(network.params, x[:1])
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError:  # the counter cannot watch a forward that differentiates
+        return 2 * network.p
     return int(counter.get_total_flops())

@@ -41,7 +41,8 @@ def products(network: Network, x: Tensor, *, tapped: bool) -> Products:
     Costs about three products.
 
     Raises:
-        ValueError: if torch cannot differentiate the model, or something is not finite.
+        ValueError: if torch cannot differentiate the model, derivatives of samples look at each other, or
+            something is not finite.
     """
     u = random_like(x.new_empty(x.shape[0], network.K, dtype=network.dtype))
     v = {name: random_like(value, seed) for seed, (name, value) in enumerate(network.params.items(), 1)}
@@ -57,6 +58,7 @@ def products(network: Network, x: Tensor, *, tapped: bool) -> Products:
             raise
         except Exception:  # an operation without this derivative; rows need the first alone
             continue
+    network.refuse_coupled_slopes(x)
     return RowProducts(network, x)
 
 

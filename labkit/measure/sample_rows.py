@@ -34,7 +34,8 @@ def fill_rows(
     """Write the rows of `x`: places[name] (n, K, size of the parameter) takes the columns of `name`.
 
     Raises:
-        ValueError: if samples of x turn out to look at each other, or outputs are not finite.
+        ValueError: if samples of x turn out to look at each other, in outputs or in derivatives, or something
+            is not finite.
     """
     # One parameter's rows are in the making at a time, and the back-propagations beside them.
     largest = max(place.shape[2] for place in places.values())
@@ -62,6 +63,7 @@ def _fill_chunk(network: Network, found: Structure, x: Tensor, places: dict[str,
             return
     _one_by_one(network, x, left)
     refuse_coupling(lambda part: network(network.params, part), x, network.caller, network.model)
+    network.refuse_coupled_slopes(x)
 
 
 def _attempt(way: Callable[..., None], network: Network, x: Tensor, places: dict[str, Tensor]) -> bool:

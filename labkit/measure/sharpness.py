@@ -80,6 +80,7 @@ def perturbation_scale(w: Tensor, alpha: float, relative: float = 10.0) -> Tenso
     return alpha * (relative * w.abs() + 1)
 
 
+@torch.inference_mode(mode=False)
 def max_sharpness(
     model: nn.Module,
     x: Tensor,
@@ -202,6 +203,7 @@ class _Climb:
                 yield shuffled[start : start + self._batch], start == 0
 
 
+@torch.inference_mode(mode=False)
 def expected_sharpness(
     model: nn.Module,
     x: Tensor,

@@ -259,11 +259,11 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "columns": (lambda: gradient_gram(MODEL, X, TARGETS[:, :2], loss="mean"), r"mean takes floats \(14, 4\)"),
     "mean loss": (
         lambda: gradient_gram(MODEL, X, TARGETS, loss=lambda f, y: (f - y).square().mean()),
-        r"loss gave \(\) for 2 samples, needs one number a sample",
+        r"loss gave \(\) for 24 samples, needs one number a sample",
     ),
     "loss across samples": (
         lambda: gradient_gram(MODEL, X, TARGETS, loss=lambda f, y: (f - y).square().sum(1) / len(f)),
-        "the loss of sample 0 is .* beside sample 1 and .* alone",
+        "the loss of a sample is .* beside others and .* alone",
     ),
     "empty minibatch": (lambda: batch_gradients(MODEL, X, LABELS, [[0], []]), r"minibatch 1 is \[\]"),
     "no minibatch": (lambda: batch_gradients(MODEL, X, LABELS, []), "batches is empty"),

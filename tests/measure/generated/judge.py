@@ -75,7 +75,8 @@ def _judged(name: str, case: Case, rounding: float) -> list[Finding]:
             found.append(Finding(name, "accepted", case.true.excuse))
         else:
             found += [Finding(name, "differs", gap) for gap in _gaps(pairs, case, rounding)]
-    found += [Finding(name, "warned", text) for text in sorted({str(w.message)[:200] for w in heard})]
+    texts = {str(w.message)[:200] for w in heard} - case.own_warnings
+    found += [Finding(name, "warned", text) for text in sorted(texts)]
     return found + [Finding(name, "changed", what) for what in _changes(before, _state(case))]
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import copy
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -41,6 +44,14 @@ class Case:
     @property
     def loss(self) -> Any:
         return log_cosh if self.spec.loss == "log cosh" else self.spec.loss
+
+    @cached_property
+    def own_warnings(self) -> set[str]:
+        """What the model says of itself in a plain forward pass without gradients."""
+        with torch.no_grad(), torch.random.fork_rng(), warnings.catch_warnings(record=True) as heard:
+            warnings.simplefilter("always")
+            copy.deepcopy(self.model)(self.x.clone())
+        return {str(w.message)[:200] for w in heard}
 
     def random(self, *shape: int) -> Tensor:
         source = torch.Generator().manual_seed(300 + self.spec.seed)

@@ -3,8 +3,7 @@
     pytest tests/measure/generated                                       a bounded slice, always the same
     LABKIT_GENERATED_MODELS=5000 pytest -m slow tests/measure/generated  so many models, and every kind alone
 
-A model that fails is shrunk and printed as a `Spec`. What is wrong stands in `HOLES` until it is mended; then
-its model belongs into `MENDED`.
+A model that fails is shrunk and printed as a `Spec`; once what is wrong is mended, it belongs into `MENDED`.
 """
 
 from __future__ import annotations
@@ -22,9 +21,9 @@ from torch import Tensor
 
 import labkit
 
-from .holes import HOLES, MENDED
-from .judge import Finding, findings
+from .judge import findings
 from .kinds import KINDS
+from .mended import MENDED
 from .models import SIZES, Spec, drawn
 from .variants import Variant
 
@@ -41,19 +40,14 @@ def specs(draw: Callable[..., Any], inputs: str) -> Spec:
 
 
 def hold(inputs: str, models: int) -> None:
-    """Draw models until one has a finding that is no listed hole."""
+    """Draw models until one has a finding."""
 
     @settings(max_examples=models, suppress_health_check=list(HealthCheck), database=None)
     @given(specs(inputs))
     def each(spec: Spec) -> None:
-        assert unlisted(spec) == []
+        assert findings(spec) in ([], None)
 
     each()
-
-
-def unlisted(spec: Spec) -> list[Finding]:
-    """What is wrong with the measures of this model, but for the holes that are listed."""
-    return [one for one in findings(spec) or [] if not any(hole.covers(spec, one) for hole in HOLES.values())]
 
 
 @pytest.mark.parametrize("inputs", SIZES)
@@ -97,7 +91,7 @@ class Told(Variant):
 @pytest.mark.parametrize("name", KINDS)
 def test_so_do_they_on_every_kind_alone(name: str) -> None:
     """A variant that draws happen to miss."""
-    wrong = {spec: found for spec in alone(name) if (found := unlisted(spec))}
+    wrong = {spec: found for spec in alone(name) if (found := findings(spec))}
     assert wrong == {}
 
 
@@ -105,19 +99,6 @@ def test_so_do_they_on_every_kind_alone(name: str) -> None:
 def test_what_was_mended_stays_so(spec: Spec) -> None:
     """Models that found a fault, shrunk."""
     assert findings(spec) == []
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(name, marks=pytest.mark.xfail(strict=True, reason=hole.reason))
-        for name, hole in HOLES.items()
-    ],
-)
-def test_holes_that_are_known(name: str) -> None:
-    """A hole that has been mended must leave the list, or it would hide the next one."""
-    hole = HOLES[name]
-    assert [one for one in findings(hole.spec, [hole.route]) or [] if hole.covers(hole.spec, one)] == []
 
 
 PLAIN, CENTRED = Spec(steps=(("dense", 0),)), Spec(steps=(("dense", 0), ("coupled", 0)))
