@@ -121,7 +121,7 @@ class Network:
         Raises:
             ValueError: if the outputs follow what forward wrote, so that they are another function each time.
         """
-        first = self._shaped(self.params, x).detach()
+        first = self._first_outputs(x)
         self._written = {name for name, value in self._fresh.items() if value._version}
         self.pure = not self._written
         if self.pure:
@@ -130,6 +130,29 @@ class Network:
         again = self._shaped(self.params, x).detach()
         self._fixed = as_it_was
         refuse_state(first, again, sorted(self._written), self.caller)
+
+    def _first_outputs(self, x: Tensor) -> Tensor:
+        """Outputs of the first samples.
+
+        Raises:
+            ValueError: if forward cannot take x, in its own words, or gives nothing.
+        """
+        try:
+            y = self._run(self.params, x)
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:
+            reason = (str(error) or "no reason given").splitlines()[0]
+            raise ValueError(
+                f"{self.caller}: forward fails on samples {tuple(x.shape)} of {x.dtype}: "
+                f"{type(error).__name__}: {reason}"
+            ) from error
+        first = self._in_shape(y, len(x)).detach()
+        if not first.numel():
+            raise ValueError(
+                f"{self.caller}: the model gives {tuple(first.shape)}, no outputs to differentiate"
+            )
+        return first
 
     def __call__(self, params: Mapping[str, Tensor], x: Tensor) -> Tensor:
         """Outputs (n, K) at these parameters; the global generators are given back as they were."""
@@ -148,19 +171,23 @@ class Network:
             return self._shaped(params, x)
 
     def _shaped(self, params: Mapping[str, Tensor] | None, x: Tensor) -> Tensor:
+        return self._in_shape(self._run(params, x), x.shape[0])
+
+    def _run(self, params: Mapping[str, Tensor] | None, x: Tensor) -> Any:
         # Forward may work in place; and the copy of an inference tensor may enter a graph.
         inputs = x.clone()
         if params is None:
-            y = self.copy(inputs)
-        elif isinstance(self.model, nn.Module):
+            return self.copy(inputs)
+        if isinstance(self.model, nn.Module):
             self._fresh = {name: self._fixed[name].clone() for name in self._written}
             values = {**self._fixed, **self._fresh, **params}
             at = {slot: values[name] for slot, name in self._slots.items()}
             # tie_weights=False: torch's own tying does not restore a module that is registered twice.
-            y = functional_call(self.copy, at, (inputs,), tie_weights=False)
-        else:
-            y = self.model(dict(params), inputs)
-        self._refuse_other_outputs(y, x.shape[0])
+            return functional_call(self.copy, at, (inputs,), tie_weights=False)
+        return self.model(dict(params), inputs)
+
+    def _in_shape(self, y: Any, n: int) -> Tensor:
+        self._refuse_other_outputs(y, n)
         self.one_number = y.ndim == 1
         return y[:, None] if y.ndim == 1 else y
 

@@ -95,6 +95,14 @@ def refuse_unfit_types(params: Mapping[str, Tensor], x: Tensor, caller: str) -> 
         raise ValueError(
             f"{caller}: x is {got}, needs a tensor (n, ...) with at least one sample, samples first"
         )
+    if x.layout != torch.strided:
+        raise ValueError(f"{caller}: x is stored as {x.layout}; pass x.to_dense()")
+    for name, value in params.items():
+        if not isinstance(value, Tensor):
+            raise ValueError(
+                f"{caller}: params[{name!r}] is a {type(value).__name__}, needs a tensor; pass one flat "
+                "dictionary"
+            )
     unmade = [name for name, value in params.items() if isinstance(value, UninitializedParameter)]
     if unmade:
         raise ValueError(f"{caller}: {_listed(unmade)} not initialised; call model(x) once before")
@@ -109,6 +117,11 @@ def refuse_unfit_types(params: Mapping[str, Tensor], x: Tensor, caller: str) -> 
         raise ValueError(
             f"{caller}: the parameters are {dtype}, which has two or three digits: too few for products, "
             "spectra and differences. Pass copy.deepcopy(model).float() and x.float(), with the same weights"
+        )
+    if device.type == "meta":
+        raise ValueError(
+            f"{caller}: the parameters are on 'meta', where tensors have no numbers; call "
+            "model.to_empty(device='cpu') and load or draw the weights"
         )
     if torch.is_autocast_enabled(device.type):
         raise ValueError(

@@ -64,7 +64,7 @@ def _fresh(value: Tensor) -> Tensor:
 
 def _unwrapped(model: nn.Module) -> nn.Module:
     while True:
-        compiled = vars(model).get("_modules", {}).get("_orig_mod")
+        compiled = getattr(model, "_orig_mod", None)
         if compiled is not None:
             model = compiled
         elif isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
