@@ -45,14 +45,13 @@ def products(network: Network, x: Tensor, *, tapped: bool) -> Products:
             something is not finite.
     """
     u = random_like(x.new_empty(x.shape[0], network.K, dtype=network.dtype))
-    v = {name: random_like(value, seed) for seed, (name, value) in enumerate(network.params.items(), 1)}
     expected = network.pull(x, u)
     for way in (TappedProducts, PlainProducts) if tapped else (PlainProducts,):
         try:
             chunk: TappedProducts | PlainProducts = way(network, x)
             # The plain J^T u is that backward pass itself.
             right = isinstance(chunk, PlainProducts) or not disagreeing(chunk.pulled(u), expected)
-            if right and adjoint(u, chunk.pushed(v), v, expected):
+            if right and _is_one_operator(network, chunk, u, expected):
                 return chunk
         except torch.OutOfMemoryError:
             raise
@@ -60,6 +59,13 @@ def products(network: Network, x: Tensor, *, tapped: bool) -> Products:
             continue
     network.refuse_coupled_slopes(x)
     return RowProducts(network, x)
+
+
+def _is_one_operator(
+    network: Network, chunk: TappedProducts | PlainProducts, u: Tensor, JTu: dict[str, Tensor]
+) -> bool:
+    v = {name: random_like(value, seed) for seed, (name, value) in enumerate(network.params.items(), 1)}
+    return adjoint(u, chunk.pushed(v), v, JTu)
 
 
 class TappedProducts:

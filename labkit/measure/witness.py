@@ -38,10 +38,11 @@ def disagreeing(found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> 
 
 def adjoint(u: Tensor, Jv: Tensor, v: Mapping[str, Tensor], JTu: Mapping[str, Tensor]) -> bool:
     """Whether <u, J v> = <J^T u, v>, for random u and v, up to rounding."""
-    left = float((u.double() * Jv.double()).sum())
-    right = sum(float((JTu[name].double() * value.double()).sum()) for name, value in v.items())
+    left = float(torch.dot(u.reshape(-1), Jv.reshape(-1)))
+    # In their own type: double copies of a large layer would be most of a measure's memory.
+    right = sum(float(torch.dot(JTu[name].reshape(-1), value.reshape(-1))) for name, value in v.items())
     # Both have about the size of J v, as u and v are of unit variance.
-    size = float(Jv.double().norm()) + sum(float(g.double().square().sum()) for g in JTu.values()) ** 0.5
+    size = float(Jv.norm()) + sum(float(g.norm()) ** 2 for g in JTu.values()) ** 0.5
     return abs(left - right) <= _tolerance(u.dtype) * size
 
 
