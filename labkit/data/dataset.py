@@ -31,7 +31,8 @@ class Dataset:
     """
 
     name: str
-    x_train: torch.Tensor  # (n, d) or (n, C, H, W), floating; uint8 only while `load` still cuts the set
+    # (n, d) or (n, C, H, W), floating; token ids (n, T) int64; uint8 only while `load` still cuts the set
+    x_train: torch.Tensor
     y_train: torch.Tensor  # (n,), int64, in 0..classes-1; with label noise if there is any
     x_test: torch.Tensor  # (n_test, ...) like x_train; n_test may be 0
     y_test: torch.Tensor  # (n_test,), int64; never noisy
@@ -76,6 +77,11 @@ class Dataset:
     def dim(self) -> int:
         """Number of features of one sample, d or C H W."""
         return math.prod(self.shape)
+
+    @property
+    def tokens(self) -> bool:
+        """Whether the samples are whole numbers, as token ids are: to be looked up, never scaled."""
+        return self.x_train.dtype == torch.int64
 
     @property
     def noisy(self) -> torch.Tensor:
@@ -163,7 +169,11 @@ class Dataset:
 
         The variance is over n, not n - 1. A feature that is constant over the training set becomes 0 there
         and is only shifted in the test set. One that is nearly constant there can be large in the test set.
+
+        Raises:
+            ValueError: the samples are token ids.
         """
+        self._refuse_tokens("standardized")
         x = self.x_train
         mean, deviation = x.mean(0), x.std(0, correction=0)
         constant = x.amax(0) == x.amin(0)  # exact, where a computed deviation would be a rounding error
@@ -175,8 +185,9 @@ class Dataset:
         """Each sample divided by its Euclidean norm.
 
         Raises:
-            ValueError: a sample that is all zero and so has no direction.
+            ValueError: a sample that is all zero and so has no direction, or token ids.
         """
+        self._refuse_tokens("unit_length")
         for name in ("x_train", "x_test"):
             empty = (getattr(self, name).flatten(1) == 0).all(1)
             if bool(empty.any()):
@@ -196,6 +207,13 @@ class Dataset:
     def flattened(self) -> Self:
         """Each sample as one row, (n, C * H * W)."""
         return self._mapped(lambda x: x.flatten(1), "")
+
+    def _refuse_tokens(self, method: str) -> None:
+        if self.tokens:
+            raise ValueError(
+                f"{method}: the samples are whole numbers (token ids), which have no scale; if they are "
+                "features or pixels, save them as floats or uint8."
+            )
 
     def _mapped(self, change: Callable[[torch.Tensor], torch.Tensor], note: str) -> Self:
         """The same samples, changed alike in the training and the test set."""
@@ -223,8 +241,8 @@ def _check_part(part: str, x: torch.Tensor, y: torch.Tensor, classes: int, label
     if not isinstance(x, torch.Tensor) or x.ndim < 2:
         got = f"shape {tuple(x.shape)}" if isinstance(x, torch.Tensor) else type(x).__name__
         raise ValueError(f"x_{part}: takes a tensor (n, d) or (n, C, H, W), got {got}.")
-    if not (x.is_floating_point() or x.dtype == torch.uint8):
-        raise ValueError(f"x_{part}: takes a floating-point tensor, got {x.dtype}.")
+    if not (x.is_floating_point() or x.dtype in (torch.uint8, torch.int64)):
+        raise ValueError(f"x_{part}: takes a floating-point tensor, or token ids in int64, got {x.dtype}.")
     if part == "train" and not len(x):
         raise ValueError("x_train: takes at least one sample.")
     if not isinstance(y, torch.Tensor) or y.dtype != torch.int64 or y.ndim != 1:

@@ -39,7 +39,7 @@ def load(
     """A dataset by name or from a file: chosen, corrupted, normalised, in this order.
 
     Images are floats in [0, 1], shape (n, C, H, W); the vectors of a file stay (n, d), and its floats stay as
-    they are.
+    they are. Token ids of a file, whole numbers (n, T), stay whole: int64.
 
     Args:
         name_or_path: "digits" and "mnist-5k" need no network; "mnist", "fashion-mnist", "cifar10" and
@@ -54,7 +54,7 @@ def load(
             sample), or "standardize+unit-length".
         flatten: give (n, C * H * W).
         seed: decides the subset and the noise.
-        dtype: floating-point dtype of the samples.
+        dtype: floating-point dtype of the samples; token ids stay int64.
         device: where the tensors are.
         cache: folder for downloads; None: the variable LABKIT_CACHE, else the user's cache folder.
         download: False never touches the network.
@@ -133,4 +133,6 @@ def _as_dataset(name: str, arrays: Arrays) -> Dataset:
 
 
 def _as_floats(x: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    if x.dtype == torch.int64:  # token ids
+        return x
     return x.to(dtype) / 255 if x.dtype == torch.uint8 else x.to(dtype)

@@ -4,6 +4,7 @@ The file holds x_train, y_train, x_test, y_test (the layout that Keras made comm
 unpickled.
 
 - x: uint8 pixels, or floats (as they are). Shapes (n, d), (n, H, W), (n, H, W, C), (n, C, H, W); C = 1, 3, 4.
+  Or token ids (n, T), whole numbers of any other type, which become int64.
 - y: whole numbers 0..K-1, shape (n,) or (n, 1), where every class occurs in the training set.
 """
 
@@ -20,7 +21,7 @@ CHANNELS = (1, 3, 4)
 
 
 class Arrays(NamedTuple):
-    """A dataset before it becomes tensors: x uint8 or float, (n, d) or (n, C, H, W); y int64, (n,)."""
+    """Before it becomes tensors: x uint8, float or int64 (tokens), (n, d) or (n, C, H, W); y int64, (n,)."""
 
     x_train: np.ndarray
     y_train: np.ndarray
@@ -122,14 +123,18 @@ def _member(file: Path, archive: "np.lib.npyio.NpzFile", key: str) -> np.ndarray
 
 
 def _inputs(name: str, x: np.ndarray) -> np.ndarray:
-    if not (x.dtype == np.uint8 or x.dtype.kind == "f"):
+    tokens = x.dtype.kind in "iu" and x.dtype != np.uint8
+    if not (x.dtype == np.uint8 or x.dtype.kind == "f" or (tokens and x.ndim == 2)):
         raise ValueError(
-            f"{name} has dtype {x.dtype}: takes uint8 (pixels, scaled to [0, 1]) or floats (as they are)."
+            f"{name} has dtype {x.dtype} and shape {x.shape}: takes uint8 (pixels, scaled to [0, 1]), floats "
+            "(as they are), or token ids as whole numbers (n, T)."
         )
     if x.ndim < 2 or 0 in x.shape:
         raise ValueError(
             f"{name} has shape {x.shape}: takes at least one sample of at least one feature, (n, ...)."
         )
+    if tokens:
+        return x.astype(np.int64)
     x = channels_first(name, x)
     if x.dtype.kind == "f" and not np.isfinite(x).all():
         bad = int((~np.isfinite(x)).reshape(len(x), -1).any(axis=1).sum())

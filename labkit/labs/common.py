@@ -16,6 +16,21 @@ from labkit.protocol.experiment import Frame, series
 from labkit.protocol.settings import Settings
 
 
+def load(dataset: str, **how: Any) -> data.Dataset:
+    """`data.load` for experiments, whose networks take features.
+
+    Raises:
+        ValueError: the file holds token ids.
+    """
+    loaded = data.load(dataset, **how)
+    if loaded.tokens:
+        raise ValueError(
+            f"dataset: {loaded.name} holds whole numbers (token ids), and these networks take floats or "
+            "uint8 pixels"
+        )
+    return loaded
+
+
 def classification(
     dataset: str, *, n: int, classes: int, n_test: int, label_noise: float, normalize: str, seed: int,
     noise_kind: str = "strict", dtype: torch.dtype = torch.float32, device: str = "cpu", flatten: bool = True,
@@ -38,7 +53,7 @@ def _clean(
     flatten: bool,
 ) -> data.Dataset:
     # Kept, because a prediction that follows a slider cannot read a file each time. A Dataset is immutable.
-    return data.load(
+    return load(
         dataset,
         n_train=n,
         classes=classes,

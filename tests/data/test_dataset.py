@@ -215,7 +215,7 @@ def test_choosing_classes_by_noisy_labels_is_refused(images):
     [
         ({"x_train": torch.zeros(4)}, "x_train: takes a tensor"),
         ({"x_train": np.zeros((4, 2))}, "x_train: takes a tensor"),
-        ({"x_train": torch.zeros(4, 2, dtype=torch.int64)}, "x_train: takes a floating-point tensor"),
+        ({"x_train": torch.zeros(4, 2, dtype=torch.int32)}, "x_train: takes a floating-point tensor"),
         ({"x_train": torch.zeros(0, 2), "y_train": torch.zeros(0, dtype=torch.int64)}, "at least one sample"),
         ({"x_train": torch.zeros(3, 2)}, "x_train has 3 samples and y_train has 4 labels"),
         ({"x_test": torch.zeros(4, 5)}, "must be alike"),

@@ -10,7 +10,9 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import labkit
 from labkit.data import load
+from labkit.labs import load_lab
 
 RNG = np.random.default_rng(0)
 GOOD = {
@@ -66,6 +68,23 @@ def test_each_layout_gives_channels_first(tmp_path, shape, expected):
     assert np.array_equal(got.reshape(12, *shape), x["x_train"])
 
 
+@pytest.mark.parametrize("dtype", [np.int64, np.int32, np.int8, np.uint16])
+def test_token_ids_stay_whole_numbers(tmp_path, dtype):
+    """Catches ids that are divided by 255 or rounded to floats, which no embedding takes, or scaled."""
+    ids = {f"x_{part}": RNG.integers(0, 90, (n, 7)).astype(dtype) for part, n in (("train", 12), ("test", 6))}
+    data = load(save(tmp_path, **ids), n_train=6, dtype=torch.float64, seed=1).to(dtype=torch.float32)
+    assert data.tokens and data.x_train.dtype == data.x_test.dtype == torch.int64
+    assert {tuple(row) for row in data.x_train.tolist()} <= {tuple(row) for row in ids["x_train"].tolist()}
+    model = torch.nn.Sequential(torch.nn.Embedding(90, 4), torch.nn.Flatten(), torch.nn.Linear(28, 3))
+    assert labkit.jacobian(model, data.x_train).shape[0] == 18
+    for change in ("standardized", "unit_length"):
+        with pytest.raises(ValueError, match=f"^{change}: the samples are whole numbers"):
+            getattr(data, change)()
+    experiment = load_lab(4).experiment("linearization")
+    with pytest.raises(ValueError, match="^dataset: data holds whole numbers"):
+        experiment.prepare(experiment.preset(dataset=str(tmp_path / "data.npz"), n=6, classes=3))
+
+
 def test_labels_may_be_one_column(tmp_path):
     """Catches a refusal of the shape in which Keras gives the labels of CIFAR."""
     data = load(save(tmp_path, y_train=GOOD["y_train"][:, None], y_test=GOOD["y_test"][:, None]))
@@ -97,7 +116,8 @@ CORRUPT = {
     "no samples": ({"x_train": np.zeros((0, 7)), "y_train": OTHER[:0]}, "x_train has shape (0, 7)"),
     "no test samples": ({"x_test": GOOD["x_test"][:0], "y_test": OTHER[:0]}, "x_test has shape (0, 5, 4)"),
     "no features": ({"x_train": np.zeros((12, 0))}, "x_train has shape (12, 0)"),
-    "inputs of whole numbers": ({"x_train": np.zeros((12, 7), dtype=np.int64)}, "x_train has dtype int64"),
+    "images of whole numbers": ({"x_train": np.zeros((12, 5, 4), dtype=np.int64)}, "x_train has dtype int64"),
+    "tokens and features": ({"x_train": np.zeros((12, 7), dtype=np.int64)}, "must be alike"),
     "complex inputs": ({"x_train": np.zeros((12, 7), dtype=complex)}, "x_train has dtype complex128"),
     "text": ({"x_train": np.array([["a"]] * 12)}, "x_train has dtype <U1"),
     "NaN": ({"x_train": floats(bad=np.nan)}, "x_train has NaN or infinite values in 1 of 12 samples"),

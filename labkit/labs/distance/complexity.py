@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from labkit import data, figures, measure, models
+from labkit import figures, measure, models
 from labkit.labs import common
 from labkit.measure.rademacher import RademacherEstimate, rademacher_lower
 from labkit.protocol.claims import Claim, World
@@ -73,7 +73,7 @@ class Setup:
 def prepare(settings: Complexity) -> Setup:
     most, chosen = int(settings.m * FACTORS[-1]), []
     for seed in common.seeds(settings):
-        loaded = data.load(
+        loaded = common.load(
             settings.dataset, n_train=most, normalize="unit-length", flatten=True, seed=seed,
             dtype=torch.float64, device=settings.device,
         )  # fmt: skip

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import beta
 
-from labkit import data, figures
+from labkit import figures
 from labkit.labs import common
 from labkit.protocol.claims import Claim
 from labkit.protocol.experiment import Experiment, Frame, Prediction, Run
@@ -54,7 +54,7 @@ class Setup:
 def prepare(settings: Concentration) -> Setup:
     vectors = []
     for seed in common.seeds(settings):
-        loaded = data.load(settings.dataset, n_train=max(SAMPLES), flatten=True, seed=seed)
+        loaded = common.load(settings.dataset, n_train=max(SAMPLES), flatten=True, seed=seed)
         images = loaded.x_train.double().numpy()
         rng = np.random.default_rng([seed, 0])
         vectors.append((rng.permutation(images), rng.standard_normal(images.shape)))

@@ -239,7 +239,7 @@ def classification(settings: Any, n: int, seed: int, noise: float = 0.0) -> data
         normalize="none", seed=seed, device=settings.device, flatten=flatten,
     )  # fmt: skip
     if chosen.n_test < settings.n_test:
-        whole = data.load(
+        whole = common.load(
             settings.dataset, classes=settings.classes, flatten=flatten, seed=seed, device=settings.device
         )
         # Subsets of one seed are nested, so the first n are those chosen.

@@ -101,7 +101,7 @@ def images(settings: Any, n: int, seed: int) -> data.Dataset:
 
     Samples of the training split that are not used join a test split that is smaller than `n_test`.
     """
-    whole = data.load(settings.dataset, seed=seed, device=settings.device)
+    whole = common.load(settings.dataset, seed=seed, device=settings.device)
     if n > whole.n:
         raise ValueError(
             f"n: the largest sample has {n}, and {settings.dataset} {whole.n} training samples; "
