@@ -56,14 +56,18 @@ def _fill_chunk(network: Network, found: Structure, x: Tensor, places: dict[str,
     for way in ways:
         mine = {n: p for n, p in left.items() if way is _vectorised_rows or n in found.covered}
         if mine and _attempt(way, network, x, mine):
-            contracted = {n: p.flatten(0, 1).mT @ w.flatten() for n, p in mine.items()}
-            wrong = disagreeing(contracted, expected)
+            wrong = disagreeing(_contracted(mine, w), expected)
             left = {n: p for n, p in left.items() if n not in mine or n in wrong}
         if not left:
             return
     _one_by_one(network, x, left)
     refuse_coupling(lambda part: network(network.params, part), x, network.caller, network.model)
-    network.refuse_coupled_slopes(x)
+    if disagreeing(_contracted(left, w), expected):
+        network.refuse_coupled_slopes(x)
+
+
+def _contracted(places: Mapping[str, Tensor], w: Tensor) -> dict[str, Tensor]:
+    return {name: place.flatten(0, 1).mT @ w.flatten() for name, place in places.items()}
 
 
 def _attempt(way: Callable[..., None], network: Network, x: Tensor, places: dict[str, Tensor]) -> bool:

@@ -65,6 +65,8 @@ class Spec:
             found.add("half precision")
         if self.setting == "autocast":
             found.add("autocast")
+        if self.setting == "training mode":  # wrong for one sample alone, too
+            found.add("training mode")
         return found
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -50,7 +49,7 @@ class Case:
         """What the model says of itself in a plain forward pass without gradients."""
         with torch.no_grad(), torch.random.fork_rng(), warnings.catch_warnings(record=True) as heard:
             warnings.simplefilter("always")
-            copy.deepcopy(self.model)(self.x.clone())
+            build(self.spec)(self.x.clone())
         return {str(w.message)[:200] for w in heard}
 
     def random(self, *shape: int) -> Tensor:
