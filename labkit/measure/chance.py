@@ -37,6 +37,11 @@ class Chance(TorchDispatchMode):
         # Held, so that no other tensor gets their place in memory meanwhile.
         self._marked: dict[int, Any] = {}
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        # torch would import its compiler to keep it away from here: two seconds of a first call.
+        return False
+
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
