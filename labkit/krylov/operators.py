@@ -108,6 +108,8 @@ def operator_from(
     Raises:
         ValueError: if the shape or the dtype cannot be an operator's.
 
+    Cost: none, nothing is multiplied.
+
     Example:
         >>> doubled = operator_from(lambda V: 2 * V, lambda U: 2 * U, (3, 3))
         >>> doubled.matmat(torch.ones(3, 1)).T
@@ -131,6 +133,8 @@ def as_operator(A: Operator | Tensor) -> Operator:
         TypeError: if A is neither a tensor nor has the five parts of an operator.
         ValueError: if A is not 2-D, is empty, is not float32 or float64, or is a tensor with NaN or infinite
             entries.
+
+    Cost: one look at the m p entries of a tensor; of an operator none.
     """
     if isinstance(A, Tensor):
         if A.ndim != 2:
@@ -241,6 +245,10 @@ def adjoint_gap(A: Operator | Tensor, *, probes: int = 3, generator: torch.Gener
 
     Raises:
         TypeError, ValueError: as `as_operator`.
+
+    Cost: `probes` products, one block of columns either way; about 3 (m + p) · probes numbers.
+
+    Reference: the dot test of adjoint pairs, as in `pylops.utils.dottest`.
     """
     operator, generator = as_operator(A), seeded(generator)
     m, p = operator.shape

@@ -49,10 +49,13 @@ def svd_price(A: Operator | Tensor, k: int, *, memory: int = 512 * MiB) -> Price
         memory: bytes for the bases, or the Gram matrix.
 
     Returns:
-        Price: product pairs and bytes of either route, and which one is taken. Costs nothing itself.
+        Price: product pairs and bytes of either route, and which one is taken.
 
     Raises:
         TypeError, ValueError: as `as_operator`.
+
+    Cost: no product; one look at a tensor's entries, or what an operator's `gram_pairs` takes (for a Jacobian
+    one forward pass of one sample).
     """
     operator: Any = as_operator(A)
     m, p = operator.shape

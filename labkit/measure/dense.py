@@ -29,10 +29,12 @@ def dense_jacobian(model: Model, x: Tensor, *, params: Mapping[str, Tensor] | No
         params: of a function its dictionary of tensors; not read for a module.
 
     Returns:
-        (n*K, p), in the type of the outputs. Cost: n*K backward passes and n*K*p numbers.
+        (n*K, p), in the type of the outputs.
 
     Raises:
         ValueError: if `model` is a function and `params` is missing.
+
+    Cost: one forward and n*K backward passes over all of x; n*K*p numbers, three times while rows are joined.
     """
     with torch.random.fork_rng(devices=[x.device] if x.is_cuda else []), torch.enable_grad():
         if isinstance(model, nn.Module):
@@ -61,10 +63,12 @@ def dense_ntk(model: Model, x: Tensor, *, params: Mapping[str, Tensor] | None = 
         model, x, params: as `dense_jacobian` takes them.
 
     Returns:
-        (n, K, n, K), at the cost of `dense_jacobian` and one product.
+        (n, K, n, K).
 
     Raises:
         ValueError: as `dense_jacobian`.
+
+    Cost: `dense_jacobian`, and 2 (n K)^2 p flops.
     """
     J = dense_jacobian(model, x, params=params)
     K = J.shape[0] // x.shape[0]
@@ -80,7 +84,10 @@ def dense_layer(layer: Layer) -> Tensor:
         layer: one of `weight_layers`.
 
     Returns:
-        (outputs, inputs) float64; takes a pass of the layer for each input.
+        (outputs, inputs) float64.
+
+    Cost: of a convolution one pass over all unit images at once, inputs * (inputs + outputs) float64 numbers;
+    of a dense layer a float64 copy.
     """
     if layer.kind in ("dense", "embedding"):
         return layer.weight.double()

@@ -1,5 +1,5 @@
 """Information and nuisance space: label space split by the singular values of the Jacobian (paper 4, Def.
-2.2, 5.2).
+1.1, 5.2).
 
 I is spanned by the left singular vectors u_1..u_r with the r largest singular values, N is everything
 orthogonal to it. Cutoff rule, corrected: r is the *largest* index with s_r >= alpha (the paper's Def. 5.2
@@ -60,6 +60,10 @@ def split(svd: Any, y: Tensor, *, rank: int | None = None, cutoff: float | None 
         ValueError: unless exactly one of rank and cutoff is given; if rank exceeds the triplets at hand; if
             the cutoff lies below all of them while more may exist; if y does not fit.
 
+    Cost: 4 m r b flops, and two arrays (m, b).
+
+    Reference: paper 4, Def. 1.1 and 5.2.
+
     Example:
         >>> parts = split(svd(J, k=50), y, rank=50)
         >>> parts.share_information
@@ -99,6 +103,10 @@ def information_basis(svd: Any, *, rank: int | None = None, cutoff: float | None
 
     Raises:
         ValueError: as `split`.
+
+    Cost: none, a view.
+
+    Reference: paper 4, Def. 1.1 and 5.2.
     """
     return svd.U[:, : _rank(svd, rank, cutoff)]
 

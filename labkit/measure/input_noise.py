@@ -42,6 +42,10 @@ def error_under_noise(
 
     Raises:
         ValueError: an argument is out of its range, or model, x and y do not fit.
+
+    Cost: draws * G forward passes over x; the noise of one draw, as many numbers as x, beside `memory`.
+
+    Reference: paper 3, section 9.5, (47).
     """
     caller = "error_under_noise"
     sizes = torch.as_tensor(gammas, dtype=torch.float64).flatten().cpu()

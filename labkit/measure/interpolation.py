@@ -70,6 +70,8 @@ def simplex(resolution: int) -> tuple[Tensor, Tensor]:
 
     Raises:
         ValueError: resolution is no whole number of at least 1.
+
+    Cost: 3 P numbers.
     """
     if isinstance(resolution, bool) or not isinstance(resolution, int) or resolution < 1:
         raise ValueError(f"resolution: got {resolution!r}; it takes a whole number of at least 1")
@@ -108,6 +110,11 @@ def three_point(
     Raises:
         ValueError: there are not three networks of one architecture, an argument is out of its range, or
             they do not fit x and y.
+
+    Cost: P = (R + 1)(R + 2) / 2 forward passes over x, R the resolution (91 by default), and as many again to
+    refit batch norm. Memory: four copies of the weights, the outputs in float64, a batch's activations.
+
+    Reference: paper 3, section 6.1, (15).
     """
     caller = "three_point"
     if batch_norm not in ("refit", "average"):

@@ -43,6 +43,8 @@ def weight_layers(model: nn.Module, x: Tensor) -> tuple[Layer, ...]:
         ValueError: it has batch norm, no layer, or a weight matrix that is used in a way not listed here (of
             a recurrent layer, say); a parameter is not finite; or `x` has no sample.
 
+    Cost: one forward pass of one sample, whose activations are all held, and one look at every parameter.
+
     Example:
         >>> [layer.units for layer in weight_layers(mlp(64, 256, 1, 10), x)]
         [256, 10]

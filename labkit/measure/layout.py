@@ -23,6 +23,8 @@ def rows(y: Tensor) -> Tensor:
 
     Raises:
         ValueError: if `y` has not two axes.
+
+    Cost: none, a view; of what is not contiguous a copy.
     """
     if y.ndim != 2:
         raise ValueError(
@@ -45,6 +47,8 @@ def unrows(v: Tensor, n: int, K: int) -> Tensor:
 
     Raises:
         ValueError: if the first axis of `v` is not n*K long.
+
+    Cost: none, a view; of what is not contiguous a copy.
     """
     _check_length("unrows", v, n, K)
     return v.reshape(n, K, *v.shape[1:])
@@ -63,6 +67,10 @@ def from_class_major(v: Tensor, n: int, K: int) -> Tensor:
 
     Raises:
         ValueError: if the first axis of `v` is not n*K long.
+
+    Cost: one copy of `v`.
+
+    Reference: paper 4, Def. 2.1 (I_K (x) .).
     """
     _check_length("from_class_major", v, n, K)
     return v.reshape(K, n, *v.shape[1:]).transpose(0, 1).reshape(v.shape)
@@ -80,6 +88,10 @@ def to_class_major(v: Tensor, n: int, K: int) -> Tensor:
 
     Raises:
         ValueError: if the first axis of `v` is not n*K long.
+
+    Cost: one copy of `v`.
+
+    Reference: paper 4, Def. 2.1 (I_K (x) .).
     """
     _check_length("to_class_major", v, n, K)
     return v.reshape(n, K, *v.shape[1:]).transpose(0, 1).reshape(v.shape)

@@ -22,6 +22,10 @@ def margins(outputs: Tensor, y: Tensor) -> Tensor:
 
     Raises:
         ValueError: shapes, types or class numbers do not fit.
+
+    Cost: two passes over the n K outputs, and a copy of them.
+
+    Reference: paper 2, section 2.2, (2).
     """
     if outputs.ndim != 2 or outputs.shape[1] < 2 or not outputs.is_floating_point():
         raise ValueError(
@@ -56,6 +60,10 @@ def margin(outputs: Tensor, y: Tensor, epsilon: float = 0.05) -> float:
 
     Raises:
         ValueError: epsilon is out of its range, there are no samples, or as `margins`.
+
+    Cost: `margins`, and a selection among n numbers.
+
+    Reference: paper 2, section 2.2.
     """
     if not 0 <= epsilon <= 1:
         raise ValueError(f"epsilon: got {epsilon!r}; it takes a share of the samples from 0 to 1")

@@ -49,6 +49,8 @@ def split_r_hat(series: Any) -> float:
 
     Raises:
         ValueError: the series has another shape, or values that are not finite.
+
+    Cost: a few passes over the C N samples, and two float64 copies of them.
     """
     x = _series(series, least=4)
     half = x.shape[1] // 2
@@ -75,6 +77,8 @@ def start_difference(series: Any, started_in: Any) -> Difference:
 
     Raises:
         ValueError: the shapes do not fit, values are not finite, or a start has fewer than two chains.
+
+    Cost: one pass over the C N samples, and a float64 copy of them.
     """
     x, groups = _series(series, least=1), np.asarray(started_in)
     if groups.shape != x.shape[:1] or groups.dtype != bool:
@@ -106,6 +110,8 @@ def effective_samples(series: Any) -> float:
 
     Raises:
         ValueError: the series has another shape, or values that are not finite.
+
+    Cost: one Fourier transform of 2 N numbers a chain, N log N; about 5 C N float64 numbers.
     """
     x = _series(series, least=4)
     chains, length = x.shape

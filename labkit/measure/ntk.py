@@ -47,6 +47,12 @@ def empirical_ntk(
     Raises:
         ValueError: for active batch norm or dropout, a random model, or types that do not fit.
 
+    Cost: two forward and K + 1 backward passes over x and x2, of which one pair is a check; for a dense layer
+    (d, m) 2 (n K)(n2 K) m + 2 n n2 d flops, for other layers 2 (n K)(n2 K) p and those passes again for each
+    group of them that `memory` holds. Half the flops without x2.
+
+    Reference: Jacot, Gabriel & Hongler 2018.
+
     Error to expect: 1e-13 relative in float64, 1e-6 in float32.
 
     Example:
@@ -67,16 +73,19 @@ def empirical_ntk(
 
 @torch.inference_mode(mode=False)
 def ntk_route(model: Model, x: Tensor, *, params: Parameters = None) -> str:
-    """Which route `empirical_ntk` takes: "dense", "taps" or "generic". Costs a few passes over two samples.
+    """Which route `empirical_ntk` takes: "dense", "taps" or "generic".
 
     Args:
-        model, x, params: as `empirical_ntk` takes them; of x the first two samples are used.
+        model, x, params: as `empirical_ntk` takes them; of x the first, the second and the last sample are
+            run.
 
     Returns:
         "dense", "taps" or "generic".
 
     Raises:
         ValueError: as `empirical_ntk`.
+
+    Cost: a copy of the parameters and about ten passes over one to three samples.
     """
     network = Network(model, x, params, caller="ntk_route")
     return structure(network, x).route

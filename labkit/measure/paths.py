@@ -41,6 +41,8 @@ def path_norm(model: nn.Module, x: Tensor, p: float, *, biases: bool = False) ->
         ValueError: p is below 1; a call is no such step, of which the function and the layer are named; or as
             `weight_layers`.
 
+    Cost: one forward pass of one sample and one of ones in float64, whose activations are all held.
+
     Reference:
         Neyshabur et al. 2015; for networks with skips Gonon et al., A path-norm toolkit, ICLR 2024.
     """
@@ -64,6 +66,10 @@ def path_norms(
 
     Raises:
         TypeError, ValueError: as `path_norm`.
+
+    Cost: as `path_norm`.
+
+    Reference: as `path_norm`.
     """
     if not p >= 1:
         raise ValueError(f"p: got {p!r}; it takes 1, 2 or another number of at least 1")

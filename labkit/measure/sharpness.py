@@ -123,6 +123,9 @@ def max_sharpness(
 
     Raises:
         ValueError: an argument is out of its range, or model, x and y do not fit.
+
+    Cost: `steps` forward and backward passes, over x or over a minibatch, and six forward passes over x; with
+    minibatches one more an epoch. Memory: activations, and about a dozen vectors (p,).
     """
     caller = "max_sharpness"
     _positive(caller, "alpha", alpha)
@@ -237,6 +240,8 @@ def expected_sharpness(
 
     Raises:
         ValueError: an argument is out of its range, or model, x and y do not fit.
+
+    Cost: A * draws + 4 forward passes over x, one after another. Memory: activations, and six vectors (p,).
     """
     caller = "expected_sharpness"
     sizes = torch.as_tensor(alphas, dtype=torch.float64).flatten().cpu()
@@ -274,6 +279,8 @@ def kl_at_sharpness(alphas: Any, mean: Any, kl: Any, target: float = 0.05) -> fl
 
     Raises:
         ValueError: the lengths differ, or alphas, kl or target are not positive.
+
+    Cost: a sort of A numbers.
     """
     caller = "kl_at_sharpness"
     _positive(caller, "target", target)
