@@ -1,4 +1,5 @@
-"""What a docstring of a public name must say, read from the code: its parameters, its result, its errors."""
+"""What a docstring of a public name must say, read from the code: its parameters, its result, its errors; and
+of what measures or solves, its cost."""
 
 from __future__ import annotations
 
@@ -32,6 +33,16 @@ def lacks(function: Callable[..., Any], *, machinery: bool = False) -> list[str]
     if taken and returns not in (None, "None") and not sections & {"Returns", "Yields"}:
         found.append("Returns")
     return found
+
+
+def lacks_cost(value: Any) -> bool:
+    """Whether no paragraph of its docstring begins with "Cost:" and goes on.
+
+    A class whose making its author did not write (of fields alone, or a protocol) takes nothing to make.
+    """
+    if inspect.isclass(value) and _function(value) is None:
+        return False
+    return not re.search(r"(?:\A|\n\n)Cost: \S", inspect.getdoc(value) or "")
 
 
 def _summary(doc: str) -> str:

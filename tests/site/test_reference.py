@@ -10,7 +10,7 @@ import pytest
 
 import labkit
 from tests.conftest import ROOT
-from tests.site.audit import lacks
+from tests.site.audit import lacks, lacks_cost
 
 sys.path.insert(0, str(ROOT / "docs" / "site"))
 import pages
@@ -45,6 +45,14 @@ def test_every_class_and_constant_says_what_it_is(room):
         if not inspect.isfunction(one.value) and (not one.doc or one.doc.startswith(f"{one.name}("))
     ]
     assert silent == []
+
+
+@pytest.mark.parametrize("room", ["measure", "krylov"])
+def test_every_measure_and_solver_says_what_it_costs(room):
+    """Who must run it to learn that it takes hours learns too late."""
+    found = [one for one in NAMES[room] if inspect.isfunction(one.value) or inspect.isclass(one.value)]
+    assert found
+    assert [one.path for one in found if lacks_cost(one.value)] == []
 
 
 def test_every_name_of_a_face_is_found_with_its_source():
@@ -123,6 +131,20 @@ def test_the_audit_sees_each_kind_of_gap():
     assert lacks(_guarded) == []
     assert lacks(_thrower) == ["a sentence for a summary", "Raises"] == lacks(_thrower, machinery=True)
     assert lacks(labkit.svd) == []
+
+
+def test_the_audit_sees_a_cost_that_is_not_told(monkeypatch):
+    """Of functions, and of classes that work when they are made; not of those that hold fields alone."""
+    told = [labkit.svd, labkit.krylov.lanczos, labkit.measure.gradient_gram, labkit.measure.Jacobian]
+    for value in told:
+        assert not lacks_cost(value)
+        whole = inspect.getdoc(value)
+        monkeypatch.setattr(value, "__doc__", whole.replace("Cost: ", "It takes "))
+        assert lacks_cost(value)
+        monkeypatch.setattr(value, "__doc__", whole.replace("Cost: ", "Cost:\n\n"))
+        assert lacks_cost(value)
+    fields = [labkit.krylov.SVD, labkit.krylov.Tridiagonal, labkit.krylov.Operator, labkit.measure.Flatness]
+    assert not any("Cost: " in inspect.getdoc(value) or lacks_cost(value) for value in fields)
 
 
 def test_the_audit_follows_a_call_to_the_check_at_the_door():
