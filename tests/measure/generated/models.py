@@ -65,8 +65,6 @@ class Spec:
             found.add("half precision")
         if self.setting == "autocast":
             found.add("autocast")
-        if self.setting == "training mode":  # wrong for one sample alone, too
-            found.add("training mode")
         return found
 
 
@@ -82,6 +80,8 @@ def drawn(choose: Choose, inputs: str, most: int = 4) -> Spec:
         seed=choose(range(6)),
         outputs=choose(OUTPUTS),
     )
+    if spec.setting == "training mode" and spec.n == 1:  # one sample's statistics are those of its batch
+        spec = replace(spec, n=2)
     form, size = inputs, SIZES[inputs]
     steps: list[tuple[str, int]] = []
     for _ in range(choose(range(1, most + 1))):
