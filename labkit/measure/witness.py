@@ -43,7 +43,8 @@ def adjoint(u: Tensor, Jv: Tensor, v: Mapping[str, Tensor], JTu: Mapping[str, Te
     right = sum(float(torch.dot(JTu[name].reshape(-1), value.reshape(-1))) for name, value in v.items())
     # Both have about the size of J v, as u and v are of unit variance.
     size = float(Jv.norm()) + sum(float(g.norm()) ** 2 for g in JTu.values()) ** 0.5
-    return abs(left - right) <= _tolerance(u.dtype) * size
+    # One forward pass serves both, so no ReLU flips: torchvision's models stand at 1e-6 and 2e-15 at most.
+    return abs(left - right) <= (1e-11 if u.dtype == torch.float64 else 3e-5) * size
 
 
 @contextmanager
