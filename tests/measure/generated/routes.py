@@ -182,6 +182,11 @@ def _losses(case: Case) -> bool:
     return known and (case.spec.loss != "cross-entropy" or (len(case.true.shape) == 1 and case.true.K > 1))
 
 
+def _in_its_mode(case: Case) -> bool:
+    """Minibatch gradients put batch norm into a mode of their own, whichever the model is in."""
+    return _losses(case) and case.spec.setting != "training mode"
+
+
 def _modules(case: Case) -> bool:
     """Measures that move a module's own parameters, by the names of losses."""
     return (
@@ -213,7 +218,7 @@ ROUTES: dict[str, Route] = {
     "singular_values": Route(singular_values, _precise),
     "svd": Route(leading_values, _precise),
     "gradient_gram": Route(gram_of_gradients, _losses),
-    "batch_gradients": Route(gradients_of_batches, _losses),
+    "batch_gradients": Route(gradients_of_batches, _in_its_mode),
     "sample_gradients": Route(
         gradients_of_samples, lambda case: _modules(case) and case.spec.loss != "half-sum"
     ),
