@@ -257,7 +257,7 @@ class Network:
             for name, g in self.pull(x[i : i + 1], u[i : i + 1]).items():
                 summed[name] += g
         # Where a norm takes all of a slope away, what is left is rounding, and agrees with nothing.
-        rounding = 1e4 * torch.finfo(self.dtype).eps * float(u.norm() * self(self.params, x).norm())
+        rounding = 1e4 * torch.finfo(self.dtype).eps * float(u.norm() * self(self.params, x).detach().norm())
         weights = sum(float(value.square().sum()) for value in self.params.values()) ** 0.5
         differ = {
             name

@@ -288,11 +288,11 @@ def refuse_coupling(
     chunk = chunk or len(x)
     for start in range(0, len(x), chunk):
         part = x[start : start + chunk]
-        together = outputs(part)
+        together = outputs(part).detach()
         refuse_infinite_outputs(together, caller)
         numbers = torch.arange(len(part), device=x.device)
         for some in (*numbers.chunk(2), numbers[::2], numbers[1::2]) if len(part) > 1 else ():
-            gaps = (together[some] - outputs(part[some])).abs().flatten(1).amax(1)
+            gaps = (together[some] - outputs(part[some]).detach()).abs().flatten(1).amax(1)
             if float(gaps.max()) > _tolerance(together):
                 number, largest = start + int(some[gaps.argmax()]), float(together.abs().max())
                 raise ValueError(_coupled(caller, number, float(gaps.max()), largest, model))

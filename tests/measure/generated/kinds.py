@@ -38,6 +38,7 @@ class Kind:
 NO_FORWARD = "no forward derivative, or no graph of the backward"
 BRANCH = "the graph depends on the data"
 COUPLED = "samples look at each other, or at chance"
+WRITES = "forward writes into its parameters"
 NOT_DERIVATIVE = "backward is not the derivative"
 
 KINDS: dict[str, Kind] = {
@@ -49,6 +50,7 @@ KINDS: dict[str, Kind] = {
     "ties": Kind("vector", on_vectors.ties),
     "parametrised": Kind("vector", on_vectors.parametrised),
     "odd parameter": Kind("vector", on_vectors.odd_parameter),
+    "clipped": Kind("vector", lambda size, v: Block(b.clipped, layer=nn.Linear(size[0], 4)), excuse=WRITES),
     "shaping": Kind("vector", on_vectors.shaping),
     "context": Kind("vector", on_vectors.contexts),
     "in place": Kind("any", on_vectors.in_place),

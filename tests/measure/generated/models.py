@@ -63,8 +63,8 @@ class Spec:
             found.add("several outputs")
         if self.dtype == "bfloat16":
             found.add("half precision")
-        if self.setting == "autocast":
-            found.add("autocast")
+        if self.setting in ("autocast", "training mode"):
+            found.add(self.setting)
         return found
 
 

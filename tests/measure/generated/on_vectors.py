@@ -64,9 +64,7 @@ def by_hand(size: Size, v: Variant) -> nn.Module:
 def odd_parameter(size: Size, v: Variant) -> nn.Module:
     """Parameters of forms that a fast path may never have met."""
     (d,) = size
-    how = v.pick(
-        "0-dim", "1", "transposed", "expanded", "empty", "view", "unused", "cast", "rounded", "clipped"
-    )
+    how = v.pick("0-dim", "1", "transposed", "expanded", "empty", "view", "unused", "cast", "rounded")
     if how == "0-dim":
         return Block(lambda s, x: s.scale * x + s.shift, scale=torch.tensor(1.5), shift=torch.tensor(0.1))
     if how == "1":
@@ -83,8 +81,6 @@ def odd_parameter(size: Size, v: Variant) -> nn.Module:
         return Block(lambda s, x: s.layer(x), layer=nn.Linear(d, d), aside=nn.Linear(d, 2))
     if how == "rounded":
         return Block(lambda s, x: x @ (s.W + (s.W.round() - s.W).detach()), W=torch.randn(d, 4))
-    if how == "clipped":
-        return Block(b.clipped, layer=nn.Linear(d, 4))
     return Block(lambda s, x: x * s.gain.double().to(x.dtype), gain=torch.randn(d))
 
 

@@ -46,10 +46,13 @@ class Case:
 
     @cached_property
     def own_warnings(self) -> set[str]:
-        """What the model says of itself in a plain forward pass without gradients."""
-        with torch.no_grad(), torch.random.fork_rng(), warnings.catch_warnings(record=True) as heard:
+        """What the model says of itself in plain passes, with gradients and without."""
+        with plainly(), torch.random.fork_rng(), warnings.catch_warnings(record=True) as heard:
             warnings.simplefilter("always")
-            build(self.spec)(self.x.clone())
+            for grad in (False, True):
+                with torch.set_grad_enabled(grad):
+                    build(self.spec)(self.x.detach().clone())
+            twin(self.spec)
         return {str(w.message)[:200] for w in heard}
 
     def random(self, *shape: int) -> Tensor:
