@@ -42,9 +42,9 @@ Written by `python docs/make_torchvision_tables.py`: random weights, evaluation 
 Two samples and two outputs in float64, against one backward pass a row: the *gaps* are norms of differences,
 relative. *u, v*: |⟨u, J v⟩ - ⟨Jᵀu, v⟩| for random u and v, relative to |u| |J v|. *Rows*: of J. *Column*: the
 longest, from J v of a unit vector. *Kernel*: `empirical_ntk`. *Route*: that of the kernel, by `ntk_route`.
-*Time* and *memory*: of `empirical_ntk` on four samples and four outputs in float32, all checks included, over
-those of J formed by one backward pass a row and J Jᵀ; memory is what the process grew by at most. *As built*:
-whether the measures refuse the model in training mode, as its constructor leaves it.
+*Time* (of one processor) and *memory*: of `empirical_ntk` on four samples and four outputs in float32, all
+checks included, over those of J formed by one backward pass a row and J Jᵀ; memory is what the process grew by
+at most. *As built*: whether the measures refuse the model in training mode, as its constructor leaves it.
 
 | model | image | parameters | route | u, v | rows | column | kernel | time | memory | as built |
 | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |
@@ -116,20 +116,20 @@ def off(found: Tensor, expected: Tensor) -> float:
 
 
 def cost(name: str, plain: bool) -> tuple[float, int]:
-    """Seconds and bytes of a kernel in float32; in a process of its own, which says how far it grew."""
+    """Processor seconds and bytes of a kernel in float32; alone in its process, which says how far it grew."""
     torch.set_num_threads(1)
     model, x = built(name, 4, 4)
     model, x = model.float(), x.float()
     with torch.no_grad():
         model(x)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    begin = time.perf_counter()
+    begin = time.process_time()
     if plain:
         J = explicit(model, x)
         J @ J.T
     else:
         empirical_ntk(model, x)
-    seconds = time.perf_counter() - begin
+    seconds = time.process_time() - begin
     return seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
 
 
