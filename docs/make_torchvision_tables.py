@@ -43,8 +43,8 @@ Two samples and two outputs in float64, against one backward pass a row: the *ga
 relative. *u, v*: |⟨u, J v⟩ - ⟨Jᵀu, v⟩| for random u and v, relative to |u| |J v|. *Rows*: of J. *Column*: the
 longest, from J v of a unit vector. *Kernel*: `empirical_ntk`. *Route*: that of the kernel, by `ntk_route`.
 *Time* (of one processor) and *memory*: of `empirical_ntk` on four samples and four outputs in float32, all
-checks included, over those of J formed by one backward pass a row and J Jᵀ; memory is what the process grew by
-at most. *As built*: whether the measures refuse the model in training mode, as its constructor leaves it.
+checks included, over those of J formed by one backward pass a row and J Jᵀ; memory is what the process grew
+by at most. *As built*: whether the measures refuse the model in training mode, as its constructor leaves it.
 
 | model | image | parameters | route | u, v | rows | column | kernel | time | memory | as built |
 | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |
@@ -116,7 +116,7 @@ def off(found: Tensor, expected: Tensor) -> float:
 
 
 def cost(name: str, plain: bool) -> tuple[float, int]:
-    """Processor seconds and bytes of a kernel in float32; alone in its process, which says how far it grew."""
+    """Processor seconds and bytes of a kernel in float32; alone in its process, whose growth is told."""
     torch.set_num_threads(1)
     model, x = built(name, 4, 4)
     model, x = model.float(), x.float()

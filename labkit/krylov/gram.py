@@ -57,7 +57,9 @@ def gram_matrix(view: ShortSide, memory: int, generator: torch.Generator) -> tup
     eye = torch.eye(view.short, dtype=view.dtype, device=view.device)
     blocks = [eye[:, start : start + width] for start in range(0, view.short, width)]
     if view.short * view.long * view.dtype.itemsize <= memory:
-        rows = torch.cat([view.forward(block) for block in blocks], dim=1).T
+        rows = torch.empty(view.short, view.long, dtype=view.dtype, device=view.device)
+        for start, block in zip(range(0, view.short, width), blocks, strict=True):
+            rows[start : start + width] = view.forward(block).T
         return finite(_gram_of_rows(rows, memory), "its Gram matrix has"), 0.0
     columns = [view.backward(view.forward(block)) for block in blocks]
     gram = _symmetric(torch.cat(columns, dim=1).to(wide(view.device)))
@@ -127,9 +129,8 @@ def singular_values(A: Operator | Tensor, *, memory: int = 512 * MiB) -> Tensor:
     σ_i = √λ_i(A Aᵀ), or directly from A where A is a tensor that fits twice.
 
     Cost: with n the short side and N the long one, 4/3 n³ flops and 32 n² bytes, after the operator's own
-    ``gram()``, or n transposed products and 2 n² N flops, or n products where n N numbers do not fit. The
-    rows of those transposed products are held twice while they are joined, up to twice `memory`. Of a tensor
-    that fits: about 4 n² N flops and a copy.
+    ``gram()``, or n transposed products and 2 n² N flops, or n products where n N numbers do not fit. Of a
+    tensor that fits: about 4 n² N flops and a copy.
 
     Error to expect, as a share of the first: directly 1e-7 in float32 and 1e-15 in float64. Through a float64
     Gram matrix: values above 1e-7 s₁ to that dtype's digits, below it noise of about 1e-8 s₁. Through an

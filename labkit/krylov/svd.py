@@ -91,8 +91,7 @@ def svd(
     products numbers, the result comes on top. One random combination of all triplets is multiplied to confirm
     the recorded residuals (1 product); if it contradicts them, or for a dense tensor, or with verify="each",
     each triplet is multiplied by itself (k products). An operator's own gram() is compared with 3 products.
-    The Gram route: see :func:`svd_price`; rows that it sums are held twice while they are joined, up to twice
-    `memory`.
+    The Gram route: see :func:`svd_price`.
 
     Error to expect: s within residual² s₁²/gap, at best 1e-15 s₁ in float64 and 3e-7 s₁ in float32;
     orthogonality 1e-14 and 3e-6. By the Gram route values below 1e-7 s₁ (3e-4 s₁ if the operator's own gram()

@@ -98,7 +98,7 @@ def conditions(
     """Measures (C1), (C2) and (C3) at each sample.
 
     Cost: d(d-1)/2 products of h x h matrices a sample, 2 h^3 flops each; products of all samples of a chunk
-    are one. Memory: 24 h^2 bytes a sample of a chunk, in float32 20 (5/3 of `memory`); n d^3 / 6 results.
+    are one. Memory: 24 h^2 bytes a sample of a chunk; n d^3 / 6 results.
 
     Args:
         model: a ReLU network of dense layers without biases: `labkit.models.MLP` or a plain `nn.Sequential`.
@@ -121,7 +121,8 @@ def conditions(
     if not deltas or not all(0 < d < math.inf for d in deltas):
         raise ValueError(f"{caller}: delta is {delta!r}, needs one or several positive numbers")
     dims = (samples.shape[1], *(len(W) for W in weights))
-    largest = max(dims) ** 2 * 3 * samples.element_size()
+    # Two products and, in float64, one and its squares; torch keeps one of them over.
+    largest = max(dims) ** 2 * 24
     parts = [_measured(weights, part, deltas) for part in samples.split(max(1, int(memory // largest)))]
     products, c2, c3, masked = (torch.cat(column) for column in zip(*parts, strict=True))
     norms = torch.stack([W.double().norm() for W in weights]).cpu()

@@ -53,7 +53,7 @@ def sample_gradients(
 
     Cost: two forward and two backward passes over x, of which one pair is a check; a third pair where layers
     of several kinds meet. Memory: n p numbers, and where layers are not dense p more for each sample of a
-    chunk (32 on a CPU, 512 on a GPU at most), of which `memory` counts the largest parameter alone.
+    chunk (32 on a CPU, 512 on a GPU at most).
 
     Reference: paper 3, section 5.1: the gradients of (6) and (7), of single samples.
     """
