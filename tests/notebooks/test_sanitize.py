@@ -6,7 +6,7 @@ import os
 import re
 import subprocess
 import sys
-from pathlib import Path
+from xml.etree import ElementTree
 
 import nbformat
 import pytest
@@ -23,45 +23,55 @@ from tests.tinylab import DECAY
 display(labkit.judge_all(drain(DECAY)))
 display({'text/plain': 'other numbers', 'text/html': '<b>0.25</b>'}, raw=True)"""
 STORED = judge_all(drain(DECAY))
-
-
-def nbval(folder: Path, words: str, table: str, other: str = "0.25") -> str:
-    """What the README's command says of a notebook whose cell has these outputs stored."""
-    outputs = [
-        new_output("display_data", data={"text/plain": words, "text/html": table}),
-        new_output("display_data", data={"text/plain": "other numbers", "text/html": f"<b>{other}</b>"}),
-    ]
-    cells = [new_code_cell(SOURCE, outputs=outputs, execution_count=1)]
-    path = folder / "small.ipynb"
-    nbformat.write(new_notebook(cells=cells), path)
-    command = [sys.executable, "-m", "pytest", "-c", "pyproject.toml", "-n0", "-p", "no:cacheprovider"]
-    environment = {**os.environ, "PYTHONPATH": os.fspath(ROOT)}
-    done = subprocess.run(
-        [*command, os.fspath(path)], cwd=ROOT, env=environment, capture_output=True, text=True
-    )
-    assert done.returncode in (0, 1), done.stdout + done.stderr
-    return done.stdout
+TABLE = STORED._repr_html_()
 
 
 def renumbered(table: str) -> str:
     return re.sub(r"\d+\.\d+", "7.77", table)
 
 
-def test_numbers_of_a_verdict_are_not_compared(tmp_path: Path) -> None:
+# What is stored: the words of the verdict, its table, and another number.
+CASES = {
+    "numbers": (str(STORED), renumbered(TABLE), "0.25"),
+    "word": (str(STORED).replace("T1 holds", "T1 fails"), TABLE, "0.25"),
+    "elsewhere": (str(STORED), TABLE, "0.26"),
+}
+
+
+@pytest.fixture(scope="module")
+def told(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """What the README's command says of a notebook with a cell a case: what failed, or nothing."""
+    folder = tmp_path_factory.mktemp("stored")
+    cells = []
+    for words, table, other in CASES.values():
+        outputs = [
+            new_output("display_data", data={"text/plain": words, "text/html": table}),
+            new_output("display_data", data={"text/plain": "other numbers", "text/html": f"<b>{other}</b>"}),
+        ]
+        cells.append(new_code_cell(SOURCE, outputs=outputs, execution_count=len(cells) + 1))
+    nbformat.write(new_notebook(cells=cells), folder / "small.ipynb")
+    command = [sys.executable, "-m", "pytest", "-c", "pyproject.toml", "-n0", "-p", "no:cacheprovider"]
+    done = subprocess.run(
+        [*command, f"--junitxml={folder / 'told.xml'}", os.fspath(folder / "small.ipynb")],
+        cwd=ROOT, env={**os.environ, "PYTHONPATH": os.fspath(ROOT)}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 1, done.stdout + done.stderr
+    cases = list(ElementTree.parse(folder / "told.xml").iter("testcase"))
+    assert [case.get("name") for case in cases] == [f"Cell {place}" for place in range(len(CASES))]
+    return {
+        name: "".join(part.text or "" for part in case.iter() if part.tag in ("failure", "error"))
+        for name, case in zip(CASES, cases, strict=True)
+    }
+
+
+def test_numbers_of_a_verdict_are_not_compared(told: dict[str, str]) -> None:
     """The sixth digit of a sum would fail the notebook on the next machine."""
-    table = STORED._repr_html_()
-    assert renumbered(table) != table
-    assert "1 passed" in nbval(tmp_path, str(STORED), renumbered(table))
+    assert CASES["numbers"][1] != TABLE
+    assert told["numbers"] == ""
 
 
-@pytest.mark.parametrize("changed", ["word", "number elsewhere"])
-def test_all_else_is(tmp_path: Path, changed: str) -> None:
+@pytest.mark.parametrize(("changed", "shown"), [("word", "T1 fails"), ("elsewhere", "0.26")])
+def test_all_else_is(told: dict[str, str], changed: str, shown: str) -> None:
     """A claim that fails in a notebook that says it holds; or a pattern that swallows more than the table."""
-    words, other = str(STORED), "0.25"
-    if changed == "word":
-        words = words.replace("T1 holds", "T1 fails")
-        assert words != str(STORED)
-    else:
-        other = "0.26"
-    told = nbval(tmp_path, words, STORED._repr_html_(), other)
-    assert "1 failed" in told and ("T1 fails" in told or "0.26" in told)
+    assert CASES["word"][0] != str(STORED)
+    assert shown in told[changed]
