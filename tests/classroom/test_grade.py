@@ -167,9 +167,9 @@ def course(released: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def graded(course: Path) -> Iterator[tuple[Graded, dict[str, dict[str, str]]]]:
-    """All of it, graded once. An exercise has 5 s, where the right ones take hundredths."""
+    """All of it, graded once. An exercise has 3 s, where the right ones take hundredths."""
     before = {path.name: path.read_bytes() for path in (course / "in").iterdir()}
-    result = grade(course / "in", limits=Limits(25, 2**29))
+    result = grade(course / "in", limits=Limits(15, 2**29))
     assert {path.name: path.read_bytes() for path in (course / "in").iterdir()} == before
     yield result, scores(course)
 
@@ -200,8 +200,8 @@ def test_each_submission_gets_the_points_of_what_is_right_in_it(
     [
         ("half", "7.2b: is not solved yet"),
         ("half", "7.2a: fails: the variance of 1, 2, 6: got 7, should be 4.66667, ratio 1.5"),
-        ("loops", "7.1: runs longer than 5 s"),
-        ("toploop", "the cell `import math` runs longer than 5 s"),
+        ("loops", "7.1: runs longer than 3 s"),
+        ("toploop", "the cell `import math` runs longer than 3 s"),
         ("dies", "7.1: ends Python (exit code 0)"),
         ("raises", "7.2b: fails: SystemExit: 1"),
         ("tampers", "7.2a: there is no `variance`: the name must stay as in the task"),
@@ -282,7 +282,7 @@ def test_a_second_run_keeps_marks_by_hand_and_runs_what_has_changed(
     changed = submission(course, {**RIGHT, "exercise-7-2b": "def deviation(v):\n    return 0.0"})
     nbformat.write(changed, course / "in" / f"half_{NAME}.ipynb")
     lines: list[str] = []
-    grade(course / "in", limits=Limits(25, 2**29), tell=lines.append)
+    grade(course / "in", limits=Limits(15, 2**29), tell=lines.append)
     rows = scores(course)
     assert (rows["anna"]["7.4"], rows["anna"]["7.1"], rows["anna"]["total"]) == ("2.5", "1", "9.5")
     assert rows["anna"]["state"] == "complete"
@@ -294,7 +294,7 @@ def test_a_second_run_keeps_marks_by_hand_and_runs_what_has_changed(
 
     with_note = submission(course, {**RIGHT, "exercise-7-1": LOOP.replace("while True", "while False")})
     nbformat.write(with_note, course / "in" / f"anna_{NAME}.ipynb")
-    grade(course / "in", limits=Limits(25, 2**29))
+    grade(course / "in", limits=Limits(15, 2**29))
     assert (scores(course)["anna"]["7.4"], scores(course)["anna"]["7.1"]) == ("2.5", "1")
 
 
