@@ -97,16 +97,15 @@ def at_frame(run: Run, name: str, change: Change, *, frame: int = -1, seed: int 
 
 
 def moved(settings: Any, name: str) -> Any:
-    """Another value of a setting, on the slider or next to it."""
+    """Another value of a setting: the next one up, or the lowest where the slider ends."""
     knob, value = settings.knobs()[name], getattr(settings, name)
     if knob.choices is not None:
         return next(choice for choice in knob.choices if choice != value)
     if knob.type is bool:
         return not value
-    low = knob.type(knob.slider[0])
-    if low != value:
-        return low
-    return value + knob.type(knob.step or 1) if knob.scale == "linear" else 2 * value
+    low, high = knob.slider
+    more = value + knob.type(knob.step or 1) if knob.scale == "linear" else 2 * value
+    return more if more <= high else knob.type(low)
 
 
 def outcome(experiment: Experiment, settings: Any) -> list[dict[str, np.ndarray]]:
@@ -255,7 +254,7 @@ class LabTests:
         """Randomness from outside the seed, or a seed that changes nothing."""
         experiment = self.experiment(name)
         settings = experiment.preset(**self.repeated[name]) if name in self.repeated else self.small(name)
-        first, second = (drain(experiment, settings) for _ in range(2))
+        first, second = shared_run(experiment, settings), drain(experiment, settings)
         assert [frame.step for frame in first.frames] == [frame.step for frame in second.frames]
         assert equal(values(first), values(second))
         assert not equal(outcome(experiment, self.small(name, seed=1)), self.outcome_when_small(name))

@@ -77,7 +77,7 @@ class TestSkips(TrainingTests):
     lab = "confusion"
     experiments = (SKIPS,)
     quick = staticmethod(skips_runs)
-    cheap = CHEAP
+    cheap = {"skips": CHEAP["skips"] | {"batch_size": 8, "minibatches": 3, "base": 1, "n": 40}}
     too_fast = {"skips": {**CHEAP["skips"], "lr": 1e9}}
     violated: ClassVar[dict[str, list[Callable[[Run], Run]]]] = {
         "C10": [

@@ -29,6 +29,7 @@ from tests.labs.checks import (
 
 EXPERIMENTS = (PUZZLE, POLYNOMIAL)
 SMALL = {"width": 2, "n": 16, "widest": 4, "steps": 12, "n_test": 40, "batch_size": 8, "lr": 0.02}
+TINY = SMALL | {"width": 1, "n": 8, "widest": 2, "steps": 6, "n_test": 10}
 NATURAL, RANDOM = 0, 1
 POLY = 1
 
@@ -92,7 +93,7 @@ class TestPuzzle(TrainingTests):
         "S18": [same, lambda run: changed(run, train_n=never_fitted)],
     }
     # A short interval, which a few steps leave: else to hold the input to it changes nothing.
-    cheap = {"puzzle": SMALL, "polynomial": SMALL | {"interval": 1.0}}
+    cheap = {"puzzle": TINY, "polynomial": TINY | {"interval": 1.0}}
     too_fast = {
         "puzzle": SMALL | {"seeds": 1, "lr": 500.0, "steps": 200},
         "polynomial": SMALL | {"seeds": 1, "lr": 500.0, "steps": 200},
