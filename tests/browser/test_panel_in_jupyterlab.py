@@ -102,10 +102,12 @@ def test_a_stored_notebook_shows_its_last_picture_before_anything_runs(
     open_notebook: Callable[..., Any], server: Any, notebook: Path
 ) -> None:
     """Catches: "Error displaying widget: model not found" where last run's figure should be."""
-    page = open_notebook(notebook, TOY)
-    page.run_all()
-    page.save()
-    stored = nbformat.read(server.folder / notebook.name, as_version=4)
+    ran = server.folder / notebook.name
+    if not ran.exists() or "image/png" not in ran.read_text():  # Else the test above has run and saved it.
+        page = open_notebook(notebook, TOY)
+        page.run_all()
+        page.save()
+    stored = nbformat.read(ran, as_version=4)
     stored.metadata.pop("widgets", None)
     for cell in stored.cells:
         for output in cell.get("outputs", ()):
