@@ -139,6 +139,7 @@ def test_numbers_are_near_those_of_first_tries() -> None:
     assert cosine[SKIPS, depths[2:]] == pytest.approx([-0.155, -0.2], abs=0.06)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("skip", [False, True])
 @pytest.mark.parametrize("activation", shared.ACTIVATIONS)
 def test_the_dashed_law_is_that_of_very_wide_networks(activation: str, skip: bool) -> None:

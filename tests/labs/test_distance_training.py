@@ -356,6 +356,7 @@ def test_a_wider_network_is_trained_to_the_same_loss() -> None:
             assert run.last(f"error_{suffix}")[seed, place] == pytest.approx(wrong)
 
 
+@pytest.mark.slow
 def test_with_cross_entropy_the_exponent_in_m_leaves_the_interval() -> None:
     """The sheet: .11 to .12 with cross-entropy, outside the paper's .25 to .4; r still falls with
     the width, and ‖W‖ leaves the curve of the start.

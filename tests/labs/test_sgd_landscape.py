@@ -118,6 +118,7 @@ class TestLandscape(TrainingTests):
 # S6: each part by itself.
 
 
+@pytest.mark.slow
 def test_langevin_noise_would_hold() -> None:
     """A verdict that no noise could pass, as estimates without a correction for few draws would give."""
     settings = NOISE.preset(n=600, width=6, draws=150, batch_size=16, epochs=3000)

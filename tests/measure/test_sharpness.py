@@ -115,6 +115,7 @@ def test_a_small_quadratic_against_all_its_corners() -> None:
     assert sum(share > 1 - 1e-6 for share in shares) >= 8 and sum(shares) / len(shares) > 0.9, shares
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("alpha", "seed"), [(5e-4, 1), (1e-2, 0)])
 def test_it_beats_a_much_longer_plain_ascent(alpha: float, seed: int) -> None:
     """100 steps against 2000 of plain projected ascent, with the better of two step sizes."""
