@@ -1,7 +1,7 @@
 """How the tests run: on all processors, one thread each, what takes longest first.
 
-`pytest` starts a process a processor, and one more, and gives a file's tests to one of them; a single file named on the
-command line runs in this process, as does all with `-n0` or `--pdb`.
+`pytest` starts a process a processor, and one more, and gives a file's tests to one of them; a single file
+named on the command line runs in this process, as does all with `-n0` or `--pdb`.
 """
 
 from __future__ import annotations
