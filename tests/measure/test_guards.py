@@ -111,7 +111,7 @@ def test_parameters_mode_and_generators_are_left_as_they_were(at: int) -> None:
         J = jacobian(model, X, route="products")
         J.rmatmat(J.matmat(torch.ones(J.p, 1, dtype=torch.float64)))
         J.gram()
-    except ArithmeticError:
+    except (ArithmeticError, ValueError):
         assert at < 99
     for name, p in model.named_parameters():
         assert id(p) == before[name][0]
