@@ -81,6 +81,7 @@ notebooks/*
 
 docs/which-measure
 docs/numerics
+docs/torchvision
 docs/notation
 docs/verdicts
 docs/reproduction
