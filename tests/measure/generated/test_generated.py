@@ -30,7 +30,7 @@ from .variants import Variant
 # Torch's, of making odd layers; the judge listens for those of the measures by itself.
 pytestmark = pytest.mark.filterwarnings("ignore")
 
-MODELS = int(os.environ.get("LABKIT_GENERATED_MODELS", "1000"))
+MODELS = int(os.environ.get("LABKIT_GENERATED_MODELS", "500"))
 SLICE = 12  # models a form of inputs; a model takes about a fifth of a second
 
 
