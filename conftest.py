@@ -1,7 +1,7 @@
 """How the tests run: on all processors, one thread each, what takes longest first.
 
-`pytest` starts a process a processor, and one more, and gives a file's tests to one of them; a single file
-named on the command line runs in this process, as does all with `-n0` or `--pdb`.
+`pytest` starts a process a processor and gives a file's tests to one of them; a single file named on the
+command line runs in this process, as does all with `-n0` or `--pdb`.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ def pytest_configure(config: pytest.Config) -> None:
         config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
 
 
-def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """One more than processors, as some wait for kernels and pages; a single file is one process's anyway."""
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
+    """A single file is one process's anyway."""
     files = {argument.partition("::")[0] for argument in config.args}
-    return 0 if len(files) == 1 and Path(*files).is_file() else (os.cpu_count() or 1) + 1
+    return 0 if len(files) == 1 and Path(*files).is_file() else None
 
 
 class _Scheduling(LoadFileScheduling):
