@@ -10,7 +10,6 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -21,6 +20,7 @@ from torch.utils.checkpoint import checkpoint
 from labkit import measure
 
 from .conftest import assert_close, generator
+from .generated.blocks import NumpySine
 
 
 def twin(model: nn.Module, x: Tensor) -> Tensor:
@@ -107,17 +107,6 @@ def looped(self: Any, x: Tensor) -> Tensor:
 
 
 # Forward and reverse mode that differ.
-
-
-class NumpySine(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        ctx.x = x.detach().numpy().copy()
-        return torch.from_numpy(np.sin(ctx.x))
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> Tensor:
-        return torch.from_numpy(np.cos(ctx.x) * grads[0].detach().numpy())
 
 
 class StraightThrough(torch.autograd.Function):
