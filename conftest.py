@@ -58,8 +58,16 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadFileSche
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A notebook that comes last would leave all processors but one without work."""
-    items.sort(key=lambda item: not any(folder in item.path.parents for folder in LONGEST_FIRST))
+    """A notebook that comes last would leave all processors but one without work.
+
+    They come before the labs, which take over the runs that notebooks make with steps of their own.
+    """
+
+    def place(item: pytest.Item) -> int:
+        found = (i for i, folder in enumerate(LONGEST_FIRST) if folder in item.path.parents)
+        return next(found, len(LONGEST_FIRST))
+
+    items.sort(key=place)
 
 
 @pytest.hookimpl(trylast=True)

@@ -63,3 +63,27 @@ def test_a_notebook_shares_what_it_runs_as_it_is(made: list[Any], monkeypatch: p
     assert len(made) == 2 and steps
     protocol.drain(replace(DECAY, title="my own"), DECAY.preset(seeds=4))
     assert len(made) == 3
+
+
+def test_a_step_of_a_notebook_is_run_there_and_serves_the_lab(
+    made: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A step that stands in a notebook passed over for a run that is there; or run once more after it."""
+    seen: list[int] = []
+
+    def run(setup: Any, prediction: Any, *, see: Any = seen.append) -> Any:
+        for frame in DECAY.run(setup, prediction):
+            see(frame.step)
+            yield frame
+
+    stepped = replace(DECAY, run=run)
+    monkeypatch.setattr(protocol, "drain", drain)
+    monkeypatch.setattr(tinylab, "LAB", replace(tinylab.LAB, experiments=(stepped,)))
+    monkeypatch.setattr(type(stepped), "home", tinylab.__name__)
+    runs.share_in_this_notebook()
+    runs.shared_run(stepped)
+    own: list[int] = []
+    protocol.drain(stepped, see=own.append)
+    assert own == seen and len(made) == 2
+    protocol.drain(stepped, stepped.preset(seeds=2), see=own.append)
+    assert len(runs.shared_run(stepped, stepped.preset(seeds=2)).last("loss")) == 2 and len(made) == 3

@@ -22,7 +22,6 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from scipy import stats
 from torch import Tensor
 
 __all__ = [
@@ -250,6 +249,8 @@ def density(
         raise ValueError(f"bandwidth: got {bandwidth!r}; density takes a positive number, or None")
     sd = float(values.std(ddof=1)) if values.size > 1 else 0.0
     wide = bandwidth or max(_NARROWEST, sd * values.size**-0.2)
+    from scipy import stats  # here, because it takes half as long to import as torch
+
     # Cosines that are alike up to rounding have no covariance to scale a bell by.
     alike = sd < 1e-6 * wide
     bells = stats.norm(values[0], wide).pdf if alike else stats.gaussian_kde(values, bw_method=wide / sd)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy import stats as _stats
+from scipy.special import stdtrit
 
 
 def half_width(values: np.ndarray, confidence: float = 0.95) -> np.ndarray:
@@ -21,7 +21,7 @@ def half_width(values: np.ndarray, confidence: float = 0.95) -> np.ndarray:
     seeds = len(values)
     if seeds < 2:
         return np.full(values.shape[1:], np.inf)
-    t = _stats.t.ppf(0.5 + confidence / 2, seeds - 1)
+    t = stdtrit(seeds - 1, 0.5 + confidence / 2)
     return np.asarray(t * values.std(axis=0, ddof=1) / np.sqrt(seeds))
 
 

@@ -26,8 +26,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from scipy.special import gammaln
-from scipy.stats import chi2
+from scipy.special import chdtr, chdtrc, gammaln
 
 from labkit.theory._checks import Array, array, positive
 
@@ -166,7 +165,7 @@ def chi_square_exact(k: Any, t: Any) -> Array:
         ValueError: an argument is out of its range, or an array is not finite or of another shape.
     """
     degrees, size = _deviation(k, t)
-    return chi2.cdf(degrees * (1 - size), degrees) + chi2.sf(degrees * (1 + size), degrees)
+    return chdtr(degrees, degrees * np.maximum(1 - size, 0)) + chdtrc(degrees, degrees * (1 + size))
 
 
 def khintchine_bound(x: Any) -> Array:

@@ -10,6 +10,7 @@ import torch
 from labkit.training._arguments import evaluating
 from labkit.training.batches import Batches
 from labkit.training.ensemble import Ensemble
+from labkit.training.optimizers import Adam, Optimizer
 from labkit.training.stability import curvature, rate
 
 # A note needs two digits, and should come within a second or so.
@@ -18,29 +19,31 @@ PRODUCTS = 100
 
 
 def advice(
-    ensemble: Ensemble, batches: Batches, loss: str, optimizer: torch.optim.Optimizer
+    ensemble: Ensemble, batches: Batches, loss: str, optimizer: Optimizer, rate_then: float
 ) -> Generator[None, None, str]:
-    """Finds why a run diverged, and pauses now and then; the ensemble holds the weights of the start."""
+    """Finds why a run diverged at the rate it had then, and pauses now and then.
+
+    The ensemble holds the weights of the start.
+    """
     for name, data in (("x", batches.x), ("y", batches.y)):
         if not bool(data.isfinite().all()):
             return f"{name} holds NaN or infinite numbers; remove or replace them"
     state = [*ensemble.stack.parameters(), *ensemble.stack.buffers()]
     if not all(bool(tensor.isfinite().all()) for tensor in state):
         return "the network started with NaN or infinite weights"
-    group = optimizer.param_groups[0]
-    lr = f"lr={group['lr']:g}"
-    if isinstance(optimizer, torch.optim.Adam):
+    lr = f"lr={rate_then:g}"
+    if isinstance(optimizer, Adam):
         return f"{lr} is too large for Adam; take a tenth of it"
     # Spread over the set, which may be sorted by class.
     rows = torch.arange(batches.batch_size) * batches.n // batches.batch_size
     with evaluating(ensemble):
         x, y = batches.x[:, rows], batches.y[:, rows]
         largest = yield from curvature(ensemble, x, y, loss, TOLERANCE, PRODUCTS)
-    stable = float(rate(largest, group["momentum"]).min())
+    stable = float(rate(largest, optimizer.momentum).min())
     where = "at the start" if batches.full else "at the start, for one batch"
     if not math.isfinite(stable):
         return f"{lr} is too large, and the curvature {where} names no limit; take a tenth of it"
-    if stable <= group["lr"]:
+    if stable <= rate_then:
         return f"{lr} is too large; the largest stable learning rate {where} is about {stable:.2g}"
     return (
         f"{lr} is below the largest stable learning rate {where} (about {stable:.2g}), but the curvature "

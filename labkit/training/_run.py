@@ -19,6 +19,7 @@ from labkit.training.batches import Batches
 from labkit.training.dynamics import LangevinNoise
 from labkit.training.ensemble import Ensemble
 from labkit.training.losses import LOSSES, Loss
+from labkit.training.optimizers import Optimizer
 from labkit.training.stopping import StopRule
 
 # A loss so many times its start counts as diverged.
@@ -40,7 +41,7 @@ class TrainingRun:
     ensemble: Ensemble
     batches: Batches
     loss: str
-    optimizer: torch.optim.Optimizer
+    optimizer: Optimizer
     total: int
     factor: Callable[[int], float] | None
     rules: tuple[StopRule, ...]
@@ -56,8 +57,7 @@ class TrainingRun:
 
     def frames(self) -> Frames:
         """Look at the loss, differentiate, show, move: no graph is alive while a frame is out."""
-        group = self.optimizer.param_groups[0]
-        params, base = group["params"], group["lr"]
+        params, self._lr = self.optimizer.params, self.optimizer.lr
         self._started, self._weights = self._copied(), self._copied()
         self._shown = time.perf_counter()
         for step in count():
@@ -89,15 +89,11 @@ class TrainingRun:
                 yield Frame.tick(step, step / self.total)
                 self._shown = time.perf_counter()
             if self.factor is not None:
-                group["lr"] = base * float(self.factor(step))
-            for parameter, gradient in zip(params, gradients, strict=True):
-                # Batched products leave transposed gradients; the fused optimisers read memory in order.
-                parameter.grad = None if gradient is None else gradient.contiguous()
-            self.optimizer.step()
+                self._lr = self.optimizer.lr * float(self.factor(step))
+            self.optimizer.step(gradients, self._lr)
+            del gradients
             if self.noise is not None:
-                self.noise.add(params, group["lr"])
-            for parameter in params:
-                parameter.grad = None
+                self.noise.add(params, self._lr)
             if self._kept is not None:
                 self._hold_stopped()
 
@@ -241,7 +237,7 @@ class TrainingRun:
         start = f"diverged{who} at step {step}, loss {float(losses[which[0]]):.3g}: "
         _copy(self._state, self._started)
         try:
-            work = advice(self.ensemble, self.batches, self.loss, self.optimizer)
+            work = advice(self.ensemble, self.batches, self.loss, self.optimizer, self._lr)
             remedy = yield from self._ticking(work, step)
         finally:
             _copy(self._state, self._weights)

@@ -26,6 +26,7 @@ def notebook(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_a_person_drags_trains_watches_stops_and_saves(
     open_notebook: Callable[..., Any], server: Any, notebook: Path
 ) -> None:

@@ -13,9 +13,10 @@ from labkit.labs.confusion.networks import NETWORKS
 from labkit.labs.confusion.shared import all_alike, same_gradient
 from labkit.labs.confusion.skips import SKIPS
 from labkit.protocol.claims import Claim, World
-from labkit.protocol.experiment import Experiment, Run, drain
+from labkit.protocol.experiment import Experiment, Run
 from labkit.protocol.judging import judge, run_in
 from labkit.protocol.verdicts import Verdict
+from tests.runs import shared_run
 
 # Settings with which a run takes a moment and its claims still come out as expected.
 CHEAP: dict[str, dict[str, Any]] = {
@@ -50,7 +51,7 @@ def found(id: str) -> tuple[Claim, Experiment]:
 @cache
 def sound(name: str) -> Run:
     experiment = next(one for one in LAB.experiments if one.name == name)
-    return drain(experiment, experiment.preset(**CHEAP[name]))
+    return shared_run(experiment, experiment.preset(**CHEAP[name]))
 
 
 @cache

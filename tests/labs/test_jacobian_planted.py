@@ -16,6 +16,7 @@ from labkit.labs import jacobian, start
 from labkit.labs.jacobian.shared import shuffled_gram, shuffled_rows
 from labkit.protocol.experiment import Run, drain
 from labkit.protocol.judging import judge, planted
+from tests.runs import shared_run
 
 ROOM, START = "labkit.labs.jacobian", "labkit.labs.start"
 J, KERNEL = {f"{ROOM}.shared:jacobian": shuffled_rows}, {f"{ROOM}.mixture:kernels.mntk_full": shuffled_gram}
@@ -53,7 +54,7 @@ def test_with_shuffled_rows_every_claim_that_rests_on_projections_fails(name: st
     faults, ids, changes = RESTING[name]
     experiment = EXPERIMENTS[name]
     settings = experiment.preset(**changes)
-    right = words(drain(experiment, settings))
+    right = words(shared_run(experiment, settings))
     with planted(faults):
         wrong = words(drain(experiment, settings))
     assert {id: right[id] for id in ids} == dict.fromkeys(ids, "holds")

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import beta
+from scipy.special import betaincinv
 
 from labkit import figures
 from labkit.labs import common
@@ -137,7 +137,7 @@ def _lemma(run: Run) -> Evidence:
     counts = np.rint(share * draws)
     # A single event far out is no violation: what counts is the lower limit of the probability.
     lower = np.where(
-        counts > 0, beta.ppf(ERROR / len(LEVELS), np.maximum(counts, 1), draws - counts + 1), 0.0
+        counts > 0, betaincinv(np.maximum(counts, 1), draws - counts + 1, ERROR / len(LEVELS)), 0.0
     )
     bound, levels = run.prediction["bound"], run.prediction["levels"]
     says = levels[bound < 1]

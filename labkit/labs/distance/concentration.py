@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import beta
+from scipy.special import betaincinv
 
 from labkit import figures
 from labkit.labs import common
@@ -180,8 +180,8 @@ def _tail(run: Run) -> tuple[Evidence, Evidence, Evidence]:
     hits = np.round(share * draws)
     half = ERROR / share[0].size / 2
     # Clopper and Pearson's limits; at no hit or nothing but hits one side is closed.
-    low = np.where(hits > 0, beta.ppf(half, np.maximum(hits, 1), draws - hits + 1), 0.0)
-    high = np.where(hits < draws, beta.ppf(1 - half, hits + 1, np.maximum(draws - hits, 1)), 1.0)
+    low = np.where(hits > 0, betaincinv(np.maximum(hits, 1), draws - hits + 1, half), 0.0)
+    high = np.where(hits < draws, betaincinv(hits + 1, np.maximum(draws - hits, 1), 1 - half), 1.0)
     exact, tail = run.prediction["exact"], run.prediction["tail"]
     ratio = (tail / exact)[tail < 1]
     return (

@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from sklearn.svm import SVC
 from torch import Tensor
 
 from labkit import figures
@@ -90,6 +89,8 @@ def support_vector_machine(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
     Every sample comes with its mirror image (−x, −y): then the offset that SVC fits is 0.
     """
+    from sklearn.svm import SVC  # here, because with what it imports it takes half as long as torch
+
     both = np.concatenate([x, -x]), np.concatenate([y, -y])
     w = SVC(C=1e6, kernel="linear", tol=1e-8).fit(*both).coef_[0]
     return w / np.linalg.norm(w)
