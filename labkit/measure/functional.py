@@ -92,7 +92,8 @@ class Network:
             self._note_written_buffers(x[:2])
             one = refuse_broken_promise(outputs, x, self.caller, self.model)
         self.shape, self.K = tuple(one.shape[1:]), one.numel()
-        self._refuse_constant(x)
+        if not self._depends:
+            self._refuse_constant(x)
 
     def _take(self, model: Model, chosen: list[str], everything: Mapping[str, Tensor]) -> None:
         """The snapshot: the model's copy with its tensors, or those that were given with a function."""
@@ -138,7 +139,7 @@ class Network:
             ValueError: if forward cannot take x, in its own words, or gives nothing.
         """
         try:
-            y = self._run(self.params, x)
+            y = self._run(self.leaves(), x)
         except torch.OutOfMemoryError:
             raise
         except Exception as error:
@@ -147,7 +148,8 @@ class Network:
                 f"{self.caller}: forward fails on samples {tuple(x.shape)} of {x.dtype}: "
                 f"{type(error).__name__}: {reason}"
             ) from error
-        first = self._in_shape(y, len(x)).detach()
+        shaped = self._in_shape(y, len(x))
+        self._depends, first = shaped.requires_grad, shaped.detach()
         if not first.numel():
             raise ValueError(
                 f"{self.caller}: the model gives {tuple(first.shape)}, no outputs to differentiate"

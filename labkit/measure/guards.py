@@ -231,7 +231,7 @@ def refuse_broken_promise(
     probes = x[sorted({0, min(1, len(x) - 1), len(x) - 1})]
     with Chance() as chance:
         together = outputs(probes).detach()
-    again = outputs(probes).detach()
+    again, reaching = _reaching(outputs, probes)
     alone = [outputs(probes[i : i + 1]).detach() for i in range(len(probes))]
     refuse_infinite_outputs(together, caller)
     if chance.reached(together):
@@ -250,7 +250,7 @@ def refuse_broken_promise(
             "outside torch, or a state that forward keeps"
         )
     gaps = [float((together[i] - one[0]).abs().max()) for i, one in enumerate(alone)]
-    first = next((i for i, gap in enumerate(gaps) if gap > tolerance), _reaching(outputs, probes))
+    first = next((i for i, gap in enumerate(gaps) if gap > tolerance), reaching)
     if first is not None:
         number = [0, 1, len(x) - 1][first]
         raise ValueError(_coupled(caller, number, gaps[first], largest, model))
@@ -303,24 +303,31 @@ def _tolerance(y: Tensor) -> float:
     return (1e-8 if y.dtype == torch.float64 else 1e-3) * float(y.abs().max())
 
 
-def _reaching(outputs: Callable[[Tensor], Tensor], x: Tensor) -> int | None:
-    """A sample whose outputs have a derivative by the inputs of another: exact where values forgive."""
+def _reaching(outputs: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, int | None]:
+    """Outputs, and a sample of which they have a derivative by the inputs of another: exact where values
+    forgive.
+    """
     if not x.is_floating_point() or len(x) == 1:
-        return None
+        return outputs(x).detach(), None
     leaf = x.clone().requires_grad_()
     try:
         with torch.enable_grad():
-            y = outputs(leaf).reshape(len(x), -1)
+            given = outputs(leaf)
+    except RuntimeError:  # inputs that require grad are too much for it
+        return outputs(x).detach(), None
+    try:
+        with torch.enable_grad():
+            y = given.reshape(len(x), -1)
             weights = torch.cos(torch.arange(y.shape[1], dtype=y.dtype, device=y.device))
             for i in range(len(x)):
                 (g,) = torch.autograd.grad(y[i] @ weights, leaf, retain_graph=True, allow_unused=True)
                 others = None if g is None else torch.cat([g[:i], g[i + 1 :]])
                 # No number: a slope without bound times nothing, which is no dependence.
                 if others is not None and bool(others.nan_to_num(0.0).any()):
-                    return i
+                    return given.detach(), i
     except RuntimeError:  # no derivative by the inputs
-        return None
-    return None
+        pass
+    return given.detach(), None
 
 
 def _coupled(caller: str, number: int, gap: float, scale: float, model: object) -> str:
