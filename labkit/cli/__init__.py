@@ -2,8 +2,8 @@
 
 Exit codes: 0 when the command completes, whatever the verdicts; 1 when `report` wrote its page and an
 experiment in it ended in an error, when `replicate` found a claim below its share of blocks, or when `doctor`
-misses something; 2 on bad input, with one line that says what is wrong; 130 when interrupted. Files appear
-whole or not at all.
+misses something; 2 on bad input, with one line that says what is wrong; 130 when interrupted, with what was
+done until then. Files appear whole or not at all.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from labkit.cli import claims, classroom, replicating, running
+from labkit.cli.running import INTERRUPTED
 
 BAD_INPUT = 2
-INTERRUPTED = 130
 
 
 class _Parser(argparse.ArgumentParser):
@@ -60,7 +60,7 @@ def _message(error: Exception) -> str:
 
 def parser() -> argparse.ArgumentParser:
     """The whole command line but `labkit lab`, whose arguments are Jupyter's."""
-    from labkit.headless.audit import versions
+    from labkit.headless.versions import versions
 
     whole = _Parser(prog="labkit", description="The theorem's prediction beside live training.")
     version = versions().get("labkit", "(source tree)")

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import multiprocessing
-import os
-import signal
 import sys
-from collections.abc import Iterable, Iterator
-from concurrent.futures import BrokenExecutor, Executor, ProcessPoolExecutor
-from contextlib import contextmanager
+from concurrent.futures import BrokenExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from labkit.cli.running import INCOMPLETE, named_labs
 from labkit.headless.files import check_writable
+from labkit.headless.pool import processes
 from labkit.headless.terminal import ProgressBar
 
 if TYPE_CHECKING:
@@ -40,15 +36,13 @@ def add_replicate(commands: Any) -> None:
 
 
 def _replicate(args: argparse.Namespace) -> int:
-    if args.jobs < 1:
-        raise ValueError(f"--jobs must be at least 1; got {args.jobs}")
     _check_folder(args.out)
 
     from labkit.headless.replicate import replicate
 
     labs = named_labs(args.labs)
     try:
-        with _processes(args.jobs) as executor, ProgressBar(sys.stderr) as bar:
+        with processes(args.jobs) as executor, ProgressBar(sys.stderr) as bar:
             found = replicate(
                 labs, blocks=args.blocks, executor=executor, folder=args.out, only=args.experiment,
                 progress=bar,
@@ -90,32 +84,3 @@ def _check_folder(out: Path | None) -> None:
         raise ValueError(f"--out: {out} is not a folder")
     if out is not None and not out.exists():
         check_writable(out, "--out")
-
-
-@contextmanager
-def _processes(jobs: int) -> Iterator[Executor | None]:
-    """A pool of processes that end with this one; none for a single job, which runs here."""
-    if jobs == 1:
-        yield None
-        return
-    others = set(multiprocessing.active_children())
-    # A forked torch may wait for threads that were not copied.
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(jobs, mp_context=context, initializer=_quietly) as executor:
-        try:
-            yield executor
-        except BaseException:
-            _end(set(multiprocessing.active_children()) - others)
-            raise
-
-
-def _quietly() -> None:
-    """In each process: one thread, and Ctrl-C is the parent's business."""
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
-def _end(children: Iterable[multiprocessing.process.BaseProcess]) -> None:
-    """Waiting for blocks whose outcome nobody takes would cost minutes."""
-    for child in children:
-        child.terminate()

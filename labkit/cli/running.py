@@ -5,23 +5,29 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import BrokenExecutor, Executor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from labkit.headless.files import check_writable, write_atomically
+from labkit.headless.pool import processes
 from labkit.headless.terminal import ProgressBar, verdict_table
 
 if TYPE_CHECKING:
+    from labkit.headless.audit import AuditResult
     from labkit.protocol.experiment import Lab
 
 INCOMPLETE = 1
+INTERRUPTED = 130
 
 
 def add_run(commands: Any) -> None:
     run = commands.add_parser("run", help="run a lab and print its verdicts", allow_abbrev=False)
     run.add_argument("lab", metavar="LAB", help="a lab's number or name")
     run.add_argument("--all-claims", action="store_true", help="every claim, not the core ones alone")
+    run.add_argument("--experiment", nargs="+", action="extend", default=[], metavar="NAME",
+                     help="these experiments alone, with all their claims")  # fmt: skip
     run.add_argument("--set", nargs="+", action="extend", default=[], metavar="NAME=VALUE", dest="changes",
                      help="change a setting in every experiment that has it")  # fmt: skip
     _add_settings(run)
@@ -32,35 +38,61 @@ def add_run(commands: Any) -> None:
 
 
 def _add_settings(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--preset", choices=("quick", "paper"), default="quick", help="default: quick")
+    command.add_argument("--preset", default="quick", metavar="NAME",
+                         help="quick (default), paper, or another that all its experiments have")  # fmt: skip
     command.add_argument("--seed", type=int, default=0, metavar="N", help="the first seed (default: 0)")
     command.add_argument(
         "--device", choices=("auto", "cpu", "cuda", "mps"), default="cpu", help="default: cpu"
     )
+    command.add_argument("--jobs", type=int, default=1, metavar="N",
+                         help="experiments at a time, a process of one thread each (default: 1)")  # fmt: skip
 
 
 def _run(args: argparse.Namespace) -> int:
     changes = _changes(args.changes)
     _check_outputs({"--json": args.json, "--html": args.html})
 
-    from labkit.headless.audit import audit
-    from labkit.labs import load_lab
+    def work(executor: Executor | None, bar: ProgressBar) -> tuple[AuditResult, ...]:
+        from labkit.headless.audit import audit
+        from labkit.labs import load_lab
 
-    lab = load_lab(args.lab)
-    with ProgressBar(sys.stderr) as bar:
         result = audit(
-            lab, all_claims=args.all_claims, preset=args.preset, changes=changes, seed=args.seed,
-            device=args.device, progress=bar,
+            load_lab(args.lab), all_claims=args.all_claims, experiments=args.experiment, preset=args.preset,
+            changes=changes, seed=args.seed, device=args.device, draw=args.html is not None,
+            executor=executor, progress=bar,
         )  # fmt: skip
+        return (result,)
+
+    (result,) = _carried(args, work)
     if args.json is not None:
-        text = json.dumps(result.to_json(), indent=2, ensure_ascii=False, allow_nan=False)
-        write_atomically(args.json, text + "\n")
+        _write_json(args.json, result.to_json())
     if args.html is not None:
         from labkit.headless.report import to_html
 
         write_atomically(args.html, to_html(result))
     print(verdict_table(result))
-    return 0
+    return INTERRUPTED if result.interrupted else 0
+
+
+def _carried(
+    args: argparse.Namespace, work: Callable[[Executor | None, ProgressBar], tuple[AuditResult, ...]]
+) -> tuple[AuditResult, ...]:
+    """What `work` gives, or had got when Ctrl-C ended it: then the processes have ended, too."""
+    try:
+        with processes(args.jobs) as executor, ProgressBar(sys.stderr) as bar:
+            bar(0.0, "loading torch")
+            return work(executor, bar)
+    except KeyboardInterrupt as stop:
+        done: tuple[AuditResult, ...] = getattr(stop, "results", ())
+        if not done:
+            raise
+        return done
+    except BrokenExecutor:
+        raise ValueError("a process was ended, for want of memory perhaps: take fewer --jobs") from None
+
+
+def _write_json(path: Path, found: Any) -> None:
+    write_atomically(path, json.dumps(found, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def _changes(words: Sequence[str]) -> dict[str, str]:
@@ -86,20 +118,24 @@ def add_report(commands: Any) -> None:
 def _report(args: argparse.Namespace) -> int:
     _check_outputs({"--html": args.html, "--json": args.json})
 
-    from labkit.headless.audit import audit_labs
+    def work(executor: Executor | None, bar: ProgressBar) -> tuple[AuditResult, ...]:
+        from labkit.headless.audit import audit_labs
+
+        return audit_labs(
+            named_labs(args.labs), all_claims=not args.core, preset=args.preset, seed=args.seed,
+            device=args.device, draw=True, executor=executor, progress=bar,
+        )  # fmt: skip
+
+    results = _carried(args, work)
+
     from labkit.headless.report import report_html, report_json, report_lines
 
-    labs = named_labs(args.labs)
-    with ProgressBar(sys.stderr) as bar:
-        results = audit_labs(
-            labs, all_claims=not args.core, preset=args.preset, seed=args.seed,
-            device=args.device, progress=bar,
-        )  # fmt: skip
     write_atomically(args.html, report_html(results))
     if args.json is not None:
-        text = json.dumps(report_json(results), indent=2, ensure_ascii=False, allow_nan=False)
-        write_atomically(args.json, text + "\n")
+        _write_json(args.json, report_json(results))
     print(report_lines(results))
+    if any(result.interrupted for result in results):
+        return INTERRUPTED
     return INCOMPLETE if any(result.failures for result in results) else 0
 
 

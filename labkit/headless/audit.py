@@ -1,4 +1,4 @@
-"""Running a lab headless: choose the claims, run the experiments that decide them, judge.
+"""Running labs headless: choose the claims, run the experiments that decide them, judge.
 
 The command line, the report and the tests all go through `audit`. It uses the same `drain` and `judge` as a
 notebook, so an audit cannot come to another verdict than the lesson.
@@ -6,34 +6,28 @@ notebook, so an audit cannot come to another verdict than the lesson.
 
 from __future__ import annotations
 
-import difflib
 import math
-import platform
-import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from importlib import metadata
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
+from labkit.headless.carry import Outcome, Progress, carry_out
+from labkit.headless.plan import Task, plan
+from labkit.headless.versions import versions
 from labkit.protocol.claims import Claim
-from labkit.protocol.experiment import Experiment, Frame, Lab, Run, drain, resolve_device
-from labkit.protocol.judging import judge
+from labkit.protocol.experiment import Experiment, Lab, Run, resolve_device
 from labkit.protocol.verdicts import Verdict, Verdicts
-
-# Called with the share of the audit that is done, in [0, 1], and the experiment being run.
-Progress = Callable[[float, str], None]
-
-_VERSIONED = ("labkit", "torch", "torchvision", "numpy", "scipy", "scikit-learn", "matplotlib")
 
 
 @dataclass(frozen=True)
 class Failure:
-    """An experiment that raised in an audit of several labs, which went on without it.
+    """An experiment that did not come to its end: it raised, and the others went on; or somebody interrupted.
 
     Attributes:
-        message: what was raised, in one line.
+        message: what was raised, in one line; "" for an interruption.
         claims: the selected claims that stay undecided for it.
     """
 
@@ -43,7 +37,8 @@ class Failure:
 
     def to_dict(self) -> dict[str, Any]:
         ids = [claim.id for claim in self.claims]
-        return {"experiment": self.experiment.name, "message": self.message, "claims": ids}
+        message = self.message or "interrupted"
+        return {"experiment": self.experiment.name, "message": message, "claims": ids}
 
 
 @dataclass(frozen=True)
@@ -57,9 +52,11 @@ class AuditResult:
         seed: the first seed of every run.
         device: the device in use, never "auto".
         versions: package -> version.
-        seconds: wall-clock time of runs and judging together.
+        seconds: of runs and judging, added up; with several processes they pass side by side.
         preset: the name of the preset that the settings started from.
-        failures: the experiments that raised, where the audit was told to go on; their claims are not judged.
+        failures: the experiments that raised, where the audit was told to go on, or were interrupted; their
+            claims are not judged.
+        pictures: experiment -> its figure as HTML, where figures were asked for.
     """
 
     lab: Lab
@@ -71,11 +68,17 @@ class AuditResult:
     seconds: float
     preset: str = "quick"
     failures: tuple[Failure, ...] = ()
+    pictures: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def settings(self) -> dict[str, dict[str, Any]]:
         """Experiment name -> setting -> value."""
         return {run.experiment.name: run.settings.to_dict() for run in self.runs}
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether it is a part of what was asked for."""
+        return any(not failure.message for failure in self.failures)
 
     def to_json(self) -> dict[str, Any]:
         """The run as plain JSON values: NaN becomes null, an infinity the text "inf" or "-inf"."""
@@ -88,89 +91,65 @@ class AuditResult:
                 "device": self.device,
                 "versions": dict(self.versions),
                 "seconds": round(self.seconds, 3),
+                "interrupted": self.interrupted,
                 "claims": [verdict.to_dict() for verdict in self.verdicts],
             }
         )
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C in an audit, with what was done until then."""
+
+    def __init__(self, results: tuple[AuditResult, ...]) -> None:
+        super().__init__()
+        self.results = results
 
 
 def audit(
     lab: Lab,
     *,
     all_claims: bool = False,
+    experiments: Sequence[str] = (),
     preset: str = "quick",
     changes: Mapping[str, Any] | None = None,
     seed: int = 0,
     device: str = "cpu",
-    progress: Progress | None = None,
     keep_going: bool = False,
+    draw: bool = False,
+    executor: Executor | None = None,
+    progress: Progress | None = None,
 ) -> AuditResult:
     """Runs the experiments that decide the selected claims, and judges those claims.
 
     Args:
         lab: the lab to run.
         all_claims: every claim of the lab, rather than its core claims.
+        experiments: names; these alone, with all their claims.
         preset: where the settings start from.
         changes: setting -> value, or its text as on a command line; for every experiment that has it.
         seed: the first seed.
         device: "auto", "cpu", "cuda" or "mps".
-        progress: told, frame by frame, the share done and the experiment's name.
         keep_going: an experiment that raises becomes one of the result's failures, and the others still run.
+        draw: make the figures, too.
+        executor: where to run; this thread when left out.
+        progress: told the share done, of the time expected, and the experiment's name.
 
     Returns:
         AuditResult: the runs, the verdicts and, with `keep_going`, the failures.
 
     Raises:
-        ValueError: an unknown preset, setting or device, or a value out of its range.
+        ValueError: an unknown experiment, preset, setting or device, or a value out of its range.
+        Interrupted: by Ctrl-C, once an experiment is done.
     """
     changes = dict(changes or {})
     device = resolve_device(str(changes.pop("device", device)))
-    selected = [claim for claim in lab.claims if all_claims or claim.id in lab.core]
-    planned = _plan(lab, selected, preset, changes, seed, device)
-    start = time.perf_counter()
-    wanted = {claim.id: claim for claim in selected}
-    runs: list[Run] = []
-    verdicts: dict[str, Verdict] = {}
-    failures: list[Failure] = []
-
-    def failed(experiment: Experiment, problem: Exception) -> None:
-        if not keep_going:
-            raise problem
-        message = " ".join(f"{type(problem).__name__}: {problem}".removesuffix(": ").split())
-        lost = tuple(claim for claim in experiment.claims if claim.id in wanted)
-        failures.append(Failure(experiment, message, lost))
-
-    for experiment, settings in planned:
-        # A data set that is not there is told now, and not after half of the runs.
-        try:
-            experiment.prepare(settings)
-        except Exception as problem:
-            failed(experiment, problem)
-    unprepared = {failure.experiment.name for failure in failures}
-    for index, (experiment, settings) in enumerate(planned):
-        if experiment.name in unprepared:
-            continue
-        report = _reporter(progress, experiment.name, index, len(planned))
-        try:
-            run = drain(experiment, settings, progress=report)
-            decided = {claim.id: judge(claim, run) for claim in experiment.claims if claim.id in wanted}
-        except Exception as problem:
-            failed(experiment, problem)
-        else:
-            runs.append(run)
-            verdicts.update(decided)
-    if progress is not None:
-        progress(1.0, "done")
-    return AuditResult(
-        lab=lab,
-        runs=tuple(runs),
-        verdicts=Verdicts(verdicts[id] for id in wanted if id in verdicts),
-        seed=runs[0].settings.seed if runs else seed,
+    tasks = plan(
+        lab, all_claims=all_claims, experiments=experiments, preset=preset, changes=changes, seed=seed,
         device=device,
-        versions=versions(),
-        seconds=time.perf_counter() - start,
-        preset=preset,
-        failures=tuple(failures),
-    )
+    )  # fmt: skip
+    facts = {"seed": tasks[0].settings.seed if tasks else seed, "device": device, "preset": preset}
+    (result,) = _audit([lab], tasks, facts, keep_going, draw, executor, progress)
+    return result
 
 
 def audit_labs(
@@ -180,13 +159,15 @@ def audit_labs(
     preset: str = "quick",
     seed: int = 0,
     device: str = "cpu",
+    draw: bool = False,
+    executor: Executor | None = None,
     progress: Progress | None = None,
 ) -> tuple[AuditResult, ...]:
-    """Audits several labs, one after the other; an experiment that raises does not lose the others.
+    """Audits several labs; an experiment that raises does not lose the others.
 
     Args:
         labs: what to audit, in this order.
-        all_claims, preset, seed, device: as for `audit`.
+        all_claims, preset, seed, device, draw, executor: as for `audit`.
         progress: told the share of the whole that is done, and "lab number experiment".
 
     Returns:
@@ -194,49 +175,71 @@ def audit_labs(
 
     Raises:
         ValueError: a preset that an experiment of any lab lacks, or an unknown device; before the first run.
+        Interrupted: by Ctrl-C, once an experiment is done.
     """
     device = resolve_device(device)
-    sizes = []
-    for lab in labs:
-        selected = [claim for claim in lab.claims if all_claims or claim.id in lab.core]
-        sizes.append(len(_plan(lab, selected, preset, {}, seed, device)))
-    results = []
-    for index, lab in enumerate(labs):
-        whole = max(sum(sizes), 1)
-        inner = _inner(progress, lab, sum(sizes[:index]) / whole, sizes[index] / whole)
-        results.append(
-            audit(
-                lab,
-                all_claims=all_claims,
-                preset=preset,
-                seed=seed,
-                device=device,
-                progress=inner,
-                keep_going=True,
-            )  # fmt: skip
-        )
-    if progress is not None:
-        progress(1.0, "done")
-    return tuple(results)
+    tasks = [
+        task
+        for lab in labs
+        for task in plan(lab, all_claims=all_claims, preset=preset, seed=seed, device=device)
+    ]
+    facts = {"seed": seed, "device": device, "preset": preset}
+    return _audit(labs, tasks, facts, True, draw, executor, progress)
 
 
-def _inner(progress: Progress | None, lab: Lab, before: float, share: float) -> Progress | None:
-    """The progress of one lab as a part of the whole."""
-    if progress is None:
-        return None
-    outer = progress
-    return lambda done, name: outer(before + share * done, f"{lab.number} {name}") if done < 1 else None
+def _audit(
+    labs: Sequence[Lab],
+    tasks: Sequence[Task],
+    facts: Mapping[str, Any],
+    keep_going: bool,
+    draw: bool,
+    executor: Executor | None,
+    progress: Progress | None,
+) -> tuple[AuditResult, ...]:
+    outcomes: dict[int, Outcome] = {}
+
+    def results() -> tuple[AuditResult, ...]:
+        return tuple(_result(lab, tasks, outcomes, facts) for lab in labs)
+
+    try:
+        carry_out(
+            tasks, outcomes, keep_going=keep_going, draw=draw, executor=executor, progress=progress
+        )  # fmt: skip
+    except KeyboardInterrupt:
+        if any(outcome.run for outcome in outcomes.values()):
+            raise Interrupted(results()) from None
+        raise
+    return results()
 
 
-def versions() -> dict[str, str]:
-    """The versions that a result depends on; a package that is not installed is left out."""
-    found = {"python": platform.python_version()}
-    for name in _VERSIONED:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
+def _result(
+    lab: Lab, tasks: Sequence[Task], outcomes: Mapping[int, Outcome], facts: Mapping[str, Any]
+) -> AuditResult:
+    runs, failures, seconds = [], [], 0.0
+    pictures: dict[str, str] = {}
+    verdicts: dict[str, Verdict] = {}
+    for place, task in enumerate(tasks):
+        if task.lab is not lab:
             continue
-    return found
+        found = outcomes.get(place, Outcome(None, {}))
+        seconds += found.seconds
+        verdicts.update(found.verdicts)
+        if found.run is None:
+            failures.append(Failure(task.experiment, found.message, task.claims))
+            continue
+        runs.append(found.run)
+        if found.picture:
+            pictures[task.experiment.name] = found.picture
+    return AuditResult(
+        lab=lab,
+        runs=tuple(runs),
+        verdicts=Verdicts(verdicts[claim.id] for claim in lab.claims if claim.id in verdicts),
+        versions=versions(),
+        seconds=seconds,
+        failures=tuple(failures),
+        pictures=pictures,
+        **facts,
+    )
 
 
 def plain(value: Any) -> Any:
@@ -259,48 +262,3 @@ def plain(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return None if math.isnan(value) else ("inf" if value > 0 else "-inf")
     return value if value is None or isinstance(value, (bool, int, float, str)) else str(value)
-
-
-def _plan(
-    lab: Lab, selected: list[Claim], preset: str, changes: dict[str, Any], seed: int, device: str
-) -> list[tuple[Experiment, Any]]:
-    """The experiments to run with their settings, all checked before the first one starts."""
-    wanted = {claim.id for claim in selected}
-    chosen = [e for e in lab.experiments if wanted.intersection(claim.id for claim in e.claims)]
-    _check_names(lab, chosen, changes)
-    planned = []
-    for experiment in chosen:
-        known = experiment.settings.knobs()
-        own = {name: value for name, value in changes.items() if name in known}
-        texts = {name: value for name, value in own.items() if isinstance(value, str)}
-        settings = experiment.preset(preset, seed=seed, device=device)
-        settings = settings.parse(texts).replace(**{n: v for n, v in own.items() if n not in texts})
-        planned.append((experiment, settings))
-    return planned
-
-
-def _check_names(lab: Lab, chosen: list[Experiment], changes: Mapping[str, Any]) -> None:
-    """Refuses a setting that would change nothing: one that no experiment has, or none of those that run."""
-    owners: dict[str, list[str]] = {}
-    for experiment in lab.experiments:
-        for name in experiment.settings.knobs():
-            owners.setdefault(name, []).append(experiment.name)
-    running = {experiment.name for experiment in chosen}
-    for name in changes:
-        if name not in owners:
-            close = difflib.get_close_matches(name, owners, n=3)
-            hint = f"did you mean {' or '.join(close)}? " if close else ""
-            known = ", ".join(sorted(owners))
-            raise ValueError(f"{name} is not a setting of {lab.name}; {hint}settings: {known}")
-        if not running.intersection(owners[name]):
-            raise ValueError(
-                f"{name} is a setting of {', '.join(owners[name])} alone, which the core claims do not need; "
-                "run all claims to change it (all_claims=True, --all-claims)"
-            )
-
-
-def _reporter(progress: Progress | None, name: str, index: int, count: int) -> Callable[[Frame], None] | None:
-    if progress is None:
-        return None
-    progress(index / count, name)
-    return lambda frame: progress((index + min(max(frame.progress or 0.0, 0.0), 1.0)) / count, name)

@@ -15,9 +15,9 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from labkit.headless.audit import versions
 from labkit.headless.files import write_atomically
 from labkit.headless.sweep import sweep
+from labkit.headless.versions import versions
 from labkit.protocol.experiment import Experiment, Lab, Run
 from labkit.protocol.judging import judge
 from labkit.protocol.replication import FILE, SHARE, Replication, counted, mark, recorded
@@ -86,16 +86,17 @@ def replicate(
             continue
 
         def each(
-            settings: Any, found: Mapping[str, Any], lab: Lab = lab, name: str = experiment.name
+            settings: Any, kept: tuple[Mapping[str, Any], float], lab: Lab = lab, name: str = experiment.name
         ) -> None:
             nonlocal done
             done += 1
-            records[lab.number].add(settings, found)
+            found, seconds = kept
+            records[lab.number].add(settings, found, name, seconds)
             if progress is not None:
                 words = ", ".join(f"{id} {block['word']}" for id, block in found.items())
                 progress(done / total, f"{lab.number} {name}, seed {settings.seed}: {words}")
 
-        sweep(experiment, {"seed": seeds}, executor=executor, keep=judged, each=each)
+        sweep(experiment, {"seed": seeds}, executor=executor, keep=_judged_and_timed, each=each)
     return tuple(row for lab, experiment in wanted for row in records[lab.number].rows(experiment, blocks))
 
 
@@ -126,6 +127,10 @@ def judged(run: Run) -> dict[str, dict[str, Any]]:
     return found
 
 
+def _judged_and_timed(run: Run) -> tuple[dict[str, dict[str, Any]], float]:
+    return judged(run), run.seconds
+
+
 class _Record:
     """The data file of one lab."""
 
@@ -141,6 +146,7 @@ class _Record:
     def _read(self) -> dict[str, Any]:
         """What is recorded of the claims as they are: with other settings or rules it counts no more."""
         there = json.loads(self.path.read_text(encoding="utf-8")) if self.path.is_file() else {}
+        self.seconds: dict[str, float] = there.get("seconds", {})
         found = {}
         for experiment in self.lab.experiments:
             for claim in experiment.claims:
@@ -155,8 +161,9 @@ class _Record:
         ids = [claim.id for claim in experiment.claims]
         return [s for s in wanted if any(str(s) not in self.claims[id]["blocks"] for id in ids)]
 
-    def add(self, settings: Any, found: Mapping[str, Any]) -> None:
+    def add(self, settings: Any, found: Mapping[str, Any], name: str, seconds: float) -> None:
         self.claims = self._read()  # Another replication may have written other experiments since.
+        self.seconds[name] = round(seconds, 1)
         for id, block in found.items():
             blocks = {**self.claims[id]["blocks"], str(settings.seed): block}
             self.claims[id]["blocks"] = dict(sorted(blocks.items(), key=lambda item: int(item[0])))
@@ -166,7 +173,11 @@ class _Record:
             if record["blocks"]
         )
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(self.path, f'{{"versions": {json.dumps(versions())},\n"claims": {{\n{lines}\n}}}}\n')
+        facts = "".join(
+            f'"{key}": {json.dumps(value)},\n'
+            for key, value in (("versions", versions()), ("seconds", self.seconds))
+        )
+        write_atomically(self.path, f'{{{facts}"claims": {{\n{lines}\n}}}}\n')
         recorded.cache_clear()
 
     def rows(self, experiment: Experiment, blocks: int) -> list[Replicated]:

@@ -21,13 +21,20 @@ def verdict_table(result: AuditResult) -> str:
         told = [verdict.sentence, *(str(part) for part in verdict.parts), verdict.notes]
         for text in filter(None, told):
             lines.extend(textwrap.wrap(text, 100, initial_indent="     ", subsequent_indent="       "))
+    if result.interrupted:
+        left = [failure.experiment.name for failure in result.failures]
+        lines.append(f"\nPartial: interrupted before the end of {', '.join(left)}")
     lines.append(f"\nlab {result.lab.number}, {result.lab.title}: {result.verdicts.summary}")
     lines.append(f"preset {result.preset}, seed {result.seed}, {result.device}, {result.seconds:.0f} s")
     return "\n".join(lines)
 
 
 class ProgressBar:
-    """The progress of an audit: a bar that redraws itself on a terminal, else one line an experiment."""
+    """The progress of an audit: a bar that redraws itself on a terminal, else a line an experiment and a line
+    every ten seconds.
+    """
+
+    PATIENCE = 10.0
 
     def __init__(self, stream: TextIO, clock: Callable[[], float] = time.monotonic) -> None:
         self._stream, self._clock = stream, clock
@@ -40,7 +47,8 @@ class ProgressBar:
     def __call__(self, share: float, name: str) -> None:
         now = self._clock()
         if not self._live:
-            if name != self._name:
+            if name != self._name or now - self._drawn >= self.PATIENCE:
+                self._drawn = now
                 self._stream.write(f"{share:4.0%} {name} ({now - self._start:.0f} s)\n")
         elif now - self._drawn >= 0.1 or name != self._name:
             self._drawn = now

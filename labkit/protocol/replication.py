@@ -1,10 +1,11 @@
 """How often a verdict came out over disjoint blocks of seeds: one small data file a lab, in the package.
 
-    {"versions": {...}, "claims": {"J3": {"mark": "…", "blocks": {"0": {"word": "holds", "distance": 7.1,
+    {"versions": {...}, "seconds": {"spectrum": 3.1, …},
+     "claims": {"J3": {"mark": "…", "blocks": {"0": {"word": "holds", "distance": 7.1,
                                                                          "measured": [[45.0]]}, …}}}}
 
-The *mark* is of the settings (seed and device apart) and of the rules; a file with another mark is stale,
-and says nothing of the claim as it is now.
+*Seconds* are those of an experiment's newest block, on one core. The *mark* is of the settings (seed and
+device apart) and of the rules; a file with another mark is stale, and says nothing of the claim as it is now.
 """
 
 from __future__ import annotations
@@ -94,6 +95,18 @@ def replication_of(claim: Claim, experiment: Experiment, settings: Any) -> Repli
     if record is None or not record["blocks"] or record["mark"] != mark(claim, settings):
         return None
     return counted(claim.expected, list(record["blocks"].values()), settings.seeds)
+
+
+def seconds_of(experiment: Experiment) -> float | None:
+    """How long the quick preset took on one core when it was replicated, or None where nobody noted it.
+
+    Args:
+        experiment: of a lab.
+
+    Returns:
+        Seconds, of the newest block.
+    """
+    return recorded(experiment.home).get("seconds", {}).get(experiment.name) if experiment.home else None
 
 
 def counted(expected: str, blocks: Sequence[Mapping[str, Any]], seeds: int) -> Replication:

@@ -9,13 +9,14 @@ import os
 import re
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
 
 import labkit.labs
 from labkit import cli, notebooks
-from labkit.cli import doctor
+from labkit.cli import doctor, running
 from labkit.headless.audit import audit, plain
 from labkit.headless.files import write_atomically
 from labkit.headless.terminal import ProgressBar
@@ -23,7 +24,7 @@ from labkit.protocol.replication import Replication
 from tests.conftest import ROOT
 from tests.tinylab import EXTRA, LAB
 
-RUN_KEYS = {"lab", "paper", "settings", "seed", "device", "versions", "seconds", "claims"}
+RUN_KEYS = {"lab", "paper", "settings", "seed", "device", "versions", "seconds", "interrupted", "claims"}
 STATIC_KEYS = {
     "id", "kind", "statement", "source", "rule", "expected", "because", "quantities", "fails_in",
     "experiment", "replication",
@@ -117,7 +118,9 @@ def test_exit_code_is_zero_whatever_the_verdicts(capsys):
         (["run", "7", "--set", "colour=3"], "settings: .*noise.*rank.*width"),
         (["run", "7", "--set", "width"], "--set takes name=value, got 'width'"),
         (["run", "7", "--set", "rank=3"], "rank is a setting of extra alone.*--all-claims"),
-        (["run", "7", "--preset", "huge"], "--preset.*huge"),
+        (["run", "7", "--preset", "huge"], "preset: 'huge' is not one of quick, paper"),
+        (["run", "7", "--experiment", "dekay"], "no 'dekay'; it has decay, extra"),
+        (["run", "7", "--jobs", "0"], "--jobs must be at least 1"),
         (["run", "7", "--all-claims", "--preset", "paper"], "'paper' is not one of quick"),
         (["run", "7", "--seed", "one"], "--seed.*one"),
         (["run", "7", "--seed", "-1"], "seed must be"),
@@ -147,7 +150,7 @@ def test_bad_input_gives_one_line_and_exit_code_2(words, message, capsys, tmp_pa
 
 def test_unwritable_output_is_refused_before_the_run(capsys, monkeypatch):
     """Finding out after five minutes of training that the folder does not exist costs five minutes."""
-    monkeypatch.setattr("labkit.headless.audit.drain", lambda *_, **__: pytest.fail("it ran"))
+    monkeypatch.setattr("labkit.headless.carry.drain", lambda *_, **__: pytest.fail("it ran"))
     fails_with(capsys, ["run", "7", "--json", "no/such/folder/run.json"])
 
 
@@ -162,12 +165,63 @@ def test_set_reaches_every_experiment_that_has_the_setting(capsys, tmp_path):
     assert run["settings"]["decay"]["width"] == 16 and run["seed"] == 5
 
 
-def test_ctrl_c_ends_with_130_and_leaves_no_file(capsys, tmp_path):
-    """An interrupted run must not leave half a file, nor a whole one that looks like a result."""
-    words = ["run", "7", "--all-claims", "--set", "fate=interrupted", "--json", str(tmp_path / "run.json")]
+def test_ctrl_c_in_the_first_experiment_leaves_no_file(capsys, tmp_path):
+    """A file without any result."""
+    words = [
+        "run",
+        "7",
+        "--experiment",
+        "extra",
+        "--set",
+        "fate=interrupted",
+        "--json",
+        str(tmp_path / "run"),
+    ]
     assert cli.main(words) == 130
     assert list(tmp_path.iterdir()) == []
-    assert "Traceback" not in capsys.readouterr().err
+    out, err = capsys.readouterr()
+    assert out == "" and "Traceback" not in err
+
+
+@pytest.mark.parametrize("jobs", ["1", "2"])
+def test_ctrl_c_keeps_what_is_done_and_says_that_it_is_a_part(capsys, tmp_path, monkeypatch, jobs):
+    """Minutes of runs lost to the wish to see them; or a part that looks like the whole."""
+    if jobs == "2":  # A worker process cannot be interrupted by itself.
+        monkeypatch.setattr(running, "processes", lambda _: ThreadPoolExecutor(1))
+    paths = [tmp_path / "run.json", tmp_path / "run.html"]
+    words = ["run", "7", "--all-claims", "--set", "fate=interrupted", "--jobs", jobs]
+    assert cli.main([*words, "--json", str(paths[0]), "--html", str(paths[1])]) == 130
+    out, err = capsys.readouterr()
+    assert "Partial: interrupted before the end of extra" in out and "T1" in out and "T2" not in out
+    assert "Traceback" not in err
+    run = json.loads(paths[0].read_text())
+    assert run["interrupted"] and [claim["id"] for claim in run["claims"]] == ["T1", "T3"]
+    page = paths[1].read_text()
+    assert "Not decided, as the run was interrupted" in page and "labkit run 7 --experiment extra" in page
+
+
+def test_an_experiment_can_be_run_by_itself_with_all_its_claims(capsys, tmp_path):
+    """Minutes of other experiments, to see one again; or its claims off the core path left out."""
+    target = tmp_path / "run.json"
+    words = ["run", "7", "--experiment", "decay", "--preset", "paper", "--json", str(target)]
+    assert cli.main(words) == 0
+    run = json.loads(target.read_text())
+    assert [claim["id"] for claim in run["claims"]] == ["T1", "T3"] and set(run["settings"]) == {"decay"}
+    assert run["settings"]["decay"]["width"] == 64
+
+
+def test_two_jobs_give_what_one_gives(capsys, tmp_path):
+    """Results that depend on how many processes share the work."""
+    found = []
+    for jobs in ("1", "2"):
+        words = ["run", "7", "--all-claims", "--jobs", jobs, "--json", str(tmp_path / jobs)]
+        assert cli.main([*words, "--html", str(tmp_path / f"{jobs}.html")]) == 0
+        found.append(json.loads((tmp_path / jobs).read_text()) | {"seconds": 0})
+    assert found[0] == found[1]
+    # A picture names the packages that are loaded where it is drawn.
+    varies = r'[\d.]+ s\b|<time.*</time>|src="[^"]*"'
+    pages = [re.sub(varies, "", (tmp_path / f"{jobs}.html").read_text()) for jobs in ("1", "2")]
+    assert pages[0] == pages[1] and pages[0].count("<img") == 2
 
 
 def test_a_diverged_run_leaves_its_claims_undecided_with_the_advice(capsys):
@@ -295,6 +349,11 @@ def test_progress_redraws_on_a_terminal_and_prints_lines_elsewhere():
         for share in (0.0, 0.1, 0.2):
             bar(share, "decay")
     assert pipe.getvalue() == "  0% decay (0 s)\n"
+    moments, slow = iter([0.0, 0.0, 9.0, 11.0, 12.0]), io.StringIO()
+    with ProgressBar(slow, clock=lambda: next(moments)) as bar:
+        for share in (0.0, 0.1, 0.2, 0.3):
+            bar(share, "decay")
+    assert slow.getvalue() == "  0% decay (0 s)\n 20% decay (11 s)\n"
     terminal = io.StringIO()
     terminal.isatty = lambda: True
     with ProgressBar(terminal, clock=lambda: 0.0) as bar:

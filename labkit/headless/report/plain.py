@@ -30,5 +30,10 @@ def report_lines(results: Sequence[AuditResult]) -> str:
             lines.append(f"  other than expected: {', '.join(other)}")
         if undone := lost(result):
             lines.append(f"  not decided: {', '.join(undone)}")
-        lines += [f"  error in {f.experiment.name}: {f.message}" for f in result.failures]
+        lines += [
+            f"  error in {f.experiment.name}: {f.message}"
+            if f.message
+            else f"  {f.experiment.name}: interrupted"
+            for f in result.failures
+        ]
     return "\n".join(lines)

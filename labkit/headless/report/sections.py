@@ -34,7 +34,7 @@ def surprises(result: AuditResult) -> list[str]:
 
 
 def lost(result: AuditResult) -> list[str]:
-    """The claims that an error left without a verdict."""
+    """The claims that an error or an interruption left without a verdict."""
     return [claim.id for failure in result.failures for claim in failure.claims]
 
 
@@ -59,7 +59,8 @@ def _summary(result: AuditResult) -> str:
     elif result.verdicts:
         told.append("All as expected.")
     if undone := lost(result):
-        told.append(f"Not decided, for an error: {links(result, undone)}.")
+        reason = "as the run was interrupted" if result.interrupted else "for an error"
+        told.append(f"Not decided, {reason}: {links(result, undone)}.")
     return " ".join(filter(None, told))
 
 
@@ -206,7 +207,7 @@ def _run(result: AuditResult, run: Run, level: int) -> str:
 <h{level}>{escape(run.experiment.title)}</h{level}>
 <p class="small decides">Decides {decided}</p>
 {ended}
-{figure(run)}
+{result.pictures.get(run.experiment.name) or figure(run)}
 <details open><summary>Settings of {escape(run.experiment.name)}; {run.seconds:.1f} s</summary>
 {pairs(run.settings.to_dict())}</details>
 </section>"""
@@ -214,9 +215,15 @@ def _run(result: AuditResult, run: Run, level: int) -> str:
 
 def _failure(result: AuditResult, failure: Failure, level: int) -> str:
     claims = ", ".join(link(anchor(result, claim.id), claim.id) for claim in failure.claims)
+    again = f"labkit run {result.lab.number} --experiment {failure.experiment.name}"
+    if failure.message:
+        told = f'<span class="error">This experiment ended in an error:</span> {escape(failure.message)}'
+        way = f"To see where the error came from: <code>{again} --traceback</code>"
+    else:
+        told = '<span class="error">This experiment was interrupted before its end.</span>'
+        way = f"To run it: <code>{again}</code>"
     return f"""<section id="{anchor(result, failure.experiment.name)}">
 <h{level}>{escape(failure.experiment.title)}</h{level}>
-<p><span class="error">This experiment ended in an error:</span> {escape(failure.message)}</p>
-<p>Without it there is no verdict on {claims}. To see where the error came from:
-<code>labkit run {result.lab.number} --all-claims --traceback</code></p>
+<p>{told}</p>
+<p>Without it there is no verdict on {claims}. {way}</p>
 </section>"""

@@ -1,0 +1,174 @@
+"""Carrying tasks out: in this thread, or on any `concurrent.futures` executor; each outcome as it comes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
+from dataclasses import dataclass
+from typing import Any
+
+from labkit.headless.plan import Task
+from labkit.protocol.experiment import Experiment, Frame, Run, drain
+from labkit.protocol.judging import judge
+from labkit.protocol.verdicts import Verdict
+
+# Called with the share that is done, in [0, 1], and what is being run.
+Progress = Callable[[float, str], None]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a task.
+
+    Attributes:
+        run: None where it raised.
+        verdicts: id -> verdict.
+        seconds: of run, judging and drawing.
+        picture: the figure as HTML, where it was asked for.
+        message: what was raised, in one line.
+    """
+
+    run: Run | None
+    verdicts: Mapping[str, Verdict]
+    seconds: float = 0.0
+    picture: str = ""
+    message: str = ""
+
+
+def carry_out(
+    tasks: Sequence[Task],
+    outcomes: dict[int, Outcome],
+    *,
+    keep_going: bool = False,
+    draw: bool = False,
+    executor: Executor | None = None,
+    progress: Progress | None = None,
+) -> None:
+    """Runs the tasks and judges them.
+
+    Args:
+        tasks: what to run.
+        outcomes: takes each task's outcome by its place, as soon as it is there: so they survive Ctrl-C.
+        keep_going: a task that raises has that as its outcome, and the others still run.
+        draw: make the figures, too.
+        executor: where to run; this thread when left out.
+        progress: told the share of the expected time, and the names of what runs.
+
+    Raises:
+        Exception: what a task raised, without `keep_going`.
+    """
+    # A data set that is not there is told now, and not after half of the runs.
+    for place, task in enumerate(tasks):
+        try:
+            task.experiment.prepare(task.settings)
+        except Exception as problem:
+            _note(outcomes, place, problem, keep_going)
+    todo = [place for place in range(len(tasks)) if place not in outcomes]
+    if executor is None:
+        _here(tasks, todo, outcomes, keep_going, draw, progress)
+    else:
+        _there(tasks, todo, outcomes, keep_going, draw, executor, progress)
+    if progress is not None:
+        progress(1.0, "done")
+
+
+def _here(
+    tasks: Sequence[Task],
+    todo: Sequence[int],
+    outcomes: dict[int, Outcome],
+    keep_going: bool,
+    draw: bool,
+    progress: Progress | None,
+) -> None:
+    total, before = sum(tasks[place].weight for place in todo), 0.0
+    for place in todo:
+        task = tasks[place]
+        report = _reporter(progress, _name(tasks, task), before / total, task.weight / total)
+        try:
+            outcomes[place] = _one(task.experiment, task.settings, _ids(task), draw, report)
+        except Exception as problem:
+            _note(outcomes, place, problem, keep_going)
+        before += task.weight
+
+
+def _there(
+    tasks: Sequence[Task],
+    todo: Sequence[int],
+    outcomes: dict[int, Outcome],
+    keep_going: bool,
+    draw: bool,
+    executor: Executor,
+    progress: Progress | None,
+) -> None:
+    total = sum(tasks[place].weight for place in todo)
+    # The longest first: a long one that comes last would be waited for by itself.
+    order = sorted(todo, key=lambda place: -tasks[place].weight)
+    waiting: dict[Future[Outcome], int] = {}
+    for place in order:
+        task = tasks[place]
+        waiting[executor.submit(_one, task.experiment, task.settings, _ids(task), draw)] = place
+    pending = set(waiting)
+    try:
+        while pending:
+            done, pending = wait(pending, timeout=1.0, return_when=FIRST_COMPLETED)
+            for future in done:
+                try:
+                    outcomes[waiting[future]] = future.result()
+                except Exception as problem:
+                    _note(outcomes, waiting[future], problem, keep_going)
+            if progress is not None:
+                share = sum(tasks[place].weight for future, place in waiting.items() if future.done()) / total
+                # An executor takes a few before it runs them.
+                running = [
+                    place for future, place in waiting.items() if future in pending and future.running()
+                ]
+                names = [_name(tasks, tasks[place]) for place in running[:2]]
+                progress(min(share, 0.99), " + ".join(names) or "waiting")
+    finally:  # After an error or Ctrl-C what is done counts, and nothing that has not begun is begun.
+        for future, place in waiting.items():
+            if not future.cancel() and future.done() and future.exception() is None:
+                outcomes[place] = future.result()
+
+
+def _one(
+    experiment: Experiment,
+    settings: Any,
+    ids: Sequence[str],
+    draw: bool,
+    report: Callable[[Frame], None] | None = None,
+) -> Outcome:
+    start = time.perf_counter()
+    run = drain(experiment, settings, progress=report)
+    verdicts = {claim.id: judge(claim, run) for claim in experiment.claims if claim.id in ids}
+    picture = ""
+    if draw:
+        from labkit.headless.report.pictures import figure
+
+        picture = figure(run)
+    return Outcome(run, verdicts, time.perf_counter() - start, picture)
+
+
+def _note(outcomes: dict[int, Outcome], place: int, problem: Exception, keep_going: bool) -> None:
+    if not keep_going:
+        raise problem
+    message = " ".join(f"{type(problem).__name__}: {problem}".removesuffix(": ").split())
+    outcomes[place] = Outcome(None, {}, message=message)
+
+
+def _ids(task: Task) -> tuple[str, ...]:
+    return tuple(claim.id for claim in task.claims)
+
+
+def _name(tasks: Sequence[Task], task: Task) -> str:
+    several = any(other.lab is not task.lab for other in tasks)
+    return f"{task.lab.number} {task.experiment.name}" if several else task.experiment.name
+
+
+def _reporter(
+    progress: Progress | None, name: str, before: float, share: float
+) -> Callable[[Frame], None] | None:
+    if progress is None:
+        return None
+    progress(before, name)
+    return lambda frame: progress(before + share * min(max(frame.progress or 0.0, 0.0), 1.0), name)

@@ -1,0 +1,45 @@
+"""Processes that share the work of a command."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Executor, ProcessPoolExecutor
+from contextlib import contextmanager
+
+
+@contextmanager
+def processes(jobs: int) -> Iterator[Executor | None]:
+    """A pool of processes of one thread each, which end with this one; None for a single job.
+
+    Raises:
+        ValueError: jobs is not positive.
+    """
+    if jobs < 1:
+        raise ValueError(f"--jobs must be at least 1; got {jobs}")
+    if jobs == 1:
+        yield None
+        return
+    others = set(multiprocessing.active_children())
+    # A forked torch may wait for threads that were not copied.
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(jobs, mp_context=context, initializer=_quietly) as executor:
+        try:
+            yield executor
+        except BaseException:
+            _end(set(multiprocessing.active_children()) - others)
+            raise
+
+
+def _quietly() -> None:
+    """In each process: one thread, and Ctrl-C is the parent's business."""
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _end(children: Iterable[multiprocessing.process.BaseProcess]) -> None:
+    """Waiting for work whose outcome nobody takes would cost minutes."""
+    for child in children:
+        child.terminate()
