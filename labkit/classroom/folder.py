@@ -41,18 +41,20 @@ class Copied:
     kept: tuple[str, ...]
 
 
-def get(folder: Path, *, solutions: bool = False) -> Copied:
+def get(folder: Path, *, only: str | None = None, solutions: bool = False) -> Copied:
     """Copies the notebooks into a folder, as students get them, and leaves a person's work as it is.
 
     Args:
         folder: where to; made where it is missing.
+        only: a notebook's number or name; all of them when left out.
         solutions: the full notebooks, with the solutions and the tests of all exercises.
 
     Returns:
         Copied: what was written, and what was left as it is.
 
     Raises:
-        ValueError: the folder is a file, lies inside a checkout, or cannot be written; nothing is written.
+        ValueError: there is no such notebook; or the folder is a file, lies inside a checkout, or cannot be
+            written. Nothing is written then.
     """
     folder = folder.expanduser().resolve()
     if folder.exists() and not folder.is_dir():
@@ -63,7 +65,8 @@ def get(folder: Path, *, solutions: bool = False) -> Copied:
             f"{folder} lies inside the checkout {checkout}, which has the notebooks: `labkit lab` opens them "
             "there; or name a folder outside"
         )
-    contents = {path.name: _content(path, solutions) for path in notebook_paths()}
+    paths = notebook_paths() if only is None else [find_notebook(only.removesuffix(".ipynb"))]
+    contents = {path.name: _content(path, solutions) for path in paths}
     before = _record(folder)
     written, same, kept = [], [], []
     for name, content in contents.items():

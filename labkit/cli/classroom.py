@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -59,8 +60,9 @@ def lab(words: list[str]) -> int:
 
 def add_get(commands: Any) -> None:
     get = commands.add_parser("get", help="copy the notebooks to work in", allow_abbrev=False)
-    get.add_argument("folder", nargs="?", type=Path, default=None, metavar="DIR",
-                     help="where to (default: labkit-notebooks here)")  # fmt: skip
+    get.usage = "labkit get [-h] [--solutions] [NOTEBOOK] [DIR]"
+    get.add_argument("words", nargs="*", metavar="NOTEBOOK, DIR",
+                     help="number or name (default: all); where to (default: labkit-notebooks)")  # fmt: skip
     get.add_argument("--solutions", action="store_true", help="with the solutions and tests of all exercises")
     get.set_defaults(command=_get)
 
@@ -68,8 +70,9 @@ def add_get(commands: Any) -> None:
 def _get(args: argparse.Namespace) -> int:
     from labkit.classroom.folder import NAME, RECORD, get
 
+    only, folder = _wanted(args.words)
     default = Path() if Path(RECORD).is_file() else Path(NAME)  # Again, inside the folder of the first time.
-    copied = get(args.folder or default, solutions=args.solutions)
+    copied = get(folder or default, only=only, solutions=args.solutions)
     groups = {"wrote": copied.written, "same": copied.same, "kept": copied.kept}
     for name, what in sorted((name, what) for what, names in groups.items() for name in names):
         print(f"{what:<7}{copied.folder / name}")
@@ -77,6 +80,25 @@ def _get(args: argparse.Namespace) -> int:
         print("Kept is what was changed or run since labkit wrote it; rename it to get it anew.")
     print(f"Next: labkit lab {_word(copied.folder)}")
     return 0
+
+
+def _wanted(words: Sequence[str]) -> tuple[str | None, Path | None]:
+    """Notebook and folder: as for `labkit lab`, what is a folder already is meant as one."""
+    from labkit.notebooks import find_folder, notebook_paths
+
+    if len(words) > 2:
+        raise ValueError(f"get takes a notebook and a folder at most; got {' '.join(words)}")
+    if len(words) == 2:
+        return words[0], Path(words[1])
+    for word in words:
+        if Path(word).is_dir():
+            break
+        if word.isdigit() and len(word) <= 2:
+            return word, None
+        names = [path.stem for path in notebook_paths(find_folder())]
+        if word in (part for name in names for part in (name, name.partition("_")[2], f"{name}.ipynb")):
+            return word, None
+    return None, Path(words[0]) if words else None
 
 
 def _word(folder: Path) -> str:

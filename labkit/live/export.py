@@ -81,10 +81,7 @@ def lab_name(experiment: Experiment, lab: Lab | str | int | None) -> str | None:
 
 
 def _base(experiment: Experiment, settings: Any) -> tuple[str, dict[str, Any]]:
-    """The preset to start from and the changes to it: "quick", unless another one fits exactly.
-
-    A command changes the preset of a whole lab, so a larger one must not slip in to save a word.
-    """
+    """The preset to start from and the changes to it: "quick", unless another one fits exactly."""
     for name, preset in experiment.presets.items():
         if settings == preset:
             return name, {}
@@ -118,14 +115,12 @@ def _variable(experiment: Experiment) -> str:
 
 
 def command_line(experiment: Experiment, settings: Any, lab: Lab | str | int | None = None) -> str:
-    """One command that repeats the run with its lab's claims; empty for an experiment of no lab."""
+    """One command that repeats the run and judges its claims; empty for an experiment of no lab."""
     where = lab_name(experiment, lab)
     if where is None:
         return ""
     preset, changes = _base(experiment, settings)
-    words = ["labkit", "run", where]
-    if isinstance(lab, Lab) and not {claim.id for claim in experiment.claims} & set(lab.core):
-        words.append("--all-claims")
+    words = ["labkit", "run", where, "--experiment", experiment.name]
     if preset != "quick":
         words += ["--preset", preset]
     for name in ("seed", "device"):

@@ -280,6 +280,30 @@ def test_the_command_says_what_it_wrote_and_kept_and_what_comes_next(source, tmp
     assert sorted(contents(place)) == [RECORD, *NAMES]
 
 
+@pytest.mark.parametrize("word", ["4", "04", "twice", "04_twice", "04_twice.ipynb"])
+def test_one_notebook_can_be_got_by_the_name_that_lab_and_run_know(
+    source, tmp_path, monkeypatch, capsys, word
+):
+    """A folder of the name 4 with all notebooks in it."""
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["get", word]) == 0
+    place = tmp_path / "labkit-notebooks"
+    assert sorted(contents(place)) == [RECORD, NAMES[1]]
+    assert capsys.readouterr().out.startswith(f"wrote  {place / NAMES[1]}\n")
+    # All the others come beside it; and a folder of that name is meant as one.
+    assert cli.main(["get"]) == 0 and sorted(contents(place)) == [RECORD, *NAMES]
+    (tmp_path / word).mkdir()
+    assert cli.main(["get", word]) == 0 and sorted(contents(tmp_path / word)) == [RECORD, *NAMES]
+    assert cli.main(["get", word, "elsewhere"]) == 0 and len(contents(tmp_path / "elsewhere")) == 2
+
+
+def test_a_notebook_that_is_not_there_is_refused(source, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for words in (["9"], ["nothing", "x"], ["4", "x", "y"]):
+        assert cli.main(["get", *words]) == 2 and len(capsys.readouterr().err.splitlines()) == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["source"]
+
+
 def test_a_blank_in_the_name_is_quoted_in_the_command_to_copy(source, tmp_path, monkeypatch, capsys):
     """Copied without quotes, it names two folders."""
     monkeypatch.chdir(tmp_path)

@@ -61,10 +61,12 @@ def test_the_line_of_code_repeats_the_run(toy: Any) -> None:
 def test_the_command_names_lab_seed_device_and_changes(toy: Any) -> None:
     """Catches: a command that the command line refuses."""
     settings = toy.TOY.preset("quick", rate=1.7, seed=3)
-    assert export.command_line(toy.TOY, settings, 4) == "labkit run 4 --seed 3 --set rate=1.7"
+    assert export.command_line(toy.TOY, settings, 4) == (
+        f"labkit run 4 --experiment {toy.TOY.name} --seed 3 --set rate=1.7"
+    )
     assert (
         export.command_line(toy.TOY, toy.TOY.presets["paper"], "jacobian")
-        == "labkit run jacobian --preset paper"
+        == f"labkit run jacobian --experiment {toy.TOY.name} --preset paper"
     )
     assert export.command_line(toy.TOY, settings) == ""
 
@@ -103,4 +105,4 @@ def test_the_line_of_code_is_shown_where_there_is_no_command(panel: Any) -> None
     """Catches: both lines hidden, for an experiment of the person's own, by a layout they share."""
     one = panel()
     assert one.command_text.layout.display == "none" and one.code_text.layout.display is None
-    assert panel(lab=4).command_text.value == "labkit run 4"
+    assert panel(lab=4).command_text.value == "labkit run 4 --experiment toy"
