@@ -81,6 +81,8 @@ def parser() -> argparse.ArgumentParser:
 def _doctor(_: argparse.Namespace) -> int:
     from labkit.cli.doctor import examine, to_text
 
-    findings = examine()
-    print(to_text(findings))
-    return 1 if any(finding.state == "missing" for finding in findings) else 0
+    missing = False
+    for finding in examine():
+        print(to_text(finding), flush=True)  # importing torch to look at it takes seconds
+        missing = missing or finding.state == "missing"
+    return 1 if missing else 0

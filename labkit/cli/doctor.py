@@ -5,7 +5,9 @@ from __future__ import annotations
 import importlib
 import os
 import platform
+import shlex
 import shutil
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import metadata
@@ -13,6 +15,16 @@ from pathlib import Path
 
 from labkit.headless.versions import versions
 
+WIDTH = 16  # of the names
+PIP = f"{shlex.quote(sys.executable)} -m pip install"  # into this environment
+# The extras that a person may want -> a package that each brings, and what it is for.
+_EXTRAS = {
+    "course": ("nbgrader", "to release and grade assignments"),
+    "cluster": ("distributed", "to sweep and replicate on a cluster"),
+    "docs": ("sphinx", "to build the site"),
+    "bench": ("nngeometry", "to compare speeds with other libraries"),
+    "test": ("nbval", "to run the tests"),
+}
 _BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 
 
@@ -31,21 +43,21 @@ class Finding:
     advice: str = ""
 
 
-def examine() -> list[Finding]:
-    """Looks at versions, device, memory, torchvision, nbgrader, browser and notebooks."""
-    found = [_python(), *_packages(), _device(), _memory(), _torchvision(), _nbgrader(), _browser()]
-    return [*found, _notebooks()]
+def examine() -> Iterator[Finding]:
+    """Looks at versions, device, memory, torchvision, extras, browser and notebooks, one after the other."""
+    yield _python()
+    yield from _packages()
+    for look in (_device, _memory, _torchvision):
+        yield look()
+    yield from _extras()
+    yield _browser()
+    yield _notebooks()
 
 
-def to_text(findings: list[Finding]) -> str:
-    """One line a finding, with its advice below."""
-    width = max(len(finding.name) for finding in findings)
-    lines = []
-    for finding in findings:
-        lines.append(f"{finding.state:<8}{finding.name:<{width}}  {finding.found}")
-        if finding.advice:
-            lines.append(" " * (10 + width) + finding.advice)
-    return "\n".join(lines)
+def to_text(finding: Finding) -> str:
+    """One line, with the advice below."""
+    line = f"{finding.state:<8}{finding.name:<{WIDTH}}  {finding.found}"
+    return f"{line}\n{' ' * (10 + WIDTH)}{finding.advice}" if finding.advice else line
 
 
 def find_browser() -> str | None:
@@ -75,7 +87,7 @@ def _packages() -> Iterator[Finding]:
         try:
             loaded = importlib.import_module("sklearn" if name == "scikit-learn" else name)
         except Exception as error:  # Whatever goes wrong inside a broken package is a finding, not a crash.
-            yield Finding(name, "missing", _one_line(error), f"pip install --force-reinstall {name}")
+            yield Finding(name, "missing", _one_line(error), f"{PIP} --force-reinstall {name}")
         else:
             yield Finding(name, "ok", known.get(name) or str(getattr(loaded, "__version__", "?")))
 
@@ -131,13 +143,18 @@ def _torchvision() -> Finding:
     return Finding("torchvision", "ok", str(module.__version__))
 
 
-def _nbgrader() -> Finding:
-    try:
-        version = metadata.version("nbgrader")
-    except metadata.PackageNotFoundError:
-        advice = "only `labkit assignment` needs it, to release and grade: pip install 'labkit[course]'"
-        return Finding("nbgrader", "absent", "not installed", advice)
-    return Finding("nbgrader", "ok", version)
+def _extras() -> Iterator[Finding]:
+    """What `pip install labkit[...]` adds, and the command that adds it here."""
+    from labkit.notebooks import find_checkout
+
+    checkout = find_checkout(Path(__file__).resolve().parent)
+    source = "labkit" if checkout is None else f"-e {shlex.quote(str(checkout))}"
+    for extra, (package, purpose) in _EXTRAS.items():
+        try:
+            yield Finding(f"extra {extra}", "ok", f"{package} {metadata.version(package)}")
+        except metadata.PackageNotFoundError:
+            advice = f"only needed {purpose}: {PIP} {source}'[{extra}]'"
+            yield Finding(f"extra {extra}", "absent", f"no {package}", advice)
 
 
 def _browser() -> Finding:

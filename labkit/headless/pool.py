@@ -14,6 +14,12 @@ from contextlib import contextmanager
 def processes(jobs: int) -> Iterator[Executor | None]:
     """A pool of processes of one thread each, which end with this one; None for a single job.
 
+    Args:
+        jobs: how many processes.
+
+    Yields:
+        An executor, or None: the caller then works in its own thread.
+
     Raises:
         ValueError: jobs is not positive.
     """

@@ -7,8 +7,10 @@ import json
 import multiprocessing
 import os
 import re
+import shlex
 import subprocess
 import sys
+import tomllib
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -321,7 +323,8 @@ def test_replicate_on_processes_gives_what_one_process_gives(capsys, tmp_path):
     words = ["replicate", "7", "--experiment", "decay", "--blocks", "2"]
     assert cli.main([*words, "--out", str(tmp_path / "one")]) == 0
     assert cli.main([*words, "--out", str(tmp_path / "two"), "--jobs", "2"]) == 0
-    first, second = ((tmp_path / name / "tiny.json").read_text() for name in ("one", "two"))
+    first, second = (json.loads((tmp_path / name / "tiny.json").read_text()) for name in ("one", "two"))
+    assert first.pop("seconds").keys() == second.pop("seconds").keys() == {"decay"}
     assert first == second and multiprocessing.active_children() == []
 
 
@@ -375,7 +378,7 @@ def test_doctor_finds_a_torchvision_that_breaks_on_import_and_says_what_still_wo
     assert cli.main(["doctor"]) == 0
     out = capsys.readouterr().out
     assert re.search(r"^absent +torchvision +operator", out, re.M) and "mnist-5k" in out
-    for name in ("python", "torch", "device", "memory", "nbgrader", "browser", "notebooks"):
+    for name in ("python", "torch", "device", "memory", "extra course", "browser", "notebooks"):
         assert re.search(rf"^\w+ +{name} ", out, re.M), name
 
 
@@ -384,6 +387,34 @@ def test_doctor_exits_1_when_a_needed_package_is_broken(monkeypatch, capsys):
     broken = doctor.Finding("numpy", "missing", "no", "pip install numpy")
     monkeypatch.setattr(doctor, "examine", lambda: [broken])
     assert cli.main(["doctor"]) == 1
+
+
+def test_doctor_names_every_extra_with_the_command_that_adds_it_to_this_environment(monkeypatch):
+    """Somebody who adds it to another Python; an extra that nobody hears of."""
+    declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+
+    def gone(name):
+        raise doctor.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(doctor.metadata, "version", gone)
+    found = {finding.name: finding for finding in doctor._extras()}
+    assert found.keys() == {f"extra {extra}" for extra in declared}
+    for extra in declared:
+        words = shlex.split(found[f"extra {extra}"].advice.partition(": ")[2])
+        assert words[:4] == [sys.executable, "-m", "pip", "install"] and words[-1] == f"{ROOT}[{extra}]"
+
+
+def test_doctor_says_what_it_finds_as_it_finds_it(monkeypatch, capsys):
+    """Fifteen seconds of nothing while torch is imported."""
+    seen = []
+
+    def slow():
+        yield doctor.Finding("python", "ok", "3")
+        seen.append(capsys.readouterr().out)
+        yield doctor.Finding("torch", "ok", "2")
+
+    monkeypatch.setattr(doctor, "examine", slow)
+    assert cli.main(["doctor"]) == 0 and "python" in seen[0]
 
 
 def test_a_closed_pipe_ends_the_command_quietly():

@@ -39,6 +39,7 @@ RESTING: dict[str, tuple[dict[str, Any], set[str], dict[str, Any]]] = {
         {f"{START}.{name}:kernel": shuffled_gram for name in ("linear", "lenses")}, {"L4", "L5"}, {"n": 40}
     ),
 }  # fmt: skip
+LONG = {"alignment", "linearization", "corruption", "lenses"}
 EXPERIMENTS = {one.name: one for one in (*jacobian.LAB.experiments, *start.LAB.experiments)}
 
 
@@ -47,7 +48,7 @@ def words(run: Run) -> dict[str, str]:
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=pytest.mark.slow if name == "alignment" else ()) for name in RESTING]
+    "name", [pytest.param(name, marks=pytest.mark.slow if name in LONG else ()) for name in RESTING]
 )
 def test_with_shuffled_rows_every_claim_that_rests_on_projections_fails(name: str) -> None:
     """A claim about I and N that vectors in the wrong order cannot turn."""

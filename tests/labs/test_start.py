@@ -14,8 +14,8 @@ from labkit.labs.start import LAB, LENSES
 from labkit.labs.start.linear import linearize
 from labkit.live import export
 from labkit.measure import confusion
-from labkit.protocol.experiment import drain
 from tests.labs.checks import TrainingTests, changed, constant, quick_runs, swapped, verdict
+from tests.runs import shared_run
 
 
 class TestLenses(TrainingTests):
@@ -39,16 +39,16 @@ class TestLenses(TrainingTests):
     def test_the_words_of_the_notebook_are_found_by_one_change_each(self) -> None:
         """A notebook that shows a word which another seed or another machine would not give."""
         lenses = LENSES.preset
-        narrow = drain(LENSES, lenses(width=16))
+        narrow = shared_run(LENSES, lenses(width=16))
         assert verdict("L5", narrow).word == "fails"
         assert verdict("L4", narrow).word == "out of regime"
-        tiny = verdict("L1", drain(LENSES, lenses(width=4)))
+        tiny = verdict("L1", shared_run(LENSES, lenses(width=4)))
         assert (tiny.word, tiny.vacuous) == ("holds", True)
-        fast = verdict("L4", drain(LENSES, lenses(lr=1.5)))
+        fast = verdict("L4", shared_run(LENSES, lenses(lr=1.5)))
         assert fast.word == "out of regime" and "learning rate" in fast.notes
-        slow = verdict("L3", drain(LENSES, lenses(lr=0.05)))
+        slow = verdict("L3", shared_run(LENSES, lenses(lr=0.05)))
         assert slow.word == "undecided" and "raise steps" in slow.notes
-        diverged = verdict("L1", drain(LENSES, lenses(lr=8)))
+        diverged = verdict("L1", shared_run(LENSES, lenses(lr=8)))
         assert diverged.word == "undecided" and "seeds" not in diverged.notes
 
     def test_a_regime_is_read_from_the_run(self) -> None:
@@ -141,6 +141,6 @@ def test_past_the_edge_the_linear_model_overflows_in_silence(case):
 def test_a_run_is_repeated_by_its_number_or_name():
     """Lines under "Repeat this run" that name a lab which the command line does not know."""
     settings = LENSES.preset(width=64)
-    assert export.command_line(LENSES, settings) == "labkit run start --set width=64"
-    assert export.command_line(LENSES, settings, LAB) == "labkit run 0 --set width=64"
+    assert export.command_line(LENSES, settings) == "labkit run start --experiment lenses --set width=64"
+    assert export.command_line(LENSES, settings, LAB) == "labkit run 0 --experiment lenses --set width=64"
     assert "load_lab('start').experiment('lenses')" in export.code_line(LENSES, settings)
