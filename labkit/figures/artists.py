@@ -17,6 +17,7 @@ from . import palette as p
 from .marks import (
     Array,
     Bound,
+    Earlier,
     Histogram,
     Level,
     Mark,
@@ -102,12 +103,34 @@ class DashedLine(Drawer):
         self.line.set_data(self.x(mark), self.y(mark.summary[0]))
 
 
-class GreyLine(Drawer):
-    def build(self, mark: Any) -> None:
-        self.line = _line(self, color=p.GREY, linewidth=1.4, alpha=0.75, zorder=2)
+def grey_dashes(run: int) -> Any:
+    """The stroke of an earlier run: runs differ by it, too, where curves cross far from their numbers."""
+    return ("-", (0, (6, 1.6)), (0, (2.6, 1.4)), (0, (6, 1.4, 1.2, 1.4)))[max(run - 1, 0) % 4]
 
-    def update(self, mark: Any) -> None:
-        self.line.set_data(self.x(mark), self.y(mark.summary[0]))
+
+class GreyLine(Drawer):
+    def build(self, mark: Earlier) -> None:
+        dashes = grey_dashes(mark.run)
+        self.line = _line(self, color=p.GREY, linewidth=1.4, alpha=0.75, zorder=2, linestyle=dashes)
+        self.number = None
+        if mark.run:
+            style: dict[str, Any] = {"family": p.FONT, "fontsize": p.CAPTION, "color": p.MUTED, "zorder": 6}
+            self.number = self.add(self.ax.text(0, 0, str(mark.run), ha="center", va="center", **style))
+            self.number.set_bbox({"boxstyle": "round,pad=0.15", "facecolor": "white", "edgecolor": "none"})
+
+    def update(self, mark: Earlier) -> None:
+        x, y = self.x(mark), self.y(mark.summary[0])
+        self.line.set_data(x, y)
+        if self.number is not None:
+            there = np.flatnonzero(self._inside(x, self.ax.get_xlim()) & self._inside(y, self.ax.get_ylim()))
+            self.number.set_visible(bool(there.size))
+            if there.size:  # not all at the ends, where runs agree
+                place = there[round((there.size - 1) * (0.93 - 0.14 * ((mark.run - 1) % 6)))]
+                self.number.set_position((x[place], y[place]))
+
+    @staticmethod
+    def _inside(values: Array, ends: tuple[float, float]) -> Any:
+        return np.isfinite(values) & (values >= min(ends)) & (values <= max(ends))
 
 
 class BandedLine(Drawer):

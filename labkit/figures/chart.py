@@ -6,7 +6,7 @@ import io
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +17,10 @@ from matplotlib.figure import Figure
 from PIL.PngImagePlugin import PngInfo
 
 from .axes import SCALES
+from .change import same_numbers
 from .drawing import DRAWING, Drawing
 from .layout import PIXELS
-from .marks import Mark
+from .marks import Earlier, Mark
 
 # What a mark says, for those who cannot see it.
 _SAID = {
@@ -159,8 +160,32 @@ class Chart:
         """Where the picture comes from: title, caption with settings and seeds, versions, and ``more``."""
         titles = self.title or " · ".join(panel.title for panel in self.panels if panel.title)
         facts = {"Title": titles, "Description": self.caption, "Software": versions()}
+        facts["Earlier runs"] = "; ".join(f"{number}: {name}" for number, name in self.runs.items())
         facts |= {str(name): str(value) for name, value in (more or {}).items()}
         return {name: value for name, value in facts.items() if value}
+
+    def telling_runs_apart(self, plain: Chart, alone: Sequence[tuple[str, Chart]]) -> Chart:
+        """Gives each grey curve the number and name of the run that it comes from.
+
+        Args:
+            plain: the same chart without earlier runs; grey curves in it are of the present run.
+            alone: (name, the same chart with that earlier run alone).
+
+        Returns:
+            The chart, with numbered curves.
+        """
+        panels = []
+        for i, panel in enumerate(self.panels):
+            own = _grey(plain, i)
+            named = [(run, name, _grey(chart, i)) for run, (name, chart) in enumerate(alone, start=1)]
+            panels.append(replace(panel, marks=tuple(_numbered(mark, own, named) for mark in panel.marks)))
+        return replace(self, panels=tuple(panels))
+
+    @property
+    def runs(self) -> dict[int, str]:
+        """The earlier runs that are drawn: number -> name."""
+        found = [mark for panel in self.panels for mark in panel.marks if isinstance(mark, Earlier)]
+        return dict(sorted({mark.run: mark.name for mark in found if mark.run}.items()))
 
     @property
     def words(self) -> str:
@@ -173,6 +198,20 @@ class Chart:
 
     def __repr__(self) -> str:
         return "<Chart>"
+
+
+def _grey(chart: Chart, panel: int) -> list[Earlier]:
+    there = chart.panels[panel].marks if panel < len(chart.panels) else ()
+    return [mark for mark in there if isinstance(mark, Earlier)]
+
+
+def _numbered(mark: Mark, own: Sequence[Earlier], named: Sequence[tuple[int, str, list[Earlier]]]) -> Mark:
+    if not isinstance(mark, Earlier) or any(same_numbers(mark, one) for one in own):
+        return mark
+    for run, name, marks in named:
+        if any(same_numbers(mark, one) for one in marks):
+            return replace(mark, run=run, name=name)
+    return mark
 
 
 def versions() -> str:

@@ -13,7 +13,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.text import Text
 
 from . import palette as p
-from .artists import DASHES, DOTS, Drawer, Image, drawer
+from .artists import DASHES, DOTS, Drawer, Image, drawer, grey_dashes
 from .axes import Limits, limits, prepare_axis, widen
 from .change import same_numbers, structure
 from .layout import CAPTION_ROW, GAP, HANDLE, LEGEND_ROW, PIXELS, Cell, Entry, Layout, fit, layout, sides
@@ -138,7 +138,7 @@ class Drawing:
         if "region" in kinds or "patch" in kinds:
             self._box(x, y, color, edge="region" in kinds)
         if "earlier" in kinds:
-            self._stroke(x, x + HANDLE, y, p.GREY, linewidth=1.6)
+            self._stroke(x, x + HANDLE, y, p.GREY, linewidth=1.6, linestyle=grey_dashes(entry.run))
         if "dotted" in kinds:
             self._stroke(x, x + HANDLE, y, color, linewidth=1.5, linestyle=DOTS)
         if kinds & {"solid", "points"}:

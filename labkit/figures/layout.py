@@ -6,7 +6,7 @@ the axes, so nothing can cover a curve, and the axes stay where they are from th
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -77,6 +77,7 @@ class Entry:
     text: str
     x: float = 0.0
     row: int = 0
+    run: int = 0
 
 
 _KINDS = {
@@ -115,8 +116,40 @@ def key(chart: Any) -> list[Entry]:
     if Bound in kinds:
         found.append(Entry(frozenset({"region"}), p.MUTED, "ruled out"))
     if Earlier in kinds:
-        found.append(Entry(frozenset({"earlier"}), "grey", "earlier run"))
+        runs = {
+            mark.run: mark.name for panel in chart.panels for mark in panel.marks if isinstance(mark, Earlier)
+        }
+        nameless = runs.pop(0, None) is not None and not runs
+        found += [Entry(frozenset({"earlier"}), "grey", "earlier run")] if nameless else []
+        found += [
+            Entry(frozenset({"earlier"}), "grey", f"{n}: {name}", run=n) for n, name in sorted(runs.items())
+        ]
     return found
+
+
+def shortened(found: list[Entry], size: float, room: float) -> list[Entry]:
+    """The entries of one row; where they are too wide for it, the names of runs give way."""
+
+    def wide(entries: list[Entry]) -> float:
+        return sum(HANDLE + GAP + text_width(entry.text, size) + BETWEEN for entry in entries) - BETWEEN
+
+    names = [entry for entry in found if entry.run]
+    if wide(found) <= room or not names:
+        return found
+    least = wide([replace(entry, text=f"{entry.run}: …") for entry in names])
+    rest = [entry for entry in found if not entry.run]
+    while rest and wide(rest) + BETWEEN + least > room:
+        rest.pop()  # what a solid line means is told by the legends, too
+    taken = wide(rest) + BETWEEN if rest else 0.0
+    each = (room - taken + BETWEEN) / len(names) - HANDLE - GAP - BETWEEN - 1
+    return [*rest, *(replace(entry, text=_cut(entry.text, size, each)) for entry in names)]
+
+
+def _cut(text: str, size: float, room: float) -> str:
+    whole = text
+    while len(text) > 1 and text_width(text if text == whole else text + "…", size) > room:
+        text = text[:-1].rstrip()
+    return text if text == whole else text + "…"
 
 
 def arrange(found: list[Entry], size: float, room: float, rows: int) -> list[Entry]:
@@ -129,7 +162,7 @@ def arrange(found: list[Entry], size: float, room: float, rows: int) -> list[Ent
             x, row = 0.0, row + 1
         if row >= rows:
             break
-        placed.append(Entry(entry.kinds, entry.color, text, x, row))
+        placed.append(replace(entry, text=text, x=x, row=row))
         x += wide + BETWEEN
     return placed
 
@@ -170,7 +203,8 @@ def layout(chart: Any, width: float, height: float | None) -> Layout:
     rows, columns = grid(len(chart.panels))
     height = float(height if height is not None else ROW * rows)
     margin = 10.0
-    styles = arrange(key(chart), p.CAPTION, width - 2 * margin, 1)
+    room = width - 2 * margin
+    styles = arrange(shortened(key(chart), p.CAPTION, room), p.CAPTION, room, 1)
     key_wide = max((e.x + HANDLE + GAP + text_width(e.text, p.CAPTION) for e in styles), default=0.0)
     beside = width - 2 * margin - key_wide - 20
     lines = wrap(chart.caption, p.CAPTION, width - 2 * margin, 2)

@@ -102,9 +102,16 @@ class Bound(_Curve):
 
 @dataclass(frozen=True, eq=False)
 class Earlier(_Curve):
-    """A curve of an earlier run, in grey."""
+    """A curve of an earlier run, in grey.
+
+    Attributes:
+        run: the number of that run, drawn at the line; 0 where runs are not told apart.
+        name: what sets that run apart, for the key.
+    """
 
     color: Color = "grey"
+    run: int = 0
+    name: str = ""
 
 
 @dataclass(frozen=True, eq=False)

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from labkit.protocol.experiment import Experiment, Frame, Lab
+from labkit.protocol.experiment import Experiment, Lab, Run
 
 
 def write_new(data: bytes, stem: str, ending: str, folder: Path | None = None) -> Path:
@@ -55,19 +55,31 @@ def _claim(hidden: str, target: Path, data: bytes) -> None:
             file.write(data)
 
 
-def frames_csv(frames: Sequence[Frame]) -> bytes:
-    """All values of all frames, one number a line: step, name, seed, index, value.
+def runs_csv(run: Run, previous: Sequence[Run] = ()) -> bytes:
+    """All values of the runs that are drawn, one number a line: run, kind, step, name, seed, index, value.
 
-    ``index`` is empty for a number a seed, else the place in the array ("3", or "3;1" for a matrix).
+    ``run`` is "now", or what sets an earlier run apart. A measured value has a step and a seed; its ``index``
+    is empty for a number a seed, else the place in the array ("3", or "3;1" for a matrix). A predicted one
+    has its whole place in ``index``.
     """
     text = io.StringIO()
     rows = csv.writer(text, lineterminator="\n")
-    rows.writerow(["step", "name", "seed", "index", "value"])
-    for frame in frames:
-        for name, values in frame.values.items():
+    rows.writerow(["run", "kind", "step", "name", "seed", "index", "value"])
+    named = [("now", run), *((old.settings.told_from(run.settings), old) for old in previous)]
+    for told, one in named:
+        for name, values in one.prediction.items():
             for place, value in np.ndenumerate(np.atleast_1d(values)):
-                rows.writerow([frame.step, name, place[0], ";".join(map(str, place[1:])), repr(value.item())])
+                rows.writerow([told, "predicted", "", name, "", _index(place), repr(value.item())])
+        for frame in one.frames:
+            for name, values in frame.values.items():
+                for place, value in np.ndenumerate(np.atleast_1d(values)):
+                    number = repr(value.item())
+                    rows.writerow([told, "measured", frame.step, name, place[0], _index(place[1:]), number])
     return text.getvalue().encode()
+
+
+def _index(place: Sequence[int]) -> str:
+    return ";".join(map(str, place))
 
 
 def lab_name(experiment: Experiment, lab: Lab | str | int | None) -> str | None:

@@ -230,8 +230,8 @@ class Panel:
         self.status("Stopping …" if self._session.stop() else "Stopped.", False)
 
     def _keep(self, button: Any = None) -> None:
-        if not self._session.keep():
-            self.status("Nothing to keep yet: press Train first.", False)
+        if problem := self._session.keep():
+            self.status(problem, False)
 
     def _clear(self, button: Any = None) -> None:
         self._session.forget()
@@ -242,7 +242,7 @@ class Panel:
             run = self.run
             facts = {"Settings": run.settings.to_dict(), "Repeat": self.code_text.value}
             if ending == "csv":
-                data = export.frames_csv(run.frames)
+                data = export.runs_csv(run, self._session.previous)
             else:
                 chart = self.chart()
                 size = (self._canvas.width, self._canvas.height)

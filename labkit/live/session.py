@@ -76,14 +76,17 @@ class Session:
         self._stopping = True
         return self._worker.cancel()
 
-    def keep(self) -> bool:
-        """Keeps the present run in grey; says whether there was one to keep."""
+    def keep(self) -> str:
+        """Keeps the present run in grey; says why not, where it cannot, and nothing otherwise."""
         run = self.run
         if not run.frames:
-            return False
-        self.kept = (*(old for old in self.kept if old.settings != run.settings), run)[-KEPT:]
+            return "Nothing to keep yet: press Train first."
+        others = tuple(old for old in self.kept if old.settings != run.settings)
+        if len(others) == KEPT:
+            return f"{KEPT} runs are kept, and more could not be told apart: Clear drops them."
+        self.kept = (*others, run)
         self._tell("grey", self.grey_text())
-        return True
+        return ""
 
     def forget(self) -> None:
         """Drops all runs in grey."""
@@ -119,11 +122,12 @@ class Session:
     def chart(self) -> Chart:
         """The figure of the present run as it stands."""
         run = self.run
-        return self.experiment.figure(run.frames, run.prediction, self.previous, run.settings)
+        return self.experiment.draw(run.frames, run.prediction, self.previous, run.settings)
 
     def grey_text(self) -> str:
         """Which runs are in grey, by what sets them apart."""
-        found = [words.difference(self.run.settings, run.settings) for run in self.previous]
+        found = [run.settings.told_from(self.run.settings) for run in self.previous]
+        found = [f"{number}: {name}" for number, name in enumerate(found, start=1)]
         waiting = [run for run in self.kept if run.settings == self.run.settings]
         text = "In grey: " + "; ".join(found) if found else ""
         if waiting:

@@ -70,7 +70,7 @@ def watch(
         prediction = experiment.predict(setup)
 
     def show() -> None:
-        output.show(canvas.frame(experiment.figure(tuple(kept), prediction, previous, settings)))
+        output.show(canvas.frame(experiment.draw(tuple(kept), prediction, previous, settings)))
 
     show()
     drawn, step = time.perf_counter(), 0

@@ -9,7 +9,6 @@ from __future__ import annotations
 import html
 import traceback
 from collections.abc import Sequence
-from typing import Any
 
 from labkit.figures import Chart
 from labkit.protocol.claims import Claim
@@ -70,17 +69,6 @@ def error(problem: BaseException, doing: str) -> str:
         f"<pre style='font-size:11px;overflow-x:auto;color:#3d444d;background:transparent'>"
         f"{html.escape(trace)}</pre></details></div>"
     )
-
-
-def difference(settings: Any, other: Any) -> str:
-    """How ``other`` differs from ``settings``: "width 64, depth 1"."""
-    knobs = settings.knobs()
-    changed = other.changes_from(settings)
-    words = []
-    for name, value in changed.items():
-        shown = f"{value:.4g}" if isinstance(value, float) else str(value)
-        words.append(f"{knobs[name].label} {shown}")
-    return ", ".join(words) or "the same settings"
 
 
 def decide(experiment: Experiment, run: Run) -> list[tuple[Claim, Verdict | None, str]]:

@@ -133,6 +133,28 @@ class Experiment:
             raise ValueError(f"preset: {name!r} is not one of {', '.join(self.presets)} ({self.name})")
         return self.presets[name].replace(**changes)
 
+    def draw(
+        self, frames: Sequence[Frame], prediction: Prediction, previous: Sequence[Run], settings: Any
+    ) -> Chart:
+        """The figure, in which each earlier run has a number and the name of what sets it apart.
+
+        Args:
+            frames, prediction, settings: of the present run.
+            previous: runs to draw in grey.
+
+        Returns:
+            Chart.
+        """
+        chart = self.figure(frames, prediction, previous, settings)
+        if not previous:
+            return chart
+        plain = self.figure(frames, prediction, (), settings)
+        alone = [
+            (old.settings.told_from(settings), self.figure(frames, prediction, (old,), settings))
+            for old in previous
+        ]
+        return chart.telling_runs_apart(plain, alone)
+
 
 @dataclass(frozen=True)
 class Run:
@@ -155,7 +177,7 @@ class Run:
         return last(self.frames, name)
 
     def figure(self, previous: Sequence[Run] = ()) -> Chart:
-        return self.experiment.figure(self.frames, self.prediction, previous, self.settings)
+        return self.experiment.draw(self.frames, self.prediction, previous, self.settings)
 
     def claim(self, id: str) -> Claim:
         for claim in self.experiment.claims:

@@ -190,5 +190,13 @@ class Settings:
             name: getattr(self, name) for name in self.knobs() if getattr(self, name) != getattr(other, name)
         }
 
+    def told_from(self, other: Settings) -> str:
+        """In words, how this differs from another of its class: "width 64, depth 1"."""
+        knobs, told = self.knobs(), []
+        for name, value in self.changes_from(other).items():
+            shown = f"{value:.4g}" if isinstance(value, float) else str(value)
+            told.append(f"{knobs[name].label or name} {shown}")
+        return ", ".join(told) or "the same settings"
+
     def to_dict(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in self.knobs()}

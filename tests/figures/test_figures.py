@@ -130,6 +130,53 @@ def test_the_axes_stand_still_while_data_arrive_and_earlier_runs_come() -> None:
     assert [(c.left, c.bottom, c.width, c.height) for c in with_earlier] == places[0]
 
 
+def with_runs(names: list[str], own: int = 1) -> Chart:
+    """A chart with grey curves of its own, and two of each earlier run in both of its panels."""
+
+    def made(runs: range) -> Chart:
+        mine = [Earlier(T, 0.1 * CURVE, "before") for _ in range(own)]
+        panels = []
+        for scale in (1.0, 2.0):
+            greys = [Earlier(T, scale * (run + k) * CURVE) for run in runs for k in (1, 1.5)]
+            panels.append(Panel("energy", [*mine, *greys, Measured(T, SEEDS, "trained")]))
+        return Chart(panels, "width 8 · seeds 0–2")
+
+    alone = [(name, made(range(run, run + 1))) for run, name in enumerate(names)]
+    return made(range(len(names))).telling_runs_apart(made(range(0)), alone)
+
+
+def test_earlier_runs_are_told_apart_by_number_name_and_stroke() -> None:
+    """Catches: two grey curves of which nobody can say which run they are, in a file or on grey paper."""
+    names = ["width 16", "width 64"]
+    chart = with_runs(names)
+    assert chart.runs == {1: "width 16", 2: "width 64"}
+    greys = [mark for mark in chart.panels[1].marks if isinstance(mark, Earlier)]
+    assert [(mark.run, mark.name) for mark in greys] == [(0, ""), *2 * [(1, names[0])], *2 * [(2, names[1])]]
+    figure = chart.render()
+    numbers = [text.get_text() for text in figure.axes[0].texts]
+    assert numbers == ["1", "1", "2", "2"]
+    dashes = [line.get_linestyle() for line in figure.axes[0].lines[:5]]
+    assert len({str(dash) for dash in dashes[1::2]}) == 2
+    key = [text.get_text() for text in figure.texts]
+    assert "1: width 16" in key and "2: width 64" in key
+    assert chart.provenance()["Earlier runs"] == "1: width 16; 2: width 64"
+    assert "Earlier runs: 1: width 16" in chart.svg().decode()
+
+
+@pytest.mark.parametrize("width", [500, 900])
+def test_many_runs_with_long_names_stay_in_one_row(width: float) -> None:
+    """Catches: names over the caption or out of the picture, or runs that the key leaves out."""
+    names = [f"width {16 * k}, learning rate {k / 7:.4g}, label noise 0.{k}" for k in range(1, 6)]
+    chart = with_runs(names)
+    figure = chart.render(width)
+    figure.canvas.draw()
+    found = [text for text in figure.texts if text.get_text()[:2] in {f"{k}:" for k in range(1, 6)}]
+    boxes = [text.get_window_extent(figure.canvas.get_renderer()) for text in found]  # type: ignore[attr-defined]
+    assert len({round(box.y0) for box in boxes}) == 1 and max(box.x1 for box in boxes) <= width + 1
+    assert all(a.x1 < b.x0 for a, b in itertools.pairwise(boxes))
+    assert len(found) == 5 and list(chart.runs.values()) == names
+
+
 @pytest.mark.parametrize("count", [1, 2, 3, 4, 6])
 def test_no_two_texts_overlap(count: int) -> None:
     """Catches: a legend over a title, a caption over an axis label, ticks over the next panel."""

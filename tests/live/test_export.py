@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import PIL.Image
 import pytest
 
 import labkit.live.export as export
-from labkit.protocol.experiment import Frame, drain
+from labkit.protocol.experiment import Frame, Run, drain
 
 
 def test_a_file_never_replaces_another(tmp_path: Path) -> None:
@@ -38,13 +39,21 @@ def test_a_failed_write_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytes
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_csv_holds_every_number_once() -> None:
-    """Catches: seeds averaged away, or arrays cut."""
-    frames = [Frame(0, {"loss": np.array([1.0, 0.1]), "s": np.arange(4.0).reshape(2, 2)}), Frame.tick(5)]
-    rows = list(csv.DictReader(io.StringIO(export.frames_csv(frames).decode())))
-    assert len(rows) == 6
-    assert rows[1] == {"step": "0", "name": "loss", "seed": "1", "index": "", "value": "0.1"}
-    assert rows[5] == {"step": "0", "name": "s", "seed": "1", "index": "1", "value": "3.0"}
+def test_the_csv_holds_every_number_of_all_that_is_drawn_once(toy: Any) -> None:
+    """Catches: seeds averaged away, arrays cut, predictions or earlier runs left out or mixed up."""
+    frames = (Frame(0, {"loss": np.array([1.0, 0.1]), "s": np.arange(4.0).reshape(2, 2)}), Frame.tick(5))
+    now = Run(toy.TOY, toy.TOY.preset(), {"rate": np.array([0.5, 0.25])}, frames)
+    old = replace(now, settings=toy.TOY.preset(rate=1.7), prediction={})
+    rows = list(csv.DictReader(io.StringIO(export.runs_csv(now, [old]).decode())))
+    assert [(row["run"], row["kind"]) for row in rows] == [
+        *(2 * [("now", "predicted")]), *(6 * [("now", "measured")]), *(6 * [("rate 1.7", "measured")])
+    ]  # fmt: skip
+    number = {"run": "now", "kind": "measured", "step": "0", "name": "loss", "seed": "1", "index": ""}
+    assert rows[3] == number | {"value": "0.1"}
+    assert rows[7] == number | {"name": "s", "index": "1", "value": "3.0"}
+    assert rows[1] == number | {
+        "kind": "predicted", "step": "", "name": "rate", "seed": "", "index": "1", "value": "0.25"
+    }  # fmt: skip
 
 
 def test_the_line_of_code_repeats_the_run(toy: Any) -> None:

@@ -166,6 +166,22 @@ def test_kept_runs_stay_grey_over_several_changes(panel: Make) -> None:
     one.controls.widgets["rate"].value = 3.0
     assert one.wait(5)
     assert [run.settings.rate for run in one._session.previous] == [0.5, 1.5, 2.5]
+    # In the picture each has a number and a name: a saved file is all that somebody else may have.
+    assert one.chart().runs == {1: "rate 0.5", 2: "rate 1.5", 3: "rate 2.5"}
+    assert one.grey_line.value.count("2: rate 1.5") == 1
+
+
+def test_a_kept_run_never_makes_way_by_itself(panel: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Catches: the run that a person wanted to compare with, gone when another is kept."""
+    monkeypatch.setattr("labkit.live.session.KEPT", 2)
+    one = panel({"steps": 5, "pause": 0.0}, train=False)
+    for rate in (0.5, 1.5, 2.5):
+        one.controls.widgets["rate"].value = rate
+        one.train_button.click()
+        assert one.wait(20)
+        one.keep_button.click()
+    assert [run.settings.rate for run in one._session.kept] == [0.5, 1.5]
+    assert "2 runs are kept" in one.status_line.value and "Clear" in one.status_line.value
 
 
 @pytest.mark.parametrize("where", ["prepare", "predict", "run", "figure"])

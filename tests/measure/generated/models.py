@@ -126,7 +126,9 @@ def inputs(spec: Spec, seed: int = 100) -> Tensor:
 
 
 def as_function(model: nn.Module) -> Callable[[Mapping[str, Tensor], Tensor], Tensor]:
-    return lambda params, x: functional_call(model, dict(params), (x,))
+    # With ties, functional_call leaves a module that is registered twice with the tensors that it was given.
+    ties = len(list(model.named_modules(remove_duplicate=False))) == len(list(model.modules()))
+    return lambda params, x: functional_call(model, dict(params), (x,), tie_weights=ties)
 
 
 def size_after(layer: nn.Module, form: str, size: Size) -> Size:
