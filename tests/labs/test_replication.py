@@ -7,7 +7,7 @@ import pickle
 import pytest
 
 from labkit.labs import LABS, load_lab
-from labkit.protocol.replication import SHARE, mark, recorded, replication_of
+from labkit.protocol.replication import SHARE, mark, recorded, replication_of, seconds_of
 
 CLAIMS = [
     (number, experiment.name, claim.id)
@@ -30,6 +30,14 @@ def test_a_claim_comes_out_as_expected_in_nineteen_of_twenty_blocks(number: int,
     found = replication_of(claim, experiment, settings)
     assert found is not None and found.blocks >= 20
     assert found.share >= SHARE, f"{dict(found.words)} where {claim.expected} is expected"
+
+
+@pytest.mark.parametrize("number", LABS)
+def test_every_experiment_says_how_long_it_takes(number: int) -> None:
+    """A bar that counts experiments, of which one takes as long as all others."""
+    lab = load_lab(number)
+    assert all((seconds_of(experiment) or 0) > 0 for experiment in lab.experiments)
+    assert recorded(lab.experiments[0].home)["seconds"].keys() == {one.name for one in lab.experiments}
 
 
 @pytest.mark.parametrize(("number", "name"), sorted({(number, name) for number, name, _ in CLAIMS}))
