@@ -12,6 +12,7 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.patches import Polygon, StepPatch
+from matplotlib.patheffects import withStroke
 
 from . import palette as p
 from .marks import (
@@ -116,7 +117,8 @@ class GreyLine(Drawer):
         if mark.run:
             style: dict[str, Any] = {"family": p.FONT, "fontsize": p.CAPTION, "color": p.MUTED, "zorder": 6}
             self.number = self.add(self.ax.text(0, 0, str(mark.run), ha="center", va="center", **style))
-            self.number.set_bbox({"boxstyle": "round,pad=0.15", "facecolor": "white", "edgecolor": "none"})
+            # A rim, and no box: a curve beneath stays whole.
+            self.number.set_path_effects([withStroke(linewidth=2.2, foreground="white")])
 
     def update(self, mark: Earlier) -> None:
         x, y = self.x(mark), self.y(mark.summary[0])
