@@ -181,6 +181,11 @@ class Chart:
             panels.append(replace(panel, marks=tuple(_numbered(mark, own, named) for mark in panel.marks)))
         return replace(self, panels=tuple(panels))
 
+    def emptied(self, caption: str) -> Chart:
+        """The axes and words without anything in them, and another caption."""
+        bare = tuple(replace(panel, marks=()) for panel in self.panels)
+        return replace(self, panels=bare, caption=caption)
+
     @property
     def runs(self) -> dict[int, str]:
         """The earlier runs that are drawn: number -> name."""

@@ -83,6 +83,7 @@ class Panel:
         settings = experiment.presets["quick"] if settings is None else settings
         self.experiment, self._lab, self._width = experiment, lab, width
         self._canvas = Canvas(width, height)
+        self._shown: Chart | None = None
         self._lock = threading.RLock()
         self._closed = False
         front = experiment.controls if controls is None else controls
@@ -271,12 +272,18 @@ class Panel:
 
     def picture(self, chart: Chart, *, rest: bool = False, refit: bool = False) -> None:
         with self._lock:
+            self._shown = chart
             if refit:
                 self._canvas.reset()  # room left for growing curves is not needed any more
             data = self._canvas.sharp(chart) if rest else self._canvas.frame(chart)
             if not self._closed:
                 self.image.value = data
                 self.image_words.value = words.alternative(chart)
+
+    def outdated(self) -> None:
+        """Takes the curves out of the picture; its axes stay, so that nothing jumps."""
+        if self._shown is not None:
+            self.picture(self._shown.emptied("no figure for these settings"), rest=True)
 
     def status(self, text: str, busy: bool) -> None:
         if not self._closed:

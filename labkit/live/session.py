@@ -146,6 +146,12 @@ class Session:
         self._tell("progress", None, "danger")
         self._tell("status", f"{self._doing} failed.", False)
         self._tell("failed", problem, f"{self._doing} failed")
+        if self._doing == "Preparing":  # what stands there belongs to other settings
+            self._tell("outdated")
+            self._tell("verdicts", self._undecided())
+
+    def _undecided(self) -> str:
+        return words.verdicts([(claim, None, "") for claim in self.experiment.claims], True)
 
     def _redraw(self, ticket: Ticket) -> None:
         self._doing = "Drawing"
@@ -169,7 +175,7 @@ class Session:
         if slow and not ticket.current:
             self._stopped_early()
             return
-        self._tell("verdicts", words.verdicts([(claim, None, "") for claim in self.experiment.claims], True))
+        self._tell("verdicts", self._undecided())
         self._tell("grey", self.grey_text())
         self._tell("picture", self.chart())
         self.ready.set()

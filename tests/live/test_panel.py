@@ -202,6 +202,25 @@ def test_an_exception_in_the_worker_is_shown_and_the_panel_lives_on(
     assert one.run.status == "done" and one.error_box.value == ""
 
 
+@pytest.mark.parametrize("where", ["prepare", "predict"])
+def test_after_an_error_nothing_stands_that_belongs_to_other_settings(panel: Make, where: str) -> None:
+    """Catches: green verdicts and curves of the run before, under settings that were never run."""
+    one = panel({"steps": 30, "pause": 0.0}, train=False)
+    one.train_button.click()
+    assert one.wait(20)
+    before = np.asarray(PIL.Image.open(io.BytesIO(one.image.value)).convert("L"))
+    one.controls.widgets["fault"].value = where
+    one.train_button.click()
+    assert one.wait(20)
+    assert "holds</span>" not in one.verdict_table.value and one.verdict_table.value.count("…") == 2
+    after = np.asarray(PIL.Image.open(io.BytesIO(one.image.value)).convert("L"))
+    # Axes and words stay where they were; the curves are gone.
+    assert after.shape == before.shape and (after < 200).sum() < 0.7 * (before < 200).sum()
+    one.controls.widgets["fault"].value = "none"
+    one.train_button.click()
+    assert one.wait(20) and one.verdict_table.value.count("✓ holds") == 2
+
+
 def test_a_claim_that_breaks_says_so_and_the_others_are_decided(panel: Make) -> None:
     """Catches: one broken claim that takes the run down with it."""
     one = panel({"steps": 30, "pause": 0.0, "fault": "claim"})
