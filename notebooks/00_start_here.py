@@ -97,7 +97,8 @@ picture("Rise of the loss around a minimum", marks, "distance walked", "loss −
 # → [Notebook 3](03_sgd_and_flat_minima.ipynb)
 #
 # **4. Information space.** Before training, the Jacobian says in which directions of label space a network
-# learns fast. How much of the labels lies in the fastest of them?
+# learns fast. The fastest few span the *information space* $\mathcal I$, all others the *nuisance space*
+# $\mathcal N$. How much of the labels lies in the fastest of them?
 
 # %%
 data, marks, count = digits(100), [], np.arange(1, 101)

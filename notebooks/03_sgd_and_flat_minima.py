@@ -137,7 +137,7 @@ display(stopping.figure(), labkit.judge_all(stopping))
 # U+\sqrt{2\eta T}\,\xi$: this is Langevin dynamics, and for small steps it visits $w$ with the density
 # $e^{-U(w)/T}/Z$ (9). Two wells of equal depth, one twice as wide in **every** direction: how long is it in
 # the wide one? An integral knows beforehand (dashed). All of it is about noise that is *isotropic*; whether
-# minibatches make such noise is the question of beat 6.
+# minibatches make such noise is the question of section 6.
 
 # %%
 wells = lab.WELLS.preset()
@@ -333,8 +333,8 @@ display(bounds.figure(), labkit.judge_all(bounds))
 #
 # - *Why* the smallest norm should be the right one: that is a statement about the data, not about SGD.
 # - Whether a network near its minimum behaves like its linearisation: nothing above puts it to the test.
-# - What SGD's own noise selects. It is neither Gaussian nor isotropic, so the integral of beat 5 is not its
-#   law; and plain GD finds solutions as good in beat 2.
+# - What SGD's own noise selects. It is neither Gaussian nor isotropic, so the integral of section 5 is not its
+#   law; and plain GD finds solutions as good in section 2.
 # - The level of any test error. No bound of this notebook that applies to the network is below 1.
 #
 # ## Errata and notes

@@ -270,7 +270,7 @@ display(labkit.judge_all(narrow))
 
 # %% [markdown]
 # *Out of regime* is the right verdict, neither *holds* nor *fails*: the theorem promises nothing at this
-# width. And a Jacobian that learns (beat 7) is a Jacobian for which the prediction of beat 4 must break in
+# width. And a Jacobian that learns (section 7) is a Jacobian for which the prediction of section 4 must break in
 # the end.
 #
 # **Your bet** was (a), (b) or (c)? Beats 4 and 5 speak for (b). Against (a): the loss is the same for right
@@ -313,7 +313,7 @@ solvable = labkit.drain(lab.LINEAR)
 display(solvable.figure(), labkit.judge_all(solvable))
 
 # %% [markdown]
-# **Nuisance and test error (Figs 7, 15, 27), Adam against SGD (Tables 8, 9).** From the run of beat 7, whose
+# **Nuisance and test error (Figs 7, 15, 27), Adam against SGD (Tables 8, 9).** From the run of section 7, whose
 # right panel shows J13. It replicates. That Adam adapts the Jacobian more than SGD does not: here SGD is
 # ahead in most seeds, and with a tenth of its learning rate it is behind. The rates decide.
 
@@ -697,7 +697,7 @@ Chart(panels, caption="digits, n = 120, K = 3, Γ = 3, Jacobian at the start")
 #
 # - in the panel below, $K = 3$, $C = 10$: $\sigma = 0$; then $n \times 2$ (*per cluster*); then $\sigma$ .1 →
 #   .3;
-# - in the panel of beat 4: label noise (strict) 0 → .5.
+# - in the panel of section 4: label noise (strict) 0 → .5.
 #
 # One point for both dicts filled with allowed values, one for the items marked *provable*, which follow
 # from a formula. The *open* items are never marked: there, only a reason can be right.
