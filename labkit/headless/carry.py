@@ -101,10 +101,10 @@ def _there(
     executor: Executor,
     progress: Progress | None,
 ) -> None:
-    total = sum(tasks[place].weight for place in todo)
     # The longest first: a long one that comes last would be waited for by itself.
     order = sorted(todo, key=lambda place: -tasks[place].weight)
     waiting: dict[Future[Outcome], int] = {}
+    begun: dict[Future[Outcome], float] = {}
     for place in order:
         task = tasks[place]
         waiting[executor.submit(_one, task.experiment, task.settings, _ids(task), draw)] = place
@@ -118,17 +118,31 @@ def _there(
                 except Exception as problem:
                     _note(outcomes, waiting[future], problem, keep_going)
             if progress is not None:
-                share = sum(tasks[place].weight for future, place in waiting.items() if future.done()) / total
-                # An executor takes a few before it runs them.
-                running = [
-                    place for future, place in waiting.items() if future in pending and future.running()
-                ]
-                names = [_name(tasks, tasks[place]) for place in running[:2]]
-                progress(min(share, 0.99), " + ".join(names) or "waiting")
+                progress(*_state(tasks, waiting, pending, begun))
     finally:  # After an error or Ctrl-C what is done counts, and nothing that has not begun is begun.
         for future, place in waiting.items():
             if not future.cancel() and future.done() and future.exception() is None:
                 outcomes[place] = future.result()
+
+
+def _state(
+    tasks: Sequence[Task],
+    waiting: Mapping[Future[Outcome], int],
+    pending: set[Future[Outcome]],
+    begun: dict[Future[Outcome], float],
+) -> tuple[float, str]:
+    """The share done, with what should be done of those that run, and the names of these."""
+    now, done, running = time.monotonic(), 0.0, []
+    for future, place in waiting.items():
+        task = tasks[place]
+        if future not in pending:
+            done += task.weight
+        elif future.running():  # an executor also says so of one or two that it is about to run
+            elapsed = now - begun.setdefault(future, now)
+            done += min(elapsed, 0.9 * task.weight)
+            running.append(_name(tasks, task))
+    total = sum(tasks[place].weight for place in waiting.values())
+    return min(done / total, 0.99), " + ".join(running[:2]) or "waiting"
 
 
 def _one(

@@ -33,7 +33,8 @@ class Case:
     @property
     def how(self) -> dict[str, Any]:
         """Arguments that all measures of outputs take."""
-        params = {"params": dict(self.model.named_parameters())} if self.spec.setting == "function" else {}
+        free = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
+        params = {"params": free} if self.spec.setting == "function" else {}
         return {**params, "memory": self.spec.memory}
 
     @property
