@@ -78,17 +78,18 @@ def _carried(
     args: argparse.Namespace, work: Callable[[Executor | None, ProgressBar], tuple[AuditResult, ...]]
 ) -> tuple[AuditResult, ...]:
     """What `work` gives, or had got when Ctrl-C ended it: then the processes have ended, too."""
+    done: tuple[AuditResult, ...] = ()
     try:
         with processes(args.jobs) as executor, ProgressBar(sys.stderr) as bar:
             bar(0.0, "loading torch")
-            return work(executor, bar)
-    except KeyboardInterrupt as stop:
-        done: tuple[AuditResult, ...] = getattr(stop, "results", ())
+            done = work(executor, bar)
+    except KeyboardInterrupt as stop:  # while it worked, or while its processes ended
+        done = getattr(stop, "results", done)
         if not done:
             raise
-        return done
     except BrokenExecutor:
         raise ValueError("a process was ended, for want of memory perhaps: take fewer --jobs") from None
+    return done
 
 
 def _write_json(path: Path, found: Any) -> None:
