@@ -89,8 +89,11 @@ def drawn(choose: Choose, inputs: str, most: int = 4) -> Spec:
         # What a measure may refuse comes more rarely, so that most models must be measured.
         fitting = 4 * [name for name in fitting if not KINDS[name].excuse] + fitting
         step = choose(fitting), choose(range(48))
-        with torch.random.fork_rng(devices=[]):
-            size = size_after(_layer(step, size), form, size)
+        try:
+            with torch.random.fork_rng(devices=[]):
+                size = size_after(_layer(step, size), form, size)
+        except RuntimeError:  # a kernel larger than what is left of the image
+            continue
         form = KINDS[step[0]].gives or form
         steps.append(step)
     return replace(spec, steps=tuple(steps))
