@@ -36,8 +36,8 @@ extensions = [
 ]
 root_doc = "README"
 include_patterns = [
-    "README.md", "CONTRIBUTING.md", "CHANGELOG.md", "binder/README.md", "docs/*.md", "docs/reference/**",
-    "notebooks/*.ipynb",
+    "README.md", "CONTRIBUTING.md", "CHANGELOG.md", "binder/README.md", "benchmarks/README.md", "docs/*.md",
+    "docs/reference/**", "notebooks/*.ipynb",
 ]  # fmt: skip
 exclude_patterns = [".*", "build", "artifacts", "labkit", "tests", "docs/site"]  # not even walked through
 
@@ -87,6 +87,7 @@ docs/verdicts
 docs/reproduction
 docs/assignments
 binder/README
+benchmarks/README
 CONTRIBUTING
 CHANGELOG
 ```
