@@ -39,7 +39,7 @@ def test_a_newcomer_sees_five_lenses(open_notebook: Callable[..., Any]) -> None:
     for _ in range(4):
         page.page.keyboard.press("ArrowLeft")
     assert page.readout("width") == "16"
-    page.page.wait_for_selector("text=In grey: width 256", timeout=60_000)
+    page.page.wait_for_selector("text=In grey: 1: width 256", timeout=60_000)
     page.wait_status("Done at step", 120)
     assert page.wait_verdict("L3") == "✗ fails"
     assert page.wait_verdict("L4") == "∅ out of regime"
