@@ -333,8 +333,8 @@ display(bounds.figure(), labkit.judge_all(bounds))
 #
 # - *Why* the smallest norm should be the right one: that is a statement about the data, not about SGD.
 # - Whether a network near its minimum behaves like its linearisation: nothing above puts it to the test.
-# - What SGD's own noise selects. It is neither Gaussian nor isotropic, so the integral of section 5 is not its
-#   law; and plain GD finds solutions as good in section 2.
+# - What SGD's own noise selects. It is neither Gaussian nor isotropic, so the integral of section 5 is not
+#   its law; and plain GD finds solutions as good in section 2.
 # - The level of any test error. No bound of this notebook that applies to the network is below 1.
 #
 # ## Errata and notes

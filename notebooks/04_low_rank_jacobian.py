@@ -270,8 +270,8 @@ display(labkit.judge_all(narrow))
 
 # %% [markdown]
 # *Out of regime* is the right verdict, neither *holds* nor *fails*: the theorem promises nothing at this
-# width. And a Jacobian that learns (section 7) is a Jacobian for which the prediction of section 4 must break in
-# the end.
+# width. And a Jacobian that learns (section 7) is a Jacobian for which the prediction of section 4 must break
+# in the end.
 #
 # **Your bet** was (a), (b) or (c)? Beats 4 and 5 speak for (b). Against (a): the loss is the same for right
 # and wrong labels. Against (c): change `dataset` to `"mnist-5k"` and see.
@@ -313,8 +313,8 @@ solvable = labkit.drain(lab.LINEAR)
 display(solvable.figure(), labkit.judge_all(solvable))
 
 # %% [markdown]
-# **Nuisance and test error (Figs 7, 15, 27), Adam against SGD (Tables 8, 9).** From the run of section 7, whose
-# right panel shows J13. It replicates. That Adam adapts the Jacobian more than SGD does not: here SGD is
+# **Nuisance and test error (Figs 7, 15, 27), Adam against SGD (Tables 8, 9).** From the run of section 7,
+# whose right panel shows J13. It replicates. That Adam adapts the Jacobian more than SGD does not: here SGD is
 # ahead in most seeds, and with a tenth of its learning rate it is behind. The rates decide.
 
 # %%
