@@ -84,21 +84,20 @@ def _get(args: argparse.Namespace) -> int:
 
 def _wanted(words: Sequence[str]) -> tuple[str | None, Path | None]:
     """Notebook and folder: as for `labkit lab`, what is a folder already is meant as one."""
-    from labkit.notebooks import find_folder, notebook_paths
+    from labkit.notebooks import notebook_paths
 
     if len(words) > 2:
         raise ValueError(f"get takes a notebook and a folder at most; got {' '.join(words)}")
     if len(words) == 2:
         return words[0], Path(words[1])
-    for word in words:
-        if Path(word).is_dir():
-            break
-        if word.isdigit() and len(word) <= 2:
-            return word, None
-        names = [path.stem for path in notebook_paths(find_folder())]
-        if word in (part for name in names for part in (name, name.partition("_")[2], f"{name}.ipynb")):
-            return word, None
-    return None, Path(words[0]) if words else None
+    if not words:
+        return None, None
+    (word,) = words
+    names = [path.stem for path in notebook_paths()]
+    known = {part for name in names for part in (name, name.partition("_")[2], f"{name}.ipynb")}
+    if not Path(word).is_dir() and (word in known or (word.isdigit() and len(word) <= 2)):
+        return word, None
+    return None, Path(word)
 
 
 def _word(folder: Path) -> str:

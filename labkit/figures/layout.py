@@ -48,9 +48,16 @@ def fit(text: str, size: float, room: float, bold: bool = False) -> tuple[str, f
     smaller = max(0.8 * size, size * room / wide)
     if text_width(text, smaller, bold) <= room or "$" in text:
         return text, smaller
-    while len(text) > 1 and text_width(text + "…", smaller, bold) > room:
+    return cut(text, smaller, room, bold), smaller
+
+
+def cut(text: str, size: float, room: float, bold: bool = False) -> str:
+    """``text`` shortened to at most ``room`` pixels, with "…" where something is left out."""
+    if text_width(text, size, bold) <= room:
+        return text
+    while len(text) > 1 and text_width(text + "…", size, bold) > room:
         text = text[:-1].rstrip()
-    return text + "…", smaller
+    return text + "…"
 
 
 def wrap(text: str, size: float, room: float, rows: int) -> list[str]:
@@ -142,14 +149,7 @@ def shortened(found: list[Entry], size: float, room: float) -> list[Entry]:
         rest.pop()  # what a solid line means is told by the legends, too
     taken = wide(rest) + BETWEEN if rest else 0.0
     each = (room - taken + BETWEEN) / len(names) - HANDLE - GAP - BETWEEN - 1
-    return [*rest, *(replace(entry, text=_cut(entry.text, size, each)) for entry in names)]
-
-
-def _cut(text: str, size: float, room: float) -> str:
-    whole = text
-    while len(text) > 1 and text_width(text if text == whole else text + "…", size) > room:
-        text = text[:-1].rstrip()
-    return text if text == whole else text + "…"
+    return [*rest, *(replace(entry, text=cut(entry.text, size, each)) for entry in names)]
 
 
 def arrange(found: list[Entry], size: float, room: float, rows: int) -> list[Entry]:

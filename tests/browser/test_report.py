@@ -72,14 +72,14 @@ def opened(browser: Any) -> Iterator[Callable[..., Any]]:
         if url.split("#")[0] != path.as_uri() and not url.startswith("data:"):
             complaints.append(f"it asked for {url}")
 
-    def open_it(path: Path, width: int = 1200, scheme: str = "light", anchor: str = "") -> Any:
+    def open_it(path: Path, width: int = 1200, scheme: str = "light") -> Any:
         context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
         contexts.append(context)
         page = context.new_page()
         page.on("console", lambda message: complaints.append(message.text))
         page.on("pageerror", lambda error: complaints.append(str(error)))
         page.on("request", lambda request: asked(request.url, path))
-        page.goto(path.as_uri() + anchor)
+        page.goto(path.as_uri())
         return page
 
     yield open_it

@@ -30,6 +30,14 @@ def until(condition: Callable[[], Any], seconds: float = 20.0) -> bool:
     return False
 
 
+def train_and_keep(one: Panel, *rates: float) -> None:
+    for rate in rates:
+        one.controls.widgets["rate"].value = rate
+        one.train_button.click()
+        assert one.wait(20)
+        one.keep_button.click()
+
+
 def workers() -> list[str]:
     return [thread.name for thread in threading.enumerate() if thread.name.startswith("labkit-")]
 
@@ -158,11 +166,7 @@ def test_the_last_run_turns_grey_when_a_setting_changes(panel: Make) -> None:
 def test_kept_runs_stay_grey_over_several_changes(panel: Make) -> None:
     """Catches: Keep that keeps only the last run."""
     one = panel({"steps": 20, "pause": 0.0}, train=False)
-    for rate in (0.5, 1.5, 2.5):
-        one.controls.widgets["rate"].value = rate
-        one.train_button.click()
-        assert one.wait(20)
-        one.keep_button.click()
+    train_and_keep(one, 0.5, 1.5, 2.5)
     one.controls.widgets["rate"].value = 3.0
     assert one.wait(5)
     assert [run.settings.rate for run in one._session.previous] == [0.5, 1.5, 2.5]
@@ -175,11 +179,7 @@ def test_a_kept_run_never_makes_way_by_itself(panel: Make, monkeypatch: pytest.M
     """Catches: the run that a person wanted to compare with, gone when another is kept."""
     monkeypatch.setattr("labkit.live.session.KEPT", 2)
     one = panel({"steps": 5, "pause": 0.0}, train=False)
-    for rate in (0.5, 1.5, 2.5):
-        one.controls.widgets["rate"].value = rate
-        one.train_button.click()
-        assert one.wait(20)
-        one.keep_button.click()
+    train_and_keep(one, 0.5, 1.5, 2.5)
     assert [run.settings.rate for run in one._session.kept] == [0.5, 1.5]
     assert "2 runs are kept" in one.status_line.value and "Clear" in one.status_line.value
 
