@@ -314,8 +314,8 @@ display(solvable.figure(), labkit.judge_all(solvable))
 
 # %% [markdown]
 # **Nuisance and test error (Figs 7, 15, 27), Adam against SGD (Tables 8, 9).** From the run of section 7,
-# whose right panel shows J13. It replicates. That Adam adapts the Jacobian more than SGD does not: here SGD is
-# ahead in most seeds, and with a tenth of its learning rate it is behind. The rates decide.
+# whose right panel shows J13. It replicates. That Adam adapts the Jacobian more than SGD does not: here SGD
+# is ahead in most seeds, and with a tenth of its learning rate it is behind. The rates decide.
 
 # %%
 display(labkit.judge_all(aligned, ("J13", "J17")))
