@@ -134,11 +134,16 @@ def to_loss(
     return ended
 
 
+def outputs(model: nn.Module, x: Tensor) -> Tensor:
+    """(n, K) float64, without a graph, in the mode in which the model is."""
+    with torch.no_grad():
+        return torch.cat([model(part) for part in x.split(1000)]).double()
+
+
 def fitted(model: nn.Module, x: Tensor, y: Tensor) -> tuple[float, float]:
     """Cross-entropy and share of wrong classes over a set, in the mode in which the model is."""
-    with torch.no_grad():
-        outputs = torch.cat([model(part) for part in x.split(1000)]).double()
-    return float(nn.functional.cross_entropy(outputs, y)), float((outputs.argmax(1) != y).double().mean())
+    found = outputs(model, x)
+    return float(nn.functional.cross_entropy(found, y)), float((found.argmax(1) != y).double().mean())
 
 
 def snapshot(values: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -10,6 +10,9 @@ import ipywidgets as widgets
 
 from labkit.protocol.settings import Knob, Settings
 
+from . import words
+
+AT_ONCE = "At once, on the networks that are trained:"
 SLIDERS = (widgets.IntSlider, widgets.FloatSlider, widgets.FloatLogSlider, widgets.SelectionSlider)
 _STYLE = {"description_width": "150px"}
 
@@ -139,10 +142,21 @@ class Controls:
         self._shown = {name: widget.value for name, widget in self.widgets.items()}
         for widget in self.widgets.values():
             widget.observe(self._observe, "value")
-        wrap = widgets.Layout(display="flex", flex_flow="row wrap", width="100%")
-        self.front = widgets.Box([self.widgets[name] for name in front], layout=wrap)
-        rest = [self.widgets[name] for name in knobs if name not in front]
-        self.rest = widgets.Box(rest, layout=wrap)
+        self.front = self._grouped(front)
+        self.rest = self._grouped([name for name in knobs if name not in front])
+
+    def _grouped(self, names: Sequence[str]) -> widgets.VBox:
+        """What asks for another training, then what only measures anew."""
+        knobs = self._settings.knobs()
+        parts: list[Any] = []
+        for at_once in (False, True):
+            inside = [self.widgets[name] for name in names if knobs[name].remeasures == at_once]
+            if inside and at_once:
+                parts.append(widgets.HTML(words.quiet(AT_ONCE)))
+            if inside:
+                wrap = widgets.Layout(display="flex", flex_flow="row wrap", width="100%")
+                parts.append(widgets.Box(inside, layout=wrap))
+        return widgets.VBox(parts, layout=widgets.Layout(width="100%"))
 
     def _observe(self, change: Any) -> None:
         # A browser that draws a slider anew reports its value back, moved to a stop or rounded another way.
@@ -174,12 +188,15 @@ class Controls:
             )
         return value
 
-    def follow(self, wanted: bool) -> None:
-        """Whether sliders report while they are dragged, or when they are let go."""
-        for widget in self.widgets.values():
-            if isinstance(widget, SLIDERS) and widget.continuous_update != wanted:
-                widget.continuous_update = wanted
+    def follow(self, wanted: bool, trained: bool) -> None:
+        """Whether sliders report while they are dragged, or when they are let go.
 
-    def close(self) -> None:
-        for widget in (*self.widgets.values(), self.front, self.rest):
-            widget.close()
+        Args:
+            wanted: of all.
+            trained: of those, at least, that only measure anew.
+        """
+        knobs = self._settings.knobs()
+        for name, widget in self.widgets.items():
+            now = wanted or (trained and knobs[name].remeasures)
+            if isinstance(widget, SLIDERS) and widget.continuous_update != now:
+                widget.continuous_update = now

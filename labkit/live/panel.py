@@ -196,7 +196,6 @@ class Panel:
         """Stops what is running and removes the panel from the page."""
         self._closed = True
         self._finalizer()
-        self.controls.close()
         for widget in self._every(self._box):
             widget.close()
         self._box.labkit_panel = None
@@ -302,9 +301,9 @@ class Panel:
         if not self._closed:
             self.grey_line.value = words.quiet(text)
 
-    def follow(self, wanted: bool) -> None:
+    def follow(self, wanted: bool, trained: bool) -> None:
         if not self._closed:
-            self.controls.follow(wanted)
+            self.controls.follow(wanted, trained)
 
     def failed(self, problem: BaseException, doing: str) -> None:
         if not self._closed:

@@ -1,4 +1,5 @@
-"""What a panel does, apart from how it looks: predict at once, train when asked, keep earlier runs.
+"""What a panel does, apart from how it looks: predict at once, train when asked, measure what is trained
+again, keep earlier runs.
 
 The session lives between two threads. The person's thread only says what is wanted (`want`, `stop`, `keep`,
 `forget`); the worker's thread prepares, predicts, trains and tells the view. The view is held weakly, so that
@@ -16,6 +17,7 @@ from typing import Any, Protocol
 
 from labkit.figures import Chart
 from labkit.protocol.experiment import Experiment, Frame, Prediction, Run, one_thread
+from labkit.protocol.memory import Memory, remembering
 
 from . import words
 from .worker import Ticket, Worker
@@ -36,7 +38,7 @@ class View(Protocol):
     def progress(self, share: float | None, state: str) -> None: ...
     def verdicts(self, html: str) -> None: ...
     def grey(self, text: str) -> None: ...
-    def follow(self, wanted: bool) -> None: ...
+    def follow(self, wanted: bool, trained: bool) -> None: ...
     def failed(self, problem: BaseException, doing: str) -> None: ...
     def clear_error(self) -> None: ...
 
@@ -58,7 +60,9 @@ class Session:
         self._view = weakref.ref(view)
         self._doing = "Preparing"
         self._stopping = self._ended = False
-        self._predicted = self._follows = False
+        self._predicted = self._follows = self._again = False
+        self._memory = Memory()
+        self._trained: Any = None  # settings of a run that ended, whose trainings are in the memory
         self._setup: Any = None  # prepared and not yet run: a run may change it
         self._now: tuple[Any, Prediction, list[Frame]] = (settings, {}, [])  # replaced as one
         self._seconds = 0.0
@@ -67,7 +71,11 @@ class Session:
     # ---- the person's thread
 
     def want(self, settings: Any, train: bool, quiet: float = 0.0) -> None:
-        """Predicts for ``settings`` and, after ``quiet`` seconds without another wish, trains."""
+        """Predicts for ``settings`` and, after ``quiet`` seconds without another wish, trains.
+
+        Settings that share the training of the last run that ended are measured at once, with or without
+        ``train``; but those of that run itself, wished for by ``train`` without ``quiet``, are trained again.
+        """
         self._stopping = False
         self._worker.submit(partial(self._alone, settings, train, quiet))
 
@@ -159,8 +167,22 @@ class Session:
         self._tell("picture", self.chart(), rest=True)
 
     def _alone(self, settings: Any, train: bool, quiet: float, ticket: Ticket) -> None:
-        with one_thread():
-            self._work(settings, train, quiet, ticket)
+        with one_thread(), remembering(self._memory):
+            if train and not quiet:
+                self._memory.clear()
+                self._trained = None
+            if self._trained is not None and settings.shares_training_with(self._trained):
+                self._measure_again(settings, ticket)
+            else:
+                self._work(settings, train, quiet, ticket)
+
+    def _measure_again(self, settings: Any, ticket: Ticket) -> None:
+        """On the networks that stand: nothing is waited for, and the picture stays until the next."""
+        self._doing = "Measuring"
+        self._tell("clear_error")
+        setup = self.experiment.prepare(settings)
+        self._turn(settings, self.experiment.predict(setup), again=True)
+        self._train(setup, ticket)
 
     def _work(self, settings: Any, train: bool, quiet: float, ticket: Ticket) -> None:
         self._doing, begun = "Preparing", time.perf_counter()
@@ -202,15 +224,20 @@ class Session:
             prediction = self.experiment.predict(setup)
             # A little below the edge before it begins to follow again, so that it does not flicker.
             self._follows = time.perf_counter() - begun < (FOLLOW if self._follows else 0.8 * FOLLOW)
-            self._tell("follow", self._follows)
+            self._tell("follow", self._follows, self._trained is not None)
         self._turn(settings, prediction)
         return setup
 
-    def _turn(self, settings: Any, prediction: Prediction) -> None:
-        """Makes room for a run with these settings; the one before turns grey when it is worth it."""
+    def _turn(self, settings: Any, prediction: Prediction, again: bool = False) -> None:
+        """Makes room for a run with these settings; the one before turns grey when it is worth it.
+
+        While what is trained is measured again and again, it is the first of these runs that stays.
+        """
         old = self.run
-        if old.frames and old.settings != settings and (self._ended or self.ghost is None):
+        worth = old.frames and old.settings != settings and (self._ended or self.ghost is None)
+        if worth and not (again and self._again):
             self.ghost = old
+        self._again = again
         self._now, self._seconds = (settings, prediction, []), 0.0
         self._predicted, self._ended = True, False
 
@@ -220,7 +247,10 @@ class Session:
             self._tell("status", "Stopped before the first step.", False)
 
     def _train(self, setup: Any, ticket: Ticket) -> None:
-        self._doing, self._setup = "Training", None
+        self._setup = None
+        if not self._again:
+            self._doing = "Training"
+            self._memory.begin()
         self.started += 1
         self._tell("progress", 0.0, "info")
         frames = self.experiment.run(setup, self._now[1], **self.steps)
@@ -231,14 +261,17 @@ class Session:
             if close is not None:
                 close()  # in the thread that ran it, between two frames
         if not ticket.current and not self._stopping:
+            if self._again:
+                self._tell("picture", self.chart())
             return  # superseded: the next job speaks now
         self._conclude(last)
 
     def _watch(self, frames: Any, ticket: Ticket) -> Frame:
         """Takes frames until the run ends or is not wanted any more; returns the last."""
         begun = drawn = judged = time.perf_counter()
-        interval, verdict_interval = 0.0, 1.0
-        unseen, last, first_step = False, Frame(0), None
+        # What is measured again in less than that is drawn once, whole.
+        interval, verdict_interval = FRAME / 2 if self._again else 0.0, 1.0
+        unseen, last, first_step = self._again, Frame(0), None
         for frame in frames:
             now = time.perf_counter()
             last = frame
@@ -248,7 +281,8 @@ class Session:
                 unseen = True
             if first_step is None:
                 first_step, timed = frame.step, now
-            if not ticket.current:
+            # A drag asks for more before the first is drawn; something must be seen of it.
+            if not ticket.current and (self._stopping or not self._again or interval > FRAME / 2):
                 break
             if now - drawn >= interval:
                 speed = (frame.step - first_step) / (now - timed) if now - timed > 0.3 else None
@@ -274,6 +308,11 @@ class Session:
         self._ended = bool(run.frames)
         says = {"done": "Done", "diverged": "Diverged", "stopped": "Stopped"}.get(run.status, "Done")
         text = f"{says} at step {last.step:,} after {run.seconds:.1f} s on {run.settings.device}."
+        if self._again:
+            text = f"Measured again in {run.seconds:.2f} s, without training."
+        elif says != "Stopped":
+            self._trained = run.settings if self._memory.whole else None
+        self._tell("follow", self._follows, self._trained is not None)
         note = run.frames[-1].note if run.frames else ""
         self._tell("status", f"{text} {note}".strip(), False)
         state = {"Done": "success", "Diverged": "danger", "Stopped": "warning"}[says]

@@ -64,6 +64,7 @@ def capacities(
     y: Tensor,
     *,
     epsilon: float = 0.05,
+    gamma: float | None = None,
     factors: bool = False,
     biases: bool = False,
     tol: float = 1e-10,
@@ -75,6 +76,7 @@ def capacities(
         x: (n, ...) the training inputs.
         y: (n,) class numbers.
         epsilon: the share of samples that may lie at the margin or below; 0 for the hard margin.
+        gamma: the margin, where it is known or is to be divided by later; then y is not looked at.
         factors: includes what depends on depth and width alone (the paper's figures drop it).
         biases: counts biases as weights, in l2 and the path norms; the spectral norm has no place for them.
         tol: of the spectral norms, relative.
@@ -93,7 +95,7 @@ def capacities(
     """
     steps = chain(model, x)
     layers = [step for step in steps if isinstance(step, Layer)]
-    gamma = margin(_outputs(model, x), y, epsilon)
+    gamma = margin(_outputs(model, x), y, epsilon) if gamma is None else gamma
     scale = 1 / gamma**2 if gamma > 0 else math.nan
     squared = torch.stack([frobenius(layer) ** 2 for layer in layers])
     if biases:

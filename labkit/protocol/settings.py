@@ -29,6 +29,7 @@ class Knob:
         scale: "linear", "log" (decades) or "log2" (octaves).
         step: the slider's step on a linear scale.
         choices: the allowed values of a choice.
+        remeasures: whether another value only measures anew what was trained.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Knob:
     unit: str
     choices: tuple[Any, ...] | None
     label: str
+    remeasures: bool = False
 
     def check(self, value: Any) -> Any:
         """Returns the value in this knob's type.
@@ -108,6 +110,7 @@ def knob(
     unit: str = "",
     choices: tuple[Any, ...] | None = None,
     label: str = "",
+    remeasures: bool = False,
 ) -> Any:
     """Declares one setting.
 
@@ -123,6 +126,7 @@ def knob(
         unit: as it is printed.
         choices: the values accepted, where they are few.
         label: on the slider.
+        remeasures: another value asks for no other training: a panel acts on it at once.
 
     Returns:
         A dataclass field.
@@ -135,6 +139,7 @@ def knob(
     meta = {
         "help": help, "slider": slider, "bounds": bounds or slider or (None, None), "scale": scale,
         "step": step, "unit": unit, "choices": choices, "label": label,
+        "remeasures": remeasures,
     }  # fmt: skip
     return field(default=default, metadata=meta)
 
@@ -189,6 +194,11 @@ class Settings:
         return {
             name: getattr(self, name) for name in self.knobs() if getattr(self, name) != getattr(other, name)
         }
+
+    def shares_training_with(self, other: Settings) -> bool:
+        """Whether this differs from another of its class only in what is measured after training."""
+        knobs = self.knobs()
+        return all(knobs[name].remeasures for name in self.changes_from(other))
 
     def told_from(self, other: Settings) -> str:
         """In words, how this differs from another of its class: "width 64, depth 1"."""

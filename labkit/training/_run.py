@@ -49,6 +49,7 @@ class TrainingRun:
     due: Callable[[int], bool]
     tick_seconds: float
     noise: LangevinNoise | None = None
+    read_at_end: bool = False
     _good: Mapping[str, np.ndarray] = field(default_factory=dict)
     _good_step: int = 0
     _took: dict[int, int] = field(default_factory=dict)
@@ -58,7 +59,7 @@ class TrainingRun:
     def frames(self) -> Frames:
         """Look at the loss, differentiate, show, move: no graph is alive while a frame is out."""
         params, self._lr = self.optimizer.params, self.optimizer.lr
-        self._started, self._weights = self._copied(), self._copied()
+        self._started, self._weights = self.copied(), self.copied()
         self._shown = time.perf_counter()
         for step in count():
             if self.rules and not self.batches.full and step % self.batches.steps_per_epoch == 0:
@@ -118,7 +119,7 @@ class TrainingRun:
             before = [buffer.clone() for buffer in buffers]
             with torch.no_grad():
                 outputs = forward(x)
-            _copy(buffers, before)
+            copy_into(buffers, before)
         elif torch.is_grad_enabled():
             outputs = forward(x)
         else:
@@ -152,19 +153,27 @@ class TrainingRun:
     def _look(self, step: int, losses: Tensor) -> Generator[Frame, None, dict[str, np.ndarray]]:
         """Measures, with a tick wherever that takes long."""
         values = {"loss": _array(losses)}
-        for name, function in self.measure.items():
-            values[name] = _array(function(self.ensemble))
-            if values[name].shape[:1] != (self.ensemble.size,):
-                raise ValueError(
-                    f"measure: {name!r} gives shape {values[name].shape}; it takes one row a copy, "
-                    f"({self.ensemble.size}, ...)"
-                )
+        for name in self.measure:
+            values[name] = self._measured(name)
             if self._late():
                 yield Frame.tick(step, step / max(self.total, 1))
                 self._shown = time.perf_counter()
         self._good, self._good_step = values, step
-        _copy(self._weights, self._state)
+        copy_into(self._weights, self.state)
         return values
+
+    def _measured(self, name: str) -> np.ndarray:
+        value = _array(self.measure[name](self.ensemble))
+        if value.shape[:1] != (self.ensemble.size,):
+            raise ValueError(
+                f"measure: {name!r} gives shape {value.shape}; it takes one row a copy, "
+                f"({self.ensemble.size}, ...)"
+            )
+        return value
+
+    def measured(self) -> dict[str, np.ndarray]:
+        """What the measures say of the ensemble as it stands."""
+        return {name: self._measured(name) for name in self.measure}
 
     @property
     def criterion(self) -> Loss:
@@ -185,9 +194,9 @@ class TrainingRun:
         self._took |= dict.fromkeys(new, step)
         self._spare_stopped()
         if self._kept is None:
-            self._kept = self._copied()
+            self._kept = self.copied()
         elif not self._all_stopped:
-            for kept, now in zip(self._kept, self._state, strict=True):
+            for kept, now in zip(self._kept, self.state, strict=True):
                 kept[new] = now[new]
 
     def _spare_stopped(self) -> None:
@@ -214,7 +223,7 @@ class TrainingRun:
 
     def _hold_stopped(self) -> None:
         stopped = list(self._took)
-        for kept, now in zip(self._kept or (), self._state, strict=True):
+        for kept, now in zip(self._kept or (), self.state, strict=True):
             now[stopped] = kept[stopped]
 
     # Diverging: back to the last good step, with advice.
@@ -235,12 +244,12 @@ class TrainingRun:
         which = (~(losses <= self._limits)).nonzero().flatten().tolist()
         who = "" if self.ensemble.size == 1 else f" in copy {', '.join(map(str, which))}"
         start = f"diverged{who} at step {step}, loss {float(losses[which[0]]):.3g}: "
-        _copy(self._state, self._started)
+        copy_into(self.state, self._started)
         try:
             work = advice(self.ensemble, self.batches, self.loss, self.optimizer, self._lr)
             remedy = yield from self._ticking(work, step)
         finally:
-            _copy(self._state, self._weights)
+            copy_into(self.state, self._weights)
         held = f". Values and weights are those of step {self._good_step}" if self._good else ""
         yield Frame(step, self._good, step / max(self.total, 1), "diverged", start + remedy + held)
 
@@ -257,15 +266,15 @@ class TrainingRun:
     # Weights and running statistics.
 
     @property
-    def _state(self) -> list[Tensor]:
+    def state(self) -> list[Tensor]:
         stack = self.ensemble.stack
         return [p.detach() for p in stack.parameters()] + [b.detach() for b in stack.buffers()]
 
-    def _copied(self) -> list[Tensor]:
-        return [tensor.clone() for tensor in self._state]
+    def copied(self) -> list[Tensor]:
+        return [tensor.clone() for tensor in self.state]
 
 
-def _copy(to: list[Tensor], source: list[Tensor]) -> None:
+def copy_into(to: list[Tensor], source: list[Tensor]) -> None:
     for a, b in zip(to, source, strict=True):
         a.copy_(b)
 

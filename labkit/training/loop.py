@@ -14,6 +14,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from labkit.protocol.experiment import Frame
+from labkit.protocol.memory import active
 from labkit.training._arguments import refuse_dropout, training_set, whole, within
 from labkit.training._run import TrainingRun
 from labkit.training.batches import Batches
@@ -21,6 +22,7 @@ from labkit.training.dynamics import LangevinNoise
 from labkit.training.ensemble import Ensemble
 from labkit.training.losses import loss_named
 from labkit.training.optimizers import OPTIMIZERS, SGD, Adam, Optimizer
+from labkit.training.replay import remembered
 from labkit.training.schedules import Schedule, factor_by_step
 from labkit.training.stopping import StopRule
 
@@ -46,11 +48,14 @@ def train(
     measure: Mapping[str, Measure] | None = None,
     measure_at: MeasureAt = None,
     seed: int | Sequence[int] = 0,
+    read_at_end: bool = False,
     tick_seconds: float = 0.2,
 ) -> Iterator[Frame]:
     """Trains a model in place, a frame at a time.
 
-    Arguments are checked at the call; training begins with the first `next`.
+    Arguments are checked at the call; training begins with the first `next`. Where there is a memory
+    (`labkit.protocol.memory`), a training that was done before passes by on its weights, and only what is
+    measured is done anew.
 
     Args:
         model: a module, trained itself, or an `Ensemble` of S copies. It stays on its device and in its mode.
@@ -74,6 +79,8 @@ def train(
             first and last steps are always measured.
         seed: fixes the order of the minibatches and the Langevin noise. Copy s takes seed + s, or the s-th of
             a sequence, whatever the other copies do.
+        read_at_end: the caller reads the model after the last frame alone, so that a memory need not hold the
+            weights of the others.
         tick_seconds: at least one frame in this time, a bare tick if there is nothing new (a single step or
             measurement that takes longer is not interrupted).
 
@@ -107,7 +114,7 @@ def train(
         )
     if clash := {"loss", "steps"} & set(measure or {}):
         raise ValueError(f"measure: {', '.join(sorted(clash))} is a name of the loop's own; take another")
-    return TrainingRun(
+    run = TrainingRun(
         ensemble=ensemble,
         batches=batches,
         loss=loss,
@@ -119,7 +126,16 @@ def train(
         measure=dict(measure or {}),
         due=_due(measure_at, total),
         tick_seconds=within("tick_seconds", tick_seconds, 0),
-    ).frames()
+        read_at_end=read_at_end and not measure,
+    )
+    memory = active()
+    if memory is None:
+        return run.frames()
+    asked = (
+        xs, ys, loss, optimizer, lr, momentum, temperature, batches.batch_size, total, unit, schedule, rules,
+        measure_at, seeds,
+    )  # fmt: skip
+    return remembered(run, asked, memory)
 
 
 def _optimizer(ensemble: Ensemble, name: str, lr: float, momentum: float) -> Optimizer:

@@ -97,7 +97,7 @@ def test_a_gram_matrix_that_lost_the_order_of_small_values_is_not_trusted():
 
 
 def test_eigenvalues_that_lapack_lost_are_found():
-    """Catches an IndexError: of 2, 2 above 118 × 1.986, asked for the first three, dsyevr gave one, on a CPU."""
+    """Catches an IndexError: of 2, 2 above 118 × 1.986, asked for three, LAPACK gave one on some CPU."""
     A, s, k = close_tail(546, 120)
     assert check_flags(hidden(A), s, k, 546, method="gram")
 

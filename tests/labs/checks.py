@@ -18,8 +18,10 @@ import pytest
 from labkit.protocol.claims import Claim
 from labkit.protocol.experiment import Experiment, Frame, Run, drain
 from labkit.protocol.judging import judge, run_in
+from labkit.protocol.memory import Memory, remembering
 from labkit.protocol.rules import Reported
 from labkit.protocol.verdicts import Verdict
+from labkit.training._run import TrainingRun
 from tests.runs import shared_run
 
 Change = Callable[[np.ndarray], np.ndarray]
@@ -109,6 +111,11 @@ def moved(settings: Any, name: str) -> Any:
     return more if more <= high else knob.type(low)
 
 
+def measured_anew(experiment: Experiment) -> list[str]:
+    """The settings that share the training of an experiment."""
+    return [name for name, knob in experiment.settings.knobs().items() if knob.remeasures]
+
+
 def changes(experiment: Experiment, settings: Any, base: Sequence[Mapping[str, np.ndarray]]) -> bool:
     """Whether a person sees anything else than `base`; runs no further than to the first difference."""
     setup = experiment.prepare(settings)
@@ -165,6 +172,8 @@ class LabTests:
             metafunc.parametrize(("id", "name", "world"), worlds)
         elif "id" in metafunc.fixturenames:
             metafunc.parametrize(("id", "name"), claims)
+        elif "read" in metafunc.fixturenames:
+            metafunc.parametrize("read", [one.name for one in self.experiments if measured_anew(one)])
         elif "name" in metafunc.fixturenames:
             metafunc.parametrize("name", [one.name for one in self.experiments])
 
@@ -273,6 +282,21 @@ class LabTests:
         for control in experiment.controls:
             other = settings.replace(**{control: moved(settings, control)})
             assert changes(experiment, other, base), f"{name}: {control} changes nothing"
+
+    def test_settings_that_only_measure_anew_train_nothing(
+        self, read: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A panel that acts at once on a setting which asks for another training; or shows of the networks
+        that it kept something else than a run of these settings would.
+        """
+        experiment, settings = self.experiment(read), self.small(read)
+        other = settings.replace(**{name: moved(settings, name) for name in measured_anew(experiment)})
+        with remembering(Memory()):
+            drain(experiment, settings)
+            with monkeypatch.context() as patch:
+                patch.delattr(TrainingRun, "frames")
+                again = drain(experiment, other)
+        assert equal(values(again), values(drain(experiment, other)))
 
 
 class TrainingTests(LabTests):

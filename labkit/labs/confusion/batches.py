@@ -41,7 +41,7 @@ class BatchSizes(Settings):
     largest: int = knob(256, "the largest minibatch B", slider=(16, 512), bounds=(4, 4096), scale="log2",
                         label="largest B")  # fmt: skip
     minibatches: int = knob(128, "minibatches of each size; all their pairs count", slider=(32, 256),
-                            bounds=(8, 2000), scale="log2")  # fmt: skip
+                            bounds=(8, 2000), scale="log2", remeasures=True)  # fmt: skip
     steps: int = knob(400, "steps of SGD before the end is measured", slider=(100, 2000), bounds=(4, None),
                       step=100)  # fmt: skip
     label_noise: float = knob(0.5, "share of wrong labels", slider=(0, 1), bounds=(0, 1), step=0.1)

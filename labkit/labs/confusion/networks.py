@@ -46,9 +46,9 @@ class Networks(Settings):
     width: int = knob(100, "hidden units ℓ", slider=(10, 300), bounds=(1, 10_000), scale="log")
     depth: int = knob(30, "hidden layers β", slider=(1, 60), bounds=(1, 1000))
     samples: int = knob(100, "gradients compared, all pairs; few of them are among many", slider=(25, 400),
-                        bounds=(2, 10_000), scale="log2")  # fmt: skip
+                        bounds=(2, 10_000), scale="log2", remeasures=True)  # fmt: skip
     group: int = knob(1, "samples averaged in a gradient", slider=(1, 64), bounds=(1, 10_000), scale="log2",
-                      label="samples a gradient")  # fmt: skip
+                      label="samples a gradient", remeasures=True)  # fmt: skip
     activation: str = knob("tanh", "of the hidden layers", choices=shared.ACTIVATIONS)
     init: str = knob("glorot", "initialisation", choices=shared.INITS)
     skip: bool = knob(False, "skip connections", label="skip connections")

@@ -67,7 +67,9 @@ class Skips(Settings):
     decay: bool = knob(False, "divides the rate by 10 after 40 % and 80 % of the steps")
     batch_size: int = knob(64, "samples in a minibatch, in training as in measuring", slider=(8, 128),
                            bounds=(2, None), scale="log2", label="minibatch")  # fmt: skip
-    minibatches: int = knob(10, "minibatches whose pairs are measured", slider=(5, 20), bounds=(3, 200))
+    minibatches: int = knob(
+        10, "minibatches whose pairs are measured", slider=(5, 20), bounds=(3, 200), remeasures=True
+    )
     looks: int = knob(0, "measurements on the way, at every rate of the search", slider=(0, 4),
                       bounds=(0, 1000))  # fmt: skip
     base: int = knob(4, "channels of the first convolution; groups have ℓ, 2ℓ and 4ℓ times as many",

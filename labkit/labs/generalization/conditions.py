@@ -26,6 +26,7 @@ from labkit.measure.conditions import Conditions, conditions
 from labkit.measure.relu_chain import chain_inputs, chain_weights, forward
 from labkit.protocol.claims import Claim, World
 from labkit.protocol.experiment import Experiment, Frame, Prediction, Run
+from labkit.protocol.memory import once
 from labkit.protocol.rules import EVERY, Between, Check, Evidence
 from labkit.protocol.settings import Settings, knob
 
@@ -45,7 +46,12 @@ class Deep(Settings):
     hidden: int = knob(4, "hidden layers", slider=(1, 9), bounds=(1, 100), step=1, label="hidden layers")
     n: int = knob(300, "training samples", slider=(100, 900), bounds=(10, None), step=100)
     samples: int = knob(
-        100, "samples at which the conditions are looked at", slider=(20, 300), bounds=(2, None), step=20
+        100,
+        "samples at which the conditions are looked at",
+        slider=(20, 300),
+        bounds=(2, None),
+        step=20,
+        remeasures=True,
     )
     stop: float = knob(
         1e-3, "cross-entropy at which training stops", slider=(1e-4, 0.1), bounds=(1e-6, 0.5), scale="log",
@@ -89,7 +95,7 @@ def samples(setup: Setup, seed: int) -> Tensor:
 
 
 def looked_at(setup: Setup, model: nn.Module, seed: int) -> Conditions:
-    return conditions(model, samples(setup, seed))
+    return once(conditions, model, samples(setup, seed))
 
 
 def sizes(model: nn.Module, x: Tensor) -> Tensor:

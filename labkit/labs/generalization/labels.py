@@ -26,6 +26,7 @@ from labkit.measure.sharpness import expected_sharpness, parameter_vector
 from labkit.models.rescaling import rescale_nodes
 from labkit.protocol.claims import Claim, World
 from labkit.protocol.experiment import Experiment, Frame, Prediction, Run
+from labkit.protocol.memory import once
 from labkit.protocol.rules import EVERY, AtMost, Between, Check, Evidence
 from labkit.protocol.settings import knob
 from labkit.protocol.statistics import exponent
@@ -199,9 +200,9 @@ def at_the_end(
 def perturbed_error(settings: Labels, model: nn.Module, x: Tensor, y: Tensor, seed: int) -> np.ndarray:
     """Mean error rate of the network with noise of each σ of `SIGMAS` on all weights alike."""
     near = shared.probed(settings, len(x))
-    found = expected_sharpness(
-        model, x[near], y[near], alphas=SIGMAS.tolist(), draws=settings.draws, loss="error", relative=0.0,
-        generator=seed,
+    found = once(
+        expected_sharpness, model, x[near], y[near], alphas=SIGMAS.tolist(), draws=settings.draws,
+        loss="error", relative=0.0, generator=seed,
     )  # fmt: skip
     return np.clip((found.mean + found.loss).numpy(), 0.0, 1.0)
 

@@ -38,9 +38,9 @@ BOUNDS = ("lemma1", "lemma2", "theorem1", "total")
 class Perturbation(Deep):
     sigma: float = knob(
         0.03, "largest standard deviation σ of the noise; three decades below it are looked at",
-        slider=(1e-3, 0.3), bounds=(1e-6, 100), scale="log", label="largest σ",
+        slider=(1e-3, 0.3), bounds=(1e-6, 100), scale="log", label="largest σ", remeasures=True,
     )  # fmt: skip
-    draws: int = knob(20, "draws of the noise", slider=(10, 100), bounds=(2, None), step=10)
+    draws: int = knob(20, "draws of the noise", slider=(10, 100), bounds=(2, None), step=10, remeasures=True)
 
     @property
     def sigmas(self) -> np.ndarray:

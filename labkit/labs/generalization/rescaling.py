@@ -50,13 +50,19 @@ class Rescaling(Settings):
         "what gets a factor of its own",
         choices=("single units", "whole layer"),
         label="rescale",
+        remeasures=True,
     )
     units: int = knob(
-        4, "rescaled units in each hidden layer (of single units)", slider=(1, 32), bounds=(1, None), step=1
+        4,
+        "rescaled units in each hidden layer (of single units)",
+        slider=(1, 32),
+        bounds=(1, None),
+        step=1,
+        remeasures=True,
     )
     decades: float = knob(
         1.5, "the largest factor, in powers of ten", slider=(0.1, 3), bounds=(0.01, 6), step=0.1,
-        label="largest factor", unit="decades",
+        label="largest factor", unit="decades", remeasures=True,
     )  # fmt: skip
     width: int = knob(32, "hidden units H", slider=(4, 256), bounds=(2, None), scale="log2")
     depth: int = knob(2, "hidden layers", slider=(1, 4), bounds=(1, 8), step=1)
@@ -68,9 +74,16 @@ class Rescaling(Settings):
     )
     lr: float = knob(0.05, "learning rate", slider=(0.001, 0.5), bounds=(0, 100), scale="log")
     alpha: float = knob(
-        5e-4, "size α of the box of the sharpness (4)", slider=(1e-4, 1e-2), bounds=(1e-8, 1), scale="log"
+        5e-4,
+        "size α of the box of the sharpness (4)",
+        slider=(1e-4, 1e-2),
+        bounds=(1e-8, 1),
+        scale="log",
+        remeasures=True,
     )
-    ascent: int = knob(30, "ascent steps of the sharpness", slider=(10, 200), bounds=(1, None), step=10)
+    ascent: int = knob(
+        30, "ascent steps of the sharpness", slider=(10, 200), bounds=(1, None), step=10, remeasures=True
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()

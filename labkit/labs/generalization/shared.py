@@ -29,10 +29,12 @@ from labkit.labs.common import snapshot as snapshot
 from labkit.labs.common import worst
 from labkit.measure.capacity import capacities
 from labkit.measure.layers import weight_layers
+from labkit.measure.margins import margin
 from labkit.measure.norms import frobenius
 from labkit.measure.sharpness import expected_sharpness, kl_at_sharpness, max_sharpness, parameter_vector
 from labkit.models.folding import fold_batch_norm
 from labkit.protocol.experiment import Frame
+from labkit.protocol.memory import once
 from labkit.protocol.rules import Check
 from labkit.protocol.settings import Settings, knob
 from labkit.theory.pac_bayes import gaussian_kl
@@ -81,17 +83,27 @@ class Trained(Settings):
     )  # fmt: skip
     epsilon: float = knob(
         0.05, "share ε of the samples that may lie below the margin; 0 is the hard margin", slider=(0, 0.2),
-        bounds=(0, 1), step=0.01, label="percentile ε",
+        bounds=(0, 1), step=0.01, label="percentile ε", remeasures=True,
     )  # fmt: skip
     alpha: float = knob(
         5e-4, "size α of the box of max sharpness, (4)", slider=(1e-4, 1e-2), bounds=(1e-8, 1), scale="log",
-        label="perturbation α",
+        label="perturbation α", remeasures=True,
     )  # fmt: skip
     ascent: int = knob(
-        40, "gradients of the climb to max sharpness", slider=(10, 200), bounds=(1, None), step=10
+        40,
+        "gradients of the climb to max sharpness",
+        slider=(10, 200),
+        bounds=(1, None),
+        step=10,
+        remeasures=True,
     )
     draws: int = knob(
-        10, "perturbations that expected sharpness averages over", slider=(5, 100), bounds=(2, None), step=5
+        10,
+        "perturbations that expected sharpness averages over",
+        slider=(5, 100),
+        bounds=(2, None),
+        step=5,
+        remeasures=True,
     )
     probe: int = knob(
         1000,
@@ -99,6 +111,7 @@ class Trained(Settings):
         slider=(100, 2000),
         bounds=(10, None),
         step=100,
+        remeasures=True,
     )
     network: str = knob(
         "mlp", "mlp, or the paper's vgg with batch norm and without dropout", choices=("mlp", "vgg")
@@ -151,6 +164,7 @@ def fit(
     frames = training.train(
         ensemble, list(xs), list(ys), loss="cross-entropy", lr=settings.lr, momentum=MOMENTUM,
         batch_size=BATCH, epochs=epochs, stop=training.LossBelow(loss), measure_at=10 * each, seed=seed,
+        read_at_end=True,
     )  # fmt: skip
     ended = yield from common.to_loss(frames, loss, span, step)
     if ended.status == "diverged":
@@ -170,20 +184,23 @@ def measured(
         at an expected sharpness of .05) and plane, the KL at each of `PLANE`; sharpness, (4), if asked for.
     """
     model = folded(model)
-    found = capacities(model, x, y, epsilon=settings.epsilon)
+    gamma = margin(common.outputs(model, x), y, settings.epsilon)
+    found = once(capacities, model, x, y, gamma=1.0)
+    scale = 1 / gamma**2 if gamma > 0 else math.nan
     norm = math.prod(float(frobenius(layer)) ** 2 for layer in weight_layers(model, x))
     loss, wrong = fitted(model, x, y)
     near = probed(settings, len(x))
     alphas = ALPHAS[settings.network]
     weights = parameter_vector(model).double().cpu().numpy()
     divergences = [gaussian_kl(weights, alpha * (10 * np.abs(weights) + 1)) for alpha in alphas]
-    curve = expected_sharpness(
-        model, x[near], y[near], alphas=alphas.tolist(), draws=settings.draws, generator=seed
-    )
+    curve = once(
+        expected_sharpness, model, x[near], y[near], alphas=alphas.tolist(), draws=settings.draws,
+        generator=seed,
+    )  # fmt: skip
     plane = [kl_at_sharpness(alphas, curve.mean, divergences, float(target)) for target in PLANE]
     values = {
-        "loss": loss, "train_error": wrong, "margin": found.margin, "norm": norm,
-        "l2": found.l2, "l1_path": found.l1_path, "l2_path": found.l2_path, "spectral": found.spectral,
+        "loss": loss, "train_error": wrong, "margin": gamma, "norm": norm,
+        **{name: scale * getattr(found, name) for name in MEASURES},
         "divergence": kl_at_sharpness(alphas, curve.mean, divergences, TARGET), "plane": plane,
     }  # fmt: skip
     if sharpness:
@@ -194,7 +211,7 @@ def measured(
 def steepest(settings: Any, model: nn.Module, x: Tensor, y: Tensor) -> float:
     """Max sharpness, (4), over at most `probe` of the samples."""
     near = probed(settings, len(x))
-    return max_sharpness(model, x[near], y[near], alpha=settings.alpha, steps=settings.ascent).value
+    return once(max_sharpness, model, x[near], y[near], alpha=settings.alpha, steps=settings.ascent).value
 
 
 def folded(model: nn.Module) -> nn.Module:

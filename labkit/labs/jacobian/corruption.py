@@ -53,7 +53,9 @@ class Corruption(Settings):
         bounds=(10, None),
         scale="log",
     )
-    rank: int = knob(50, "dimension r of the information space", slider=(5, 200), bounds=(1, None), step=5)
+    rank: int = knob(
+        50, "dimension r of the information space", slider=(5, 200), bounds=(1, None), step=5, remeasures=True
+    )
     n: int = knob(200, "training images", slider=(50, 800), bounds=(10, None), step=50)
     classes: int = knob(10, "classes K", slider=(2, 10), bounds=(2, None), step=1)
     dataset: str = knob("digits", "name of a data set, or path to an .npz")

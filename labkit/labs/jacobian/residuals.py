@@ -20,6 +20,7 @@ from labkit.labs import common
 from labkit.labs.jacobian import shared
 from labkit.protocol.claims import Claim, World
 from labkit.protocol.experiment import Experiment, Frame, Prediction, Run
+from labkit.protocol.memory import once
 from labkit.protocol.rules import EVERY, AtMost, Between, Equals, Evidence
 from labkit.protocol.settings import Settings, knob
 from labkit.theory import jacobian as theory
@@ -44,7 +45,9 @@ class Residuals(Settings):
         scale="log",
         label="learning rate",
     )
-    rank: int = knob(15, "dimension r of the information space", slider=(1, 100), bounds=(1, None), step=1)
+    rank: int = knob(
+        15, "dimension r of the information space", slider=(1, 100), bounds=(1, None), step=1, remeasures=True
+    )
     steps: int = knob(400, "steps of gradient descent", slider=(50, 2000), bounds=(1, None), scale="log")
     activation: str = knob("softplus", "activation φ", choices=("softplus", "relu", "tanh"))
     output_std: float = knob(
@@ -102,7 +105,7 @@ def predict(setup: Setup) -> Prediction:
     rank, steps = setup.settings.rank, np.asarray(setup.steps)
     spectra, bases, coefficients = [], [], []
     for model, x, y in zip(setup.models, setup.x, setup.targets, strict=True):
-        values, basis = shared.gram_spectrum(model, x)
+        values, basis = once(shared.gram_spectrum, model, x)
         spectra.append(values.cpu().numpy())
         bases.append(basis.cpu().numpy())
         coefficients.append((basis.T @ shared.residual(model, x, y)).cpu().numpy())

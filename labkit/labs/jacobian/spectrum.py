@@ -30,8 +30,10 @@ WHEN = ("initial", "final")
 
 @dataclass(frozen=True)
 class Spectrum(Settings):
-    lanczos_steps: int = knob(80, "Lanczos steps m", slider=(5, 120), bounds=(2, 1000), step=5)
-    probes: int = knob(10, "random probes", slider=(1, 30), bounds=(1, 1000), step=1)
+    lanczos_steps: int = knob(
+        80, "Lanczos steps m", slider=(5, 120), bounds=(2, 1000), step=5, remeasures=True
+    )
+    probes: int = knob(10, "random probes", slider=(1, 30), bounds=(1, 1000), step=1, remeasures=True)
     width: int = knob(64, "hidden units a layer", slider=(16, 256), bounds=(1, None), scale="log2")
     depth: int = knob(2, "hidden layers", slider=(1, 4), bounds=(1, 50), step=1)
     steps: int = knob(

@@ -46,16 +46,25 @@ class Bounds(Settings):
         0.0, "share of labels redrawn, of training and test samples", slider=(0, 1), bounds=(0, 1), step=0.1,
         label="label noise (redraw)",
     )  # fmt: skip
-    margin: float = knob(1.0, "γ of the ramp loss, fixed before training", slider=(0.1, 10), scale="log")
+    margin: float = knob(
+        1.0, "γ of the ramp loss, fixed before training", slider=(0.1, 10), scale="log", remeasures=True
+    )
     bits: float = knob(
         32.0, "bits k of a weight in (17); below 32 that is for weights rounded to so many",
-        slider=(1, 32), bounds=(1e-3, None), scale="log2",
+        slider=(1, 32), bounds=(1e-3, None), scale="log2", remeasures=True,
     )  # fmt: skip
-    level: int = knob(1, "grid of (21): cells of side 2^−level", slider=(0, 4), bounds=(0, 20), step=1)
-    epsilon: float = knob(
-        0.1, "error of approximation in (29)", slider=(0.01, 0.5), bounds=(1e-6, 0.99), scale="log"
+    level: int = knob(
+        1, "grid of (21): cells of side 2^−level", slider=(0, 4), bounds=(0, 20), step=1, remeasures=True
     )
-    smoothness: float = knob(1.0, "derivatives m in (29)", slider=(1, 5), bounds=(0.1, None))
+    epsilon: float = knob(
+        0.1,
+        "error of approximation in (29)",
+        slider=(0.01, 0.5),
+        bounds=(1e-6, 0.99),
+        scale="log",
+        remeasures=True,
+    )
+    smoothness: float = knob(1.0, "derivatives m in (29)", slider=(1, 5), bounds=(0.1, None), remeasures=True)
     lr: float = knob(
         0.03, "learning rate of SGD with momentum .9, batches of 64", slider=(0.01, 0.5), bounds=(0, None),
         scale="log", label="learning rate",

@@ -39,12 +39,14 @@ class Flat(shared.Minima):
     width: int = knob(200, "hidden units", slider=(25, 800), bounds=(1, None), scale="log2")
     tolerance: float = knob(
         0.05, "change ε of the training loss that ends a walk, (16)", slider=(0.01, 0.5), bounds=(1e-6, 10),
-        scale="log", label="ε",
+        scale="log", label="ε", remeasures=True,
     )  # fmt: skip
-    directions: int = knob(10, "random directions at each minimum", slider=(5, 50), bounds=(2, None), step=5)
+    directions: int = knob(
+        10, "random directions at each minimum", slider=(5, 50), bounds=(2, None), step=5, remeasures=True
+    )
     rescale: float = knob(
         10.0, "units are rescaled by factors from 1/this to this", slider=(1, 100), bounds=(1, 1e4),
-        scale="log", label="rescaling",
+        scale="log", label="rescaling", remeasures=True,
     )  # fmt: skip
 
 

@@ -36,10 +36,16 @@ class Triangle(shared.Minima):
         label="stop at loss",
     )  # fmt: skip
     level: float = knob(
-        0.95, "accuracy that counts as flat", slider=(0.5, 1), bounds=(0, 1), step=0.05, label="flat above"
+        0.95,
+        "accuracy that counts as flat",
+        slider=(0.5, 1),
+        bounds=(0, 1),
+        step=0.05,
+        label="flat above",
+        remeasures=True,
     )
     resolution: int = knob(
-        12, "steps along an edge of the triangle", slider=(6, 30), bounds=(1, None), step=2
+        12, "steps along an edge of the triangle", slider=(6, 30), bounds=(1, None), step=2, remeasures=True
     )
     starts: str = knob(
         "independent", "whether the three minima of a triangle start from one network",

@@ -51,13 +51,15 @@ Noise = Callable[..., Tensor]
 class MinibatchNoise(Settings):
     batch_size: int = knob(
         64, "samples B of the batches whose noise is looked at", slider=(8, 256), bounds=(1, None),
-        scale="log2", label="batch size B",
+        scale="log2", label="batch size B", remeasures=True,
     )  # fmt: skip
     drawing: str = knob(
         "without replacement", "whether a sample may come twice in a batch; an epoch has no replacement",
-        choices=("without replacement", "with replacement"), label="batches drawn",
+        choices=("without replacement", "with replacement"), label="batches drawn", remeasures=True,
     )  # fmt: skip
-    draws: int = knob(300, "minibatches at each phase", slider=(100, 1000), bounds=(20, None), step=100)
+    draws: int = knob(
+        300, "minibatches at each phase", slider=(100, 1000), bounds=(20, None), step=100, remeasures=True
+    )
     n: int = knob(1200, "training samples n", slider=(400, 1400), bounds=(128, None), step=100)
     width: int = knob(14, "hidden units", slider=(8, 128), bounds=(1, None), scale="log2")
     depth: int = knob(1, "hidden layers", slider=(1, 3), bounds=(1, None), step=1)

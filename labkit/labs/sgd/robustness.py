@@ -36,9 +36,16 @@ class Robust(shared.Minima):
     )  # fmt: skip
     largest: float = knob(
         4.0, "largest noise γ, in standard deviations of a pixel", slider=(1, 10), bounds=(0.1, 100), step=1,
-        label="largest γ",
+        label="largest γ", remeasures=True,
     )  # fmt: skip
-    draws: int = knob(5, "noises that each error is averaged over", slider=(1, 20), bounds=(1, None), step=1)
+    draws: int = knob(
+        5,
+        "noises that each error is averaged over",
+        slider=(1, 20),
+        bounds=(1, None),
+        step=1,
+        remeasures=True,
+    )
 
     @property
     def gammas(self) -> np.ndarray:

@@ -137,7 +137,7 @@ def fit(
         ensemble, [one.x_train for one in sets], [one.y_train for one in sets], loss="cross-entropy",
         lr=settings.lr if lr is None else lr, momentum=MOMENTUM, batch_size=BATCH, epochs=settings.epochs,
         stop=training.LossBelow(goal), measure_at=10 * -(-sets[0].n // BATCH),
-        seed=settings.seed if seed is None else seed,
+        seed=settings.seed if seed is None else seed, read_at_end=True,
     )  # fmt: skip
     ended = yield from common.to_loss(frames, goal, span, step)
     word = "diverged" if ended.status == "diverged" else "missed" if "not reached" in ended.note else "done"

@@ -21,6 +21,7 @@ from labkit.labs.start import claims, panels
 from labkit.labs.start.linear import kernel, linearize
 from labkit.measure import confusion, gradient_gram, layer_norms, margins
 from labkit.protocol.experiment import Experiment, Frame, Prediction
+from labkit.protocol.memory import once
 from labkit.protocol.settings import Settings, knob
 from labkit.theory.distance import initial_norms, layer_shapes, xavier_sds
 
@@ -42,7 +43,9 @@ class Lenses(Settings):
         "diverges", slider=(0.05, 10), bounds=(1e-6, 1e3), scale="log", label="learning rate",
     )  # fmt: skip
     steps: int = knob(300, "steps of gradient descent", slider=(10, 2000), bounds=(1, None), scale="log")
-    rank: int = knob(10, "dimension of the information space", slider=(1, 60), bounds=(1, None), step=1)
+    rank: int = knob(
+        10, "dimension of the information space", slider=(1, 60), bounds=(1, None), step=1, remeasures=True
+    )
     activation: str = knob("tanh", "of the hidden layers", choices=("tanh", "relu"))
     n: int = knob(80, "training images", slider=(20, 300), bounds=(4, None), step=10)
     classes: int = knob(3, "classes", slider=(2, 10), bounds=(2, None), step=1)
@@ -106,7 +109,7 @@ def prepare(settings: Lenses) -> Setup:
 def predict(setup: Setup) -> Prediction:
     settings, steps = setup.settings, np.asarray(setup.steps)
     found = [
-        linearize(*parts)
+        once(linearize, *parts)
         for parts in zip(setup.models, setup.x, setup.y, setup.x_test, setup.directions, strict=True)
     ]
     # One learning rate for all seeds, from the steepest of them.

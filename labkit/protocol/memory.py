@@ -1,0 +1,161 @@
+"""What a run need not do twice: results kept by the content of what they were made from.
+
+    with remembering(memory):
+        ...  # trainings, and calls through `once`, that were done before give what they gave then
+
+A panel holds one, so that a slider that only changes what is measured acts on the networks that stand, while
+every experiment stays one function from settings to frames. Without a memory nothing is kept or looked up.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import fields, is_dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+
+BUDGET = 2**29  # bytes
+Result = TypeVar("Result")
+
+
+class Memory:
+    """Results by fingerprint; the longest unused make way when they take more than `budget` bytes.
+
+    Args:
+        budget: bytes of arrays and tensors that may be kept.
+    """
+
+    def __init__(self, budget: int = BUDGET) -> None:
+        self.budget = budget
+        self._kept: OrderedDict[str, tuple[Any, int]] = OrderedDict()
+        self._asked: set[str] = set()
+
+    def begin(self) -> None:
+        """A run begins: `whole` speaks of what is asked for from now on."""
+        self._asked = set()
+
+    @property
+    def whole(self) -> bool:
+        """Whether all that was asked for since `begin` is kept, so that the same run would find it."""
+        return self._asked <= self._kept.keys()
+
+    def get(self, key: str) -> Any | None:
+        """What was kept under a key, or None."""
+        self._asked.add(key)
+        if key not in self._kept:
+            return None
+        self._kept.move_to_end(key)
+        return self._kept[key][0]
+
+    def put(self, key: str, value: Any, size: int) -> None:
+        """Keeps a value of so many bytes, if that fits at all."""
+        if size > self.budget:
+            return
+        self._kept[key] = (value, size)
+        while sum(taken for _, taken in self._kept.values()) > self.budget:
+            self._kept.popitem(last=False)
+
+    def clear(self) -> None:
+        self._kept.clear()
+
+
+_ACTIVE: ContextVar[Memory | None] = ContextVar("memory", default=None)
+
+
+def active() -> Memory | None:
+    """The memory that results go into here and now."""
+    return _ACTIVE.get()
+
+
+@contextmanager
+def remembering(memory: Memory | None) -> Iterator[None]:
+    """Has trainings and calls through `once` keep their results in `memory`, in this thread."""
+    token = _ACTIVE.set(memory)
+    try:
+        yield
+    finally:
+        _ACTIVE.reset(token)
+
+
+def once(function: Callable[..., Result], *args: Any, **more: Any) -> Result:
+    """``function(*args, **more)``, or what it gave to equal arguments before, where there is a memory.
+
+    Args:
+        function: at the top level of a module, and without memory of its own; nobody may change its result.
+        *args, **more: numbers, texts, arrays, tensors, modules, dataclasses, and sequences and dictionaries
+            of these.
+
+    Raises:
+        TypeError: an argument is of another kind.
+    """
+    memory = active()
+    if memory is None:
+        return function(*args, **more)
+    key = fingerprint((f"{function.__module__}.{function.__qualname__}", args, more))
+    found = memory.get(key)
+    if found is None:
+        found = (function(*args, **more),)
+        memory.put(key, found, size_of(found))
+    return found[0]
+
+
+def fingerprint(value: Any) -> str:
+    """A digest of content: equal for equal types, shapes and bytes.
+
+    Raises:
+        TypeError: the value holds something whose content cannot be told, such as a function.
+    """
+    digest = hashlib.blake2b(digest_size=20)
+    for part in _parts(value):
+        digest.update(part)
+    return digest.hexdigest()
+
+
+def size_of(value: Any) -> int:
+    """Bytes of the arrays and tensors in a value."""
+    return sum(len(part) for part in _parts(value))
+
+
+def _parts(value: Any) -> Iterator[Any]:
+    """The content of a value as headers and buffers."""
+    if value is None or isinstance(value, (bool, int, float, complex, str, bytes, np.generic)):
+        yield f"{type(value).__name__}:{value!r};".encode()
+    elif isinstance(value, np.ndarray):
+        yield f"array:{value.dtype}:{value.shape};".encode()
+        yield np.ascontiguousarray(value).reshape(-1).view(np.uint8).data
+    elif isinstance(value, Mapping):
+        yield f"{{{len(value)};".encode()
+        for name, inside in value.items():
+            yield from _parts(name)
+            yield from _parts(inside)
+    elif isinstance(value, Sequence):
+        yield f"{type(value).__name__}:{len(value)};".encode()
+        for inside in value:
+            yield from _parts(inside)
+    elif is_dataclass(value) and not isinstance(value, type):
+        yield f"{type(value).__qualname__};".encode()
+        for item in fields(value):
+            yield from _parts(getattr(value, item.name))
+    else:
+        yield from _torch_parts(value)
+
+
+def _torch_parts(value: Any) -> Iterator[Any]:
+    import torch
+
+    if isinstance(value, torch.Tensor):
+        yield f"tensor:{value.dtype}:{tuple(value.shape)}:{value.device};".encode()
+        yield value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
+    elif isinstance(value, torch.nn.Module):
+        yield f"{type(value).__qualname__}:{value}:{[part.training for part in value.modules()]};".encode()
+        yield from _parts(dict(value.named_parameters()))
+        yield from _parts(dict(value.named_buffers()))
+    elif isinstance(value, (torch.device, torch.dtype, torch.Size)):
+        yield f"{value};".encode()
+    else:
+        raise TypeError(f"a {type(value).__name__} has no content that could be compared")

@@ -1,0 +1,82 @@
+"""Settings that only measure anew act at once, on the networks that are trained."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import pytest
+
+from labkit.labs.jacobian import RESIDUALS
+from labkit.live import Panel
+from labkit.live.controls import AT_ONCE
+from labkit.protocol.experiment import drain
+from labkit.training._run import TrainingRun
+
+Counted = tuple[Panel, Callable[[], int]]
+
+
+@pytest.fixture
+def trained(monkeypatch: pytest.MonkeyPatch) -> Iterator[Counted]:
+    """A panel that has trained, and how many trainings there have been."""
+    begun: list[TrainingRun] = []
+    frames = TrainingRun.frames
+    monkeypatch.setattr(TrainingRun, "frames", lambda run: (begun.append(run), frames(run))[1])
+    settings = RESIDUALS.preset(n=20, width=16, steps=30, rank=5, seeds=1)
+    panel = Panel(RESIDUALS, settings, train=False)
+    panel.train_button.click()
+    assert panel.wait(20) and panel.run.status == "done" and len(begun) == 1
+    yield panel, lambda: len(begun)
+    panel.close()
+    panel.wait(5)
+
+
+def move(panel: Panel, **values: float) -> None:
+    for name, value in values.items():
+        panel.controls.widgets[name].value = value
+    assert panel.wait(20)
+
+
+def test_it_shows_what_a_run_of_these_settings_would(trained: Counted) -> None:
+    """A slider that trains again, or shows the old curves under the new settings."""
+    panel, trainings = trained
+    before = panel.image.value
+    move(panel, rank=8)
+    assert trainings() == 1 and panel.image.value != before
+    assert "without training" in panel.status_line.value and "∅" not in panel.verdict_table.value
+    expected = drain(RESIDUALS, panel.run.settings)
+    assert panel.run.settings.rank == 8 and len(panel.run.frames) == len(expected.frames)
+    for name in ("information", "nuisance", "test_error"):
+        assert np.array_equal(panel.run.series(name)[1], expected.series(name)[1])
+
+
+def test_a_drag_leaves_its_last_value_beside_the_run_before(trained: Counted) -> None:
+    """Each value of a drag in grey, one that is lost, a training for each."""
+    panel, trainings = trained
+    for rank in range(6, 26):
+        panel.controls.widgets["rank"].value = rank
+    move(panel, rank=30)
+    assert trainings() == 1 and panel.run.settings.rank == 30 and panel.run.status == "done"
+    assert [run.settings.rank for run in panel._session.previous] == [5]
+    move(panel, rank=5)  # back where it was trained
+    assert trainings() == 1 and panel.run.status == "done" and panel.run.frames
+
+
+def test_what_asks_for_training_waits_for_it(trained: Counted) -> None:
+    """Measured curves of one width under the prediction of another."""
+    panel, trainings = trained
+    move(panel, width=32, rank=7)
+    assert trainings() == 1 and panel.run.frames == () and "Press Train" in panel.status_line.value
+    panel.train_button.click()
+    assert panel.wait(20) and trainings() == 2 and panel.run.status == "done"
+    panel.train_button.click()  # the same settings again: to watch
+    assert panel.wait(20) and trainings() == 3
+
+
+def test_the_panel_says_which_is_which(trained: Counted) -> None:
+    """A person who has to try."""
+    panel, _ = trained
+    slow, heading, fast = panel.controls.front.children
+    assert AT_ONCE in heading.value
+    rank = panel.controls.widgets["rank"]
+    assert fast.children == (rank,) and rank not in slow.children and rank.continuous_update
