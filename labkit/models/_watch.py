@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -85,18 +85,33 @@ def watch(
     )
 
 
+class Difference(NamedTuple):
+    """The largest difference of two models' outputs, the largest output, and whether the one is rounding."""
+
+    gap: float
+    size: float
+    negligible: bool
+
+
+def difference(model: nn.Module, changed: nn.Module, x: Tensor) -> Difference:
+    with torch.no_grad():
+        before, after = (_joined(part(x.clone())) for part in (model, changed))
+    gap, size = float((before - after).abs().max()), float(before.abs().max())
+    # Rounding stays far below the root of the unit; a layer in the wrong place is off by order one.
+    return Difference(gap, size, gap <= 10 * torch.finfo(before.dtype).eps ** 0.5 * size)
+
+
 def prove_equal(model: nn.Module, changed: nn.Module, x: Tensor, problem: str) -> None:
     """Refuses a copy whose outputs are not those of the model.
 
     Raises:
         ValueError: with `problem`, which says what the model must look like.
     """
-    with torch.no_grad():
-        before, after = (_joined(part(x.clone())) for part in (model, changed))
-    gap, size = float((before - after).abs().max()), float(before.abs().max())
-    # Rounding stays far below the root of the unit; a layer in the wrong place is off by order one.
-    if not gap <= 10 * torch.finfo(before.dtype).eps ** 0.5 * size:
-        raise ValueError(f"model: its outputs would change by {gap:.2g} (largest {size:.2g}); {problem}")
+    found = difference(model, changed, x)
+    if not found.negligible:
+        raise ValueError(
+            f"model: its outputs would change by {found.gap:.2g} (largest {found.size:.2g}); {problem}"
+        )
 
 
 def _joined(outputs: Any) -> Tensor:
