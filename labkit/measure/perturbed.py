@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 from labkit.measure.functional import Network, gradients
 from labkit.measure.guards import refuse_coupling
 from labkit.measure.losses import LOSSES, targets
+from labkit.measure.private import undisturbed
 
 __all__ = ["MiB", "PerturbedCopy", "generator_of", "parameter_vector"]
 
@@ -81,6 +83,10 @@ class PerturbedCopy:
 
     def _outputs(self, x: Tensor) -> Tensor:
         return self._network.shaped(None if self._network.pure else self._leaves, x)
+
+    def undisturbed(self) -> AbstractContextManager[None]:
+        """For a loop of many passes, each of which then need not prepare torch anew."""
+        return undisturbed(self._network.device, recurrent=self._network.recurrent)
 
     @property
     def n(self) -> int:

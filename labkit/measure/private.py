@@ -7,6 +7,7 @@ copy; nothing has to be put back.
 from __future__ import annotations
 
 import copy
+import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -16,6 +17,8 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 __all__ = ["private_copy", "set_watchers_aside", "undisturbed"]
+
+_LOCAL = threading.local()  # what `undisturbed` holds in this thread
 
 
 def private_copy(model: nn.Module) -> tuple[nn.Module, dict[str, Tensor]]:
@@ -78,8 +81,13 @@ def undisturbed(device: torch.device, *, recurrent: bool = False) -> Iterator[No
     """Run a model so that derivatives of every kind exist, and give the global generators back as they were.
 
     The fast paths of attention have no second derivative, or none at all, and leave the graph; the plain
-    operations that they replace do.
+    operations that they replace do. Within another for the same device, which holds all of it already, it is
+    free: many passes over a small network would cost twice as much.
     """
+    inside = getattr(_LOCAL, "inside", ())
+    if (device, recurrent) in inside:
+        yield
+        return
     fast = torch.backends.mha.get_fastpath_enabled()
     with ExitStack() as stack:
         stack.enter_context(torch.random.fork_rng(devices=[device] if device.type == "cuda" else []))
@@ -88,6 +96,8 @@ def undisturbed(device: torch.device, *, recurrent: bool = False) -> Iterator[No
             # cuDNN's recurrent layers differentiate in training mode alone, and once.
             stack.enter_context(torch.backends.cudnn.flags(enabled=False))
         stack.callback(torch.backends.mha.set_fastpath_enabled, fast)
+        stack.callback(setattr, _LOCAL, "inside", inside)
+        _LOCAL.inside = (*inside, (device, recurrent))
         torch.backends.mha.set_fastpath_enabled(False)
         yield
 

@@ -134,9 +134,10 @@ def max_sharpness(
         _whole(caller, "batch_size", batch_size)
     net = PerturbedCopy(model, x, y, loss, caller, memory=memory, gradients=True)
     box = perturbation_scale(net.weights, alpha, 1.0)
-    climb = _Climb(net, box, batch_size, generator_of(seed, caller))
-    climb.run(_falling((steps + 1) // 2))
-    climb.run(_rising(steps // 2))
+    with net.undisturbed():
+        climb = _Climb(net, box, batch_size, generator_of(seed, caller))
+        climb.run(_falling((steps + 1) // 2))
+        climb.run(_rising(steps // 2))
     best = {name: part.clone() for name, part in net.split(climb.best).items()}
     return Sharpness(climb.rise, climb.rise / (1 + climb.start), climb.start, best, steps)
 
@@ -257,9 +258,10 @@ def expected_sharpness(
     for draw in range(draws):
         noise = torch.randn(scale.shape, generator=source, dtype=scale.dtype, device=source.device)
         noise = noise.to(scale.device) * scale
-        for place, alpha in enumerate(sizes.tolist()):
-            net.place(net.weights, noise, alpha)
-            values[place, draw] = net.loss() - start
+        with net.undisturbed():
+            for place, alpha in enumerate(sizes.tolist()):
+                net.place(net.weights, noise, alpha)
+                values[place, draw] = net.loss() - start
     stderr = values.std(1) / math.sqrt(draws)
     return ExpectedSharpness(sizes, values.mean(1), stderr, start, values)
 

@@ -230,7 +230,8 @@ def test_the_ruler_agrees_with_plain_formulas() -> None:
                         span=(0.0, 1.0), step=0):  # fmt: skip
         pass
     model = ensemble.member(0)
-    found = shared.measured(settings, model, one.x_train, one.y_train, seed=0, sharpness=True)
+    found = shared.measured(settings, model, one.x_train, one.y_train)
+    found |= shared.perturbed(settings, model, one.x_train, one.y_train, seed=0)
 
     W, V = (p.detach().double().numpy() for p in model.parameters())
     x, y = one.x_train.double().numpy(), one.y_train.numpy()

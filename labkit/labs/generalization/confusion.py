@@ -116,7 +116,7 @@ def run(setup: Setup, prediction: Prediction) -> Iterator[Frame]:
             notes.append(f"confusion set of {size}: {outcome.note}")
         for s, (x, y) in enumerate(samples):
             model, one = shared.folded(ensemble.member(s)), setup.sets[s]
-            found = shared.measured(settings, model, x, y, seed=s, sharpness=True)
+            found = shared.measured(settings, model, x, y) | shared.perturbed(settings, model, x, y, seed=s)
             found["test_error"] = shared.test_error(model, one.x_test, one.y_test)
             found["sharpness_own"] = shared.steepest(settings, model, x[: settings.n], y[: settings.n])
             for name, value in found.items():

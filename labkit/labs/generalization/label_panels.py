@@ -78,11 +78,10 @@ def _by_size(title: str, marks: Sequence[figures.Mark], prediction: Prediction, 
 
 
 def planes(now: Values, prediction: Prediction) -> figures.Panel:
-    g, curves = _present(now), []
-    for k, color in enumerate(COLORS):
-        measured = np.flatnonzero(np.isfinite(now["norm"][:, g, k]).all(axis=0))
-        newest = measured[-1] if len(measured) else 0
-        curves.append((now["plane"][:, g, k, newest], WORDS[k], color))
+    # At the end of a training alone, which is where they are compared: of the newest size that came to it.
+    ended = _final(now["divergence"])
+    g = int(np.flatnonzero(np.isfinite(ended).any(axis=(0, 2))).max(initial=0))
+    curves = [(now["plane"][:, g, k, -1], WORDS[k], color) for k, color in enumerate(COLORS)]
     panel = panels.plane(curves, "Sharpness and KL")
     return replace(panel, marks=(*panel.marks, _size(prediction, g, 0.04, 0.12)))
 

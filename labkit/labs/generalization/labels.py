@@ -134,7 +134,7 @@ def run(setup: Setup, prediction: Prediction) -> Iterator[Frame]:
                     notes.append(f"{KINDS[k]} labels, m = {m}: {outcome.note}")
                 for s in range(seeds):
                     one, model = sets[s], ensembles[k].member(s)
-                    found = shared.measured(settings, model, one.x_train, one.y_train, seed=s)
+                    found = shared.measured(settings, model, one.x_train, one.y_train)
                     found["test_error"] = shared.test_error(model, one.x_test, one.y_test)
                     for name, value in found.items():
                         values[name][s, g, k, t] = value
@@ -168,9 +168,11 @@ def at_the_end(
     settings: Labels, model: nn.Module, one: data.Dataset, values: dict[str, np.ndarray],
     place: tuple[int, int, int],
 ) -> None:  # fmt: skip
-    """Max sharpness before and after a rescaling, and the bounds with what they bound."""
+    """What noise does; max sharpness after a rescaling, too; and the bounds with what they bound."""
     model = shared.folded(model)
-    values["sharpness"][place] = shared.steepest(settings, model, one.x_train, one.y_train)
+    noise = shared.perturbed(settings, model, one.x_train, one.y_train, seed=place[0])
+    values["sharpness"][place] = noise["sharpness"]
+    values["divergence"][place][-1], values["plane"][place][-1] = noise["divergence"], noise["plane"]
     generator = torch.Generator().manual_seed(place[0])
     other = rescale_nodes(model, generator=generator, low=RESCALED[0], high=RESCALED[1])
     values["rescaled"][place] = shared.steepest(settings, other, one.x_train, one.y_train)

@@ -174,14 +174,11 @@ def fit(
     return Outcome(word, -(-int(steps.max()) // each), ended.note)
 
 
-def measured(
-    settings: Any, model: nn.Module, x: Tensor, y: Tensor, *, seed: int, sharpness: bool = False
-) -> dict[str, Any]:
-    """Everything that is read off one network on the samples it was fitted to.
+def measured(settings: Any, model: nn.Module, x: Tensor, y: Tensor) -> dict[str, float]:
+    """What is read off one network on the samples it was fitted to, without moving its weights.
 
     Returns:
-        loss, train_error; margin; norm (∏‖W_i‖_F², no margin) and the four of `MEASURES`; divergence (the KL
-        at an expected sharpness of .05) and plane, the KL at each of `PLANE`; sharpness, (4), if asked for.
+        loss, train_error; margin; norm (∏‖W_i‖_F², no margin) and the four of `MEASURES`.
     """
     model = folded(model)
     gamma = margin(common.outputs(model, x), y, settings.epsilon)
@@ -189,7 +186,18 @@ def measured(
     scale = 1 / gamma**2 if gamma > 0 else math.nan
     norm = math.prod(float(frobenius(layer)) ** 2 for layer in weight_layers(model, x))
     loss, wrong = fitted(model, x, y)
-    near = probed(settings, len(x))
+    capacity = {name: scale * getattr(found, name) for name in MEASURES}
+    return {"loss": loss, "train_error": wrong, "margin": gamma, "norm": norm} | capacity
+
+
+def perturbed(settings: Any, model: nn.Module, x: Tensor, y: Tensor, *, seed: int) -> dict[str, Any]:
+    """What noise in the weights does to the loss on the samples that a network was fitted to.
+
+    Returns:
+        divergence (the KL at an expected sharpness of .05) and plane, the KL at each of `PLANE`; sharpness,
+        (4).
+    """
+    model, near = folded(model), probed(settings, len(x))
     alphas = ALPHAS[settings.network]
     weights = parameter_vector(model).double().cpu().numpy()
     divergences = [gaussian_kl(weights, alpha * (10 * np.abs(weights) + 1)) for alpha in alphas]
@@ -197,15 +205,11 @@ def measured(
         expected_sharpness, model, x[near], y[near], alphas=alphas.tolist(), draws=settings.draws,
         generator=seed,
     )  # fmt: skip
-    plane = [kl_at_sharpness(alphas, curve.mean, divergences, float(target)) for target in PLANE]
-    values = {
-        "loss": loss, "train_error": wrong, "margin": gamma, "norm": norm,
-        **{name: scale * getattr(found, name) for name in MEASURES},
-        "divergence": kl_at_sharpness(alphas, curve.mean, divergences, TARGET), "plane": plane,
-    }  # fmt: skip
-    if sharpness:
-        values["sharpness"] = steepest(settings, model, x, y)
-    return values
+    return {
+        "divergence": kl_at_sharpness(alphas, curve.mean, divergences, TARGET),
+        "plane": [kl_at_sharpness(alphas, curve.mean, divergences, float(target)) for target in PLANE],
+        "sharpness": steepest(settings, model, x, y),
+    }
 
 
 def steepest(settings: Any, model: nn.Module, x: Tensor, y: Tensor) -> float:
