@@ -2,7 +2,7 @@
 
     python docs/make_torchvision_tables.py
 
-Random weights, evaluation mode, small images, nothing downloaded; about a quarter of an hour on one core, and
+Random weights, evaluation mode, small images, nothing downloaded; about three quarters of an hour on one core, and
 10 GB for the largest.
 """
 
