@@ -2,8 +2,8 @@
 
     python docs/make_torchvision_tables.py
 
-Random weights, evaluation mode, small images, nothing downloaded; about three quarters of an hour on one core, and
-10 GB for the largest.
+Random weights, evaluation mode, small images, nothing downloaded; about three quarters of an hour on one
+core, and 10 GB for the largest.
 """
 
 from __future__ import annotations
