@@ -120,3 +120,47 @@ def test_a_stored_notebook_shows_its_last_picture_before_anything_runs(
     page.page.wait_for_timeout(2500)
     page.shot("as-stored")
     assert page.page.locator(".jp-OutputArea-output img").count() == 1
+
+
+DRAGGED = {
+    "r": ("jacobian", "RESIDUALS", "seeds=3", "rank"),
+    "σ": ("generalization", "PERTURBATION", "seeds=3", "largest σ"),
+    "ε": ("sgd", "FLATNESS", "seeds=1, n=100, width=32, stop=0.01", "ε"),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", DRAGGED)
+def test_a_drag_measures_again_and_trains_nothing(
+    open_notebook: Callable[..., Any], tmp_path: Path, artifacts: Path, name: str
+) -> None:
+    """Catches: a slider that redraws when it is let go, or only after another training."""
+    lab, experiment, changes, label = DRAGGED[name]
+    source = (
+        f"import labkit\nfrom labkit.labs import {lab} as lab\n"
+        f"labkit.Panel(lab.{experiment}, lab.{experiment}.preset({changes}), train=False)"
+    )
+    path = tmp_path / f"drag-{lab}.ipynb"
+    nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source)]), path)
+    page = open_notebook(path)
+    page.run_all()
+    page.wait_status("Press Train")
+    page.button("Train").click()
+    page.wait_status("Done at step", 120)
+    page.page.wait_for_timeout(800)
+    handle = page.slider(label).bounding_box()
+    x, y = handle["x"] + handle["width"] / 2, handle["y"] + handle["height"] / 2
+    page.page.mouse.move(x, y)
+    page.page.mouse.down()
+    took = []
+    for step in range(1, 6):  # the button stays down
+        seen = page.picture()
+        page.page.mouse.move(x + 9 * step, y)
+        took.append(page.wait_picture(seen))
+    page.page.mouse.up()
+    told = " ".join(f"{seconds:.2f}" for seconds in took)
+    (artifacts / f"drag-{lab}.txt").write_text(f"{label}: another picture after {told} s\n", "utf-8")
+    page.page.wait_for_timeout(800)
+    page.shot("dragged")
+    page.wait_status("Measured again")
+    assert page.errors() == []
