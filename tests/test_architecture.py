@@ -32,7 +32,7 @@ ALLOWED = {
     "__main__": {"cli"},
 }
 # How those that run labs come by one.
-CATALOGUE = {("labkit.labs", "LABS"), ("labkit.labs", "load_lab")}
+CATALOGUE = {("labkit.labs", name) for name in ("LABS", "find_lab", "load_lab")}
 TEXTS = {".py", ".md", ".toml", ".ipynb", ".yml", ".yaml", ".txt", ".cfg", ".csv", ".sh", ""}
 SKIPPED = {
     ".git", ".venv", "artifacts", "build", "dist", "__pycache__", ".mypy_cache", ".ruff_cache",

@@ -6,50 +6,34 @@ import argparse
 import json
 import textwrap
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from labkit.cli.running import named_labs
-
-if TYPE_CHECKING:
-    from labkit.protocol.experiment import Lab
+from labkit.cli.running import found_labs
 
 
 def add_claims(commands: Any) -> None:
-    claims = commands.add_parser("claims", help="list the claims of all labs", allow_abbrev=False)
+    claims = commands.add_parser("claims", help="list the claims of the labs", allow_abbrev=False)
+    claims.add_argument("labs", nargs="*", metavar="LAB", help="numbers or names (default: all)")
     claims.add_argument("--json", action="store_true", help="as JSON")
     claims.set_defaults(command=_claims)
 
 
 def _claims(args: argparse.Namespace) -> int:
-    from labkit.headless.audit import plain
+    from labkit.headless.listing import listed
 
-    labs = named_labs(())
-    rows = {lab.name: list(_rows(lab)) for lab in labs}
+    labs = found_labs(args.labs)
+    rows = {number: listed(number) for number in labs}
+    every = [row for own in rows.values() for row in own]
     if args.json:
-        every = [plain(row) for own in rows.values() for row in own]
         print(json.dumps(every, indent=2, ensure_ascii=False, allow_nan=False))
         return 0
-    for row in (row for own in rows.values() for row in own):
+    for row in every:
         print(_told(row))
-    for lab in labs:
-        print(f"lab {lab.number}, {lab.name}: {_kinds(rows[lab.name])}")
+    for number, name in labs.items():
+        print(f"lab {number}, {name}: {_kinds(rows[number])}")
     print("* core: `labkit run LAB` decides these; `labkit run LAB --all-claims` decides all")
     return 0
-
-
-def _rows(lab: Lab) -> Iterator[dict[str, Any]]:
-    """What is known of each claim before any run here, with its replication at the quick preset."""
-    from labkit.protocol.replication import replication_of
-
-    owner = {claim.id: experiment for experiment in lab.experiments for claim in experiment.claims}
-    for claim in lab.claims:
-        experiment = owner[claim.id]
-        found = replication_of(claim, experiment, experiment.presets["quick"])
-        yield claim.to_dict() | {
-            "lab": lab.name, "core": claim.id in lab.core, "experiment": experiment.name,
-            "replication": found.to_dict() if found else None,
-        }  # fmt: skip
 
 
 def _told(row: Mapping[str, Any]) -> str:

@@ -8,7 +8,7 @@ from concurrent.futures import BrokenExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from labkit.cli.running import INCOMPLETE, named_labs
+from labkit.cli.running import INCOMPLETE, found_labs, named_labs
 from labkit.headless.files import check_writable
 from labkit.headless.pool import processes
 from labkit.headless.terminal import ProgressBar
@@ -40,12 +40,13 @@ def _replicate(args: argparse.Namespace) -> int:
 
     from labkit.headless.replicate import replicate
 
-    labs = named_labs(args.labs)
+    found_labs(args.labs)
     try:
         with processes(args.jobs) as executor, ProgressBar(sys.stderr) as bar:
+            bar(0.0, "loading torch")
             found = replicate(
-                labs, blocks=args.blocks, executor=executor, folder=args.out, only=args.experiment,
-                progress=bar,
+                named_labs(args.labs), blocks=args.blocks, executor=executor, folder=args.out,
+                only=args.experiment, progress=bar,
             )  # fmt: skip
     except KeyboardInterrupt:
         print("\nWhat is done is kept; the same command goes on from there.", file=sys.stderr)

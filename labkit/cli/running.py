@@ -50,6 +50,7 @@ def _add_settings(command: argparse.ArgumentParser) -> None:
 
 def _run(args: argparse.Namespace) -> int:
     changes = _changes(args.changes)
+    found_labs([args.lab])
     _check_outputs({"--json": args.json, "--html": args.html})
 
     def work(executor: Executor | None, bar: ProgressBar) -> tuple[AuditResult, ...]:
@@ -118,6 +119,7 @@ def add_report(commands: Any) -> None:
 
 def _report(args: argparse.Namespace) -> int:
     _check_outputs({"--html": args.html, "--json": args.json})
+    found_labs(args.labs)
 
     def work(executor: Executor | None, bar: ProgressBar) -> tuple[AuditResult, ...]:
         from labkit.headless.audit import audit_labs
@@ -142,9 +144,16 @@ def _report(args: argparse.Namespace) -> int:
 
 def named_labs(words: Sequence[str]) -> list[Lab]:
     """The labs named, each once; all of them where none is."""
-    from labkit.labs import LABS, load_lab
+    from labkit.labs import load_lab
 
-    return list({lab.number: lab for lab in (load_lab(word) for word in words or LABS)}.values())
+    return [load_lab(number) for number in found_labs(words)]
+
+
+def found_labs(words: Sequence[str]) -> dict[int, str]:
+    """Number -> name of the same, which are not imported: a wrong word is told at once."""
+    from labkit.labs import LABS, find_lab
+
+    return {number: name for number, name, _ in map(find_lab, words or LABS)}
 
 
 def _check_outputs(named: dict[str, Path | None]) -> None:

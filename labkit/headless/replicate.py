@@ -11,16 +11,17 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
-from importlib.resources import files
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from labkit.headless.files import write_atomically
+from labkit.headless.listing import store
 from labkit.headless.sweep import sweep
 from labkit.headless.versions import versions
 from labkit.protocol.experiment import Experiment, Lab, Run
 from labkit.protocol.judging import judge
-from labkit.protocol.replication import FILE, SHARE, Replication, counted, mark, recorded
+from labkit.protocol.replication import FILE, SHARE, Replication, counted, data_file, mark, recorded
 
 # Called with the share that is done, in [0, 1], and what has just come out.
 Progress = Callable[[float, str], None]
@@ -56,7 +57,8 @@ def replicate(
 ) -> tuple[Replicated, ...]:
     """Runs every experiment of the labs over disjoint blocks of seeds, and counts the words of each claim.
 
-    What is recorded already, with the present settings and rules, is not run again.
+    What is recorded already, with the present settings and rules, is not run again; what `labkit claims`
+    lists is written anew in any case.
 
     Args:
         labs: what to replicate.
@@ -81,22 +83,24 @@ def replicate(
     wanted = [(lab, e) for lab in labs for e in lab.experiments if not only or e.name in only]
     missing = [records[lab.number].missing(experiment, blocks) for lab, experiment in wanted]
     total, done = sum(map(len, missing)), 0
-    for (lab, experiment), seeds in zip(wanted, missing, strict=True):
-        if not seeds:
-            continue
 
-        def each(
-            settings: Any, kept: tuple[Mapping[str, Any], float], lab: Lab = lab, name: str = experiment.name
-        ) -> None:
-            nonlocal done
-            done += 1
-            found, seconds = kept
-            records[lab.number].add(settings, found, name, seconds)
-            if progress is not None:
-                words = ", ".join(f"{id} {block['word']}" for id, block in found.items())
-                progress(done / total, f"{lab.number} {name}, seed {settings.seed}: {words}")
+    def note(lab: Lab, name: str, settings: Any, kept: tuple[Mapping[str, Any], float]) -> None:
+        nonlocal done
+        done += 1
+        found, seconds = kept
+        records[lab.number].add(settings, found, name, seconds)
+        if progress is not None:
+            words = ", ".join(f"{id} {block['word']}" for id, block in found.items())
+            progress(done / total, f"{lab.number} {name}, seed {settings.seed}: {words}")
 
-        sweep(experiment, {"seed": seeds}, executor=executor, keep=_judged_and_timed, each=each)
+    try:
+        for (lab, experiment), seeds in zip(wanted, missing, strict=True):
+            if seeds:
+                each = partial(note, lab, experiment.name)
+                sweep(experiment, {"seed": seeds}, executor=executor, keep=_judged_and_timed, each=each)
+    finally:  # The listing tells of these counts.
+        for lab in labs if folder is None else ():
+            store(lab)
     return tuple(row for lab, experiment in wanted for row in records[lab.number].rows(experiment, blocks))
 
 
@@ -136,11 +140,9 @@ class _Record:
 
     def __init__(self, lab: Lab, folder: Path | None) -> None:
         self.lab = lab
-        self.path = (
-            folder / f"{lab.name}.json"
-            if folder
-            else Path(str(files(lab.experiments[0].home).joinpath(FILE)))
-        )
+        path = folder / f"{lab.name}.json" if folder else data_file(lab.experiments[0].home, FILE)
+        assert path is not None
+        self.path = path
         self.claims = self._read()
 
     def _read(self) -> dict[str, Any]:

@@ -20,6 +20,26 @@ LABS = {
 }
 
 
+def find_lab(lab: int | str) -> tuple[int, str, str]:
+    """The number, the name and the package of a lab, which is not imported.
+
+    Args:
+        lab: 0 to 5, or a name such as "jacobian".
+
+    Returns:
+        Number, name and package, as in LABS.
+
+    Raises:
+        ValueError: there is no such lab.
+    """
+    wanted = str(lab).strip().lower()
+    for number, (name, package) in LABS.items():
+        if wanted in (str(number), f"{number:02d}", name):
+            return number, name, package
+    known = ", ".join(f"{number} ({name})" for number, (name, _) in LABS.items())
+    raise ValueError(f"lab: there is no lab {lab!r}; there is {known}")
+
+
 def load_lab(lab: int | str) -> Lab:
     """A lab by number or name.
 
@@ -32,11 +52,6 @@ def load_lab(lab: int | str) -> Lab:
     Raises:
         ValueError: there is no such lab.
     """
-    wanted = str(lab).strip().lower()
-    for number, (name, package) in LABS.items():
-        if wanted in (str(number), f"{number:02d}", name):
-            loaded = import_module(package).LAB
-            assert isinstance(loaded, Lab)
-            return loaded
-    known = ", ".join(f"{number} ({name})" for number, (name, _) in LABS.items())
-    raise ValueError(f"lab: there is no lab {lab!r}; there is {known}")
+    loaded = import_module(find_lab(lab)[2]).LAB
+    assert isinstance(loaded, Lab)
+    return loaded

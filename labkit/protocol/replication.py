@@ -15,8 +15,8 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
-from importlib.resources import files
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 from labkit.protocol.claims import Claim
@@ -131,10 +131,23 @@ def counted(expected: str, blocks: Sequence[Mapping[str, Any]], seeds: int) -> R
 def recorded(package: str) -> dict[str, Any]:
     """What the data file of a lab holds; empty where there is none."""
     nothing: dict[str, Any] = {"versions": {}, "claims": {}}
-    if find_spec(package) is None:
-        return nothing
-    path = files(package).joinpath(FILE)
-    if not path.is_file():
+    path = data_file(package, FILE)
+    if path is None or not path.is_file():
         return nothing
     found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return found
+
+
+def data_file(package: str, name: str) -> Path | None:
+    """Where a package keeps a data file, found without importing it; None where it is no package.
+
+    Args:
+        package: its full name.
+        name: of the file.
+
+    Returns:
+        The path, of a file that need not be there.
+    """
+    spec = find_spec(package)
+    places = spec.submodule_search_locations if spec else None
+    return Path(next(iter(places))) / name if places else None

@@ -134,6 +134,7 @@ def test_exit_code_is_zero_whatever_the_verdicts(capsys):
         (["run"], "LAB"),
         (["fly"], "fly"),
         (["claims", "--yaml"], "--yaml"),
+        (["claims", "7", "9"], "there is no lab '9'"),
         (["lab", "no-such-notebook"], "there is no"),
         (["replicate", "9"], "there is no lab '9'"),
         (["replicate", "7", "--blocks", "0", "--out", "x"], "blocks must be at least 1"),
@@ -278,7 +279,7 @@ def test_claims_show_their_replication_at_the_quick_preset(capsys, monkeypatch):
         asked.append(settings == experiment.presets["quick"])
         return found
 
-    monkeypatch.setattr("labkit.protocol.replication.replication_of", of)
+    monkeypatch.setattr("labkit.headless.listing.replication_of", of)
     assert cli.main(["claims", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)[0]["replication"] == {
         "expected": 19, "blocks": 20, "words": {"holds": 19, "fails": 1}, "seeds": 3, "least_distance": 0.5,
@@ -300,6 +301,36 @@ def test_claims_as_text_name_kind_quantity_edge_and_source_and_count_the_kinds_a
     assert "expected: fails, because a loss is never negative; not replicated" in out
     assert "comes out otherwise where: nothing decays" in out
     assert "lab 7, tiny: 1 theorem; 1 prediction, 1 expected: fails; 1 finding, 1 expected: reported" in out
+
+
+def test_what_needs_no_torch_does_not_import_it():
+    """Three seconds of nothing, to be told that a name is misspelt."""
+    calls = ["--help", "claims", "claims 4", "claims --json", "claims 9", "run --help", "run 9",
+             "report 9 --html x", "replicate 9 --out x", "lab --help", "get --help", "get 9"]  # fmt: skip
+    code = f"""if True:
+        import sys, labkit.cli
+        for words in {calls}:
+            code = labkit.cli.main(words.split())
+            assert code == (2 if "9" in words else 0), (words, code)
+            assert "torch" not in sys.modules, words"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("J4* prediction") == 2 and done.stdout.count("  D1* ") == 1
+
+
+@pytest.mark.parametrize("words", ["run 7", "report 7 --html page", "replicate 7 --out counts"])
+def test_a_command_says_something_before_torch_is_imported(words, capsys, tmp_path, monkeypatch):
+    """A terminal that stays empty for seconds, and Ctrl-C."""
+    seen = []
+
+    def load(lab):
+        seen.append(capsys.readouterr().err)
+        raise ValueError("enough")
+
+    monkeypatch.setattr(labkit.labs, "load_lab", load)
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(words.split()) == 2
+    assert seen == ["  0% loading torch (0 s)\n"]
 
 
 def test_replicate_prints_a_line_a_claim_and_exits_1_below_the_share(capsys, tmp_path, monkeypatch):

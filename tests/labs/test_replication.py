@@ -6,8 +6,9 @@ import pickle
 
 import pytest
 
-from labkit.labs import LABS, load_lab
-from labkit.protocol.replication import SHARE, mark, recorded, replication_of, seconds_of
+from labkit.headless.listing import FILE, listed, told
+from labkit.labs import LABS, find_lab, load_lab
+from labkit.protocol.replication import SHARE, data_file, mark, recorded, replication_of, seconds_of
 
 CLAIMS = [
     (number, experiment.name, claim.id)
@@ -30,6 +31,14 @@ def test_a_claim_comes_out_as_expected_in_nineteen_of_twenty_blocks(number: int,
     found = replication_of(claim, experiment, settings)
     assert found is not None and found.blocks >= 20
     assert found.share >= SHARE, f"{dict(found.words)} where {claim.expected} is expected"
+
+
+@pytest.mark.parametrize("number", LABS)
+def test_the_stored_listing_is_what_the_lab_says(number: int) -> None:
+    """`labkit claims` that tells last month's rules."""
+    path = data_file(find_lab(number)[2], FILE)
+    assert path is not None and path.is_file() and path.parent.name == find_lab(number)[1]
+    assert listed(number) == told(load_lab(number)), f"stale: `labkit replicate {number}` writes it anew"
 
 
 @pytest.mark.parametrize("number", LABS)
