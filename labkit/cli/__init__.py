@@ -1,9 +1,9 @@
 """The command `labkit`: open the notebooks, run a lab headless, report on all, release and grade assignments.
 
 Exit codes: 0 when the command completes, whatever the verdicts; 1 when `report` wrote its page and an
-experiment in it ended in an error, when `replicate` found a claim below its share of blocks, or when `doctor`
-misses something; 2 on bad input, with one line that says what is wrong; 130 when interrupted, with what was
-done until then. Files appear whole or not at all.
+experiment in it ended in an error, when one of `run` found too little memory, when `replicate` found a claim
+below its share of blocks, or when `doctor` misses something; 2 on bad input, with one line that says what is
+wrong; 130 when interrupted, with what was done until then. Files appear whole or not at all.
 """
 
 from __future__ import annotations

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
+from labkit.headless.memory import machine_bytes
 from labkit.headless.versions import versions
 
 WIDTH = 16  # of the names
@@ -109,28 +110,13 @@ def _device() -> Finding:
 
 
 def _memory() -> Finding:
-    total, free = _memory_bytes()
+    total, free = machine_bytes()
     if total is None:
         return Finding("memory", "ok", "unknown on this system")
     found = f"{total / 2**30:.1f} GiB" + (f", {free / 2**30:.1f} GiB free" if free is not None else "")
     if (free if free is not None else total) < 1.3 * 2**30:
         return Finding("memory", "absent", found, "a notebook needs up to 1.3 GiB: close other programs")
     return Finding("memory", "ok", found)
-
-
-def _memory_bytes() -> tuple[int | None, int | None]:
-    """Total and free bytes, within the limit of a container."""
-    try:
-        import psutil  # Comes with ipykernel.
-    except ImportError:
-        return None, None
-    total, free = int(psutil.virtual_memory().total), int(psutil.virtual_memory().available)
-    try:
-        limit = int(Path("/sys/fs/cgroup/memory.max").read_text())
-        used = int(Path("/sys/fs/cgroup/memory.current").read_text())
-    except (OSError, ValueError):  # No control group, or no limit in it ("max").
-        return total, free
-    return min(total, limit), min(free, max(limit - used, 0))
 
 
 def _torchvision() -> Finding:

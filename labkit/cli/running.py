@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from labkit.headless.files import check_writable, write_atomically
+from labkit.headless.memory import within_memory
 from labkit.headless.pool import processes
 from labkit.headless.terminal import ProgressBar, verdict_table
 
@@ -72,7 +73,13 @@ def _run(args: argparse.Namespace) -> int:
 
         write_atomically(args.html, to_html(result))
     print(verdict_table(result))
-    return INTERRUPTED if result.interrupted else 0
+    return _code([result])
+
+
+def _code(results: Sequence[AuditResult]) -> int:
+    if any(result.interrupted for result in results):
+        return INTERRUPTED
+    return INCOMPLETE if any(result.failures for result in results) else 0
 
 
 def _carried(
@@ -81,7 +88,11 @@ def _carried(
     """What `work` gives, or had got when Ctrl-C ended it: then the processes have ended, too."""
     done: tuple[AuditResult, ...] = ()
     try:
-        with processes(args.jobs) as executor, ProgressBar(sys.stderr) as bar:
+        with (
+            within_memory(args.device),
+            processes(args.jobs, args.device) as executor,
+            ProgressBar(sys.stderr) as bar,
+        ):
             bar(0.0, "loading torch")
             done = work(executor, bar)
     except KeyboardInterrupt as stop:  # while it worked, or while its processes ended
@@ -90,6 +101,11 @@ def _carried(
             raise
     except BrokenExecutor:
         raise ValueError("a process was ended, for want of memory perhaps: take fewer --jobs") from None
+    except Exception as problem:
+        if args.traceback or isinstance(problem, (ValueError, OSError, ImportError)):  # told as they are
+            raise
+        what = f"{type(problem).__name__}: {problem} (--traceback shows where it came from)"
+        raise ValueError(what) from None
     return done
 
 
@@ -114,7 +130,7 @@ def add_report(commands: Any) -> None:
     report.add_argument("--json", type=Path, metavar="FILE", help="write the same as JSON")
     report.add_argument("--core", action="store_true", help="the core claims alone")
     _add_settings(report)
-    report.set_defaults(command=_report)
+    report.set_defaults(command=_report, traceback=True)
 
 
 def _report(args: argparse.Namespace) -> int:
@@ -137,9 +153,7 @@ def _report(args: argparse.Namespace) -> int:
     if args.json is not None:
         _write_json(args.json, report_json(results))
     print(report_lines(results))
-    if any(result.interrupted for result in results):
-        return INTERRUPTED
-    return INCOMPLETE if any(result.failures for result in results) else 0
+    return _code(results)
 
 
 def named_labs(words: Sequence[str]) -> list[Lab]:

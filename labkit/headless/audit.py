@@ -93,6 +93,7 @@ class AuditResult:
                 "seconds": round(self.seconds, 3),
                 "interrupted": self.interrupted,
                 "claims": [verdict.to_dict() for verdict in self.verdicts],
+                "failures": [failure.to_dict() for failure in self.failures],
             }
         )
 
@@ -129,7 +130,8 @@ def audit(
         changes: setting -> value, or its text as on a command line; for every experiment that has it.
         seed: the first seed.
         device: "auto", "cpu", "cuda" or "mps".
-        keep_going: an experiment that raises becomes one of the result's failures, and the others still run.
+        keep_going: an experiment that raises becomes one of the result's failures, and the others still run;
+            one that wants more memory than there is does so in any case.
         draw: make the figures, too.
         executor: where to run; this thread when left out.
         progress: told the share done, of the time expected, and the experiment's name.
@@ -139,6 +141,7 @@ def audit(
 
     Raises:
         ValueError: an unknown experiment, preset, setting or device, or a value out of its range.
+        Exception: what an experiment raised, without `keep_going`.
         Interrupted: by Ctrl-C, once an experiment is done.
     """
     changes = dict(changes or {})

@@ -11,6 +11,7 @@ from typing import Any
 from labkit.headless.plan import Task
 from labkit.protocol.experiment import Experiment, Frame, Run, drain
 from labkit.protocol.judging import judge
+from labkit.protocol.shortage import shortage
 from labkit.protocol.verdicts import Verdict
 
 # Called with the share that is done, in [0, 1], and what is being run.
@@ -50,7 +51,8 @@ def carry_out(
     Args:
         tasks: what to run.
         outcomes: takes each task's outcome by its place, as soon as it is there: so they survive Ctrl-C.
-        keep_going: a task that raises has that as its outcome, and the others still run.
+        keep_going: a task that raises has that as its outcome, and the others still run. One that wants more
+            memory than there is has it in any case.
         draw: make the figures, too.
         executor: where to run; this thread when left out.
         progress: told the share of the expected time, and the names of what runs.
@@ -63,7 +65,7 @@ def carry_out(
         try:
             task.experiment.prepare(task.settings)
         except Exception as problem:
-            _note(outcomes, place, problem, keep_going)
+            _note(outcomes, place, task, problem, keep_going)
     todo = [place for place in range(len(tasks)) if place not in outcomes]
     if executor is None:
         _here(tasks, todo, outcomes, keep_going, draw, progress)
@@ -88,7 +90,7 @@ def _here(
         try:
             outcomes[place] = _one(task.experiment, task.settings, _ids(task), draw, report)
         except Exception as problem:
-            _note(outcomes, place, problem, keep_going)
+            _note(outcomes, place, task, problem, keep_going)
         before += task.weight
 
 
@@ -116,7 +118,8 @@ def _there(
                 try:
                     outcomes[waiting[future]] = future.result()
                 except Exception as problem:
-                    _note(outcomes, waiting[future], problem, keep_going)
+                    place = waiting[future]
+                    _note(outcomes, place, tasks[place], problem, keep_going)
             if progress is not None:
                 progress(*_state(tasks, waiting, pending, begun))
     finally:  # After an error or Ctrl-C what is done counts, and nothing that has not begun is begun.
@@ -163,10 +166,11 @@ def _one(
     return Outcome(run, verdicts, time.perf_counter() - start, picture)
 
 
-def _note(outcomes: dict[int, Outcome], place: int, problem: Exception, keep_going: bool) -> None:
-    if not keep_going:
+def _note(outcomes: dict[int, Outcome], place: int, task: Task, problem: Exception, keep_going: bool) -> None:
+    told = shortage(problem, task.experiment, task.settings)
+    if not (keep_going or told):
         raise problem
-    message = " ".join(f"{type(problem).__name__}: {problem}".removesuffix(": ").split())
+    message = told or " ".join(f"{type(problem).__name__}: {problem}".removesuffix(": ").split())
     outcomes[place] = Outcome(None, {}, message=message)
 
 

@@ -9,13 +9,16 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor
 from contextlib import contextmanager
 
+from labkit.headless.memory import limit_memory
+
 
 @contextmanager
-def processes(jobs: int) -> Iterator[Executor | None]:
+def processes(jobs: int, device: str = "cpu") -> Iterator[Executor | None]:
     """A pool of processes of one thread each, which end with this one; None for a single job.
 
     Args:
         jobs: how many processes.
+        device: where they keep their tensors.
 
     Yields:
         An executor, or None: the caller then works in its own thread.
@@ -31,7 +34,7 @@ def processes(jobs: int) -> Iterator[Executor | None]:
     others = set(multiprocessing.active_children())
     # A forked torch may wait for threads that were not copied.
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(jobs, mp_context=context, initializer=_quietly) as executor:
+    with ProcessPoolExecutor(jobs, mp_context=context, initializer=_quietly, initargs=(device,)) as executor:
         try:
             yield executor
         except BaseException:
@@ -39,8 +42,9 @@ def processes(jobs: int) -> Iterator[Executor | None]:
             raise
 
 
-def _quietly() -> None:
-    """In each process: one thread, and Ctrl-C is the parent's business."""
+def _quietly(device: str) -> None:
+    """In each process: one thread, no more memory than there is, and Ctrl-C is the parent's business."""
+    limit_memory(device)
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 

@@ -21,8 +21,11 @@ def verdict_table(result: AuditResult) -> str:
         told = [verdict.sentence, *(str(part) for part in verdict.parts), verdict.notes]
         for text in filter(None, told):
             lines.extend(textwrap.wrap(text, 100, initial_indent="     ", subsequent_indent="       "))
+    for failure in filter(lambda one: one.message, result.failures):
+        lost = ", ".join(claim.id for claim in failure.claims)
+        lines.append(f"\nNot decided: {lost}, as {failure.experiment.name} ended: {failure.message}")
     if result.interrupted:
-        left = [failure.experiment.name for failure in result.failures]
+        left = [failure.experiment.name for failure in result.failures if not failure.message]
         lines.append(f"\nPartial: interrupted before the end of {', '.join(left)}")
     lines.append(f"\nlab {result.lab.number}, {result.lab.title}: {result.verdicts.summary}")
     lines.append(f"preset {result.preset}, seed {result.seed}, {result.device}, {result.seconds:.0f} s")
@@ -55,6 +58,12 @@ class ProgressBar:
             bar = ("#" * round(30 * share)).ljust(30, ".")
             self._stream.write(f"\r[{bar}] {share:4.0%} {now - self._start:4.0f} s  {name[:30]:<30}")
         self._name = name
+        self._stream.flush()
+
+    def say(self, line: str) -> None:
+        """Writes a line that stays, above the bar."""
+        self.__exit__()
+        self._stream.write(f"{line}\n")
         self._stream.flush()
 
     def __exit__(self, *_: object) -> None:

@@ -187,10 +187,12 @@ class Panel:
     ) -> tuple[dict[str, Any], ...]:
         self._session.ready.wait(60.0)  # the stored notebook shows the prediction at least
         bundle = dict(self.widget._repr_mimebundle_() or {}) if not self._closed else {}
+        shown = {**bundle, "text/plain": repr(self)}
+        if self._shown is None:  # The first settings failed, and the panel says why.
+            return shown, {}
         chart = self.chart()
         picture = chart.png(self._canvas.width, self._canvas.height)
-        shown = {**bundle, "text/plain": repr(self), "image/png": picture}
-        return shown, {"image/png": {"alt": chart.words}}
+        return {**shown, "image/png": picture}, {"image/png": {"alt": chart.words}}
 
     def close(self) -> None:
         """Stops what is running and removes the panel from the page."""

@@ -18,6 +18,7 @@ from typing import Any, Protocol
 from labkit.figures import Chart
 from labkit.protocol.experiment import Experiment, Frame, Prediction, Run, one_thread
 from labkit.protocol.memory import Memory, remembering
+from labkit.protocol.shortage import shortage
 
 from . import words
 from .worker import Ticket, Worker
@@ -167,14 +168,19 @@ class Session:
         self._tell("picture", self.chart(), rest=True)
 
     def _alone(self, settings: Any, train: bool, quiet: float, ticket: Ticket) -> None:
-        with one_thread(), remembering(self._memory):
-            if train and not quiet:
-                self._memory.clear()
-                self._trained = None
-            if self._trained is not None and settings.shares_training_with(self._trained):
-                self._measure_again(settings, ticket)
-            else:
-                self._work(settings, train, quiet, ticket)
+        try:
+            with one_thread(), remembering(self._memory):
+                if train and not quiet:
+                    self._memory.clear()
+                    self._trained = None
+                if self._trained is not None and settings.shares_training_with(self._trained):
+                    self._measure_again(settings, ticket)
+                else:
+                    self._work(settings, train, quiet, ticket)
+        except Exception as problem:
+            if told := shortage(problem, self.experiment, settings):
+                raise ValueError(told) from None
+            raise
 
     def _measure_again(self, settings: Any, ticket: Ticket) -> None:
         """On the networks that stand: nothing is waited for, and the picture stays until the next."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -207,6 +207,22 @@ class Settings:
             shown = f"{value:.4g}" if isinstance(value, float) else str(value)
             told.append(f"{knobs[name].label or name} {shown}")
         return ", ".join(told) or "the same settings"
+
+    def beyond_sliders(self) -> dict[str, Any]:
+        """The settings above what their sliders offer."""
+        sliders = {name: one.slider for name, one in self.knobs().items() if one.slider}
+        return {name: getattr(self, name) for name, ends in sliders.items() if getattr(self, name) > ends[1]}
+
+    def with_sliders(self, names: Iterable[str]) -> str:
+        """Some settings as a person gives them: "width=100000 (slider 16 to 4096), depth=4"."""
+        knobs, beyond = self.knobs(), self.beyond_sliders()
+
+        def told(name: str) -> str:
+            low, high = knobs[name].slider or (0, 0)
+            slider = f" (slider {low:g} to {high:g})" if name in beyond else ""
+            return f"{name}={getattr(self, name)}{slider}"
+
+        return ", ".join(map(told, names))
 
     def to_dict(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in self.knobs()}

@@ -24,9 +24,11 @@ from labkit.headless.files import write_atomically
 from labkit.headless.terminal import ProgressBar
 from labkit.protocol.replication import Replication
 from tests.conftest import ROOT
-from tests.tinylab import EXTRA, LAB
+from tests.tinylab import DECAY, EXTRA, LAB
 
-RUN_KEYS = {"lab", "paper", "settings", "seed", "device", "versions", "seconds", "interrupted", "claims"}
+RUN_KEYS = {
+    "lab", "paper", "settings", "seed", "device", "versions", "seconds", "interrupted", "claims", "failures",
+}  # fmt: skip
 STATIC_KEYS = {
     "id", "kind", "statement", "source", "rule", "expected", "because", "quantities", "fails_in",
     "experiment", "replication",
@@ -190,7 +192,7 @@ def test_ctrl_c_in_the_first_experiment_leaves_no_file(capsys, tmp_path):
 def test_ctrl_c_keeps_what_is_done_and_says_that_it_is_a_part(capsys, tmp_path, monkeypatch, jobs):
     """Minutes of runs lost to the wish to see them; or a part that looks like the whole."""
     if jobs == "2":  # A worker process cannot be interrupted by itself.
-        monkeypatch.setattr(running, "processes", lambda _: ThreadPoolExecutor(1))
+        monkeypatch.setattr(running, "processes", lambda *_: ThreadPoolExecutor(1))
     paths = [tmp_path / "run.json", tmp_path / "run.html"]
     words = ["run", "7", "--all-claims", "--set", "fate=interrupted", "--jobs", jobs]
     assert cli.main([*words, "--json", str(paths[0]), "--html", str(paths[1])]) == 130
@@ -201,6 +203,44 @@ def test_ctrl_c_keeps_what_is_done_and_says_that_it_is_a_part(capsys, tmp_path, 
     assert run["interrupted"] and [claim["id"] for claim in run["claims"]] == ["T1", "T3"]
     page = paths[1].read_text()
     assert "Not decided, as the run was interrupted" in page and "labkit run 7 --experiment extra" in page
+
+
+@pytest.mark.parametrize("jobs", ["1", "2"])
+@pytest.mark.parametrize("where", ["prepare", "run"])
+def test_too_little_memory_is_told_in_one_line_and_loses_no_other_experiment(
+    where, jobs, capsys, tmp_path, monkeypatch
+):
+    """A traceback that ends in an allocator, and no verdict of what had run."""
+
+    def greedy(*_):
+        raise RuntimeError(
+            "DefaultCPUAllocator: can't allocate memory: you tried to allocate 42949672960 bytes."
+        )
+
+    if jobs == "2":
+        monkeypatch.setattr(running, "processes", lambda *_: ThreadPoolExecutor(1))
+    lab = replace(LAB, experiments=(DECAY, replace(EXTRA, **{where: greedy})))
+    monkeypatch.setattr("tests.tinylab.LAB", lab)
+    words = ["run", "7", "--all-claims", "--set", "rank=8", "--jobs", jobs, "--json", str(tmp_path / "run")]
+    assert cli.main(words) == 1
+    out, err = capsys.readouterr()
+    assert "Not decided: T2, as extra ended: out of memory, for an array of 40 GiB, at rank=8\n" in out
+    assert "T1   holds" in out and "T3   fails" in out and "Traceback" not in err
+    run = json.loads((tmp_path / "run").read_text())
+    assert run["failures"][0]["claims"] == ["T2"] and [claim["id"] for claim in run["claims"]] == ["T1", "T3"]
+
+
+def test_an_error_of_the_numbers_is_one_line_and_its_traceback_is_to_be_had(capsys, monkeypatch):
+    """Forty lines of torch, where a learning rate was too large."""
+
+    def singular(*_):
+        raise RuntimeError("linalg.eigh: failed\nto converge")
+
+    monkeypatch.setattr("tests.tinylab.LAB", replace(LAB, experiments=(replace(DECAY, run=singular), EXTRA)))
+    line = fails_with(capsys, ["run", "7"])
+    assert line.startswith("labkit run: RuntimeError: linalg.eigh: failed to converge (--traceback shows")
+    with pytest.raises(RuntimeError, match="failed"):
+        cli.main(["run", "7", "--traceback"])
 
 
 def test_an_experiment_can_be_run_by_itself_with_all_its_claims(capsys, tmp_path):

@@ -272,6 +272,22 @@ def test_a_stored_notebook_shows_a_picture_and_constant_text(panel: Make) -> Non
     assert PIL.Image.open(io.BytesIO(bundle["image/png"])).size == (900, 340)
 
 
+def test_settings_that_want_too_much_memory_are_named_and_leave_the_cell_whole(toy: Any) -> None:
+    """Catches: a traceback of an allocator in the box, and one of the figure below the cell."""
+
+    def greedy(settings: Any) -> Any:
+        raise RuntimeError(
+            "DefaultCPUAllocator: can't allocate memory: you tried to allocate 42949672960 bytes."
+        )
+
+    one = Panel(dataclasses.replace(toy.TOY, prepare=greedy), toy.TOY.preset(width=5000))
+    bundle, _ = one._repr_mimebundle_()
+    assert bundle["text/plain"] == "<Panel>" and "image/png" not in bundle and one.wait(20)
+    assert "out of memory, for an array of 40 GiB, at width=5000 (slider 16 to 1024)" in one.error_box.value
+    assert "DefaultCPUAllocator" not in one.error_box.value
+    one.close()
+
+
 def test_a_forgotten_panel_goes_away_with_its_run_and_thread(toy: Any) -> None:
     """Catches: widgets' callbacks keep every panel ever made, training, for the life of the kernel."""
     # Far longer than the test waits: the panel must go before its run has ended by itself.

@@ -12,10 +12,7 @@ from labkit.protocol.verdicts import summary
 
 def report_json(results: Sequence[AuditResult]) -> dict[str, Any]:
     """Every lab as `labkit run --json` writes it, with the experiments that ended in an error."""
-    labs = [
-        result.to_json() | {"failures": [failure.to_dict() for failure in result.failures]}
-        for result in results
-    ]
+    labs = [result.to_json() for result in results]
     seconds = round(sum(result.seconds for result in results), 3)
     return {"preset": results[0].preset if results else None, "seconds": seconds, "labs": labs}
 
