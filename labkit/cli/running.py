@@ -7,6 +7,7 @@ import json
 import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import BrokenExecutor, Executor
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +33,8 @@ def add_run(commands: Any) -> None:
     run.add_argument("--set", nargs="+", action="extend", default=[], metavar="NAME=VALUE", dest="changes",
                      help="change a setting in every experiment that has it")  # fmt: skip
     _add_settings(run)
+    run.add_argument("--insist", action="store_true",
+                     help="also what would take over an hour, or more memory than is free")  # fmt: skip
     run.add_argument("--json", type=Path, metavar="FILE", help="write settings, versions and verdicts")
     run.add_argument("--html", type=Path, metavar="FILE", help="write one page with verdicts and figures")
     run.add_argument("--traceback", action="store_true", help="show where an error came from")
@@ -56,12 +59,14 @@ def _run(args: argparse.Namespace) -> int:
 
     def work(executor: Executor | None, bar: ProgressBar) -> tuple[AuditResult, ...]:
         from labkit.headless.audit import audit
+        from labkit.headless.price import approve
         from labkit.labs import load_lab
 
+        price = partial(approve, preset=args.preset, insist=args.insist, tell=bar.say, progress=bar)
         result = audit(
             load_lab(args.lab), all_claims=args.all_claims, experiments=args.experiment, preset=args.preset,
             changes=changes, seed=args.seed, device=args.device, draw=args.html is not None,
-            executor=executor, progress=bar,
+            executor=executor, progress=bar, approve=price,
         )  # fmt: skip
         return (result,)
 

@@ -7,7 +7,7 @@ notebook, so an audit cannot come to another verdict than the lesson.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from typing import Any
@@ -119,6 +119,7 @@ def audit(
     draw: bool = False,
     executor: Executor | None = None,
     progress: Progress | None = None,
+    approve: Callable[[Sequence[Task]], None] | None = None,
 ) -> AuditResult:
     """Runs the experiments that decide the selected claims, and judges those claims.
 
@@ -135,13 +136,14 @@ def audit(
         draw: make the figures, too.
         executor: where to run; this thread when left out.
         progress: told the share done, of the time expected, and the experiment's name.
+        approve: is given what will be run before anything is, and may raise.
 
     Returns:
         AuditResult: the runs, the verdicts and, with `keep_going`, the failures.
 
     Raises:
         ValueError: an unknown experiment, preset, setting or device, or a value out of its range.
-        Exception: what an experiment raised, without `keep_going`.
+        Exception: what `approve` raised or, without `keep_going`, an experiment.
         Interrupted: by Ctrl-C, once an experiment is done.
     """
     changes = dict(changes or {})
@@ -150,6 +152,8 @@ def audit(
         lab, all_claims=all_claims, experiments=experiments, preset=preset, changes=changes, seed=seed,
         device=device,
     )  # fmt: skip
+    if approve is not None:
+        approve(tasks)
     facts = {"seed": tasks[0].settings.seed if tasks else seed, "device": device, "preset": preset}
     (result,) = _audit([lab], tasks, facts, keep_going, draw, executor, progress)
     return result

@@ -21,6 +21,7 @@ from labkit import cli, notebooks
 from labkit.cli import doctor, running
 from labkit.headless.audit import audit, plain
 from labkit.headless.files import write_atomically
+from labkit.headless.price import Price
 from labkit.headless.terminal import ProgressBar
 from labkit.protocol.replication import Replication
 from tests.conftest import ROOT
@@ -203,6 +204,26 @@ def test_ctrl_c_keeps_what_is_done_and_says_that_it_is_a_part(capsys, tmp_path, 
     assert run["interrupted"] and [claim["id"] for claim in run["claims"]] == ["T1", "T3"]
     page = paths[1].read_text()
     assert "Not decided, as the run was interrupted" in page and "labkit run 7 --experiment extra" in page
+
+
+def test_a_setting_above_its_slider_runs_after_its_price(capsys):
+    """Hours of silence, where a word would have been enough."""
+    assert cli.main(["run", "7", "--set", "width=1000"]) == 0
+    out, err = capsys.readouterr()
+    assert re.search(r"^decay at width=1000 \(slider 1 to 64\): about 1 s and \d+ MiB$", err, re.M), err
+    assert "T1   holds" in out and "Not decided" not in out
+
+
+def test_a_run_too_costly_is_refused_before_it_begins_unless_one_insists(capsys, monkeypatch):
+    """A machine that stands still for a typing error."""
+    monkeypatch.setattr("labkit.headless.price.price", lambda *_: Price(7200.0, 2.0**50))
+    words = ["run", "7", "--all-claims", "--set", "width=1000"]
+    with monkeypatch.context() as before:
+        before.setattr("labkit.headless.carry.drain", lambda *_, **__: pytest.fail("it ran"))
+        line = fails_with(capsys, words)
+    assert re.search(r"decay at width=1000 .*about 2 h and 1024 TiB, more than the .*--insist", line), line
+    assert cli.main([*words, "--insist"]) == 0
+    assert "decay at width=1000" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("jobs", ["1", "2"])

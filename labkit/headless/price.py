@@ -1,0 +1,210 @@
+"""What a run costs whose settings lie above their sliders, found by small runs before it begins.
+
+Those settings are moved from the quick preset's values toward what is asked, by factors of two in all, until
+three seconds are spent or one run needs a second to begin or a quarter of a GiB; the growth over the last of
+them is carried on to what is asked. All other settings stay as asked. A run is left after half a second: two
+are compared at the same share of progress, and the first one's whole time is the quick preset's, as stored.
+So no experiment needs a formula of its own. What grows only late in a run is not seen.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from labkit.headless.memory import Watched, free_bytes
+from labkit.headless.plan import Task
+from labkit.protocol.experiment import Experiment, one_thread
+from labkit.protocol.replication import seconds_of
+from labkit.protocol.shortage import in_bytes
+
+BUDGET, LOOK = 3.0, 0.5  # seconds for all small runs, and for one after its preparation
+ENOUGH_SECONDS, ENOUGH_BYTES = 1.0, 2**28  # one whose preparation takes as much shows how it grows
+LEAST_SECONDS, LEAST_BYTES = 0.02, 2**25  # below, what is measured is noise
+NO_PRICE = "no price, as smaller runs end in an error"
+LONGEST = 3600.0  # more than any lesson: whoever means it says so
+
+
+@dataclass(frozen=True)
+class Price:
+    """What a run will take, about.
+
+    Attributes:
+        seconds: on one core.
+        bytes: at its peak, beyond what the process has now.
+    """
+
+    seconds: float
+    bytes: float
+
+    def __str__(self) -> str:
+        return f"about {_duration(self.seconds)} and {in_bytes(self.bytes)}"
+
+
+@dataclass(frozen=True)
+class _Trial:
+    """A run that was left when it had shown enough.
+
+    Attributes:
+        before: seconds until the prediction was there.
+        seconds: after it, at which ... shares: ... of the run were done.
+        peak: bytes.
+    """
+
+    before: float
+    seconds: np.ndarray
+    shares: np.ndarray
+    peak: int
+
+    def until(self, share: float) -> float:
+        return max(float(np.interp(share, self.shares, self.seconds)), LEAST_SECONDS)
+
+
+def approve(
+    tasks: Sequence[Task], preset: str, *, insist: bool, tell: Callable[[str], None],
+    progress: Callable[[float, str], None],
+) -> None:  # fmt: skip
+    """Tells the price of each task that has settings above their sliders, its preset's own apart.
+
+    Args:
+        tasks: that are to be run.
+        preset: they started from.
+        insist: run them whatever the price.
+        tell: is given a line a price.
+        progress: told what is being priced.
+
+    Raises:
+        ValueError: without `insist`, for a price above an hour or above the memory that is free.
+    """
+    refused = []
+    for task in tasks:
+        experiment, settings = task.experiment, task.settings
+        own = experiment.presets[preset]
+        above = {k: v for k, v in settings.beyond_sliders().items() if v != getattr(own, k)}
+        if not above:
+            continue
+        progress(0.0, f"pricing {experiment.name}")
+        found = price(experiment, settings, tuple(above))
+        told = f"{experiment.name} at {settings.with_sliders(above)}: {found or NO_PRICE}"
+        reason = _too_much(found, free_bytes(settings.device)) if found and not insist else ""
+        if reason:
+            refused.append(f"{told}, {reason}")
+        else:
+            tell(told)
+    if refused:
+        raise ValueError(f"{'; '.join(refused)} (--insist runs it all the same)")
+
+
+def _too_much(found: Price, free: int | None) -> str:
+    if free is not None and found.bytes > free:
+        return f"more than the {in_bytes(free)} of memory that are free"
+    return "more than an hour" if found.seconds > LONGEST else ""
+
+
+def price(experiment: Experiment, settings: Any, above: Sequence[str]) -> Price | None:
+    """What a run takes, by runs with smaller values of some settings.
+
+    Args:
+        experiment: that would be run.
+        settings: at which.
+        above: the settings to start small.
+
+    Returns:
+        Price, or None where the small runs raise, or no settings between are valid.
+    """
+    quick = experiment.presets["quick"].replace(device=settings.device)
+    steps = list(_between(experiment, settings, above))
+    if len(steps) < 2:
+        return None
+    try:
+        with one_thread():
+            return _carried_on(_costs(experiment, quick, steps))
+    except Exception:  # The run itself will tell, of the values that were asked for.
+        return None
+
+
+def _costs(
+    experiment: Experiment, quick: Any, steps: Sequence[tuple[float, Any]]
+) -> list[tuple[float, np.ndarray]]:
+    """(place, [seconds before the run, seconds in it, bytes]) of the places that can be paid."""
+    _try(experiment, quick)  # what is done once only, such as reading data
+    base, spent = Watched.now(quick.device), 0.0
+    last = _try(experiment, quick)
+    whole = seconds_of(experiment) or last.before + last.seconds[-1] / max(last.shares[-1], 1e-9)
+    running = max(whole - last.before, LEAST_SECONDS)
+    found: list[tuple[float, np.ndarray]] = []
+    for place, point in steps:
+        trial = _try(experiment, point)
+        share = min(trial.shares[-1], last.shares[-1])
+        running *= trial.until(share) / last.until(share)
+        found.append((place, np.array([trial.before, running, trial.peak - base])))
+        last, spent = trial, spent + trial.before + trial.seconds[-1]
+        enough = trial.before > ENOUGH_SECONDS or trial.peak - base > ENOUGH_BYTES or spent > BUDGET
+        if enough and len(found) > 1:
+            break
+    return found
+
+
+def _between(experiment: Experiment, settings: Any, above: Sequence[str]) -> Iterator[tuple[float, Any]]:
+    """(place, settings): 0 with the quick preset's values of `above`, 1 as asked; a factor of two apart."""
+    knobs = settings.knobs()
+    ends = {name: (getattr(experiment.presets["quick"], name), getattr(settings, name)) for name in above}
+    ends = {name: (low, high) for name, (low, high) in ends.items() if 0 < low < high}
+    length = sum(math.log2(high / low) for low, high in ends.values())
+    before = None
+    for step in range(math.ceil(length) + 1):
+        share = step / max(math.ceil(length), 1)
+        values = {name: low * (high / low) ** share for name, (low, high) in ends.items()}
+        values = {name: round(v) if knobs[name].type is int else v for name, v in values.items()}
+        place = sum(math.log2(values[name] / low) for name, (low, _) in ends.items()) / max(length, 1e-9)
+        try:
+            point = settings.replace(**values)
+        except ValueError:  # Settings that do not go together.
+            continue
+        if point != before:  # Small whole numbers may be rounded to the same.
+            before = point
+            yield place, point
+
+
+def _carried_on(found: Sequence[tuple[float, np.ndarray]]) -> Price:
+    """From the last place to 1, each cost by the power by which it grew over the last factor of four."""
+    (before, old), (place, new) = found[-3 if len(found) > 3 else -2], found[-1]
+    least = np.array([LEAST_SECONDS, LEAST_SECONDS, LEAST_BYTES])
+    growth = np.maximum(np.maximum(new, least) / np.maximum(old, least), 1.0)
+    with np.errstate(over="ignore"):
+        costs = np.maximum(new, 0.0) * growth ** ((1 - place) / (place - before))
+    return Price(float(costs[0] + costs[1]), float(costs[2]))
+
+
+def _try(experiment: Experiment, settings: Any) -> _Trial:
+    # Of a processor that others use, too, only the own time is counted; a GPU's is waited for.
+    clock = time.process_time if settings.device == "cpu" else time.perf_counter
+    seconds, shares = [0.0], [0.0]
+    start = clock()
+    with Watched(settings.device) as memory:
+        setup = experiment.prepare(settings)
+        prediction = experiment.predict(setup)
+        before = clock()
+        for frame in experiment.run(setup, prediction):
+            now, share = clock() - before, min(float(frame.progress or 0.0), 1.0)
+            moved = share > shares[-1]
+            if moved or (shares[-1] and now > 4 * LOOK):
+                seconds.append(now)
+                shares.append(max(share, shares[-1]))
+                if now > LOOK:
+                    break
+        else:
+            seconds.append(clock() - before)
+            shares.append(1.0)
+    return _Trial(before - start, np.array(seconds), np.array(shares), memory.peak)
+
+
+def _duration(seconds: float) -> str:
+    units = {"s": 1.0, "min": 60.0, "h": 3600.0, "days": 86400.0, "years": 31557600.0}
+    unit = next((name for name, size in units.items() if seconds < 100 * size), "years")
+    return f"{max(seconds / units[unit], 1):.2g} {unit}"
