@@ -124,7 +124,7 @@ def test_an_experiment_that_raises_loses_no_other(tmp_path, capsys):
     """Seven minutes of good runs thrown away for one that failed."""
     html, record = tmp_path / "report.html", tmp_path / "report.json"
     assert cli.main(["report", "8", "7", "--html", str(html), "--json", str(record)]) == 1
-    out = capsys.readouterr().out
+    out = re.sub(r"\d+ s\b", "0 s", capsys.readouterr().out)  # more on a machine with other work
     assert (
         "8 broken: 1 theorem checked; 1 prediction: 1 fails; 0 s\n  not decided: T2\n" in out
         and f"7 tiny: {TINY}; 0 s" in out
