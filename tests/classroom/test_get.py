@@ -91,6 +91,7 @@ def test_students_get_the_notebooks_without_solutions_and_nothing_else(copies):
         assert "jupytext" not in nbformat.read(copies / name, as_version=4).metadata
 
 
+@pytest.mark.slow
 def test_a_sync_by_jupytext_brings_no_solution_back(copies):
     """JupyterLab's jupytext, or a person's own, pairs notebooks by itself where something tells it to."""
     command = [sys.executable, "-m", "jupytext", "--sync", "04_twice.ipynb"]

@@ -267,6 +267,7 @@ def test_feedback_runs_nothing_and_shows_neither_tests_nor_solutions(
     assert "100,000,001 bytes in all" in feedback(course, "tampers")
 
 
+@pytest.mark.slow
 def test_a_second_run_keeps_marks_by_hand_and_runs_what_has_changed(
     graded: tuple[Graded, dict[str, dict[str, str]]], course: Path
 ) -> None:
@@ -298,6 +299,7 @@ def test_a_second_run_keeps_marks_by_hand_and_runs_what_has_changed(
     assert (scores(course)["anna"]["7.4"], scores(course)["anna"]["7.1"]) == ("2.5", "1")
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_leaves_what_is_finished_and_a_later_one_goes_on(
     released: Path, tmp_path: Path
 ) -> None:
@@ -324,6 +326,7 @@ def test_an_interrupted_run_leaves_what_is_finished_and_a_later_one_goes_on(
     assert not list(folder.rglob("*.part"))
 
 
+@pytest.mark.slow
 def test_whatever_goes_wrong_with_one_submission_stops_no_other(
     released: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -131,6 +131,7 @@ def test_files_without_end_are_stopped(runner: Runner) -> None:
     assert (ending.kind, ending.cell) == ("disk", 1)
 
 
+@pytest.mark.slow
 def test_folders_six_thousand_deep_are_cleared_away() -> None:
     """What removes a tree by recursion ends in an error there, for this and all later submissions."""
     deep = "import os\nfor _ in range(6000):\n    os.mkdir('d'); os.chdir('d')"

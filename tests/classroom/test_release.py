@@ -181,6 +181,7 @@ def test_a_release_that_gives_something_away_is_refused(
     assert [entry.name for entry in tmp_path.iterdir()] == ["own"]
 
 
+@pytest.mark.slow
 def test_a_file_beside_the_source_is_looked_through_as_well(renewed: Path, lesson_path: Path) -> None:
     """Data for the students, and the solutions by mistake."""
     (renewed / "source" / NAME / "data.csv").write_text("1,2,6\n", encoding="utf-8")
@@ -424,6 +425,7 @@ def test_bad_input_is_one_line(
     assert not (tmp_path / "course").exists()
 
 
+@pytest.mark.slow
 def test_notebook_5_from_release_to_jupytext_in_a_students_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
