@@ -2,7 +2,7 @@
 
 from labkit.data.dataset import Dataset
 from labkit.data.errors import DatasetUnavailable
-from labkit.data.loading import NAMES, load
+from labkit.data.loading import NAMES, class_counts, load
 from labkit.data.noise import KINDS, corrupt
 from labkit.data.synthetic import (
     LowRankLinear,
@@ -22,6 +22,7 @@ __all__ = [
     "LowRankLinear",
     "Mixture",
     "centred",
+    "class_counts",
     "corrupt",
     "gaussian_mixture",
     "linear_teacher",

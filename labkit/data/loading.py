@@ -2,6 +2,7 @@
 
 import difflib
 import os
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +13,8 @@ from labkit.data._checks import choice, floating, number, whole_number
 from labkit.data.bundled import BUNDLED
 from labkit.data.cache import cache_folder
 from labkit.data.dataset import Dataset
-from labkit.data.npz import Arrays, read_npz
-from labkit.data.vision import CLASSES, read_vision
+from labkit.data.npz import Arrays, read_labels, read_npz
+from labkit.data.vision import CLASSES, TRAINING, read_vision
 
 NAMES = (*BUNDLED, *CLASSES)
 """The data sets that `load` knows by name."""
@@ -98,6 +99,46 @@ def load(
     if flatten:
         data = data.flattened()
     return data.to(device)
+
+
+def class_counts(name_or_path: str | os.PathLike[str]) -> tuple[int, ...]:
+    """How many training samples each class has; nothing is downloaded for it.
+
+    Args:
+        name_or_path: as `load` takes it.
+
+    Returns:
+        One count a class.
+
+    Raises:
+        ValueError: as `load`.
+
+    Example:
+        >>> class_counts("mnist-5k")
+        (400, 400, 400, 400, 400, 400, 400, 400, 400, 400)
+    """
+    return _counted(os.fspath(name_or_path), stamp(name_or_path))
+
+
+@lru_cache(maxsize=32)
+def _counted(name: str, stamp: tuple[int, ...]) -> tuple[int, ...]:
+    if name in TRAINING:
+        return TRAINING[name]
+    y = (
+        read_labels(name)
+        if stamp and name not in BUNDLED
+        else _read(name, cache_folder(None), False)[1].y_train
+    )
+    return tuple(np.bincount(y).tolist())
+
+
+def stamp(name_or_path: str | os.PathLike[str]) -> tuple[int, ...]:
+    """What tells a file from the one that was there before under its name; empty where there is none."""
+    try:
+        found = os.stat(os.path.expanduser(name_or_path))
+    except (OSError, ValueError):
+        return ()
+    return found.st_mtime_ns, found.st_size
 
 
 def _read(name_or_path: str | os.PathLike[str], cache: Path, download: bool) -> tuple[str, Arrays]:

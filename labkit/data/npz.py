@@ -43,6 +43,22 @@ def read_npz(path: str | os.PathLike[str]) -> Arrays:
         raise ValueError(f"{file}: {error}") from None
 
 
+def read_labels(path: str | os.PathLike[str]) -> np.ndarray:
+    """The training labels of an .npz file alone: quick, however large its samples are.
+
+    Raises:
+        ValueError: anything that is wrong with them, or an array that is missing.
+    """
+    file = Path(path).expanduser()
+    found = _read(file, ("y_train",))
+    try:
+        y = _labels("y_train", found["y_train"])
+        _check_classes(y, y)
+    except ValueError as error:
+        raise ValueError(f"{file}: {error}") from None
+    return y.astype(np.int64)
+
+
 def checked(found: dict[str, np.ndarray]) -> Arrays:
     """The four arrays in labkit's layout, or a ValueError that names the array at fault."""
     x = {key: _inputs(key, found[key]) for key in ("x_train", "x_test")}
@@ -79,7 +95,7 @@ def channels_first(name: str, x: np.ndarray) -> np.ndarray:
     )
 
 
-def _read(file: Path) -> dict[str, np.ndarray]:
+def _read(file: Path, keys: tuple[str, ...] = KEYS) -> dict[str, np.ndarray]:
     try:
         stream = file.open("rb")  # opened here: NumPy leaves a file open if it is no zip archive after all
     except FileNotFoundError:
@@ -103,7 +119,7 @@ def _read(file: Path) -> dict[str, np.ndarray]:
         if missing:
             has = ", ".join(archive.files) or "nothing"
             raise ValueError(f"{file}: lacks {', '.join(missing)}; it holds {has}. Takes {', '.join(KEYS)}.")
-        return {key: _member(file, archive, key) for key in KEYS}
+        return {key: _member(file, archive, key) for key in keys}
 
 
 def _member(file: Path, archive: "np.lib.npyio.NpzFile", key: str) -> np.ndarray:

@@ -12,6 +12,14 @@ from labkit.data.npz import Arrays, channels_first
 
 CLASSES = {"mnist": "MNIST", "fashion-mnist": "FashionMNIST", "cifar10": "CIFAR10", "cifar100": "CIFAR100"}
 
+# Training samples of each class, which need no download to be known.
+TRAINING = {
+    "mnist": (5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949),
+    "fashion-mnist": (6000,) * 10,
+    "cifar10": (5000,) * 10,
+    "cifar100": (500,) * 100,
+}
+
 
 def read_vision(name: str, cache: Path, download: bool = True) -> Arrays:
     """One of torchvision's sets as uint8, (n, C, H, W), from the folder `cache`/torchvision.

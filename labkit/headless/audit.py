@@ -87,6 +87,7 @@ class AuditResult:
                 "lab": self.lab.name,
                 "paper": self.lab.paper,
                 "settings": self.settings,
+                "notes": {run.experiment.name: run.note for run in self.runs if run.note},
                 "seed": self.seed,
                 "device": self.device,
                 "versions": dict(self.versions),

@@ -24,6 +24,7 @@ def verdict_table(result: AuditResult) -> str:
     for failure in filter(lambda one: one.message, result.failures):
         lost = ", ".join(claim.id for claim in failure.claims)
         lines.append(f"\nNot decided: {lost}, as {failure.experiment.name} ended: {failure.message}")
+    lines += [f"\n{run.experiment.name}: {run.settings.note}" for run in result.runs if run.settings.note]
     if result.interrupted:
         left = [failure.experiment.name for failure in result.failures if not failure.message]
         lines.append(f"\nPartial: interrupted before the end of {', '.join(left)}")

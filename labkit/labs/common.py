@@ -2,41 +2,139 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from labkit import data
+from labkit.data.loading import stamp
+from labkit.data.strata import choose
 from labkit.protocol.experiment import Frame, series
 from labkit.protocol.settings import Settings
 
 
+@dataclass(frozen=True)
+class OnData(Settings):
+    """Settings of an experiment on a data set: where another one is named, what was not typed follows it.
+
+    Attributes:
+        drawn: setting -> the training samples that a run draws for each one of it.
+    """
+
+    drawn: ClassVar[Mapping[str, int]] = {"n": 1}
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name, (most, words) in self.limits.items():
+            if getattr(self, name) > most:
+                raise ValueError(f"{name} must be at most {words} = {most}; got {getattr(self, name)}")
+
+    @property
+    def limits(self) -> Mapping[str, tuple[int, str]]:
+        """Setting -> the most that it can be beside the others, as a number and in words."""
+        return {}
+
+    def follow(self, typed: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
+        """Classes as the data have them, as many samples as there are, and what goes with that."""
+        before = self.to_dict()
+        if typed.get("dataset", before["dataset"]) == before["dataset"]:
+            return {}, ""
+        try:
+            counts = data.class_counts(typed["dataset"])
+        except ValueError:  # `load` says what is wrong with it
+            return {}, ""
+        trial, knobs = copy.copy(self), self.knobs()
+        now = vars(trial)  # of a copy that nobody has checked yet
+        now.update(typed)
+        if "classes" in knobs and "classes" not in typed:
+            now["classes"] = min(len(counts), int((knobs["classes"].slider or (0, len(counts)))[1]))
+        kept = counts[: now.get("classes", len(counts))]
+        self._shrink(now, typed, sum(kept))
+        for name, (most, _) in trial.limits.items():
+            if name not in typed:
+                now[name] = min(now[name], most)
+        used = sum(now[name] * each for name, each in self.drawn.items())
+        followed = {name: now[name] for name in knobs.keys() - typed.keys() if now[name] != before[name]}
+        return followed, _left_out(Path(now["dataset"]).name, counts, len(kept), used, now["seed"])
+
+    def _shrink(self, now: dict[str, Any], typed: Mapping[str, Any], there: int) -> None:
+        """Fewer samples, where those that nobody asked for are more than there are."""
+        free = {name: now[name] * each for name, each in self.drawn.items() if name not in typed}
+        room = there - sum(now[name] * each for name, each in self.drawn.items() if name in typed)
+        if room < 0 or sum(free.values()) <= room:  # `load` refuses what was asked for and is not there
+            return
+        least = {name: int(self.knobs()[name].bounds[0] or 1) for name in free}
+        for name in list(free):
+            now[name] = max(now[name] * room // sum(free.values()), least[name])
+            room -= now[name] * self.drawn[name]
+            del free[name]
+        if room < 0:
+            needed = sum(low * self.drawn[name] for name, low in least.items())
+            raise ValueError(
+                f"dataset: {now['dataset']} has {there} training samples; this experiment takes {needed} "
+                "or more"
+            )
+
+
+@lru_cache(maxsize=32)
+def _left_out(name: str, counts: tuple[int, ...], classes: int, used: int, seed: int) -> str:
+    """What a run does not look at, of the classes and training samples that are there; in one sentence."""
+    there, parts = sum(counts[:classes]), []
+    if classes < len(counts):
+        parts.append(f"the first {classes} of {len(counts)} classes")
+    if used < there:
+        parts.append(f"{used} of {there} training samples")
+        labels = torch.arange(classes).repeat_interleave(torch.tensor(counts[:classes]))
+        found = labels[choose(labels, used, None, seed=seed, part="train")].unique()
+        lost = [str(label) for label in range(classes) if label not in found]
+        parts += [f"none of them of class {', '.join(lost)}"] if lost else []
+    return f"{name}: {', '.join(parts)}." if parts else ""
+
+
 def load(dataset: str, **how: Any) -> data.Dataset:
-    """`data.load` for experiments, whose networks take features.
+    """`data.load` for experiments, whose networks take features; as images where they are not flattened.
 
     Raises:
-        ValueError: the file holds token ids.
+        ValueError: the file holds token ids, or vectors where images are wanted.
     """
-    loaded = data.load(dataset, **how)
+    try:
+        loaded = data.load(dataset, **how)
+    except ValueError as problem:
+        raise type(problem)(_in_settings(str(problem))) from None
     if loaded.tokens:
         raise ValueError(
             f"dataset: {loaded.name} holds whole numbers (token ids), and these networks take floats or "
             "uint8 pixels"
         )
+    if len(loaded.shape) == 1 and not how.get("flatten"):
+        raise ValueError(
+            f"dataset: {loaded.name} holds vectors of {loaded.dim} features, and these networks take images, "
+            "(n, H, W), (n, H, W, C) or (n, C, H, W)"
+        )
     return loaded
 
 
+def _in_settings(message: str) -> str:
+    """What `data.load` says, beginning with the name of the setting at fault."""
+    name, sign, rest = message.partition("=")
+    own = {"name_or_path": "dataset", "name": "dataset", "n_train": "n"}.get(name, name)
+    return f"{own}{sign}{rest}" if own.isidentifier() else f"dataset: {message}"
+
+
 def classification(
-    dataset: str, *, n: int, classes: int, n_test: int, label_noise: float, normalize: str, seed: int,
+    dataset: str, *, n: int, classes: int | None, n_test: int, label_noise: float, normalize: str, seed: int,
     noise_kind: str = "strict", dtype: torch.dtype = torch.float32, device: str = "cpu", flatten: bool = True,
 ) -> data.Dataset:  # fmt: skip
     """A noisy training set and at most `n_test` clean test samples, as vectors or as images."""
-    loaded = _clean(dataset, n, classes, normalize, seed, dtype, device, flatten)
+    loaded = _clean(dataset, n, classes, normalize, seed, dtype, device, flatten, stamp(dataset))
     chosen = loaded.subset(n_test=min(n_test, loaded.n_test), seed=seed)
     return chosen.with_label_noise(label_noise, noise_kind, seed=seed) if label_noise else chosen
 
@@ -45,14 +143,16 @@ def classification(
 def _clean(
     dataset: str,
     n: int,
-    classes: int,
+    classes: int | None,
     normalize: str,
     seed: int,
     dtype: torch.dtype,
     device: str,
     flatten: bool,
+    stamp: tuple[int, ...],
 ) -> data.Dataset:
-    # Kept, because a prediction that follows a slider cannot read a file each time. A Dataset is immutable.
+    # Kept, because a prediction that follows a slider cannot read a file each time; the stamp tells when the
+    # file has changed. A Dataset is immutable.
     return load(
         dataset,
         n_train=n,

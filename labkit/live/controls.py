@@ -120,8 +120,19 @@ def _snapped(widget: Any, value: Any) -> Any:
     return widget.value if math.isclose(widget.value, near, rel_tol=1e-6, abs_tol=1e-9) else near
 
 
+def _put(widget: Any, value: Any) -> None:
+    """Moves a widget to a value, wherever it lies."""
+    if isinstance(widget, (widgets.IntSlider, widgets.FloatSlider)):
+        widget.min, widget.max = min(widget.min, value), max(widget.max, value)
+    elif isinstance(widget, widgets.SelectionSlider) and value not in [stop for _, stop in widget.options]:
+        widget.options = sorted([*widget.options, (_short(value), value)], key=lambda option: option[1])
+    widget.value = value
+
+
 class Controls:
     """All settings of an experiment as widgets: those offered in front, the others folded away.
+
+    A widget that the person moved is typed; the others stand at what the settings make of that.
 
     Args:
         settings: the values to begin with.
@@ -140,6 +151,7 @@ class Controls:
                 raise ValueError(f"controls: {name!r} is not a setting; there is {', '.join(knobs)}")
         self.widgets = {name: control(knob, getattr(settings, name)) for name, knob in knobs.items()}
         self._shown = {name: widget.value for name, widget in self.widgets.items()}
+        self._stand, self._following = settings.to_dict(), False
         for widget in self.widgets.values():
             widget.observe(self._observe, "value")
         self.front = self._grouped(front)
@@ -159,6 +171,8 @@ class Controls:
         return widgets.VBox(parts, layout=widgets.Layout(width="100%"))
 
     def _observe(self, change: Any) -> None:
+        if self._following:
+            return
         # A browser that draws a slider anew reports its value back, moved to a stop or rounded another way.
         try:
             now = self.settings()
@@ -166,7 +180,20 @@ class Controls:
             now = None  # whoever asks for the settings tells why
         if now is None or now != self._told:
             self._told = now
+            if now is not None:
+                self._follow(now)
             self._changed()
+
+    def _follow(self, now: Settings) -> None:
+        """Moves what nobody moved to where it stands beside what was typed."""
+        self._following = True
+        try:
+            for name, value in now.to_dict().items():
+                if value != self._stand[name] and not self._moved(name):
+                    _put(self.widgets[name], value)
+                    self._stand[name], self._shown[name] = value, self.widgets[name].value
+        finally:
+            self._following = False
 
     def settings(self) -> Any:
         """The settings as the widgets stand.
@@ -174,12 +201,13 @@ class Controls:
         Raises:
             ValueError: the settings refuse a value, or a combination.
         """
-        values = {}
-        for name, widget in self.widgets.items():
-            # A widget may round what it was given; what nobody moved keeps its exact value.
-            if widget.value not in (self._shown[name], _snapped(widget, self._shown[name])):
-                values[name] = self._tidy(name, widget.value)
-        return self._settings.replace(**values)
+        moved = {name: widget for name, widget in self.widgets.items() if self._moved(name)}
+        return self._settings.replace(**{name: self._tidy(name, one.value) for name, one in moved.items()})
+
+    def _moved(self, name: str) -> bool:
+        # A widget may round what it was given; what nobody moved keeps its exact value.
+        widget, shown = self.widgets[name], self._shown[name]
+        return widget.value not in (shown, _snapped(widget, shown))
 
     def _tidy(self, name: str, value: Any) -> Any:
         if self._settings.knobs()[name].type is float and isinstance(value, (int, float)):

@@ -97,7 +97,8 @@ def _base(experiment: Experiment, settings: Any) -> tuple[str, dict[str, Any]]:
     for name, preset in experiment.presets.items():
         if settings == preset:
             return name, {}
-    return "quick", settings.changes_from(experiment.presets["quick"])
+    # What was typed is repeated even where it is the default: beside another data set that follows the data.
+    return "quick", settings.changes_from(experiment.presets["quick"]) | dict(settings.typed)
 
 
 def code_line(experiment: Experiment, settings: Any, lab: Lab | str | int | None = None) -> str:

@@ -216,7 +216,8 @@ class Session:
             self._train(setup, ticket)
         else:
             self._tell("progress", None, "")
-            self._tell("status", "Dashed: the prediction. Press Train to measure.", False)
+            text = f"Dashed: the prediction. Press Train to measure. {settings.note}"
+            self._tell("status", text.strip(), False)
             self._tell("picture", self.chart(), rest=True)
 
     def _prepare(self, settings: Any) -> Any:
@@ -319,8 +320,7 @@ class Session:
         elif says != "Stopped":
             self._trained = run.settings if self._memory.whole else None
         self._tell("follow", self._follows, self._trained is not None)
-        note = run.frames[-1].note if run.frames else ""
-        self._tell("status", f"{text} {note}".strip(), False)
+        self._tell("status", f"{text} {run.note}".strip(), False)
         state = {"Done": "success", "Diverged": "danger", "Stopped": "warning"}[says]
         self._tell("progress", 1.0 if says == "Done" else last.progress, state)
         self._tell("picture", self.chart())

@@ -170,6 +170,11 @@ class Run:
     def status(self) -> str:
         return self.frames[-1].status if self.frames else "stopped"
 
+    @property
+    def note(self) -> str:
+        """What it left out of the data, and how it ended; "" where there is nothing to say."""
+        return " ".join(filter(None, (self.settings.note, self.frames[-1].note if self.frames else "")))
+
     def series(self, name: str) -> tuple[np.ndarray, np.ndarray]:
         return series(self.frames, name)
 

@@ -14,7 +14,8 @@ import difflib
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any
+from types import MappingProxyType
+from typing import Any, ClassVar
 
 _SCALES = ("linear", "log", "log2")
 
@@ -146,11 +147,24 @@ def knob(
 
 @dataclass(frozen=True)
 class Settings:
-    """Base of every experiment's settings: immutable, checked when made."""
+    """Base of every experiment's settings: immutable, checked when made.
+
+    What was changed by `replace`, `parse` or `preset` counts as typed. Where typed values call for it, the
+    others follow them (`follow`), so that nobody is refused for a default; they are the settings of the run.
+
+    Attributes:
+        typed: name -> value of what was typed.
+        note: what untyped settings leave out, as one sentence, or "".
+    """
 
     seed: int = knob(0, "the first seed; it fixes data, noise, initialisation and batches", bounds=(0, 2**31))
     seeds: int = knob(3, "independent repetitions", slider=(1, 10), bounds=(1, 1000))
     device: str = knob("cpu", "where to run", choices=("cpu", "cuda", "mps"))
+
+    # No fields: two settings with the same values are the same.
+    _start: ClassVar[Settings | None] = None
+    typed: ClassVar[Mapping[str, Any]] = MappingProxyType({})
+    note: ClassVar[str] = ""
 
     def __post_init__(self) -> None:
         for name, knob_ in self.knobs().items():
@@ -181,7 +195,17 @@ class Settings:
                 raise ValueError(
                     f"{name} is not a setting of {type(self).__name__}; there is {', '.join(close)}"
                 )
-        return dataclasses.replace(self, **changes)
+        start = self._start or self
+        typed = {**self.typed, **{name: known[name].check(value) for name, value in changes.items()}}
+        followed, note = start.follow(typed)
+        made = dataclasses.replace(start, **followed, **typed)
+        for name, value in {"_start": start, "typed": typed, "note": note}.items():
+            object.__setattr__(made, name, value)
+        return made
+
+    def follow(self, typed: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
+        """What other settings become when some are typed, and what that leaves out, in one sentence."""
+        return {}, ""
 
     def parse(self, texts: Mapping[str, str]) -> Any:
         """A copy with changes read from texts, as from `--set name=value`."""

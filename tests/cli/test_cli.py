@@ -29,6 +29,7 @@ from tests.tinylab import DECAY, EXTRA, LAB
 
 RUN_KEYS = {
     "lab", "paper", "settings", "seed", "device", "versions", "seconds", "interrupted", "claims", "failures",
+    "notes",
 }  # fmt: skip
 STATIC_KEYS = {
     "id", "kind", "statement", "source", "rule", "expected", "because", "quantities", "fails_in",

@@ -312,5 +312,5 @@ def test_a_map_shows_only_runs_that_can_be_compared() -> None:
 
 
 def test_more_gradients_than_samples_are_refused() -> None:
-    with pytest.raises(ValueError, match="samples: got 200, of 100 training samples"):
+    with pytest.raises(ValueError, match="samples must be at most n = 100; got 200"):
         NETWORKS.preset(samples=200, n=100)

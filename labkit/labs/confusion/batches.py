@@ -26,7 +26,7 @@ from labkit.protocol import statistics
 from labkit.protocol.claims import Claim, World
 from labkit.protocol.experiment import Experiment, Frame, Prediction, Run
 from labkit.protocol.rules import EVERY, Between, Condition, Equals, Evidence
-from labkit.protocol.settings import Settings, knob
+from labkit.protocol.settings import knob
 
 PHASES = ("start", "middle", "end")
 COLORS = (shared.WIDTH, shared.DEPTH, shared.COSINE)
@@ -37,7 +37,7 @@ Variance = Callable[[Tensor], tuple[float, float, float]]
 
 
 @dataclass(frozen=True)
-class BatchSizes(Settings):
+class BatchSizes(common.OnData):
     largest: int = knob(256, "the largest minibatch B", slider=(16, 512), bounds=(4, 4096), scale="log2",
                         label="largest B")  # fmt: skip
     minibatches: int = knob(128, "minibatches of each size; all their pairs count", slider=(32, 256),

@@ -29,7 +29,7 @@ from labkit.measure.gradients import gradient_gram
 from labkit.protocol.claims import Claim, World
 from labkit.protocol.experiment import Experiment, Frame, Prediction, Run
 from labkit.protocol.rules import EVERY, INTERVAL, Between, Check, Equals, Evidence
-from labkit.protocol.settings import Settings, knob
+from labkit.protocol.settings import knob
 
 SWEEP = (3, 10, 30, 100, 300, 1000)
 QUANTITIES = ("cosine", "sd", "eta", "square")  # smallest cosine and spread of cosines, η, mean |g|²
@@ -52,7 +52,7 @@ Gram = Callable[[nn.Module, Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
-class Initialization(Settings):
+class Initialization(common.OnData):
     n: int = knob(100, "samples; all pairs of them count", slider=(25, 200), bounds=(3, 5000), step=25)
     depth: int = knob(30, "hidden layers in the sweep over width", slider=(1, 60), bounds=(1, 1000))
     width: int = knob(100, "hidden units in the sweep over depth", slider=(10, 300), bounds=(1, 10_000),

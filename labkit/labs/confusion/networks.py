@@ -31,7 +31,7 @@ from labkit.models.mlp import ResidualMLP
 from labkit.protocol.claims import Claim, World
 from labkit.protocol.experiment import Experiment, Frame, Prediction, Run
 from labkit.protocol.rules import EVERY, Between, Check, Evidence
-from labkit.protocol.settings import Settings, knob
+from labkit.protocol.settings import knob
 
 COLUMN = (3, 10, 60)  # depths that are trained besides the chosen one
 DRAWN = 2000  # cosines, at most, in a density
@@ -42,7 +42,7 @@ Gram = Callable[[nn.Module, Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
-class Networks(Settings):
+class Networks(common.OnData):
     width: int = knob(100, "hidden units ℓ", slider=(10, 300), bounds=(1, 10_000), scale="log")
     depth: int = knob(30, "hidden layers β", slider=(1, 60), bounds=(1, 1000))
     samples: int = knob(100, "gradients compared, all pairs; few of them are among many", slider=(25, 400),
@@ -61,10 +61,9 @@ class Networks(Settings):
     kappa: float = knob(4.0, "κ of Strategy 4.1", slider=(0.5, 8), bounds=(0.01, 100), label="κ")
     dataset: str = knob("digits", "images", choices=("digits", "mnist-5k", "mnist", "cifar10"))
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.group == 1 and self.samples > self.n:
-            raise ValueError(f"samples: got {self.samples}, of {self.n} training samples; take more n")
+    @property
+    def limits(self) -> Mapping[str, tuple[int, str]]:
+        return {"samples": (self.n, "n")} if self.group == 1 else {}
 
     @property
     def depths(self) -> tuple[int, ...]:

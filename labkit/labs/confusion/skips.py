@@ -19,7 +19,7 @@ paper's other families, with cosines along the training.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,7 +37,7 @@ from labkit.models.wideresnet import wide_resnet
 from labkit.protocol.claims import Claim, World
 from labkit.protocol.experiment import Experiment, Frame, Prediction, Run
 from labkit.protocol.rules import EVERY, Between, Check, Evidence
-from labkit.protocol.settings import Settings, knob
+from labkit.protocol.settings import knob
 
 # (Gram matrix of the minibatches' gradients) -> their confusion.
 Measure = Callable[[Tensor], Confusion]
@@ -53,7 +53,7 @@ COSINES = np.linspace(-1, 1, 81)  # where their density is drawn
 
 
 @dataclass(frozen=True)
-class Skips(Settings):
+class Skips(common.OnData):
     depths: str = knob("10, 22", "depths β = 6n + 4 of the networks", choices=DEPTHS)
     widths: str = knob("1", "width factors ℓ; several with a single depth", choices=WIDTHS)
     families: str = knob("all", "networks: all four, or those with neither, or with skips alone",
@@ -81,8 +81,17 @@ class Skips(Settings):
         super().__post_init__()
         if len(self.values(self.depths)) > 1 and self.over_width:
             raise ValueError(f"widths must be a single one beside several depths; got {self.widths!r}")
-        if self.batch_size > self.n:
-            raise ValueError(f"batch_size must be at most n = {self.n}; got {self.batch_size}")
+
+    @property
+    def limits(self) -> Mapping[str, tuple[int, str]]:
+        return {"batch_size": (self.n, "n")}
+
+    def follow(self, typed: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
+        followed, note = super().follow(typed)
+        now = self.to_dict() | dict(typed) | followed
+        rest = now["n"] % now["batch_size"]
+        told = f"{rest} of {now['n']} samples sit out each pass in minibatches of {now['batch_size']}."
+        return followed, f"{note} {told}".strip() if rest and now["dataset"] != self.dataset else note
 
     @staticmethod
     def values(listed: str) -> tuple[int, ...]:
@@ -131,7 +140,7 @@ class Setup:
 def prepare(settings: Skips) -> Setup:
     sets = tuple(
         common.classification(
-            settings.dataset, n=settings.n, classes=100 if settings.dataset == "cifar100" else 10,
+            settings.dataset, n=settings.n, classes=None,
             n_test=10_000, label_noise=0.0, normalize="standardize", seed=seed, device=settings.device,
             flatten=False,
         )

@@ -21,7 +21,7 @@ from labkit.measure.distance import distances
 from labkit.protocol.claims import Claim, World
 from labkit.protocol.experiment import Experiment, Frame, Prediction, Run
 from labkit.protocol.rules import AtMost, Evidence
-from labkit.protocol.settings import Settings, knob
+from labkit.protocol.settings import knob
 from labkit.theory import distance as theory
 
 POINTS = 100  # training points, and as many test points, at which outputs and gradients are compared
@@ -30,7 +30,7 @@ SIZES = ("output", "output_bound", "gradient", "gradient_bound")
 
 
 @dataclass(frozen=True)
-class Bounds(Settings):
+class Bounds(common.OnData):
     width: int = knob(160, "hidden units H", slider=(40, 640), bounds=(1, None), scale="log2")
     depth: int = knob(4, "hidden layers", slider=(1, 6), bounds=(1, None), step=1)
     n: int = knob(300, "training samples m", slider=(100, 1400), bounds=(10, None), step=100)

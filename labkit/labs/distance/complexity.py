@@ -7,9 +7,9 @@ was drawn, stands above.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -21,7 +21,7 @@ from labkit.measure.rademacher import RademacherEstimate, rademacher_lower
 from labkit.protocol.claims import Claim, World
 from labkit.protocol.experiment import Experiment, Frame, Prediction, Run
 from labkit.protocol.rules import EVERY, AtMost, Between, Check, Evidence
-from labkit.protocol.settings import Settings, knob
+from labkit.protocol.settings import knob
 from labkit.protocol.statistics import exponent
 from labkit.theory import distance as theory
 
@@ -34,7 +34,7 @@ AGREE = 0.02  # of the value: how far two climbs of a draw may differ, on averag
 
 
 @dataclass(frozen=True)
-class Complexity(Settings):
+class Complexity(common.OnData):
     r: float = knob(2.0, "distance r from the start", slider=(0.25, 8), bounds=(0, 1e6), scale="log2")
     matrices: int = knob(
         4, "weight matrices of the deepest network; depths d from 3 on are shown", slider=(3, 5),
@@ -58,6 +58,8 @@ class Complexity(Settings):
         "glorot-normal", "how Z is drawn", choices=("glorot-normal", "inverse-sqrt-width", "lecun", "glorot")
     )
     dataset: str = knob("digits", "name of a data set, or path to an .npz; images are scaled to length 1")
+
+    drawn: ClassVar[Mapping[str, int]] = {"m": int(FACTORS[-1])}
 
     @property
     def widths(self) -> np.ndarray:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import betaincinv
 
-from labkit import figures
+from labkit import data, figures
 from labkit.labs import common
 from labkit.protocol.claims import Claim
 from labkit.protocol.experiment import Experiment, Frame, Prediction, Run
@@ -48,13 +48,14 @@ class Concentration(Settings):
 @dataclass(frozen=True)
 class Setup:
     settings: Concentration
-    vectors: tuple[tuple[np.ndarray, ...], ...]  # seed, source: (512, n)
+    vectors: tuple[tuple[np.ndarray, ...], ...]  # seed, source: (512 or as many as there are, n)
 
 
 def prepare(settings: Concentration) -> Setup:
     vectors = []
     for seed in common.seeds(settings):
-        loaded = common.load(settings.dataset, n_train=max(SAMPLES), flatten=True, seed=seed)
+        most = min(max(SAMPLES), sum(data.class_counts(settings.dataset)))
+        loaded = common.load(settings.dataset, n_train=most, flatten=True, seed=seed)
         images = loaded.x_train.double().numpy()
         rng = np.random.default_rng([seed, 0])
         vectors.append((rng.permutation(images), rng.standard_normal(images.shape)))
@@ -63,18 +64,19 @@ def prepare(settings: Concentration) -> Setup:
 
 def predict(setup: Setup) -> Prediction:
     """Thm A.1's bound and the exact probability at every (k, t); the interval of Cor. A.3.1's ratio."""
-    k = np.array(DEGREES)[:, None]
+    k, samples = np.array(DEGREES)[:, None], np.array(SAMPLES)
     return {
-        "degrees": np.array(DEGREES), "deviations": DEVIATIONS, "samples": np.array(SAMPLES),
+        "degrees": np.array(DEGREES), "deviations": DEVIATIONS,
+        "samples": samples[samples <= len(setup.vectors[0][0])],
         "tail": theory.chi_square_tail(k, DEVIATIONS), "exact": theory.chi_square_exact(k, DEVIATIONS),
         "ratio": np.array([theory.khintchine_constant(1, "lower"), theory.khintchine_constant(2)]),
     }  # fmt: skip
 
 
 def run(setup: Setup, prediction: Prediction) -> Iterator[Frame]:
-    settings = setup.settings
+    settings, counts = setup.settings, prediction["samples"]
     rngs = [np.random.default_rng([seed, 1]) for seed in common.seeds(settings)]
-    parts = len(DEGREES) + len(SAMPLES)
+    parts = len(DEGREES) + len(counts)
     share = np.full((len(rngs), len(DEGREES), len(DEVIATIONS)), np.nan)
     for step, k in enumerate(DEGREES):
         for seed, rng in enumerate(rngs):
@@ -83,8 +85,8 @@ def run(setup: Setup, prediction: Prediction) -> Iterator[Frame]:
             yield Frame.tick(step, step / parts)
         yield Frame(step, {"share": share.copy()}, (step + 1) / parts)
     names = ("ratio", "stderr", "rms")
-    found = {name: np.full((len(rngs), len(SOURCES), len(SAMPLES)), np.nan) for name in names}
-    for place, m in enumerate(SAMPLES):
+    found = {name: np.full((len(rngs), len(SOURCES), len(counts)), np.nan) for name in names}
+    for place, m in enumerate(counts):
         step = len(DEGREES) + place
         for seed, rng in enumerate(rngs):
             for source, vectors in enumerate(setup.vectors[seed]):
@@ -96,7 +98,14 @@ def run(setup: Setup, prediction: Prediction) -> Iterator[Frame]:
                     found[name][seed, source, place] = value
             yield Frame.tick(step, step / parts)
         values = {name: value.copy() for name, value in found.items()}
-        yield Frame(step, values, (step + 1) / parts, "done" if m == SAMPLES[-1] else "running")
+        if m < counts[-1]:
+            yield Frame(step, values, (step + 1) / parts)
+    note = (
+        ""
+        if counts[-1] == SAMPLES[-1]
+        else f"sums of up to {counts[-1]} vectors: the data set has fewer than {SAMPLES[-1]}"
+    )
+    yield Frame(step, values, 1.0, "done", note)
 
 
 def _chi_square(rng: np.random.Generator, k: int, draws: int) -> np.ndarray:

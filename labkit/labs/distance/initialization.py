@@ -19,7 +19,7 @@ from labkit.labs import common
 from labkit.protocol.claims import Claim, World
 from labkit.protocol.experiment import Experiment, Frame, Prediction, Run, series
 from labkit.protocol.rules import EVERY, AtMost, Between, Check, Equals, Evidence
-from labkit.protocol.settings import Settings, knob
+from labkit.protocol.settings import knob
 from labkit.protocol.statistics import exponent
 from labkit.theory import distance as theory
 
@@ -32,7 +32,7 @@ INITS = ("glorot-normal", "inverse-sqrt-width", "lecun", "glorot")
 
 
 @dataclass(frozen=True)
-class Initialization(Settings):
+class Initialization(common.OnData):
     widest: int = knob(
         2560, "largest width H, from 40 by octaves", slider=(160, 2560), bounds=(80, 20_480), scale="log2",
         label="largest width",

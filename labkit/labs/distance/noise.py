@@ -17,14 +17,14 @@ from labkit.labs.distance import shared
 from labkit.protocol.claims import Claim, World
 from labkit.protocol.experiment import Experiment, Frame, Prediction, Run
 from labkit.protocol.rules import EVERY, Between, Check, Evidence
-from labkit.protocol.settings import Settings, knob
+from labkit.protocol.settings import knob
 
 SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
 SMALLER = 0.3  # of n: the smaller of the two samples
 
 
 @dataclass(frozen=True)
-class Noise(Settings):
+class Noise(common.OnData):
     width: int = knob(100, "hidden units H", slider=(25, 400), bounds=(1, None), scale="log2")
     n: int = knob(1000, "samples m of the larger sample", slider=(200, 1400), bounds=(40, None), step=100)
     lr: float = shared.learning_rate(0.1)

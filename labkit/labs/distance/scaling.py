@@ -23,7 +23,7 @@ from labkit.measure.sharpness import expected_sharpness
 from labkit.protocol.claims import Claim, World
 from labkit.protocol.experiment import Experiment, Frame, Prediction, Run
 from labkit.protocol.rules import EVERY, AtMost, Between, Check, Equals, Evidence
-from labkit.protocol.settings import Settings, knob
+from labkit.protocol.settings import knob
 from labkit.protocol.statistics import exponent
 from labkit.theory import distance as theory
 from labkit.theory import pac_bayes
@@ -38,7 +38,7 @@ PHASES = ("by_width", "by_size")
 
 
 @dataclass(frozen=True)
-class Scaling(Settings):
+class Scaling(common.OnData):
     width: int = knob(
         320, "largest width H; the others are its half, quarter, .. down to about 40", slider=(80, 1280),
         bounds=(16, None), scale="log2",

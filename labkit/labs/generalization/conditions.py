@@ -28,7 +28,7 @@ from labkit.protocol.claims import Claim, World
 from labkit.protocol.experiment import Experiment, Frame, Prediction, Run
 from labkit.protocol.memory import once
 from labkit.protocol.rules import EVERY, Between, Check, Evidence
-from labkit.protocol.settings import Settings, knob
+from labkit.protocol.settings import knob
 
 LEAST_MU, MOST_C2, MOST_C3 = 0.25, 5.0, 3.0  # what the paper's experiments suggest
 TAIL = 0.1
@@ -39,7 +39,7 @@ GRID = np.geomspace(0.1, 3.0, 60)
 
 
 @dataclass(frozen=True)
-class Deep(Settings):
+class Deep(common.OnData):
     """A deep perceptron without biases, as section 4 has it."""
 
     width: int = knob(100, "units of each hidden layer", slider=(20, 400), bounds=(1, None), scale="log2")

@@ -12,8 +12,9 @@ alone, for which all of them are global minima: the two say opposite things.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -48,6 +49,8 @@ class Confusion(shared.Trained):
         bounds=(0, 1), step=0.1, label="noise (redraw)",
     )  # fmt: skip
     n_test: int = knob(1000, "test samples, at most", slider=(100, 1000), bounds=(10, None), step=100)
+
+    drawn: ClassVar[Mapping[str, int]] = {"n": 1, "confusion": 1}
 
     @property
     def sizes(self) -> tuple[int, ...]:

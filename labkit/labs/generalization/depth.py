@@ -22,7 +22,7 @@ from labkit.measure.conditions import Conditions, conditions
 from labkit.protocol.claims import Claim, World
 from labkit.protocol.experiment import Experiment, Frame, Prediction, Run
 from labkit.protocol.rules import EVERY, Between, Condition, Equals, Evidence
-from labkit.protocol.settings import Settings, knob
+from labkit.protocol.settings import knob
 from labkit.protocol.statistics import exponent
 from labkit.theory import generalization as theory
 
@@ -32,7 +32,7 @@ SLOW = 0.5  # the exponent in d up to which we say that the sharpness term hardl
 
 
 @dataclass(frozen=True)
-class Depth(Settings):
+class Depth(common.OnData):
     sigma: float = knob(
         0.2, "σ: each layer's γ is σ/(C_δ d)", slider=(0.01, 1), bounds=(1e-6, 100), scale="log"
     )

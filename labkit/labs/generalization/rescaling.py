@@ -29,7 +29,7 @@ from labkit.measure.sharpness import max_sharpness
 from labkit.protocol.claims import Claim
 from labkit.protocol.experiment import Experiment, Frame, Prediction, Run
 from labkit.protocol.rules import EVERY, AtMost, Between, Condition, Equals, Evidence
-from labkit.protocol.settings import Settings, knob
+from labkit.protocol.settings import knob
 from labkit.training import Ensemble, train
 
 # One colour a measure in both panels where it stands.
@@ -44,7 +44,7 @@ OnePass = Callable[[Sequence[Tensor], float], float]
 
 
 @dataclass(frozen=True)
-class Rescaling(Settings):
+class Rescaling(common.OnData):
     kind: str = knob(
         "single units",
         "what gets a factor of its own",

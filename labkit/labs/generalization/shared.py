@@ -36,7 +36,7 @@ from labkit.models.folding import fold_batch_norm
 from labkit.protocol.experiment import Frame
 from labkit.protocol.memory import once
 from labkit.protocol.rules import Check
-from labkit.protocol.settings import Settings, knob
+from labkit.protocol.settings import knob
 from labkit.theory.pac_bayes import gaussian_kl
 
 PAPER = "Exploring Generalization in Deep Learning (2017)"
@@ -62,7 +62,7 @@ ALPHAS = {"mlp": np.geomspace(3e-3, 0.15, 9), "vgg": np.geomspace(2e-5, 0.1, 14)
 
 
 @dataclass(frozen=True)
-class Trained(Settings):
+class Trained(common.OnData):
     """What all trained experiments of this lab can be asked for."""
 
     width: int = knob(

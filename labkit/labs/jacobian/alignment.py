@@ -24,7 +24,7 @@ from labkit.measure import jacobian, split
 from labkit.protocol.claims import Claim, World
 from labkit.protocol.experiment import Experiment, Frame, Prediction, Run
 from labkit.protocol.rules import EVERY, Between, Evidence
-from labkit.protocol.settings import Settings, knob
+from labkit.protocol.settings import knob
 from labkit.theory import jacobian as theory
 
 LEVELS = (0.0, 0.25, 0.5, 0.75, 1.0)
@@ -32,7 +32,7 @@ NAMES = tuple(f"{level:.0%}" for level in LEVELS)
 
 
 @dataclass(frozen=True)
-class Alignment(Settings):
+class Alignment(common.OnData):
     width: int = knob(64, "hidden units a layer", slider=(16, 256), bounds=(1, None), scale="log2")
     depth: int = knob(2, "hidden layers", slider=(1, 4), bounds=(1, 50), step=1)
     lr: float = knob(

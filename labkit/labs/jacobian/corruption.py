@@ -22,13 +22,13 @@ from labkit.measure import jacobian
 from labkit.protocol.claims import Claim, World
 from labkit.protocol.experiment import Experiment, Frame, Prediction, Run
 from labkit.protocol.rules import EVERY, Between, Evidence
-from labkit.protocol.settings import Settings, knob
+from labkit.protocol.settings import knob
 
 PROJECTED = 200  # test images whose residual is projected
 
 
 @dataclass(frozen=True)
-class Corruption(Settings):
+class Corruption(common.OnData):
     width: int = knob(64, "hidden units a layer", slider=(16, 256), bounds=(1, None), scale="log2")
     depth: int = knob(2, "hidden layers", slider=(1, 5), bounds=(1, 50), step=1)
     label_noise: float = knob(

@@ -22,7 +22,7 @@ from labkit.measure import rows
 from labkit.protocol.claims import Claim, World
 from labkit.protocol.experiment import Experiment, Frame, Prediction, Run
 from labkit.protocol.rules import EVERY, AtMost, Between, Evidence
-from labkit.protocol.settings import Settings, knob
+from labkit.protocol.settings import knob
 from labkit.theory import jacobian as theory
 from labkit.theory import kernels
 
@@ -30,7 +30,7 @@ ITERATES = (0.0, 0.02, 0.1, 0.4, 1.0)  # of the run, at which J is taken again (
 
 
 @dataclass(frozen=True)
-class Cutoff(Settings):
+class Cutoff(common.OnData):
     width: int = knob(1024, "hidden units k", slider=(64, 4096), bounds=(1, None), scale="log2")
     label_noise: float = knob(
         0.25,

@@ -19,14 +19,14 @@ from labkit.labs.jacobian.shallow import Setup, descend, kernel, norm
 from labkit.protocol.claims import Claim, World
 from labkit.protocol.experiment import Experiment, Frame, Prediction, Run
 from labkit.protocol.rules import INTERVAL, Between, Equals, Evidence
-from labkit.protocol.settings import Settings, knob
+from labkit.protocol.settings import knob
 from labkit.protocol.statistics import exponent
 
 ACTIVATIONS = ("softplus", "relu")
 
 
 @dataclass(frozen=True)
-class Linearization(Settings):
+class Linearization(common.OnData):
     widest: int = knob(1600, "largest width k", slider=(400, 12_800), bounds=(200, None), scale="log2")
     repeats: int = knob(4, "networks averaged in each seed", slider=(1, 8), bounds=(1, None), step=1)
     steps: int = knob(60, "steps of gradient descent", slider=(20, 300), bounds=(1, None), scale="log")

@@ -7,7 +7,7 @@ fail with these, they fail).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,7 +20,7 @@ from labkit.labs.jacobian.shallow import Setup, descend, kernel, norm
 from labkit.protocol.claims import Claim, World
 from labkit.protocol.experiment import Experiment, Frame, Prediction, Run
 from labkit.protocol.rules import AtMost, Condition, Evidence
-from labkit.protocol.settings import Settings, knob
+from labkit.protocol.settings import knob
 from labkit.theory import jacobian as theory
 
 # What is measured of each seed, in the order of `_track`'s row.
@@ -30,7 +30,7 @@ MEASURED = (
 
 
 @dataclass(frozen=True)
-class MetaTheorem(Settings):
+class MetaTheorem(common.OnData):
     width: int = knob(100_000, "hidden units k", slider=(100, 100_000), bounds=(1, None), scale="log")
     rank: int = knob(
         9,
@@ -51,10 +51,9 @@ class MetaTheorem(Settings):
     classes: int = knob(3, "classes K", slider=(2, 10), bounds=(2, None), step=1)
     dataset: str = knob("digits", "name of a data set, or path to an .npz")
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.rank >= self.n * self.classes:
-            raise ValueError(f"rank must be below n·K = {self.n * self.classes}; got {self.rank}")
+    @property
+    def limits(self) -> Mapping[str, tuple[int, str]]:
+        return {"rank": (self.n * self.classes - 1, "n·K - 1")}
 
 
 def prepare(settings: MetaTheorem) -> Setup:

@@ -8,7 +8,7 @@ is r̃_τ = (I − ηJJᵀ)^τ r₀, so the part along a left singular vector u_
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,7 +22,7 @@ from labkit.protocol.claims import Claim, World
 from labkit.protocol.experiment import Experiment, Frame, Prediction, Run
 from labkit.protocol.memory import once
 from labkit.protocol.rules import EVERY, AtMost, Between, Equals, Evidence
-from labkit.protocol.settings import Settings, knob
+from labkit.protocol.settings import knob
 from labkit.theory import jacobian as theory
 
 FIRST = 5  # steps after which the network is compared with the formula
@@ -30,7 +30,7 @@ SPACES = ("on I", "on N")
 
 
 @dataclass(frozen=True)
-class Residuals(Settings):
+class Residuals(common.OnData):
     width: int = knob(512, "hidden units k", slider=(16, 4096), bounds=(1, None), scale="log2")
     depth: int = knob(1, "hidden layers; 1 is the network of (1.1)", slider=(1, 4), bounds=(1, 50), step=1)
     label_noise: float = knob(
@@ -58,12 +58,9 @@ class Residuals(Settings):
     classes: int = knob(3, "classes K", slider=(2, 10), bounds=(2, None), step=1)
     dataset: str = knob("digits", "name of a data set, or path to an .npz")
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.rank >= self.n * self.classes:
-            raise ValueError(
-                f"rank must be below n·K = {self.n * self.classes}, the size of label space; got {self.rank}"
-            )
+    @property
+    def limits(self) -> Mapping[str, tuple[int, str]]:
+        return {"rank": (self.n * self.classes - 1, "n·K - 1, for a label space of n·K,")}
 
 
 @dataclass(frozen=True)

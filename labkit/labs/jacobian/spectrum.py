@@ -22,14 +22,14 @@ from labkit.measure import jacobian
 from labkit.protocol.claims import Claim, World
 from labkit.protocol.experiment import Experiment, Frame, Prediction, Run
 from labkit.protocol.rules import EVERY, Between, Evidence
-from labkit.protocol.settings import Settings, knob
+from labkit.protocol.settings import knob
 
 VARIANCE = 1e-5
 WHEN = ("initial", "final")
 
 
 @dataclass(frozen=True)
-class Spectrum(Settings):
+class Spectrum(common.OnData):
     lanczos_steps: int = knob(
         80, "Lanczos steps m", slider=(5, 120), bounds=(2, 1000), step=5, remeasures=True
     )

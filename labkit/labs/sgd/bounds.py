@@ -20,7 +20,7 @@ from labkit.labs.sgd import shared
 from labkit.protocol.claims import Claim
 from labkit.protocol.experiment import Experiment, Frame, Prediction, Run
 from labkit.protocol.rules import AtMost, Equals, Evidence
-from labkit.protocol.settings import Settings, knob
+from labkit.protocol.settings import knob
 from labkit.theory import classical_bounds as theory
 from labkit.theory import compositional
 from labkit.theory import distance as perturbed
@@ -38,7 +38,7 @@ DIMENSIONS = np.unique(np.geomspace(2, 1000, 40).round())
 
 
 @dataclass(frozen=True)
-class Bounds(Settings):
+class Bounds(common.OnData):
     n: int = knob(1000, "training samples", slider=(100, 1400), bounds=(10, None), step=100)
     width: int = knob(32, "hidden units", slider=(1, 256), bounds=(1, None), scale="log2")
     depth: int = knob(2, "hidden layers", slider=(0, 4), bounds=(0, None), step=1)

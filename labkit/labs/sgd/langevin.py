@@ -19,14 +19,14 @@ from labkit.labs.sgd.shared import SGD, SGDL
 from labkit.protocol.claims import Claim, World
 from labkit.protocol.experiment import Experiment, Frame, Prediction, Run
 from labkit.protocol.rules import INTERVAL, Check, Equals, Evidence
-from labkit.protocol.settings import Settings, knob
+from labkit.protocol.settings import knob
 
 CLOSE = 0.02  # of error: two curves nearer than this are alike
 MEASURES = ("loss", "train_error", "error")
 
 
 @dataclass(frozen=True)
-class Langevin(Settings):
+class Langevin(common.OnData):
     temperature: float = knob(1e-5, "T of the noise added to SGD", slider=(1e-7, 1e-2), bounds=(0, None),
                               scale="log")  # fmt: skip
     lr: float = knob(0.1, "learning rate", slider=(0.01, 0.5), bounds=(0, None), scale="log",

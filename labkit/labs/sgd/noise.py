@@ -10,7 +10,7 @@ of sampling, and checks the drawing alone.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,7 +32,7 @@ from labkit.measure.gradient_noise import (
 from labkit.protocol.claims import Claim, World
 from labkit.protocol.experiment import Experiment, Frame, Prediction, Run
 from labkit.protocol.rules import EVERY, Between, Check, Condition, Equals, Evidence
-from labkit.protocol.settings import Settings, knob
+from labkit.protocol.settings import knob
 
 PHASES = ("early", "middle", "late")
 LOSSES = (1.0, 0.1, 0.01)  # where a phase is looked at
@@ -48,7 +48,7 @@ Noise = Callable[..., Tensor]
 
 
 @dataclass(frozen=True)
-class MinibatchNoise(Settings):
+class MinibatchNoise(common.OnData):
     batch_size: int = knob(
         64, "samples B of the batches whose noise is looked at", slider=(8, 256), bounds=(1, None),
         scale="log2", label="batch size B", remeasures=True,
@@ -72,10 +72,9 @@ class MinibatchNoise(Settings):
     )
     dataset: str = knob("digits", "images", choices=("digits", "mnist-5k", "mnist", "cifar10"))
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.batch_size > self.n // 2:
-            raise ValueError(f"batch_size must be at most n / 2 = {self.n // 2}; got {self.batch_size!r}")
+    @property
+    def limits(self) -> Mapping[str, tuple[int, str]]:
+        return {"batch_size": (self.n // 2, "n / 2")}
 
     @property
     def sizes(self) -> tuple[int, ...]:

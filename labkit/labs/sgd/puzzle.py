@@ -11,9 +11,9 @@ labels can no longer be fitted depends on that number too, and on the outputs: t
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -27,7 +27,7 @@ from labkit.models.allconv import allconv, weights
 from labkit.protocol.claims import Claim, World
 from labkit.protocol.experiment import Experiment, Frame, Prediction, Run
 from labkit.protocol.rules import EVERY, Between, Check, Condition, Equals, Evidence
-from labkit.protocol.settings import Settings, knob
+from labkit.protocol.settings import knob
 
 PALE: tuple[Color, Color] = ("#85BCDC", "#EDB38C")  # the training error beside the test error
 MULTIPLES = (0.25, 0.5, 1.0, 2.0, 4.0)  # N of the first sweep, over that of the second
@@ -47,7 +47,7 @@ Network = Callable[[Any, int, int], nn.Module]
 
 
 @dataclass(frozen=True)
-class Puzzle(Settings):
+class Puzzle(common.OnData):
     width: int = knob(
         4, "channels c of the network whose N is swept", slider=(2, 16), bounds=(1, None), scale="log2",
         label="channels",
@@ -74,6 +74,8 @@ class Puzzle(Settings):
     batch_size: int = knob(50, "samples a step", slider=(10, 200), bounds=(1, None), step=10)
     n_test: int = knob(600, "test samples, at most", slider=(200, 600), bounds=(10, None), step=100)
     dataset: str = knob("digits", "images: name of a data set, or path to an .npz")
+
+    drawn: ClassVar[Mapping[str, int]] = {"n": int(MULTIPLES[-1])}
 
     @property
     def sizes(self) -> tuple[int, ...]:

@@ -23,7 +23,7 @@ from labkit.labs.common import snapshot as snapshot
 from labkit.labs.common import worst
 from labkit.protocol.experiment import Frame
 from labkit.protocol.rules import Check
-from labkit.protocol.settings import Settings, knob
+from labkit.protocol.settings import knob
 
 PAPER = "Theory of Deep Learning III: Generalization Properties of SGD (2017)"
 NATURAL, RANDOM, MINIMUM_NORM, SGD, LANGEVIN, RIDGE, SGDL = range(7)
@@ -37,7 +37,7 @@ PARTS = ((0.0, 0.15), (0.15, 1.0))
 
 
 @dataclass(frozen=True)
-class Minima(Settings):
+class Minima(common.OnData):
     """What all experiments that compare minima of natural and random labels can be asked for."""
 
     n: int = knob(400, "training samples N", slider=(100, 1200), bounds=(20, None), step=100)

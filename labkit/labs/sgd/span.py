@@ -20,7 +20,7 @@ from labkit.labs import common
 from labkit.protocol.claims import Claim, World
 from labkit.protocol.experiment import Experiment, Frame, Prediction, Run
 from labkit.protocol.rules import Check, Condition, Equals, Evidence
-from labkit.protocol.settings import Settings, knob
+from labkit.protocol.settings import knob
 from labkit.theory.least_squares import null_space_part
 from labkit.training.dynamics import descend
 
@@ -39,7 +39,7 @@ UNITS: dict[str, Unit] = {
 
 
 @dataclass(frozen=True)
-class Span(Settings):
+class Span(common.OnData):
     n: int = knob(30, "samples n, fewer than the inputs d", slider=(5, 60), bounds=(2, 1000), step=5)
     width: int = knob(40, "hidden units", slider=(5, 200), bounds=(1, 5000), scale="log")
     bias: bool = knob(True, "a bias in both layers", label="biases")

@@ -22,7 +22,7 @@ from labkit.labs.start.linear import kernel, linearize
 from labkit.measure import confusion, gradient_gram, layer_norms, margins
 from labkit.protocol.experiment import Experiment, Frame, Prediction
 from labkit.protocol.memory import once
-from labkit.protocol.settings import Settings, knob
+from labkit.protocol.settings import knob
 from labkit.theory.distance import initial_norms, layer_shapes, xavier_sds
 
 EPSILON = 0.05  # the rise of the mean loss at the flatness radius (paper 3, (16))
@@ -31,7 +31,7 @@ CURVES, LOOKS = 60, 12  # moments for what costs nothing, and for what costs som
 
 
 @dataclass(frozen=True)
-class Lenses(Settings):
+class Lenses(common.OnData):
     width: int = knob(256, "hidden units", slider=(4, 512), bounds=(1, 10_000), scale="log2")
     depth: int = knob(2, "hidden layers", slider=(1, 4), bounds=(1, 50), step=1)
     label_noise: float = knob(
@@ -51,13 +51,9 @@ class Lenses(Settings):
     classes: int = knob(3, "classes", slider=(2, 10), bounds=(2, None), step=1)
     dataset: str = knob("digits", "name of a data set, or path to an .npz")
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.rank >= self.n * self.classes:
-            raise ValueError(
-                f"rank must be below n·classes = {self.n * self.classes}, the size of label space; "
-                f"got {self.rank}"
-            )
+    @property
+    def limits(self) -> Mapping[str, tuple[int, str]]:
+        return {"rank": (self.n * self.classes - 1, "n·classes - 1, for a label space of n·classes,")}
 
 
 @dataclass(frozen=True)
