@@ -627,7 +627,7 @@ def test_bounds_draw_from_the_first_frame_on() -> None:
 def test_a_data_set_that_is_too_small_is_named() -> None:
     """More samples asked for than there are, found out in the middle of a run."""
     for experiment, n in ((SCALING, 2048), (NOISE, 5000), (BOUNDS, 2000)):
-        with pytest.raises(ValueError, match=r"^n_train=\d+: there are only 1438"):
+        with pytest.raises(ValueError, match=r"^n=\d+: there are only 1438"):
             experiment.prepare(experiment.preset(n=n, dataset="digits"))
 
 
