@@ -23,23 +23,6 @@ def _layout() -> widgets.Layout:
     )
 
 
-def _steps(knob: Knob, value: Any) -> list[Any]:
-    """The stops of an octave or whole-number decade slider; the present value is always one of them."""
-    low, high = knob.slider or (1, 2)
-    stops: list[Any] = []
-    if knob.scale == "log2":
-        at = float(low)  # octaves from its low end: 40, 80, .. as well as 64, 128, ..
-        while at <= high * (1 + 1e-9):
-            stops.append(knob.type(at))
-            at *= 2
-    else:
-        for decade in range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1):
-            stops += [
-                knob.type(digit * 10**decade) for digit in (1, 2, 5) if low <= digit * 10**decade <= high
-            ]
-    return sorted({*stops, knob.type(low), knob.type(high), value})
-
-
 def control(knob: Knob, value: Any) -> Any:
     """The widget that fits a knob: a slider where it names a range, else a menu, a switch or a field."""
     label = knob.label + (f" ({knob.unit})" if knob.unit else "")
@@ -53,15 +36,13 @@ def control(knob: Knob, value: Any) -> Any:
         return widgets.Text(value=value, continuous_update=False, **common)
     if knob.slider is None:
         return _field(knob, value, common)
-    low, high = (float(end) for end in knob.slider)
     if knob.scale == "log2" or (knob.scale == "log" and knob.type is int):
-        options = [(_short(stop), stop) for stop in _steps(knob, value)]
+        options = [(_short(stop), stop) for stop in knob.stops(value)]
         return widgets.SelectionSlider(options=options, value=value, continuous_update=False, **common)
-    first, last = float(min(low, value)), float(max(high, value))
+    first, last, step = knob.track(value)
     if knob.scale == "log":
-        least, most, step = _decades(first, last, float(value))
         return widgets.FloatLogSlider(
-            value=value, min=least, max=most, step=step, base=10.0, readout_format=".2g",
+            value=value, min=first, max=last, step=step, base=10.0, readout_format=".2g",
             continuous_update=False, **common,
         )  # fmt: skip
     if knob.type is int:
@@ -69,25 +50,15 @@ def control(knob: Knob, value: Any) -> Any:
             value=value,
             min=int(first),
             max=int(last),
-            step=int(knob.step or 1),
+            step=int(step),
             continuous_update=False,
             **common,
         )
-    step = knob.step or 10.0 ** math.floor(math.log10((last - first) / 20))
     places = max(0, -math.floor(math.log10(step) + 1e-9))
     shown = f".{places + (round(step * 10**places) / 10**places != step)}f"
     return widgets.FloatSlider(
         value=value, min=first, max=last, step=step, readout_format=shown, continuous_update=False, **common
     )
-
-
-def _decades(first: float, last: float, value: float) -> tuple[float, float, float]:
-    """Ends and step in decades: the value and the upper end are stops, so that a slider can be put back."""
-    low, high, at = math.log10(first), math.log10(last), math.log10(value)
-    if high > at:
-        step = (high - at) / max(1, round((high - at) / 0.05))
-        return at - step * math.floor((at - low) / step + 1e-9), high, step
-    return low, high, (high - low) / max(1, round((high - low) / 0.05)) or 0.05
 
 
 def _field(knob: Knob, value: Any, common: dict[str, Any]) -> Any:

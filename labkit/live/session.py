@@ -12,6 +12,7 @@ import threading
 import time
 import weakref
 from collections.abc import Mapping
+from contextlib import closing
 from functools import partial
 from typing import Any, Protocol
 
@@ -260,13 +261,9 @@ class Session:
             self._memory.begin()
         self.started += 1
         self._tell("progress", 0.0, "info")
-        frames = self.experiment.run(setup, self._now[1], **self.steps)
-        try:
+        settings, prediction, _ = self._now
+        with closing(self.experiment.frames(settings, setup, prediction, **self.steps)) as frames:
             last = self._watch(frames, ticket)
-        finally:
-            close = getattr(frames, "close", None)
-            if close is not None:
-                close()  # in the thread that ran it, between two frames
         if not ticket.current and not self._stopping:
             if self._again:
                 self._tell("picture", self.chart())

@@ -74,7 +74,7 @@ def watch(
 
     show()
     drawn, step = time.perf_counter(), 0
-    frames = experiment.run(setup, prediction, **steps)
+    frames = experiment.frames(settings, setup, prediction, **steps)
     try:
         with one_thread():
             for frame in frames:
@@ -87,8 +87,6 @@ def watch(
     except KeyboardInterrupt:
         kept.append(Frame(step, status="stopped"))
     finally:
-        close = getattr(frames, "close", None)
-        if close is not None:
-            close()
+        frames.close()
     show()
     return Run(experiment, settings, prediction, tuple(kept), time.perf_counter() - begun)

@@ -16,9 +16,9 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -133,6 +133,18 @@ class Experiment:
             raise ValueError(f"preset: {name!r} is not one of {', '.join(self.presets)} ({self.name})")
         return self.presets[name].replace(**changes)
 
+    def frames(self, settings: Any, setup: Any, prediction: Prediction, **steps: Any) -> Generator[Frame]:
+        """What `run` yields; the note of a run that diverged is in terms of its settings."""
+        frames = self.run(setup, prediction, **steps)
+        try:
+            for frame in frames:
+                told = settings.advised(frame.note) if frame.status == "diverged" else frame.note
+                yield frame if told == frame.note else replace(frame, note=told)
+        finally:
+            close = getattr(frames, "close", None)
+            if close is not None:
+                close()  # in the thread that ran it, between two frames
+
     def draw(
         self, frames: Sequence[Frame], prediction: Prediction, previous: Sequence[Run], settings: Any
     ) -> Chart:
@@ -235,7 +247,7 @@ def drain(
     with one_thread():
         setup = experiment.prepare(settings)
         prediction = experiment.predict(setup)
-        for frame in experiment.run(setup, prediction, **steps):
+        for frame in experiment.frames(settings, setup, prediction, **steps):
             if not frame.is_tick:
                 frames.append(frame)
             if progress is not None:

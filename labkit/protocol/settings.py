@@ -12,11 +12,14 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import math
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from types import MappingProxyType
 from typing import Any, ClassVar
 
+# As training names one of the networks that it trains side by side.
+_COPY = r"copy \d+ of \d+ \(seed \d+\)"
 _SCALES = ("linear", "log", "log2")
 
 
@@ -73,6 +76,50 @@ class Knob:
         if (low is not None and value < low) or (high is not None and value > high):
             raise ValueError(f"{self.name} must be {_range(low, high)}; got {value!r}")
         return self.type(value)
+
+    def stops(self, value: Any) -> list[Any]:
+        """Where its slider stops when it was made at a value, which is one of them; none without a slider."""
+        if self.slider is None or self.choices is not None:
+            return []
+        if self.scale == "log2" or (self.scale == "log" and self.type is int):
+            return self._whole_stops(value)
+        first, last, step = self.track(value)
+        places = (first + step * i for i in range(int((last - first) / step + 1e-6) + 1))
+        return [self.type(f"{10**at:.3g}" if self.scale == "log" else f"{at:.10g}") for at in places]
+
+    def _whole_stops(self, value: Any) -> list[Any]:
+        low, high = self.slider or (1, 2)
+        stops: list[Any] = []
+        if self.scale == "log2":
+            at = float(low)  # octaves from its low end: 40, 80, .. as well as 64, 128, ..
+            while at <= high * (1 + 1e-9):
+                stops.append(self.type(at))
+                at *= 2
+        else:
+            for decade in range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1):
+                digits = (digit * 10**decade for digit in (1, 2, 5))
+                stops += [self.type(stop) for stop in digits if low <= stop <= high]
+        return sorted({*stops, self.type(low), self.type(high), value})
+
+    def track(self, value: float) -> tuple[float, float, float]:
+        """Ends and step of its slider made at a value; on a "log" scale in decades.
+
+        There the value and the upper end are stops, so that a slider can be put back.
+        """
+        first, last = (float(end) for end in self.slider or (value, value))
+        first, last = min(first, value), max(last, value)
+        if self.scale != "log":
+            whole = self.type is int
+            return (
+                first,
+                last,
+                self.step or (1 if whole else 10.0 ** math.floor(math.log10((last - first) / 20))),
+            )
+        low, high, at = math.log10(first), math.log10(last), math.log10(value)
+        if high > at:
+            step = (high - at) / max(1, round((high - at) / 0.05))
+            return at - step * math.floor((at - low) / step + 1e-9), high, step
+        return low, high, (high - low) / max(1, round((high - low) / 0.05)) or 0.05
 
     def parse(self, text: str) -> Any:
         """Reads a value from a command line."""
@@ -206,6 +253,35 @@ class Settings:
     def follow(self, typed: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
         """What other settings become when some are typed, and what that leaves out, in one sentence."""
         return {}, ""
+
+    def advised(self, note: str) -> str:
+        """A note on a run that diverged, in the person's terms.
+
+        "Take 0.4 × lr" becomes the next lower stop of its slider, rates stand in the slider's unit, and
+        copies that were trained side by side have the names of their seeds.
+        """
+        note = re.sub(rf"{_COPY}(, {_COPY})*", self._seeds_of, note)
+        found = re.search(r"Take (\S+) × (\w+)", note)
+        if found is None or found[2] not in self.knobs():
+            return note
+        name, knob_, now = found[2], self.knobs()[found[2]], getattr(self, found[2])
+        raw = re.search(r"lr=(\S+) is", note)
+        unit = now / float(raw[1]) if raw else 1.0
+        note = re.sub(r"lr=(\S+) is", f"{name}={now:g} is", note)
+        note = re.sub(r"about ([\d.e+-]*\d)", lambda rate: f"about {float(rate[1]) * unit:.2g}", note)
+        most = now * float(found[1])
+        stops = knob_.stops(getattr(self._start or self, name))
+        value = max((stop for stop in stops if stop <= most), default=float(f"{most:.1g}"))
+        return note.replace(found[0], f"Take {name}={value:g} or less")
+
+    def _seeds_of(self, copies: re.Match[str]) -> str:
+        own = range(self.seed, self.seed + self.seeds)
+        found: dict[str, None] = {}  # each once, in order
+        for copy in re.finditer(r"(\d+) of (\d+) \(seed (\d+)", copies[0]):
+            place, size, seed = map(int, copy.groups())
+            seed = own[place] if size == self.seeds else seed
+            found[f"seed {seed}" if seed in own else f"one of {size} networks"] = None
+        return ", ".join(found)
 
     def parse(self, texts: Mapping[str, str]) -> Any:
         """A copy with changes read from texts, as from `--set name=value`."""

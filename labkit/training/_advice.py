@@ -1,4 +1,7 @@
-"""What to tell a person whose run diverged."""
+"""What to tell a person whose run diverged.
+
+It ends in "Take 0.4 × lr", which `Settings.advised` puts into a value of the person's slider.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +19,8 @@ from labkit.training.stability import curvature, rate
 # A note needs two digits, and should come within a second or so.
 TOLERANCE = 1e-3
 PRODUCTS = 100
+# Of the largest stable rate at the start: the curvature often grows, and batches differ.
+CAREFUL = 0.5
 
 
 def advice(
@@ -33,7 +38,7 @@ def advice(
         return "the network started with NaN or infinite weights"
     lr = f"lr={rate_then:g}"
     if isinstance(optimizer, Adam):
-        return f"{lr} is too large for Adam; take a tenth of it"
+        return f"{lr} is too large for Adam. Take 0.1 × lr"
     # Spread over the set, which may be sorted by class.
     rows = torch.arange(batches.batch_size) * batches.n // batches.batch_size
     with evaluating(ensemble):
@@ -42,10 +47,14 @@ def advice(
     stable = float(rate(largest, optimizer.momentum).min())
     where = "at the start" if batches.full else "at the start, for one batch"
     if not math.isfinite(stable):
-        return f"{lr} is too large, and the curvature {where} names no limit; take a tenth of it"
+        return f"{lr} is too large, and the curvature {where} names no limit. Take 0.1 × lr"
     if stable <= rate_then:
-        return f"{lr} is too large; the largest stable learning rate {where} is about {stable:.2g}"
+        share = CAREFUL * stable / rate_then
+        return (
+            f"{lr} is too large; the largest stable learning rate {where} is about {stable:.2g}. "
+            f"Take {share:.2g} × lr"
+        )
     return (
         f"{lr} is below the largest stable learning rate {where} (about {stable:.2g}), but the curvature "
-        "grew on the way; take half of it, or less"
+        "grew on the way. Take 0.25 × lr"
     )

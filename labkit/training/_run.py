@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
@@ -50,6 +50,7 @@ class TrainingRun:
     tick_seconds: float
     noise: LangevinNoise | None = None
     read_at_end: bool = False
+    seeds: Sequence[int] = ()
     _good: Mapping[str, np.ndarray] = field(default_factory=dict)
     _good_step: int = 0
     _took: dict[int, int] = field(default_factory=dict)
@@ -242,7 +243,12 @@ class TrainingRun:
 
     def _diverged(self, step: int, losses: Tensor) -> Frames:
         which = (~(losses <= self._limits)).nonzero().flatten().tolist()
-        who = "" if self.ensemble.size == 1 else f" in copy {', '.join(map(str, which))}"
+        size = self.ensemble.size
+        who = (
+            ""
+            if size == 1
+            else f" in {', '.join(f'copy {i} of {size} (seed {self.seeds[i]})' for i in which)}"
+        )
         start = f"diverged{who} at step {step}, loss {float(losses[which[0]]):.3g}: "
         copy_into(self.state, self._started)
         try:

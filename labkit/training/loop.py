@@ -120,6 +120,7 @@ def train(
         loss=loss,
         optimizer=_optimizer(ensemble, optimizer, lr, momentum),
         noise=_noise(ensemble, optimizer, temperature, seeds),
+        seeds=seeds,
         total=total,
         factor=factor_by_step(schedule, unit),
         rules=rules,

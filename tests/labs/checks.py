@@ -5,6 +5,7 @@ The functions below it change a run after the fact, so that a claim can be shown
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
@@ -321,5 +322,22 @@ class TrainingTests(LabTests):
         assert run.status == "diverged"
         assert "stable" in run.frames[-1].note
         assert "holds" not in [word(claim, run) for claim in experiment.claims]
+        assert "copy" not in run.frames[-1].note
         assert run.figure().png()[:4] == b"\x89PNG"
         assert run.figure((run,)).png()[:4] == b"\x89PNG"
+
+    def test_the_advised_value_is_a_stop_of_the_slider_and_works(self, fast: str) -> None:
+        """A rate in units that the slider does not have, or one with which the run diverges again."""
+        experiment = self.experiment(fast)
+        settings = experiment.preset(**self.too_fast[fast])
+        (name,) = (name for name in ("lr", "step") if name in experiment.settings.knobs())
+        knob = experiment.settings.knobs()[name]
+        top = settings.replace(**{name: knob.slider[1]})
+        run = drain(experiment, top)
+        if run.status != "diverged":  # the slider ends below the edge
+            run = drain(experiment, settings)
+        taken = re.search(rf"Take {name}=(\S+) or less", run.note)
+        assert taken is not None, run.note
+        value = knob.parse(taken[1])
+        assert value in knob.stops(getattr(experiment.preset(), name)), run.note
+        assert drain(experiment, settings.replace(**{name: value})).status != "diverged", run.note

@@ -102,7 +102,7 @@ def test_an_ensemble_says_which_copy_diverged() -> None:
     """Sixteen seeds searched by hand."""
     x, y = data()
     frames = list(train(Ensemble([linear(seed=s) for s in range(3)]), [x, 100 * x, x], y, lr=0.01, steps=50))
-    assert frames[-1].status == "diverged" and "diverged in copy 1 at step" in frames[-1].note
+    assert frames[-1].status == "diverged" and "diverged in copy 1 of 3 (seed 1) at step" in frames[-1].note
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])

@@ -139,6 +139,7 @@ def run(setup: Setup, prediction: Prediction, *, recursion: Recursion = theory.s
             done += chunk
             if not _settled(chains.r, gap0):
                 note = f"diverged before step {done}: SGD is stable for α below 2, here {alpha:.3g}"
+                note += f". Take {1 / alpha:.2g} × step"
                 yield Frame(done, {}, 0.7 * done / settings.steps, "diverged", note)
                 return
             yield Frame.tick(done, 0.7 * done / settings.steps)

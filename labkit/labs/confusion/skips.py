@@ -207,7 +207,7 @@ def run(setup: Setup, prediction: Prediction, *, measure: Measure | None = None)
         if best is None:
             note = (
                 f"{KINDS[settings.kinds[i]]}, depth {settings.shapes[j][0]}: no learning rate of the search "
-                f"was stable; it began at {settings.lr:g}"
+                f"was stable; it began at {settings.lr:g}. Take 0.1 × lr"
             )
             yield Frame(before.step, _copied(values), before.progress, "diverged", note)
             return

@@ -209,12 +209,13 @@ def _train(
         batch_size=setup.settings.batch_size or None,
         schedule={round(setup.settings.decay_at * setup.settings.steps): 0.1},
         measure_at=max(1, setup.settings.steps // 50),
-        seed=setup.settings.seed,
+        seed=[setup.settings.seed + seed for _, seed in pairs],
     )
     for frame in frames:
         progress = span[0] + (span[1] - span[0]) * (frame.progress or 0.0)
         if frame.status == "diverged":
-            yield Frame(max(first, frame.step), {}, progress, "diverged", frame.note)
+            note = frame.note if optimizer == "sgd" else frame.note.replace("× lr", "× adam_lr")
+            yield Frame(max(first, frame.step), {}, progress, "diverged", note)
             return True
         yield Frame.tick(max(first, frame.step), progress)
     return False

@@ -149,9 +149,8 @@ def density(counts: np.ndarray, edges: np.ndarray) -> np.ndarray:
 
 def ran_away(dimension: int, lr: float) -> str:
     """What a run that diverged says."""
-    return (
-        f"the chains ran away in D = {dimension}: steps of {lr:g} are not stable over these walls; lower lr"
-    )
+    walls = f"steps of {lr:g} are not stable over these walls"
+    return f"the chains ran away in D = {dimension}: {walls}. Take 0.25 × lr"
 
 
 def checks(found: dict[str, np.ndarray], share: np.ndarray, tolerance: float) -> tuple[Check, ...]:

@@ -186,7 +186,7 @@ def _advice(setup: Setup) -> str:
     batch = rows / settings.batch_size + (1 - 1 / settings.batch_size) * curvature
     return (
         f"lr={settings.lr:g} is too large; GD is stable below {2 / curvature:.2g}, "
-        f"SGD with this batch size below {2 / batch:.2g} for certain"
+        f"SGD with this batch size below {2 / batch:.2g} for certain. Take {2 / batch / settings.lr:.2g} × lr"
     )
 
 

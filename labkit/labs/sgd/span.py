@@ -156,7 +156,7 @@ def run(setup: Setup, prediction: Prediction, *, gradient: Callable[..., Sequenc
         step = states[0][0]
         w = torch.stack([state for _, state in states], dim=1)
         if not bool((w.abs() < LOST).all()):
-            note = f"lr={settings.lr:g} is too large for one of the units; a smaller one is stable"
+            note = f"lr={settings.lr:g} is too large for a unit; a smaller one is stable. Take 0.1 × lr"
             yield Frame(step, {}, step / settings.steps, "diverged", note)
             return
         if step not in shown:

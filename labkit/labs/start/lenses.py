@@ -168,7 +168,7 @@ def run(setup: Setup, prediction: Prediction, *, gram: Gram = gradient_gram) -> 
 
 def _diverged(frame: Frame, lr: float) -> Frame:
     # In the units of the slider, in which the linearised network has one limit for every set and width.
-    told = f"learning rate {lr:.3g} is too large: steps are stable up to 2, in units of 1/λ₁²"
+    told = f"lr={lr:.3g} is too large: steps are stable up to 2, in units of 1/λ₁². Take {1 / lr:.2g} × lr"
     return Frame(frame.step, {}, frame.progress, "diverged", told if lr > 2 else frame.note)
 
 
