@@ -125,6 +125,8 @@ class Controls:
         self._stand, self._following = settings.to_dict(), False
         for widget in self.widgets.values():
             widget.observe(self._observe, "value")
+        self._said = widgets.HTML(layout=widgets.Layout(flex="1 1 100%"))
+        self._boxes: dict[str, widgets.Box] = {}
         self.front = self._grouped(front)
         self.rest = self._grouped([name for name in knobs if name not in front])
 
@@ -139,6 +141,7 @@ class Controls:
             if inside:
                 wrap = widgets.Layout(display="flex", flex_flow="row wrap", width="100%")
                 parts.append(widgets.Box(inside, layout=wrap))
+                self._boxes |= {name: parts[-1] for name in names if self.widgets[name] in inside}
         return widgets.VBox(parts, layout=widgets.Layout(width="100%"))
 
     def _observe(self, change: Any) -> None:
@@ -186,6 +189,23 @@ class Controls:
                 f"{value:.3g}" if isinstance(self.widgets[name], widgets.FloatLogSlider) else f"{value:.10g}"
             )
         return value
+
+    def note(self, name: str, html: str) -> None:
+        """Says something beside a control, in place of what was said before."""
+        self.clear_note()
+        self._said.value = html
+        box = self._boxes[name]
+        after = box.children.index(self.widgets[name]) + 1
+        box.children = (*box.children[:after], self._said, *box.children[after:])
+
+    def clear_note(self) -> None:
+        for box in self._boxes.values():
+            if self._said in box.children:
+                box.children = tuple(child for child in box.children if child is not self._said)
+
+    def folded(self, name: str) -> bool:
+        """Whether a control is among those folded away."""
+        return self._boxes[name] in self.rest.children
 
     def follow(self, wanted: bool, trained: bool) -> None:
         """Whether sliders report while they are dragged, or when they are let go.

@@ -10,6 +10,7 @@ away.
 
 from __future__ import annotations
 
+import re
 import threading
 import weakref
 from collections.abc import Callable, Sequence
@@ -209,11 +210,11 @@ class Panel:
     # ---- what the person does (the kernel's thread)
 
     def _wanted(self) -> Any | None:
-        """The settings as the widgets stand, or None after saying what is wrong with them."""
+        """The settings as the widgets stand, or None where they are none, and the panel will say why."""
         try:
             settings = self.controls.settings()
         except ValueError as problem:
-            self.failed(problem, "These settings do not go together")
+            self._session.refuse(problem)
             return None
         self._repeat(settings)
         return settings
@@ -308,9 +309,19 @@ class Panel:
             self.controls.follow(wanted, trained)
 
     def failed(self, problem: BaseException, doing: str) -> None:
-        if not self._closed:
-            self.error_box.value = words.error(problem, doing)
+        """Says what went wrong, beside the control that the message names first, if it names one."""
+        if self._closed:
+            return
+        told, named = words.error(problem, doing), re.match(r"\w+(?=:|=| must)", str(problem))
+        name = named[0] if named and isinstance(problem, ValueError) else ""
+        if name in self.controls.widgets:
+            self.controls.note(name, told)
+            if self.controls.folded(name):
+                self.more.selected_index = 0
+        else:
+            self.error_box.value = told
 
     def clear_error(self) -> None:
-        if not self._closed and self.error_box.value:
+        if not self._closed:
             self.error_box.value = ""
+            self.controls.clear_note()

@@ -81,6 +81,10 @@ class Session:
         self._stopping = False
         self._worker.submit(partial(self._alone, settings, train, quiet))
 
+    def refuse(self, problem: ValueError) -> None:
+        """What is wished for are no settings: whatever runs ends, and nothing of others stays drawn."""
+        self._worker.submit(partial(self._refused, problem))
+
     def stop(self) -> bool:
         """Ends the run between two frames; what was measured stays. Says whether something was under way."""
         self._stopping = True
@@ -159,6 +163,10 @@ class Session:
         if self._doing == "Preparing":  # what stands there belongs to other settings
             self._tell("outdated")
             self._tell("verdicts", self._undecided())
+
+    def _refused(self, problem: ValueError, ticket: Ticket) -> None:
+        self._doing = "Preparing"
+        raise problem
 
     def _undecided(self) -> str:
         return words.verdicts([(claim, None, "") for claim in self.experiment.claims], True)

@@ -80,3 +80,21 @@ def test_the_panel_says_which_is_which(trained: Counted) -> None:
     assert AT_ONCE in heading.value
     rank = panel.controls.widgets["rank"]
     assert fast.children == (rank,) and rank not in slow.children and rank.continuous_update
+
+
+@pytest.mark.parametrize(("name", "value"), [("rank", 99), ("dataset", "nowhere.npz")])
+def test_an_error_stands_beside_the_control_that_it_names(trained: Counted, name: str, value: object) -> None:
+    """A message far from its cause, and verdicts of other settings in green above it."""
+    panel, trainings = trained
+    before = panel.controls.widgets[name].value
+    move(panel, classes=2, **{name: value})
+    (box,) = (
+        box for group in (panel.controls.front, panel.controls.rest) for box in group.children
+        if panel.controls.widgets[name] in getattr(box, "children", ())
+    )  # fmt: skip
+    after = box.children[box.children.index(panel.controls.widgets[name]) + 1]
+    assert name in after.value and "role='alert'" in after.value and panel.error_box.value == ""
+    assert (panel.more.selected_index == 0) == (name == "dataset")
+    assert "holds</span>" not in panel.verdict_table.value and panel.verdict_table.value.count("…") == 2
+    move(panel, classes=3, **{name: before})
+    assert after not in box.children and panel.run.status == "done" and trainings() == 1
