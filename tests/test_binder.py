@@ -76,6 +76,7 @@ def test_a_notebook_within_its_limits_passes_and_is_left_as_it_was(tmp_path: Pat
     assert path.read_bytes() == before and [p.name for p in tmp_path.iterdir()] == ["small.ipynb"]
 
 
+@pytest.mark.slow
 @linux
 def test_a_notebook_that_takes_too_much_is_ended(tmp_path: Path) -> None:
     """A limit that is only written down: the cell after it runs, or a child's memory does not count."""
@@ -90,6 +91,7 @@ def test_a_notebook_that_takes_too_much_is_ended(tmp_path: Path) -> None:
     assert found.seconds < 50 and not mark.exists()
 
 
+@pytest.mark.slow
 @linux
 def test_a_peak_that_has_passed_is_still_seen(tmp_path: Path) -> None:
     """A watcher that samples: a moment between two looks is missed."""

@@ -74,7 +74,14 @@ def active() -> Memory | None:
 
 @contextmanager
 def remembering(memory: Memory | None) -> Iterator[None]:
-    """Has trainings and calls through `once` keep their results in `memory`, in this thread."""
+    """Has trainings and calls through `once` keep their results, in this thread.
+
+    Args:
+        memory: where; None for nowhere.
+
+    Returns:
+        A context manager.
+    """
     token = _ACTIVE.set(memory)
     try:
         yield
@@ -89,6 +96,9 @@ def once(function: Callable[..., Result], *args: Any, **more: Any) -> Result:
         function: at the top level of a module, and without memory of its own; nobody may change its result.
         *args, **more: numbers, texts, arrays, tensors, modules, dataclasses, and sequences and dictionaries
             of these.
+
+    Returns:
+        What the function gives.
 
     Raises:
         TypeError: an argument is of another kind.
@@ -107,6 +117,12 @@ def once(function: Callable[..., Result], *args: Any, **more: Any) -> Result:
 def fingerprint(value: Any) -> str:
     """A digest of content: equal for equal types, shapes and bytes.
 
+    Args:
+        value: as the arguments of `once`.
+
+    Returns:
+        40 hexadecimal digits.
+
     Raises:
         TypeError: the value holds something whose content cannot be told, such as a function.
     """
@@ -117,7 +133,17 @@ def fingerprint(value: Any) -> str:
 
 
 def size_of(value: Any) -> int:
-    """Bytes of the arrays and tensors in a value."""
+    """Bytes of the arrays and tensors in a value.
+
+    Args:
+        value: as the arguments of `once`.
+
+    Returns:
+        Their sum, and a few bytes for each object.
+
+    Raises:
+        TypeError: the value holds something of another kind.
+    """
     return sum(len(part) for part in _parts(value))
 
 

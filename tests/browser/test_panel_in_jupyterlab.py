@@ -99,6 +99,7 @@ def test_a_person_drags_trains_watches_stops_and_saves(
     page.shot("6-narrow")
 
 
+@pytest.mark.slow
 def test_a_stored_notebook_shows_its_last_picture_before_anything_runs(
     open_notebook: Callable[..., Any], server: Any, notebook: Path
 ) -> None:

@@ -371,6 +371,7 @@ def test_a_notebook_that_does_not_work_is_refused(fault: str, tmp_path: Path) ->
             trial.try_students(student_version(notebook, checks=False), sheet, tmp_path, lambda share: None)
 
 
+@pytest.mark.slow
 def test_what_fails_when_run_is_not_released(tmp_path: Path) -> None:
     """A check that warns, and releases."""
     wrong = LESSON.replace("(values) / len(values)\n\n#", "(values) / 2\n\n#")
@@ -380,6 +381,7 @@ def test_what_fails_when_run_is_not_released(tmp_path: Path) -> None:
     assert [entry.name for entry in tmp_path.iterdir()] == ["own"]
 
 
+@pytest.mark.slow
 def test_the_template_is_an_assignment_that_works(tmp_path: Path) -> None:
     """A template that is refused as it stands, or whose tests let the mistake pass that the page shows."""
     notebook = read_notebook(ROOT / "docs" / "exercise-template.py")

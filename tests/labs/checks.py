@@ -326,6 +326,7 @@ class TrainingTests(LabTests):
         assert run.figure().png()[:4] == b"\x89PNG"
         assert run.figure((run,)).png()[:4] == b"\x89PNG"
 
+    @pytest.mark.slow
     def test_the_advised_value_is_a_stop_of_the_slider_and_works(self, fast: str) -> None:
         """A rate in units that the slider does not have, or one with which the run diverges again."""
         experiment = self.experiment(fast)

@@ -31,7 +31,7 @@ from .variants import Variant
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 MODELS = int(os.environ.get("LABKIT_GENERATED_MODELS", "500"))
-SLICE = 6  # models a form of inputs; a model takes about a fifth of a second
+SLICE = 5  # models a form of inputs; a model takes about a fifth of a second
 
 
 @st.composite
