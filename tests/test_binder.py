@@ -119,6 +119,7 @@ def test_what_cannot_be_measured_is_said(tmp_path: Path, capsys: pytest.CaptureF
     assert "no such notebook" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_the_table_is_written_between_its_marks(tmp_path: Path) -> None:
     """A table appended again and again, or text around it lost."""
     readme = tmp_path / "README.md"

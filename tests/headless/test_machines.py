@@ -35,6 +35,7 @@ def test_a_nudge_changes_every_draw_by_a_millionth() -> None:
     assert 3e-7 < typical < 3e-6 and unmoved < 0.15
 
 
+@pytest.mark.slow
 def test_float64_reaches_models_data_and_gradients() -> None:
     """A setting that says float64 and computes in float32."""
     code = (

@@ -219,6 +219,7 @@ def test_minibatches_are_unbiased_with_covariance_over_b(batch_size: int) -> Non
     assert float(noise.mean(0).abs().max()) < 4 * np.sqrt(scale / len(noise))
 
 
+@pytest.mark.slow
 def test_noise_in_all_directions_sees_the_volume() -> None:
     """SGD alone that stays at one half whatever its noise: the contrast to noise in one direction."""
     settings = VALLEY.preset(dimension=2, directions="all", chains=300, steps=3000)
@@ -233,6 +234,7 @@ def test_noise_in_all_directions_sees_the_volume() -> None:
 # Langevin.
 
 
+@pytest.mark.slow
 def test_much_noise_is_not_alike() -> None:
     """A claim that holds at any temperature."""
     found = verdict("S7", drain(LANGEVIN, LANGEVIN.preset(temperature=0.02, steps=800, n=600)))

@@ -214,6 +214,7 @@ def test_the_comparator_rejects_wrong_operators(wrong: str) -> None:
         assert_close(broken, D @ V)
 
 
+@pytest.mark.slow
 def test_resident_memory_stays_within_budget() -> None:
     """The full Jacobian formed on the way: 1.2 GB here, against a budget of 64 MiB."""
     script = f"""

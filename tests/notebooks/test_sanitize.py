@@ -64,6 +64,7 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     }
 
 
+@pytest.mark.slow
 def test_numbers_of_a_verdict_are_not_compared(told: dict[str, str]) -> None:
     """The sixth digit of a sum would fail the notebook on the next machine."""
     assert CASES["numbers"][1] != TABLE

@@ -102,6 +102,7 @@ def test_closing_mid_run_leaves_a_usable_model_at_the_step_of_the_frame(name: st
     assert all(p.grad is None for p in cut.parameters()) and bool(cut(x).isfinite().all())
 
 
+@pytest.mark.slow
 def test_no_graph_is_alive_while_a_frame_is_out() -> None:
     """Frames that hold the activations of their step: memory that grows with a kept run."""
     x, y = data()
