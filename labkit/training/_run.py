@@ -49,7 +49,6 @@ class TrainingRun:
     due: Callable[[int], bool]
     tick_seconds: float
     noise: LangevinNoise | None = None
-    read_at_end: bool = False
     seeds: Sequence[int] = ()
     _good: Mapping[str, np.ndarray] = field(default_factory=dict)
     _good_step: int = 0

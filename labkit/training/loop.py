@@ -127,7 +127,6 @@ def train(
         measure=dict(measure or {}),
         due=_due(measure_at, total),
         tick_seconds=within("tick_seconds", tick_seconds, 0),
-        read_at_end=read_at_end and not measure,
     )
     memory = active()
     if memory is None:
@@ -136,7 +135,7 @@ def train(
         xs, ys, loss, optimizer, lr, momentum, temperature, batches.batch_size, total, unit, schedule, rules,
         measure_at, seeds,
     )  # fmt: skip
-    return remembered(run, asked, memory)
+    return remembered(run, asked, memory, every_look=bool(measure) or not read_at_end)
 
 
 def _optimizer(ensemble: Ensemble, name: str, lr: float, momentum: float) -> Optimizer:

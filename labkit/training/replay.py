@@ -24,7 +24,7 @@ class Look:
     state: list[Tensor] | None
 
 
-def remembered(run: TrainingRun, asked: tuple[Any, ...], memory: Memory) -> Frames:
+def remembered(run: TrainingRun, asked: tuple[Any, ...], memory: Memory, *, every_look: bool) -> Frames:
     """The frames of a training, from its weights where `memory` holds them, and kept there otherwise.
 
     Measures are taken anew, on the same weights; their values are not kept.
@@ -33,10 +33,11 @@ def remembered(run: TrainingRun, asked: tuple[Any, ...], memory: Memory) -> Fram
         run: what trains.
         asked: all that decides which weights it comes to, besides its ensemble.
         memory: where weights are kept.
+        every_look: whether those of every frame are asked for, or of the last alone.
     """
     try:
         built = run.ensemble.member(0), run.ensemble.route, run.state
-        key = fingerprint((built, asked, run.read_at_end))
+        key = fingerprint((built, asked, every_look))
     except TypeError:  # by a function of the caller's, of which nobody knows whether it is the same
         yield from run.frames()
         return
@@ -48,7 +49,7 @@ def remembered(run: TrainingRun, asked: tuple[Any, ...], memory: Memory) -> Fram
     for frame in run.frames():
         if not frame.is_tick and size <= memory.budget:
             own = {name: value for name, value in frame.values.items() if name not in run.measure}
-            wanted = not run.read_at_end or frame.status != "running"
+            wanted = every_look or frame.status != "running"
             looks.append(Look(replace(frame, values=own), run.copied() if wanted else None))
             size += size_of([*own.values(), *(looks[-1].state or ())])
         yield frame
