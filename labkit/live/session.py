@@ -160,7 +160,7 @@ class Session:
         self._tell("progress", None, "danger")
         self._tell("status", f"{self._doing} failed.", False)
         self._tell("failed", problem, f"{self._doing} failed")
-        if self._doing == "Preparing":  # what stands there belongs to other settings
+        if self._doing in ("Preparing", "Measuring"):  # what stands there belongs to other settings
             self._tell("outdated")
             self._tell("verdicts", self._undecided())
 

@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
+from torch import Tensor
 
-from labkit.labs.jacobian import RESIDUALS
+from labkit.labs.jacobian import RESIDUALS, shared
 from labkit.live import Panel
 from labkit.live.controls import AT_ONCE
 from labkit.protocol.experiment import drain
@@ -98,3 +99,23 @@ def test_an_error_stands_beside_the_control_that_it_names(trained: Counted, name
     assert "holds</span>" not in panel.verdict_table.value and panel.verdict_table.value.count("…") == 2
     move(panel, classes=3, **{name: before})
     assert after not in box.children and panel.run.status == "done" and trainings() == 1
+
+
+def test_a_measurement_that_fails_leaves_no_verdict_of_other_settings() -> None:
+    """Green words of the value before, above the error of this one."""
+
+    def project(basis: Tensor, residual: Tensor, rank: int) -> tuple[Tensor, Tensor]:
+        if rank == 8:
+            raise RuntimeError("broken on purpose")
+        return shared.project(basis, residual, rank)
+
+    panel = Panel(RESIDUALS, RESIDUALS.preset(n=20, width=16, steps=30, rank=5, seeds=1), project=project)
+    panel.train_button.click()
+    assert panel.wait(20) and "holds</span>" in panel.verdict_table.value
+    move(panel, rank=8)
+    assert "broken on purpose" in panel.error_box.value
+    assert "holds</span>" not in panel.verdict_table.value and panel.verdict_table.value.count("…") == 2
+    move(panel, rank=9)
+    assert panel.error_box.value == "" and "holds</span>" in panel.verdict_table.value
+    panel.close()
+    panel.wait(5)
