@@ -1,7 +1,7 @@
 """The panel: sliders, the prediction that follows them, the training that catches up, and what it says.
 
-    panel = Panel(EXPERIMENT, settings)
-    panel
+    Panel(EXPERIMENT, settings)
+    Panel(run)      # begins with a run that is made: its figure, with sliders above it
 
 All updates come from the worker's thread through widget traits; callbacks only say what is wanted. Widgets
 call back through weak references until the panel is shown, so that one that nobody holds and nobody sees goes
@@ -54,8 +54,9 @@ class Panel:
     """One experiment under the hand.
 
     Args:
-        experiment: what to run.
-        settings: where to begin; the quick preset when left out.
+        experiment: what to run, or a run to begin with: then its figure is shown, and nothing is computed
+            until a slider moves. The verdicts are those of the runs made here.
+        settings: where to begin; the quick preset when left out, those of the run where one is given.
         controls: the settings offered in front; the experiment's own choice when left out.
         title: a heading; the experiment's title when left out.
         lab: the lab of the experiment (or its number or name), for the command that repeats a run. Found by
@@ -65,12 +66,12 @@ class Panel:
         **steps: functions passed on to the experiment's ``run``.
 
     Raises:
-        ValueError: ``controls`` names something that is not a setting.
+        ValueError: ``controls`` names something that is not a setting; or there are a run and settings.
     """
 
     def __init__(
         self,
-        experiment: Experiment,
+        experiment: Experiment | Run,
         settings: Any = None,
         *,
         controls: Sequence[str] | None = None,
@@ -81,10 +82,16 @@ class Panel:
         height: int | None = None,
         **steps: Any,
     ) -> None:
+        made: Run | None = None
+        if isinstance(experiment, Run):
+            if settings is not None:
+                raise ValueError("settings: a run has its own; give its experiment to begin elsewhere")
+            made, experiment, settings = experiment, experiment.experiment, experiment.settings
         settings = experiment.presets["quick"] if settings is None else settings
         self.experiment, self._lab, self._width = experiment, lab, width
         self._canvas = Canvas(width, height)
         self._shown: Chart | None = None
+        self._stored = b""  # the picture of the run to begin with, until another is drawn
         self._lock = threading.RLock()
         self._closed = False
         front = experiment.controls if controls is None else controls
@@ -93,7 +100,17 @@ class Panel:
         self._session = Session(experiment, settings, steps, self)
         self._finalizer = weakref.finalize(self, Session.close, self._session)
         self._repeat(settings)
-        self._session.want(settings, train=False)
+        if made is None:
+            self._session.want(settings, train=False)
+        else:
+            self._begin(made)
+
+    def _begin(self, run: Run) -> None:
+        """Shows a run that is made; drawn once, for the page and for the stored notebook alike."""
+        self._session.begin(run)
+        chart = self._shown = self.chart()
+        self._stored = self.image.value = chart.png(self._canvas.width, self._canvas.height)
+        self.image_words.value = words.alternative(chart)
 
     # ---- what it looks like
 
@@ -192,7 +209,7 @@ class Panel:
         if self._shown is None:  # The first settings failed, and the panel says why.
             return shown, {}
         chart = self.chart()
-        picture = chart.png(self._canvas.width, self._canvas.height)
+        picture = self._stored or chart.png(self._canvas.width, self._canvas.height)
         return {**shown, "image/png": picture}, {"image/png": {"alt": chart.words}}
 
     def close(self) -> None:
@@ -279,6 +296,7 @@ class Panel:
                 self._canvas.reset()  # room left for growing curves is not needed any more
             data = self._canvas.sharp(chart) if rest else self._canvas.frame(chart)
             if not self._closed:
+                self._stored = b""
                 self.image.value = data
                 self.image_words.value = words.alternative(chart)
 

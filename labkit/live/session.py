@@ -85,6 +85,13 @@ class Session:
         """What is wished for are no settings: whatever runs ends, and nothing of others stays drawn."""
         self._worker.submit(partial(self._refused, problem))
 
+    def begin(self, run: Run) -> None:
+        """Takes over a run that is made; whoever moves a setting then has it in grey behind the next."""
+        self._now, self._seconds = (run.settings, run.prediction, list(run.frames)), run.seconds
+        self._predicted = self._ended = True
+        self.ready.set()
+        self._tell("status", f"Made in {run.seconds:.1f} s. Move a setting, and the next run follows.", False)
+
     def stop(self) -> bool:
         """Ends the run between two frames; what was measured stays. Says whether something was under way."""
         self._stopping = True

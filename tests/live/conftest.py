@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from labkit.live import Panel
+from labkit.protocol.experiment import Run
 
 
 @pytest.fixture(scope="session")
@@ -33,11 +34,14 @@ def toy(toy_module: ModuleType) -> ModuleType:
 
 @pytest.fixture
 def panel(toy: ModuleType) -> Iterator[Callable[..., Panel]]:
-    """Makes panels of the toy experiment; they are closed at the end."""
+    """Makes panels of the toy experiment, or of a run; they are closed at the end."""
     made: list[Panel] = []
 
-    def make(changes: dict[str, Any] | None = None, **options: Any) -> Panel:
-        made.append(Panel(toy.TOY, toy.TOY.preset("quick", **(changes or {})), **options))
+    def make(first: dict[str, Any] | Run | None = None, **options: Any) -> Panel:
+        if isinstance(first, Run):
+            made.append(Panel(first, **options))
+        else:
+            made.append(Panel(toy.TOY, toy.TOY.preset("quick", **(first or {})), **options))
         return made[-1]
 
     yield make

@@ -16,6 +16,7 @@ import PIL.Image
 import pytest
 
 from labkit.live import Panel
+from labkit.protocol.experiment import drain
 from labkit.protocol.replication import Replication
 
 Make = Callable[..., Panel]
@@ -49,6 +50,23 @@ def test_a_new_panel_predicts_and_does_not_train(panel: Make, toy: Any) -> None:
     assert toy.LOG.runs == [] and one.run.frames == ()
     assert set(one.run.prediction) == {"time", "fast", "slow"}
     assert bytes(one.image.value).startswith(b"\x89PNG")
+
+
+def test_a_panel_of_a_run_shows_it_and_computes_nothing(panel: Make, toy: Any) -> None:
+    """Catches: a lesson that trains each network twice, or a stored notebook with dashed lines alone."""
+    run = drain(toy.TOY, toy.TOY.preset(steps=40, pause=0.0))
+    toy.LOG.__init__()
+    one = panel(run)
+    bundle, about = one._repr_mimebundle_()
+    assert bundle["image/png"] == bytes(one.image.value) == run.figure().png()
+    assert about["image/png"]["alt"] == run.figure().words
+    assert toy.LOG.runs == [] and not one.busy and workers() == []
+    one.controls.widgets["rate"].value = 2.0
+    assert one.wait(20) and [settings.rate for settings in toy.LOG.runs] == [2.0]
+    assert one._session.previous == (run,) and one.verdict_table.value.count("✓ holds") == 2
+    assert one._repr_mimebundle_()[0]["image/png"] != bundle["image/png"]
+    with pytest.raises(ValueError, match="settings: a run has its own"):
+        Panel(run, run.settings)
 
 
 def test_train_runs_to_the_end_and_every_claim_gets_its_verdict(panel: Make, toy: Any) -> None:
