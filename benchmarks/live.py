@@ -76,7 +76,7 @@ def figure(frames: Any, prediction: Any, previous: Any = (), settings: Any = Non
             steps, values = series(frames, name)
             marks.append(Measured(steps, values.T if len(values) else np.zeros((0, 0)), name, color))
         panels.append(Axes("Residual energy", marks, "step", "share", yscale=scale))
-    return Chart(panels, caption(settings))
+    return Chart(panels, caption("The residual energy, and its prediction.", settings))
 
 
 BENCH = Experiment(

@@ -4,7 +4,8 @@ A prediction is dashed, a measurement solid in the same colour with a band over 
 of a shaded region, an earlier run grey. Nothing here touches pyplot or matplotlib's global settings.
 
     marks = [Predicted(t, theory, "loss"), Measured(t, losses, "loss")]
-    Chart([Panel("Residual", marks, xlabel="step", yscale="log")], caption=caption(settings))
+    panel = Panel("Residual", marks, xlabel="step", yscale="log")
+    Chart([panel], caption=caption("The residual while it trains, and theory.", settings))
 """
 
 from .chart import Chart, Panel, caption

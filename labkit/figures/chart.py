@@ -93,6 +93,7 @@ class Panel:
 class Chart:
     """Panels side by side (more than three in rows), with a title above and a caption below.
 
+    The first line of the caption is a sentence on what is shown; settings follow on the next (`caption`).
     Shown in a notebook as a picture with constant text, so that stored outputs compare equal.
     """
 
@@ -194,8 +195,10 @@ class Chart:
 
     @property
     def words(self) -> str:
-        """What the figure shows, panel by panel, for those who cannot see it."""
-        return ". ".join(part for part in ("Figure", self.title, *(p.words for p in self.panels)) if part)
+        """What the figure shows, as a sentence and panel by panel, for those who cannot see it."""
+        says = self.caption.partition("\n")[0].removesuffix(".")
+        parts = ("Figure", self.title, says, *(panel.words for panel in self.panels))
+        return ". ".join(part for part in parts if part)
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> tuple[dict[str, Any], ...]:
         """The picture, with its words as the alternative text of a notebook shown as a web page."""
@@ -228,15 +231,16 @@ def versions() -> str:
     return ", ".join(part for part in found if part)
 
 
-def caption(settings: Any = None, **extra: Any) -> str:
-    """One line of provenance: every setting but the seeds, then ``extra``, then the seeds.
+def caption(says: str, settings: Any = None, **extra: Any) -> str:
+    """What is shown, and a line of provenance: every setting but the seeds, then ``extra``, then the seeds.
 
     Args:
+        says: one sentence on what the figure shows.
         settings: a settings dataclass, or None.
         **extra: more facts to state, such as ``eta=0.1``.
 
     Returns:
-        The line, its facts separated by " · ".
+        The sentence and, on a line of its own, the facts, separated by " · ".
     """
     facts = {}
     if settings is not None:
@@ -253,7 +257,7 @@ def caption(settings: Any = None, **extra: Any) -> str:
         words.append(f"seeds {first}–{first + seeds - 1}" if seeds > 1 else f"seed {first}")
     elif seed is not None:
         words.append(f"seed {seed}")
-    return " · ".join(words)
+    return "\n".join(filter(None, (says, " · ".join(words))))
 
 
 def _fact(name: str, value: Any, unit: str = "") -> str:

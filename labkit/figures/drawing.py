@@ -113,8 +113,8 @@ class Drawing:
         if self.chart.title:
             text, size = fit(self.chart.title, p.TITLE, plan.width - 20, bold=True)
             self._text(10, plan.height - 15, text, size, weight="bold")
-        for line, y in plan.caption:
-            written = self._text(10, y, line, p.CAPTION, color=p.MUTED)
+        for line, says, y in plan.caption:
+            written = self._text(10, y, line, p.CAPTION, color=p.INK if says else p.MUTED)
             written.set_animated(self.live)
             self.captions.append(written)
         self._entries(plan.key, plan.key_x, plan.key_y, p.CAPTION, CAPTION_ROW)
@@ -171,7 +171,7 @@ class Drawing:
         plan = layout(chart, self.layout.width, self.layout.height)
         if (plan.cells, plan.key) != (self.layout.cells, self.layout.key):
             return False
-        if [y for _, y in plan.caption] != [y for _, y in self.layout.caption]:
+        if [place for _, *place in plan.caption] != [place for _, *place in self.layout.caption]:
             return False
         return reach(chart, self.reach) == self.reach and all(
             done.fits(mark)
@@ -188,7 +188,7 @@ class Drawing:
         stirred = chart.caption != self.chart.caption
         if stirred:
             plan = layout(chart, self.layout.width, self.layout.height)
-            for text, (line, _) in zip(self.captions, plan.caption, strict=True):
+            for text, (line, *_) in zip(self.captions, plan.caption, strict=True):
                 text.set_text(line)
         for old, panel, drawers in zip(self.chart.panels, chart.panels, self.drawers, strict=True):
             for before, mark, done in zip(old.marks, panel.marks, drawers, strict=True):

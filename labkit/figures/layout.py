@@ -186,7 +186,7 @@ class Layout:
     width: float
     height: float
     cells: tuple[Cell, ...]
-    caption: tuple[tuple[str, float], ...]  # each line and its height above the bottom edge
+    caption: tuple[tuple[str, bool, float], ...]  # each line, whether it is a sentence, height of its middle
     key: tuple[Entry, ...]
     key_x: float
     key_y: float
@@ -207,12 +207,13 @@ def layout(chart: Any, width: float, height: float | None) -> Layout:
     styles = arrange(shortened(key(chart), p.CAPTION, room), p.CAPTION, room, 1)
     key_wide = max((e.x + HANDLE + GAP + text_width(e.text, p.CAPTION) for e in styles), default=0.0)
     beside = width - 2 * margin - key_wide - 20
-    lines = wrap(chart.caption, p.CAPTION, width - 2 * margin, 2)
-    share = bool(lines) and bool(styles) and (len(lines) > 1 or text_width(lines[0], p.CAPTION) > beside)
+    says, *facts = (wrap(part, p.CAPTION, room, 2) for part in chart.caption.split("\n", 1))
+    lines = [(line, True) for line in says] + [(line, False) for part in facts for line in part]
+    share = bool(lines) and bool(styles) and text_width(lines[-1][0], p.CAPTION) > beside
     foot_rows = len(lines) + (1 if share else 0) if lines else (1 if styles else 0)
     foot = foot_rows * CAPTION_ROW + (8 if foot_rows else 2)
     low = 4 + CAPTION_ROW / 2
-    written = [(line, low + CAPTION_ROW * (i + share)) for i, line in enumerate(reversed(lines))]
+    written = [(*line, low + CAPTION_ROW * (i + share)) for i, line in enumerate(reversed(lines))]
     head = 28.0 if chart.title else 2.0
 
     cell_wide, cell_high = width / columns, (height - head - foot) / rows

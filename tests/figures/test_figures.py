@@ -294,8 +294,18 @@ def test_a_caption_names_settings_and_seeds() -> None:
         label_noise: float = knob(0.25, "share")
         width: int = knob(64, "width")
 
-    assert caption(Own(), rank=5) == "label noise 0.25 · width 64 · rank 5 · seeds 0–2"
-    assert caption(Own(seed=7, seeds=1)).endswith("seed 7")
+    facts = "label noise 0.25 · width 64 · rank 5 · seeds 0–2"
+    assert caption("Two losses.", Own(), rank=5) == f"Two losses.\n{facts}"
+    assert caption("Two losses.", Own(seed=7, seeds=1)).endswith("seed 7")
+    assert caption("Two losses.") == "Two losses."
+
+
+def test_a_caption_says_first_what_is_shown() -> None:
+    """Catches: settings without a word on what they were set for, seen or read out."""
+    chart = Chart(Panel("Loss"), caption("Two losses of one network.", n=20))
+    assert chart.words == "Figure. Two losses of one network. Loss"
+    texts = {text.get_text(): text.get_position()[1] for text in chart.render().texts}
+    assert texts["Two losses of one network."] > texts["n 20"]
 
 
 def test_a_long_caption_is_broken_between_settings() -> None:

@@ -261,7 +261,8 @@ class LabTests:
         for frames in ((), run.frames[:1], run.frames):
             for previous in ((), (run,)):
                 chart = experiment.figure(frames, run.prediction, previous, run.settings)
-                assert f"{run.settings.seeds - 1}" in chart.caption
+                says, facts = chart.caption.split("\n")
+                assert says.endswith(".") and says.count(" ") > 3 and f"{run.settings.seeds - 1}" in facts
                 # An earlier run adds the same marks to each; and a run at its end is drawn in the notebook.
                 if bool(previous) == (frames is run.frames):
                     assert (png := chart.png())[:4] == b"\x89PNG"

@@ -119,7 +119,7 @@ def figure(
             marks.append(Measured(*_measured(frames, name), label, color))
         marks.append(Level(0.5, "half"))
         panels.append(Panel(title, marks, xlabel="time", ylabel="share of the labels", yscale=scale))
-    return Chart(panels, caption=caption(settings) if settings is not None else "")
+    return Chart(panels, caption=caption("How each part of the labels decays.", settings))
 
 
 def _final(run: Run) -> Evidence:

@@ -225,7 +225,9 @@ def figure(
             ),
             _exponents(frames, prediction, previous, variance),
         ),
-        caption=figures.caption(settings) if settings else "",
+        caption=figures.caption(
+            "How the variance of the product of two minibatch gradients falls with their size.", settings
+        ),
     )  # fmt: skip
 
 

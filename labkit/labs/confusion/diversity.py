@@ -193,7 +193,9 @@ def figure(
             ),
             _bounded(frames, previous),
         ),
-        caption=figures.caption(settings) if settings else "",
+        caption=figures.caption(
+            "Sets of gradients in which diversity, variance and confusion part ways.", settings
+        ),
     )  # fmt: skip
 
 

@@ -164,7 +164,9 @@ def figure(
             figures.Panel("Worst |⟨∇f_i, ∇f_j⟩| / bound", tuple(shares), ylabel="share of the bound",
                           ylim=(0, 1.1), **wide),
         ),
-        caption=figures.caption(settings) if settings else "",
+        caption=figures.caption(
+            "Confusion of gradients around a minimum, beside what their Hessians share.", settings
+        ),
     )  # fmt: skip
 
 

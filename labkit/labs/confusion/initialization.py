@@ -192,7 +192,7 @@ def figure(
     olds = [(run.prediction, old) for run in previous if (old := _newest(run.frames)) is not None]
     shown = (*PLAIN, SKIPS)
 
-    def panel(sweep: str, name: str, kinds: Sequence[int], legend: bool, title: str) -> figures.Panel:
+    def panel(sweep: str, name: str, kinds: Sequence[int], title: str) -> figures.Panel:
         at = prediction[f"over_{sweep}"]
         marks: list[figures.Mark] = []
         places = prediction[f"{sweep}s"]
@@ -217,21 +217,23 @@ def figure(
         words = {"cosine": "smallest cosine", "eta": "η", "square": "mean |g|²"}
         return figures.Panel(
             title, tuple(marks), xlabel="hidden units" if sweep == "width" else "hidden layers",
-            ylabel=words[name], xscale="log", yscale="linear" if name == "cosine" else "log", legend=legend,
+            ylabel=words[name], xscale="log", yscale="linear" if name == "cosine" else "log",
             ylim=(-1.0, 0.0) if name == "cosine" else low, xticks=[(float(p), str(p)) for p in places],
         )  # fmt: skip
 
     every = range(len(KINDS))
     return figures.Chart(
         (
-            panel("width", "cosine", every[:HALF], True, "Angle, by width"),
-            panel("width", "eta", shown, False, "η, by width"),
-            panel("width", "square", shown, False, "Length, by width"),
-            panel("depth", "cosine", every, False, "Angle, by depth"),
-            panel("depth", "eta", shown, False, "η, by depth"),
-            panel("depth", "eta", every[STRATEGY:], True, "η under Strategy 4.1"),
+            panel("width", "cosine", every[:HALF], "Angle, by width"),
+            panel("width", "eta", shown, "η, by width"),
+            panel("width", "square", shown, "Length, by width"),
+            panel("depth", "cosine", every, "Angle, by depth"),
+            panel("depth", "eta", shown, "η, by depth"),
+            panel("depth", "eta", every[STRATEGY:], "η under Strategy 4.1"),
         ),
-        caption=figures.caption(settings) if settings else "",
+        caption=figures.caption(
+            "Confusion of gradients before training: wider networks above, deeper ones below.", settings
+        ),
     )  # fmt: skip
 
 

@@ -262,7 +262,9 @@ def figure(
             network_panels.densities(frames, prediction, olds),
             network_panels.sizes(frames, prediction, olds, settings),
         ),
-        caption=figures.caption(settings) if settings else "",
+        caption=figures.caption(
+            "Cosines of gradients while a network trains, and the smallest for each size tried.", settings
+        ),
     )  # fmt: skip
 
 

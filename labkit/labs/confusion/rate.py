@@ -261,7 +261,9 @@ def figure(
                           **logs),
             figures.Panel("Thm 3.2: least slope so far", slopes, xlabel="step", ylabel="min E‖∇F‖²", **logs),
         ),
-        caption=figures.caption(settings) if settings else "",
+        caption=figures.caption(
+            "Loss and slope of SGD on least squares, beside the bounds of Thms 3.1 and 3.2.", settings
+        ),
     )  # fmt: skip
 
 

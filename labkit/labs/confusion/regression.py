@@ -306,7 +306,9 @@ def figure(
             figures.Panel("Least cosine of two gradients", tuple(cosine), xlabel="step + 1",
                           ylabel="minimum cosine", xscale="log"),
         ),
-        caption=figures.caption(settings) if settings else "",
+        caption=figures.caption(
+            "Linear regression with fewer and with more dimensions than samples.", settings
+        ),
     )  # fmt: skip
 
 

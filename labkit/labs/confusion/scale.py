@@ -243,7 +243,9 @@ def figure(
             figures.Panel("Lemma D.1", lemma, ylabel="share of the bound", ylim=(0, 1.2), xlim=(-0.4, 4.4),
                           xticks=tuple(zip(places.tolist(), names, strict=True))),
         ),
-        caption=figures.caption(settings) if settings else "",
+        caption=figures.caption(
+            "Confusion at the start against dimension and depth, and the constants of Lemma D.1.", settings
+        ),
     )  # fmt: skip
 
 

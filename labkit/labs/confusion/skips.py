@@ -263,7 +263,12 @@ def figure(
         panels.append(figures.Panel(title, marks, ylabel=ylabel, ylim=ylim, **axis))
     if settings.families != "all":
         panels += _curves(frames, settings)
-    return figures.Chart(tuple(panels), caption=figures.caption(settings))
+    return figures.Chart(
+        tuple(panels),
+        caption=figures.caption(
+            "Cosines and loss of networks with skip connections, batch norm, both or neither.", settings
+        ),
+    )
 
 
 def _axis(settings: Skips, prediction: Prediction) -> dict[str, Any]:

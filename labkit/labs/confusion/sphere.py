@@ -126,7 +126,9 @@ def figure(
             figures.Panel("How much too wide is the lemma?", tuple(looseness), xlabel="probability",
                           ylabel="ν of the lemma / true ν", xscale="log"),
         ),
-        caption=figures.caption(settings) if settings else "",
+        caption=figures.caption(
+            "The chance that two of n random directions come close, and how wide the lemma is.", settings
+        ),
     )  # fmt: skip
 
 

@@ -202,7 +202,13 @@ def figure(
                 yscale="log",
             )  # fmt: skip
         )
-    return figures.Chart(tuple(panels), caption=figures.caption(settings) if settings else "")
+    return figures.Chart(
+        tuple(panels),
+        caption=figures.caption(
+            "Products of norms while a network trains, and its output and gradient below their bounds.",
+            settings,
+        ),
+    )
 
 
 def _levels(run: Run) -> tuple[Evidence, Evidence]:

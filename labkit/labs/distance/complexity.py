@@ -183,7 +183,12 @@ def figure(
                 title, tuple(marks), xlabel=label, ylabel="E sup Σ ξᵢf(xᵢ)", xscale="log2", yscale="log"
             )
         )
-    return figures.Chart(tuple(panels), caption=figures.caption(settings) if settings else "")
+    return figures.Chart(
+        tuple(panels),
+        caption=figures.caption(
+            "The capacity bound of Thm 5.1, and what ascent over the ball of networks reached.", settings
+        ),
+    )
 
 
 def _over(frames: Sequence[Frame], name: str) -> np.ndarray:

@@ -168,7 +168,7 @@ def figure(
             figures.Panel("E‖Σ ξᵢxᵢ‖ / (Σ‖xᵢ‖²)^½", tuple(ratios), xlabel="vectors m", ylabel="ratio",
                           xscale="log2", ylim=(0.6, 1.1)),
         ),
-        caption=figures.caption(settings) if settings else "",
+        caption=figures.caption("The lemmas of App. A: what was drawn, below its bounds.", settings),
     )  # fmt: skip
 
 

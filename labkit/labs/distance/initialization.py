@@ -190,7 +190,12 @@ def figure(
         if old.status == "done"
     ]
     panels[-1] = _panel(panels[-1].title, [*earlier, *panels[-1].marks, *losses])
-    return figures.Chart(tuple(panels), caption=figures.caption(settings) if settings else "")
+    return figures.Chart(
+        tuple(panels),
+        caption=figures.caption(
+            "Norms of fresh networks as they grow wider, beside what theory says of them.", settings
+        ),
+    )
 
 
 def _panel(title: str, marks: Sequence[figures.Mark]) -> figures.Panel:

@@ -284,7 +284,9 @@ def figure(
                 xscale="log", yscale="log", xticks=tuple((float(m), str(m)) for m in sizes),
             ),
         ),
-        caption=figures.caption(settings) if settings else "",
+        caption=figures.caption(
+            "Distance from the start along training, and its end by width and by sample size.", settings
+        ),
     )  # fmt: skip
 
 

@@ -190,7 +190,12 @@ def figure(
         marks.append(figures.Level(level, label="the paper's", axis="x" if name == "mu" else "y"))
         shape = {"xscale": "log", "ylim": (0, 1)} if name == "mu" else {"ylim": (0, 1.2 * level)}
         panels.append(figures.Panel(title, tuple(marks), xlabel=xlabel, ylabel=ylabel, **shape))
-    return figures.Chart(tuple(panels), caption=figures.caption(settings) if settings else "")
+    return figures.Chart(
+        tuple(panels),
+        caption=figures.caption(
+            "The three conditions of Theorem 1, on networks that fit true and random labels.", settings
+        ),
+    )
 
 
 def _drawn(name: str, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

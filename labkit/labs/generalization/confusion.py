@@ -159,7 +159,9 @@ def figure(
             ),
             panels.plane(curves, "Sharpness and KL, by set"),
         ),
-        caption=figures.caption(settings) if settings else "",
+        caption=figures.caption(
+            "Networks that fit the same images and more and more wrong labels, by every measure.", settings
+        ),
     )  # fmt: skip
 
 

@@ -168,7 +168,10 @@ def figure(
         panels.append(
             figures.Panel(title, tuple(marks), xlabel="layers d", ylabel=ylabel, xscale="log2", yscale="log")
         )
-    return figures.Chart(tuple(panels), caption=figures.caption(settings) if settings else "")
+    return figures.Chart(
+        tuple(panels),
+        caption=figures.caption("The two terms of Theorem 1 as a network grows deeper.", settings),
+    )
 
 
 def _growth(run: Run) -> tuple[Evidence, Evidence]:

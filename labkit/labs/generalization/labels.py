@@ -224,7 +224,13 @@ def figure(
         label_panels.planes(now, prediction), label_panels.sharpness(now, prediction),
         label_panels.divergences(now, olds, prediction), label_panels.bounds(now, prediction),
     )  # fmt: skip
-    return figures.Chart(drawn, caption=figures.caption(settings) if settings else "")
+    return figures.Chart(
+        drawn,
+        caption=figures.caption(
+            "Networks that fit true labels and networks that fit random ones, in each of the measures.",
+            settings,
+        ),
+    )
 
 
 def newest(frames: Sequence[Frame]) -> Values | None:

@@ -147,7 +147,12 @@ def figure(
             ("The mean square is exact", squares, "root mean square / (σ‖A‖‖B‖)", (0.9, 1.1)),
         )
     )
-    return figures.Chart(panels, caption=figures.caption(settings) if settings else "")
+    return figures.Chart(
+        panels,
+        caption=figures.caption(
+            "Mean and root mean square of a product with a Gaussian matrix, over what Lemma 3 says.", settings
+        ),
+    )
 
 
 def _lemma(run: Run) -> tuple[Evidence, Evidence, Evidence]:

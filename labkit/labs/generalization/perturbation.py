@@ -181,7 +181,12 @@ def figure(
                 title, tuple(marks), xlabel="σ", ylabel=ylabel, xscale="log", yscale="log", ylim=(1e-6, 1e3)
             )
         )
-    return figures.Chart(tuple(panels), caption=figures.caption(settings) if settings else "")
+    return figures.Chart(
+        tuple(panels),
+        caption=figures.caption(
+            "What noise on the weights changes, below what the lemmas and Theorem 1 allow.", settings
+        ),
+    )
 
 
 def _bounded(run: Run) -> tuple[Evidence, ...]:

@@ -319,7 +319,9 @@ def figure(
             figures.Panel("Change of what must stay", tuple(stays), ylabel="relative change", **wide),
             figures.Panel("Lipschitz bounds", tuple(bounds), ylabel="value", **wide),
         ),
-        caption=figures.caption(settings) if settings else "",
+        caption=figures.caption(
+            "What changes, and what must not, while the weights of one network are rescaled.", settings
+        ),
     )
 
 

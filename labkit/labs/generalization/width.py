@@ -152,7 +152,9 @@ def figure(
             ),
             panels.plane(curves, "Sharpness and KL, by width"),
         ),
-        caption=figures.caption(settings) if settings else "",
+        caption=figures.caption(
+            "Networks that fit the same images, as they grow wider: error and measures.", settings
+        ),
     )  # fmt: skip
 
 

@@ -272,7 +272,12 @@ def figure(
         )
         for which, title in titles
     )
-    return figures.Chart(panels, caption=figures.caption(settings) if settings else "")
+    return figures.Chart(
+        panels,
+        caption=figures.caption(
+            "How much of the labels lies in the information space, as more of them are wrong.", settings
+        ),
+    )
 
 
 def published() -> list[dict[str, str]]:

@@ -206,7 +206,9 @@ def figure(
                 ylim=(0, None),
             ),
         ),
-        caption=figures.caption(settings) if settings else "",
+        caption=figures.caption(
+            "Errors while a network learns partly wrong labels, and its test residual in two parts.", settings
+        ),
     )
 
 

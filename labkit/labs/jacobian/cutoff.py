@@ -252,7 +252,9 @@ def figure(
                 xlim=(1, float(ranks[-1])),
             ),
         ),
-        caption=figures.caption(settings) if settings else "",
+        caption=figures.caption(
+            "The terms of the bound for each rank of the information space, and what training gave.", settings
+        ),
     )
 
 

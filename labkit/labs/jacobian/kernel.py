@@ -164,7 +164,9 @@ def figure(
                 xlabel="row i·K + k", ylabel="row i·K + k",
             ),
         ),
-        caption=figures.caption(settings) if settings else "",
+        caption=figures.caption(
+            "How the tangent kernel at the start nears its limit with the width, and that limit.", settings
+        ),
     )  # fmt: skip
 
 

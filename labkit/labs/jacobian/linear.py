@@ -178,7 +178,10 @@ def figure(
                 ylim=(0, None),
             ),
         ),
-        caption=figures.caption(settings) if settings else "",
+        caption=figures.caption(
+            "Risk of a linear model that can be solved, along gradient descent, whole and in two parts.",
+            settings,
+        ),
     )
 
 

@@ -181,7 +181,9 @@ def figure(
                 ylim=(0.9, None),
             ),
         ),
-        caption=figures.caption(settings) if settings else "",
+        caption=figures.caption(
+            "Singular values of the Jacobian on a mixture of clusters, and where their gap lies.", settings
+        ),
     )
 
 

@@ -146,7 +146,12 @@ def figure(
         yscale="log",
         xlim=(0, shown),
     )
-    return figures.Chart((panel,), caption=figures.caption(settings) if settings else "")
+    return figures.Chart(
+        (panel,),
+        caption=figures.caption(
+            "Singular values of the Jacobian before and after one step of gradient descent.", settings
+        ),
+    )
 
 
 def _rank_2d(run: Run) -> tuple[Evidence, Evidence, Evidence]:

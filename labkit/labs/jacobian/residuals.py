@@ -196,7 +196,9 @@ def figure(
                 xlim=(0, end), ylim=(0, 1),
             ),
         ),
-        caption=figures.caption(settings) if settings else "",
+        caption=figures.caption(
+            "The residual on information and nuisance space while a network trains, and its errors.", settings
+        ),
     )  # fmt: skip
 
 

@@ -189,7 +189,12 @@ def figure(
             ylim=(0.5, None),
         )
     )
-    return figures.Chart(tuple(panels), caption=figures.caption(settings) if settings else "")
+    return figures.Chart(
+        tuple(panels),
+        caption=figures.caption(
+            "The spectrum of JJᵀ before and after training, by Lanczos and exactly.", settings
+        ),
+    )
 
 
 def _against_exact(run: Run) -> tuple[Evidence, Evidence, Evidence]:

@@ -258,7 +258,9 @@ def figure(
             figures.Panel("Samples by (17)", tuple(needed), xlabel="dimension", ylabel="log₁₀ of samples",
                           xscale="log", yscale="log"),
         ),
-        caption=figures.caption(settings) if settings else "",
+        caption=figures.caption(
+            "Bounds on the generalization gap beside what they bound, and the samples for (17).", settings
+        ),
     )  # fmt: skip
 
 

@@ -257,7 +257,9 @@ def figure(
             figures.Panel("Flow / ridge at λ = n/(ηt)", tuple(ratio), xlabel="time ηt",
                           ylabel="ratio of risks", xscale="log", ylim=(0, 2.0)),
         ),
-        caption=figures.caption(settings) if settings else "",
+        caption=figures.caption(
+            "Early stopping beside ridge regression: what is learned, and at what risk.", settings
+        ),
     )  # fmt: skip
 
 

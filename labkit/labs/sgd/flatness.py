@@ -153,7 +153,9 @@ def figure(
                 xlim=(-0.5, 1.5), ylim=(0, 8),
             ),
         ),
-        caption=figures.caption(settings) if settings else "",
+        caption=figures.caption(
+            "How far one can walk from a minimum before the loss rises, for two kinds of labels.", settings
+        ),
     )  # fmt: skip
 
 

@@ -149,7 +149,9 @@ def figure(
                 ylabel="share of the area", xlim=(0.1, 1.0), ylim=(0, 1.05),
             ),
         ),
-        caption=figures.caption(settings) if settings else "",
+        caption=figures.caption(
+            "Training accuracy between three minima, and how much of the triangle stays accurate.", settings
+        ),
     )  # fmt: skip
 
 

@@ -174,7 +174,12 @@ def figure(
         figures.Panel("Difference of errors", tuple(marks), xlabel="step", ylabel="validation error",
                       ylim=(-0.05, 0.05), xlim=(0, float(prediction["steps"][-1])))
     )  # fmt: skip
-    return figures.Chart(tuple(panels), caption=figures.caption(settings) if settings else "")
+    return figures.Chart(
+        tuple(panels),
+        caption=figures.caption(
+            "SGD with and without added noise: loss, validation error, and their difference.", settings
+        ),
+    )
 
 
 def _late(run: Run, name: str) -> np.ndarray:

@@ -161,9 +161,8 @@ def figure(
             at = _at(frames, "quantiles", k, c, len(QUANTILES))
             # The mean over seeds of each quantile: a share on the y axis, a margin on the x axis.
             curves.append(figures.Measured(at.mean(axis=0), QUANTILES, label=word, color=shade))
-            norms.append(
-                figures.Points(places, _at(frames, "fan_in", k, c, layers), label="", color=shade, line=False)
-            )
+            size = _at(frames, "fan_in", k, c, layers)
+            norms.append(figures.Points(places, size, label=word, color=shade, line=False))
     for c, word in enumerate(("at the start", f"at the start × {scales[1]:g}")):
         norms.append(
             figures.Predicted(places, prediction["start"][:, c], label=word, color=("ink", "grey")[c])
@@ -194,7 +193,9 @@ def figure(
                 xlim=(0.8, 1.1 * float(scales[1])),
             ),
         ),
-        caption=figures.caption(settings) if settings else "",
+        caption=figures.caption(
+            "Margins and norms of fitted networks, from an ordinary start and from a larger one.", settings
+        ),
     )  # fmt: skip
 
 

@@ -246,7 +246,9 @@ def figure(
             figures.Panel("From w₀ to the predicted limit", tuple(way), xlabel="step (+ ½)",
                           ylabel="relative to ‖w†‖", xscale="log", yscale="log", ylim=(floor, None)),
         ),
-        caption=figures.caption(settings) if settings else "",
+        caption=figures.caption(
+            "The paths of GD and SGD to zero loss, and how they close in on the predicted limit.", settings
+        ),
     )  # fmt: skip
 
 

@@ -231,7 +231,9 @@ def figure(
                 xlim=(-0.5, 2.5),
             ),
         ),
-        caption=figures.caption(settings) if settings else "",
+        caption=figures.caption(
+            "The noise of minibatch gradients: its tails, its size, and the directions it fills.", settings
+        ),
     )  # fmt: skip
 
 

@@ -174,7 +174,9 @@ def figure(
             _twins(frames, prediction, previous, "n", f"Over N, W = {int(prediction['edge']):,}"),
             _twins(frames, prediction, previous, "w", f"Over W, N = {int(prediction['middle'])}"),
         ),
-        caption=figures.caption(settings) if settings else "",
+        caption=figures.caption(
+            "A network with polynomial activations beside its ReLU twin: activation and errors.", settings
+        ),
     )
 
 

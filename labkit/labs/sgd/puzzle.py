@@ -264,7 +264,9 @@ def figure(
             errors(frames, prediction, previous, "n", f"Over N, W = {edge:,}", "training samples N"),
             errors(frames, prediction, previous, "w", f"Over W, N = {n}", "weights W"),
         ),
-        caption=figures.caption(settings) if settings else "",
+        caption=figures.caption(
+            "Training and test error around the point at which weights outnumber samples.", settings
+        ),
     )
 
 

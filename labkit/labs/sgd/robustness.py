@@ -120,7 +120,9 @@ def figure(
                 xlim=(0, 0.15 * top), ylim=(0, 0.6),
             ),
         ),
-        caption=figures.caption(settings) if settings else "",
+        caption=figures.caption(
+            "Error on noisy training images, after a fit to natural and to random labels.", settings
+        ),
     )  # fmt: skip
 
 

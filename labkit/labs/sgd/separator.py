@@ -236,7 +236,9 @@ def figure(
                           ylim=(-1.2 * top, 1.2 * top), **wide),
             figures.Panel("Both sides of eq. 41", tuple(sides), ylabel="loss", yscale="log", **wide),
         ),
-        caption=figures.caption(settings) if settings else "",
+        caption=figures.caption(
+            "Descent on separable data: its angle to the SVM, its margin, and both sides of eq. 41.", settings
+        ),
     )  # fmt: skip
 
 

@@ -209,7 +209,9 @@ def figure(
             figures.Panel("W₁ across the data's span", tuple(marks["across"]), ylim=(floor, 2.0), **axes),
             figures.Panel("W₁ along it", tuple(marks["along"]), ylim=(1e-4, 2.0), **axes),
         ),
-        caption=figures.caption(settings) if settings else "",
+        caption=figures.caption(
+            "How far training moves the first layer across the span of the data, and along it.", settings
+        ),
     )  # fmt: skip
 
 

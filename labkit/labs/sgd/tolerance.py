@@ -186,7 +186,9 @@ def figure(
             figures.Panel("One path of a tree of ReLU units", tuple(factors), xlabel="layers changed",
                           ylabel="output / before", ylim=(0, None)),
         ),
-        caption=figures.caption(settings) if settings else "",
+        caption=figures.caption(
+            "How far an output moves with its weights: against width, and along one path of units.", settings
+        ),
     )  # fmt: skip
 
 

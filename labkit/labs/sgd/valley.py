@@ -237,7 +237,9 @@ def figure(
                 ylim=(0.3, 1.05), xticks=ticks, xlim=(0.7, len(dimensions) + 0.3),
             ),
         ),
-        caption=figures.caption(settings) if settings else "",
+        caption=figures.caption(
+            "Where chains spend their time: at a point minimum or in a valley.", settings
+        ),
     )  # fmt: skip
 
 

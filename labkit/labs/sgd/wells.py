@@ -158,7 +158,9 @@ def figure(
                 ylim=(0, 1.05), xticks=ticks, xlim=(0.7, len(dimensions) + 0.3),
             ),
         ),
-        caption=figures.caption(settings) if settings else "",
+        caption=figures.caption(
+            "Where chains spend their time: in a narrow well or in a wide one.", settings
+        ),
     )  # fmt: skip
 
 

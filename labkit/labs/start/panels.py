@@ -52,7 +52,9 @@ def figure(
             panel("5 · Cosines of gradients", "cosine", ("smallest", "smallest", CEILING),
                   ("mean", "mean", ORIGIN), ylim=(-1, 1)),
         ),
-        caption=figures.caption(settings) if settings else "",
+        caption=figures.caption(
+            "Five lenses on one network while it trains, beside what its tangent predicts.", settings
+        ),
     )  # fmt: skip
 
 
