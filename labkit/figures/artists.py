@@ -45,6 +45,9 @@ def masked(values: Array, scale: str) -> Array:
 class Drawer:
     """Draws one mark on one axes."""
 
+    line: Any = None
+    through: Any = None  # what of the line shows through a later one
+
     def __init__(self, ax: Axes, panel: Any, mark: Mark) -> None:
         self.ax, self.panel = ax, panel
         self.artists: list[Artist] = []
@@ -87,13 +90,19 @@ def _line(drawer: Drawer, **style: Any) -> Any:
     # Said in full: what is left out would come from the style that the person has set.
     style = {"linestyle": "-", "marker": "None", "antialiased": True, "dash_joinstyle": "round", **style}
     caps: dict[str, Any] = {"solid_capstyle": "round", "solid_joinstyle": "round", "dash_capstyle": "butt"}
-    (line,) = drawer.ax.plot([], [], **caps, **style)
+    (line,) = drawer.ax.plot([], [], **(caps | style))
     return drawer.add(line)
 
 
 def _band(drawer: Drawer, color: str, **style: Any) -> Polygon:
     patch = Polygon(np.zeros((1, 2)), closed=True, facecolor=color, edgecolor="none", linewidth=0, **style)
     return drawer.add(drawer.ax.add_patch(patch))
+
+
+def _through(drawer: Drawer, color: str, width: float) -> Any:
+    """A line for the stretches in which another curve hides this one (`overlap`)."""
+    return _line(drawer, color=color, linewidth=width, zorder=4.3, transform=drawer.ax.transAxes,
+                 solid_capstyle="butt")  # fmt: skip
 
 
 class DashedLine(Drawer):
@@ -140,6 +149,7 @@ class BandedLine(Drawer):
         color = p.color(mark.color)
         self.band = _band(self, color, alpha=0.18, zorder=3.5)
         self.line = _line(self, color=color, linewidth=2.0, zorder=4)
+        self.through = _through(self, color, 2.0)
         self.head = _line(self, color=color, linestyle="none", marker="o", markersize=4.2,
                           markeredgecolor="white", markeredgewidth=0.7, zorder=5, clip_on=False)  # fmt: skip
 
@@ -165,6 +175,7 @@ class Markers(Drawer):
         self.add(self.ax.add_collection(self.bars, autolim=False))
         self.line = _line(self, color=color, linewidth=1.4 if mark.line else 0, marker=p.marker(mark.color),
                           markersize=6, markeredgecolor="white", markeredgewidth=0.8, zorder=4)  # fmt: skip
+        self.through = _through(self, color, 1.4) if mark.line else None
 
     def update(self, mark: Points) -> None:
         x = self.x(mark)

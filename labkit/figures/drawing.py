@@ -18,6 +18,7 @@ from .axes import Limits, limits, prepare_axis, widen
 from .change import same_numbers, structure
 from .layout import CAPTION_ROW, GAP, HANDLE, LEGEND_ROW, PIXELS, Cell, Entry, Layout, fit, layout, sides
 from .marks import DYNAMIC, Raster
+from .overlap import show_through
 
 DRAWING = threading.RLock()
 """Held while anything is drawn: matplotlib's font and formula caches are not made for two threads."""
@@ -74,6 +75,7 @@ class Drawing:
         drawers = [drawer(ax, panel, mark) for mark in panel.marks]
         ax.set_xlim(ends[0].low, ends[0].high)
         ax.set_ylim(ends[1].low, ends[1].high)
+        _uncover(drawers)
         if self.live:
             for artist in (artist for done in drawers for artist in done.artists):
                 artist.set_animated(True)
@@ -197,6 +199,7 @@ class Drawing:
                 elif not same_numbers(before, mark):
                     done.update(mark)
                     stirred = True
+            _uncover(drawers)
         self.chart = chart
         return stirred
 
@@ -213,6 +216,12 @@ class Drawing:
                 self.figure.draw_artist(artist)
         for text in [] if moving else self.captions:
             self.figure.draw_artist(text)
+
+
+def _uncover(drawers: list[Drawer]) -> None:
+    """Lets curves show through those that lie on them."""
+    if curves := [(done.line, done.through) for done in drawers if done.through is not None]:
+        show_through(drawers[0].ax, curves)
 
 
 def _plain(ax: Axes) -> None:

@@ -220,8 +220,8 @@ def layout(chart: Any, width: float, height: float | None) -> Layout:
     strips = []
     for panel in chart.panels:
         left, right = sides(panel)
-        strips.append((left, right, arrange(entries(panel) if panel.legend else [], p.LEGEND,
-                                            cell_wide - left - right, 3)))  # fmt: skip
+        listed = entries(panel) if panel.legend else []
+        strips.append((left, right, arrange(listed, p.LEGEND, cell_wide - left - right, len(listed))))
     cells = []
     for i, (panel, (left, right, strip)) in enumerate(zip(chart.panels, strips, strict=True)):
         row, column = divmod(i, columns)
@@ -230,7 +230,7 @@ def layout(chart: Any, width: float, height: float | None) -> Layout:
         legend = max((strips[j][2][-1].row + 1 if strips[j][2] else 0) for j in beside_it) * LEGEND_ROW
         title = 24.0 if any(chart.panels[j].title for j in beside_it) else 4.0
         below = 22.0 + (18.0 if any(chart.panels[j].xlabel for j in beside_it) else 2.0)
-        top = height - head - row * cell_high
+        top = height - head - row * cell_high - (8 if row else 0)  # a title keeps off the label above it
         bottom = height - head - (row + 1) * cell_high + below
         used = title + legend + (6 if legend else 2)
         bar = any(isinstance(mark, Raster) for mark in panel.marks)

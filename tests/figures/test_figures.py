@@ -308,6 +308,36 @@ def test_a_caption_says_first_what_is_shown() -> None:
     assert texts["Two losses of one network."] > texts["n 20"]
 
 
+def colours(chart: Chart) -> set[tuple[int, ...]]:
+    """The colours in the picture of a chart without legend."""
+    pixels = np.asarray(PIL.Image.open(io.BytesIO(chart.png())).convert("RGB"))
+    return set(map(tuple, pixels.reshape(-1, 3).tolist()))
+
+
+@pytest.mark.parametrize("kind", [Measured, Points])
+def test_curves_that_lie_on_each_other_are_all_seen(kind: Any) -> None:
+    """Catches: three invariants of which the picture shows one."""
+    names = ["#FF0000", "#00AA00", "#0000FF"]
+    found = colours(Chart(Panel("", [kind(T, CURVE, "", name) for name in names])))
+    assert {(255, 0, 0), (0, 170, 0), (0, 0, 255)} <= found
+
+
+def test_a_curve_alone_is_whole() -> None:
+    """Catches: what is not hidden drawn twice, or in stretches."""
+    low, high = Measured(T, CURVE, "low"), Measured(T, CURVE + 1, "high", 1)
+    through = [
+        line for line in Chart(Panel("", [low, high])).render().axes[0].lines if line.get_zorder() == 4.3
+    ]
+    assert len(through) == 2 and not any(np.isfinite(line.get_ydata()).any() for line in through)
+
+
+def test_a_legend_names_every_curve() -> None:
+    """Catches: a ninth curve without a name, because the names of the others took the room."""
+    marks = [Measured(T, SEEDS, f"measure number {i}", i) for i in range(9)]
+    written = {text.get_text() for text in Chart([Panel(f"{k}", marks) for k in range(3)]).render().texts}
+    assert {mark.label for mark in marks} <= written
+
+
 def test_a_long_caption_is_broken_between_settings() -> None:
     """Catches: provenance that runs out of the picture."""
     text = " · ".join(f"setting number {i}" for i in range(20))

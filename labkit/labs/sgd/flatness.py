@@ -136,7 +136,7 @@ def figure(
     ]
     now = _radii(frames)[..., :2]
     ratios.append(figures.Points(places[:2], now[:, 0] / now[:, 1], label="here", color="ink", line=False))
-    ratios.append(figures.Level(1.0))
+    ratios.append(figures.Level(1.0, label="alike"))
     names = [(0.0, "all weights"), (1.0, "top layer"), (2.0, "all, rescaled")]
     return figures.Chart(
         (

@@ -193,7 +193,8 @@ def figure(
     for t, (phase, color) in enumerate(zip(PHASES, COLORS, strict=True)):
         density, scaled = _at(frames, "density", t, len(centres)), _at(frames, "scaled", t, len(sizes))
         shapes.append(figures.Measured(centres, density, label=phase, color=color))
-        scaling.append(figures.Points(sizes, scaled, label=phase, color=color, line=False))
+        beside = sizes * 1.06 ** (t - 1)  # Where the three agree, each is seen.
+        scaling.append(figures.Points(beside, scaled, label=phase, color=color, line=False))
     shapes.append(figures.Predicted(centres, prediction["density"], label="Gaussian", color="ink"))
     scaling.insert(0, figures.Predicted(sizes, prediction["factor"], label="exact", color="ink"))
     kurtosis = common.newest(frames, "kurtosis")

@@ -205,15 +205,13 @@ def _twins(
     ]
     marks += [
         figures.Level(edge, axis="x", label="N = W"),
-        figures.Predicted(reach, [chance, chance], color="ink"),
+        figures.Predicted(reach, [chance, chance], label="chance", color="ink"),
     ]
-    # Each panel names one pair of curves: all four names do not fit above one.
     for which, colors in enumerate((puzzle.PALE, shared.COLORS)):
         for part, kind in SHOWN:
             found = common.newest(frames, f"{part}_{sweep}")
             y = np.full((1, len(places)), np.nan) if found is None else found[:, which, kind]
-            named = kind == (0 if sweep == "n" else 1)
-            words = f"{shared.KINDS[kind]} {part}, {('ReLU', 'sat.')[which]}" if named else ""
+            words = f"{shared.KINDS[kind]} {part}, {('ReLU', 'sat.')[which]}"
             marks.append(figures.Points(places, y, label=words, color=colors[kind]))
     return figures.Panel(
         title, tuple(marks), xlabel="training samples N" if sweep == "n" else "weights W",
