@@ -20,7 +20,7 @@ from .axes import SCALES
 from .change import same_numbers
 from .drawing import DRAWING, Drawing
 from .layout import PIXELS
-from .marks import Earlier, Mark
+from .marks import Earlier, Mark, is_empty
 
 # What a mark says, for those who cannot see it.
 _SAID = {
@@ -182,6 +182,13 @@ class Chart:
             panels.append(replace(panel, marks=tuple(_numbered(mark, own, named) for mark in panel.marks)))
         return replace(self, panels=tuple(panels))
 
+    def there(self) -> Chart:
+        """The chart with the marks that hold numbers: no name in a legend of what is not measured yet."""
+        return replace(self, panels=tuple(
+            replace(panel, marks=tuple(mark for mark in panel.marks if not is_empty(mark)))
+            for panel in self.panels
+        ))  # fmt: skip
+
     def emptied(self, caption: str) -> Chart:
         """The axes and words without anything in them, and another caption."""
         bare = tuple(replace(panel, marks=()) for panel in self.panels)
@@ -202,7 +209,8 @@ class Chart:
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> tuple[dict[str, Any], ...]:
         """The picture, with its words as the alternative text of a notebook shown as a web page."""
-        return {"image/png": self.png(), "text/plain": repr(self)}, {"image/png": {"alt": self.words}}
+        there = self.there()
+        return {"image/png": there.png(), "text/plain": repr(self)}, {"image/png": {"alt": there.words}}
 
     def __repr__(self) -> str:
         return "<Chart>"

@@ -182,6 +182,11 @@ DYNAMIC = (Predicted, Measured, Points, Histogram, Raster, Note)
 """Kinds that change from frame to frame, or as a slider moves, while the rest of a chart stays as it is."""
 
 
+def is_empty(mark: Mark) -> bool:
+    """Whether a curve has no number yet."""
+    return isinstance(mark, _Curve) and not np.isfinite(mark.y).any()
+
+
 def curve_values(mark: Any) -> tuple[ArrayLike, ArrayLike]:
     """All x and y values a mark occupies, for choosing the limits of the axes."""
     if isinstance(mark, (Measured, Points)):

@@ -108,7 +108,7 @@ class Panel:
     def _begin(self, run: Run) -> None:
         """Shows a run that is made; drawn once, for the page and for the stored notebook alike."""
         self._session.begin(run)
-        chart = self._shown = self.chart()
+        chart = self._shown = self.chart().there()
         self._stored = self.image.value = chart.png(self._canvas.width, self._canvas.height)
         self.image_words.value = words.alternative(chart)
 
@@ -208,7 +208,7 @@ class Panel:
         shown = {**bundle, "text/plain": repr(self)}
         if self._shown is None:  # The first settings failed, and the panel says why.
             return shown, {}
-        chart = self.chart()
+        chart = self.chart().there()
         picture = self._stored or chart.png(self._canvas.width, self._canvas.height)
         return {**shown, "image/png": picture}, {"image/png": {"alt": chart.words}}
 

@@ -331,6 +331,16 @@ def test_a_curve_alone_is_whole() -> None:
     assert len(through) == 2 and not any(np.isfinite(line.get_ydata()).any() for line in through)
 
 
+def test_a_stored_figure_names_no_curve_that_is_not_there() -> None:
+    """Catches: a prediction drawn alone, under a legend of what will be measured."""
+    marks = [Predicted(T, CURVE, "theory"), Measured(T, SEEDS * np.nan, "training"), Measured([], [], "test")]
+    chart = Chart(Panel("Loss", marks))
+    about = chart._repr_mimebundle_()[1]
+    assert about["image/png"]["alt"] == "Figure. Loss. predicted: theory"
+    written = {text.get_text() for text in chart.there().render().texts}
+    assert "theory" in written and not written & {"training", "test", "measured"}
+
+
 def test_a_legend_names_every_curve() -> None:
     """Catches: a ninth curve without a name, because the names of the others took the room."""
     marks = [Measured(T, SEEDS, f"measure number {i}", i) for i in range(9)]

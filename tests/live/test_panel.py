@@ -58,7 +58,7 @@ def test_a_panel_of_a_run_shows_it_and_computes_nothing(panel: Make, toy: Any) -
     toy.LOG.__init__()
     one = panel(run)
     bundle, about = one._repr_mimebundle_()
-    assert bundle["image/png"] == bytes(one.image.value) == run.figure().png()
+    assert bundle["image/png"] == bytes(one.image.value) == run.figure().there().png()
     assert about["image/png"]["alt"] == run.figure().words
     assert toy.LOG.runs == [] and not one.busy and workers() == []
     one.controls.widgets["rate"].value = 2.0
