@@ -38,9 +38,10 @@ def fit(width, data):
 
 
 # %%
-def picture(title, marks, xlabel, ylabel, **axes):
-    chart = Chart(Panel(title, marks, xlabel, ylabel, **axes))
-    return Image(chart.png(560, 300, dpi=200), width=560, alt=title)
+def picture(says, title, marks, xlabel, ylabel, **axes):
+    """A small figure; its caption says what is shown, to those who cannot see it as well."""
+    chart = Chart(Panel(title, marks, xlabel, ylabel, **axes), says)
+    return Image(chart.png(560, 300, dpi=200), width=560, alt=chart.words)
 
 
 # %% [markdown]
@@ -54,7 +55,8 @@ for place, width in enumerate(widths):
         found = measure.distances(end, start)
         ends[:, s, place] = found.from_start, found.from_origin
 marks = [Points(widths, ends[0], "from the start", 2), Points(widths, ends[1], "from the origin", 3)]
-picture("Distance of the trained weights", marks, "hidden units", "norm", xscale="log2", ylim=(0, None))
+says = "How far networks of five widths went to fit 200 digits, and how far from zero they end."
+picture(says, "Distance of the trained weights", marks, "hidden units", "norm", xscale="log2", ylim=(0, None))
 
 # %% [markdown]
 # No: the wider, the *less* it travels, while its distance from the origin only grows. Complexity should be
@@ -73,7 +75,8 @@ for noise, label in enumerate(("true labels", "random labels")):
             gap = measure.margin(net(8 * data.x_train).detach(), data.y_train)
             ratio[s, place] = measure.layer_norms(net, data.x_train).spectral.prod() / gap
     marks.append(Points(sizes, ratio, label, noise))
-picture("Norm over margin, after a perfect fit", marks, "training images", "∏‖W‖₂ / γ", ylim=(0, None))
+says = "Product of spectral norms over the margin, for networks of 64 units that fit all labels."
+picture(says, "Norm over margin, after a perfect fit", marks, "training images", "∏‖W‖₂ / γ", ylim=(0, None))
 
 # %% [markdown]
 # Norm over margin grows much faster on random labels. → [Notebook 2](02_exploring_generalization.ipynb)
@@ -90,7 +93,8 @@ for noise, label in enumerate(("true labels", "random labels")):
     x, y = 8 * data.x_train, data.y_train
     rise = [flatness_profile(net, x, y, radii.tolist()).mean(0) for net in fit(64, data)[1]]
     marks.append(Measured(radii, np.stack(rise), label, noise))
-picture("Rise of the loss around a minimum", marks, "distance walked", "loss − loss at the minimum")
+says = "Loss of two fitted networks, a distance away in random directions; 300 digits, 64 units."
+picture(says, "Rise of the loss around a minimum", marks, "distance walked", "loss − loss at the minimum")
 
 # %% [markdown]
 # Both fit every image; the minimum that has learned something lies in the wider valley.
@@ -109,7 +113,8 @@ for noise, label in enumerate(("true labels", "random labels")):
     share = ((top.U.T @ y) ** 2).cumsum(0) / (y @ y)
     marks.append(Measured(count, share.numpy(), label, noise))
 marks.append(Predicted(count, count / 1000, "chance", 4))
-picture("Labels in the fastest directions", marks, "directions, of 1000", "share of ‖y‖²", ylim=(0, 1))
+says = "Share of the labels in the fastest directions of a fresh network; 100 digits, 64 units."
+picture(says, "Labels in the fastest directions", marks, "directions, of 1000", "share of ‖y‖²", ylim=(0, 1))
 
 # %% [markdown]
 # True labels lie where learning is fast, random ones do not. → [Notebook 4](04_low_rank_jacobian.ipynb)
@@ -124,7 +129,8 @@ for color, width in enumerate((10, 300)):
     gram = measure.gradient_gram(net, 8 * data.x_train, data.y_train)
     counts = np.histogram(measure.confusion(gram).cosines, edges, density=True)[0]
     marks.append(Measured((edges[1:] + edges[:-1]) / 2, counts, f"width {width}", color))
-picture("Pairs of gradients, 30 layers, untrained", marks, "cosine of the angle", "density")
+says = "How often two of 100 digits pull the weights at which angle, in a narrow and a wide network."
+picture(says, "Pairs of gradients, 30 layers, untrained", marks, "cosine of the angle", "density")
 
 # %% [markdown]
 # In the narrow network many pairs point against each other, in the wide one hardly any.
@@ -134,8 +140,8 @@ picture("Pairs of gradients, 30 layers, untrained", marks, "cosine of the angle"
 #
 # Replace the network by its tangent at the start, $f_0+J_0(\theta-\theta_0)$. Gradient descent on *that* has
 # a closed form, and it answers all five questions before a single step: the dashed lines below come from the
-# Jacobian at the start (and one level each from the shapes of the layers alone). Press **Train**, or let a
-# slider go, and see how much of it the real network does.
+# Jacobian at the start (and one level each from the shapes of the layers alone), the solid ones from the real
+# network. Let a slider go, and another network trains while you watch.
 #
 # **Three moves.** Press *Keep run* before each, and put the slider back after it.
 #
@@ -149,7 +155,8 @@ picture("Pairs of gradients, 30 layers, untrained", marks, "cosine of the angle"
 # %%
 from labkit.labs import start as lab
 
-labkit.Panel(lab.LENSES)
+run = labkit.drain(lab.LENSES)
+labkit.Panel(run)
 
 # %% [markdown]
 # ## 3 · How to read a verdict
@@ -162,7 +169,6 @@ labkit.Panel(lab.LENSES)
 # edge, the word, and in how many blocks of other seeds the word that is expected came out.
 
 # %%
-run = labkit.drain(lab.LENSES)
 display(labkit.judge_all(run))
 
 # %% [markdown]
@@ -209,7 +215,8 @@ verdicts("L1", width=4)
 #
 # ## 4 · How to do it
 #
-# - **Run a notebook**: *Run → Run All Cells*. A panel trains in the background; other cells stay usable.
+# - **Run a notebook**: *Run → Run All Cells*. Every experiment stands in a panel once, as it was run: move a
+#   slider, and it trains anew in the background, while other cells stay usable.
 # - **Stop, keep, compare**: *Stop* leaves what was measured. The last run stays in grey behind the next one;
 #   *Keep run* keeps it for good.
 # - **Save PNG**, **SVG**, **CSV** write a file beside the notebook; in code `run.figure().save("run.png")`.
@@ -233,7 +240,7 @@ with TemporaryDirectory() as folder:
     mine = Path(folder) / "mine.npz"
     np.savez(mine, x_train=x[:200], y_train=y[:200], x_test=x[200:], y_test=y[200:])
     own = labkit.drain(lab.LENSES, lab.LENSES.preset(dataset=str(mine)))
-lab.LENSES.figure(own.frames, own.prediction)
+own.figure()
 
 # %% [markdown]
 # And the theorem behind most of the dashed lines, as it stands in the library:

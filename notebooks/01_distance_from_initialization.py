@@ -21,7 +21,7 @@
 # %%
 import labkit
 import numpy as np
-from labkit.figures import Chart, Level, Panel, Points, Predicted
+from labkit.figures import Chart, Level, Panel, Points, Predicted, caption
 from labkit.labs import distance as lab
 
 # %% [markdown]
@@ -64,7 +64,8 @@ errors = Chart(
             ("Generalisation error", "gap_by_width", "test loss − training loss"),
             ("Wrong test images", "error_by_width", "share"),
         )
-    ]
+    ],
+    caption("How well networks of several widths generalise after the same fit.", scaling.settings),
 )
 display(errors, labkit.judge_all(scaling, ("D16",)))
 
@@ -97,7 +98,7 @@ lab.INITIALIZATION.figure((), lab.INITIALIZATION.predict(lab.INITIALIZATION.prep
 
 # %%
 untrained = labkit.drain(lab.INITIALIZATION, start)
-display(untrained.figure(), labkit.judge_all(untrained, ("D1", "D2", "D3", "D8")))
+display(labkit.Panel(untrained), labkit.judge_all(untrained, ("D1", "D2", "D3", "D8")))
 
 # %% [markdown]
 # $\|Z_2\|_F$ grows as $\sqrt H$ while $\|Z_2\|_2$ stays near 2: a larger Frobenius norm is not a larger
@@ -132,7 +133,9 @@ slopes = [
     Predicted(octaves[1:], local_exponent(octaves, product), f"{inputs} inputs", color)
     for color, (inputs, product) in enumerate(zip((64, 784), exact, strict=True))
 ]
-Chart([Panel("Slope of the exact product", [*slopes, Level(3, "d − 2")], "width H", "exponent", "log")])
+panel = Panel("Slope of the exact product", [*slopes, Level(3, "d − 2")], "width H", "exponent", "log")
+says = "How fast the exact product of norms grows, from one width to the next."
+Chart(panel, f"{says}\n5 layers, Glorot")
 
 # %% [markdown]
 # On 784 inputs the slope is still 3.2 at $H=5120$, as $\mathbb E\|Z_1\|_F^2=2nH/(n+H)$ under Glorot. An
@@ -161,7 +164,7 @@ display(scaling.figure(), labkit.judge_all(scaling, ("D11", "D12", "D14")))
 # loss only.
 
 # %%
-labkit.Panel(lab.SCALING)
+labkit.Panel(scaling)
 
 # %% [markdown]
 # ## 5 · What moves $r$?
@@ -171,7 +174,7 @@ labkit.Panel(lab.SCALING)
 
 # %%
 noise = labkit.drain(lab.NOISE, distance=distance)
-display(noise.figure(), labkit.judge_all(noise))
+display(labkit.Panel(noise), labkit.judge_all(noise))
 
 # %% [markdown]
 # With random labels the network walks nearly twice as far on 300 images, and three times as far on 1000: a
@@ -192,7 +195,7 @@ display(noise.figure(), labkit.judge_all(noise))
 
 # %%
 bounds = labkit.drain(lab.BOUNDS)
-display(bounds.figure(), labkit.judge_all(bounds, ("D6", "D7", "D9")))
+display(labkit.Panel(bounds), labkit.judge_all(bounds, ("D6", "D7", "D9")))
 
 # %% [markdown]
 # Three theorems, checked at every frame, and far from tight: the product itself has hardly moved from where
@@ -220,7 +223,7 @@ lab.COMPLEXITY.figure((), lab.COMPLEXITY.predict(lab.COMPLEXITY.prepare(linear))
 
 # %%
 capacity = labkit.drain(lab.COMPLEXITY, linear)
-display(capacity.figure(), labkit.judge_all(capacity))
+display(labkit.Panel(capacity), labkit.judge_all(capacity))
 
 # %% [markdown]
 # The bound (D10) is a theorem, checked. That what the climb reaches behaves as the bound does (D17) is a
@@ -254,7 +257,7 @@ display(entropy.figure(), labkit.judge_all(entropy, ("D12", "D14")))
 
 # %%
 lemmas = labkit.drain(lab.CONCENTRATION)
-display(lemmas.figure(), labkit.judge_all(lemmas))
+display(labkit.Panel(lemmas), labkit.judge_all(lemmas))
 
 # %% [markdown]
 # **The PAC-Bayes bound (§5).** With a prior around the start the KL is $r^2/2\sigma^2$, not
@@ -388,7 +391,9 @@ for color, inputs in enumerate((64, 784)):
     slopes.append(Predicted(widths[1:], np.diff(np.log2(products)), f"{inputs} inputs", color))
 marks.append(Predicted(widths, [20 * (H / 40) ** 3 for H in widths], "slope 3", "grey"))
 product = Panel("Product of E‖Z‖²", marks, "width H", "", "log2", "log")
-Chart([product, Panel("Its slope", slopes, "width H", "exponent", "log2", ylim=(2.9, 4.2))])
+slope = Panel("Its slope", slopes, "width H", "exponent", "log2", ylim=(2.9, 4.2))
+says = "The product of expected squared norms, and its slope from width to width."
+Chart([product, slope], f"{says}\n5 layers, Glorot")
 
 # %% [markdown]
 # Nothing is trained and nothing is random in this picture. On 784 inputs the slope has still not arrived at
@@ -483,7 +488,9 @@ for seed in range(3):
     trained.append((net, Z))
 names = ("product of norms", "layer by layer", "with r in every layer")
 marks = [Measured(steps, levels[i], name, i) for i, name in enumerate(names)]
-Chart(Panel("Three levels", marks, "step", yscale="log"), caption="200 digits · H 100 · 5 layers · seeds 0–2")
+panel = Panel("Three levels", marks, "step", yscale="log")
+says = "The product of spectral norms while a network trains, and two levels above it."
+Chart(panel, f"{says}\n200 digits · H 100 · 5 layers · seeds 0–2")
 
 # %% [markdown]
 # The product itself hardly moves. Each step costs a factor of six or seven by the end, and only because the
@@ -587,7 +594,8 @@ for net, Z in trained:
 marks = [Points(range(1, 6), measured, "measured"), Bound(range(1, 6), np.max(bounds, axis=0), "bound")]
 ticks = [(k, str(k)) for k in range(1, 6)]
 panel = Panel("Norm after each layer", marks, "layer", "largest norm", yscale="log", xticks=ticks)
-Chart(panel, caption="200 test digits · H 100 · seeds 0–2")
+says = "The largest norm after each layer, and what bounds it."
+Chart(panel, f"{says}\n200 test digits · H 100 · seeds 0–2")
 
 # %% [markdown]
 # The two lines part by about the same factor at every layer: the bound assumes that all layers stretch along
@@ -708,7 +716,8 @@ exponent = np.polyfit(np.log(widths), np.log(values.mean(0)), 1)[0]
 print(f"the exponent in H is {'near 0' if abs(exponent) < 0.2 else 'not near 0'}")
 marks = [Points(widths, values, "reached by climbing"), Bound(widths, bounds.mean(0), "mean of the bounds")]
 panel = Panel("Capacity of linear networks within r", marks, "width H", "", "log2", "log")
-Chart(panel, caption="100 digits · 3 layers · r 2 · 8 draws")
+says = "The bound on what linear networks within r of their start can fit of random signs."
+Chart(panel, f"{says}\n100 digits · 3 layers · r 2 · 8 draws")
 
 # %% [markdown]
 # Flat, with a bound several times above it. This is the one capacity theorem of the paper, and it is about
@@ -742,7 +751,7 @@ observed = dict.fromkeys(prediction)  # fill in afterwards: observed["factor"] =
 labkit.Panel(lab.SCALING, lab.SCALING.preset(dataset="digits", seeds=3), controls=("width", "n", "stop"))
 
 # %%
-labkit.Panel(lab.NOISE, controls=("n", "stop"))
+labkit.Panel(noise, controls=("n", "stop"))
 
 # %% jupyter={"source_hidden": true} tags=["tests-1.5"]
 allowed = {

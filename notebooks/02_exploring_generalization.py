@@ -20,7 +20,7 @@
 # %%
 import labkit
 import torch
-from labkit.figures import Chart, Panel, Points
+from labkit.figures import Chart, Panel, Points, caption
 from labkit.labs import generalization as lab
 
 # %% [markdown]
@@ -49,7 +49,8 @@ Chart(
             ylim=(-0.05, 1.05),
         )
         for title, error in (("On the training set", fitted), ("On the test set", ends))
-    ]
+    ],
+    caption("Error of networks that fit true labels, and of networks that fit random ones.", labels.settings),
 )
 
 # %% [markdown]
@@ -80,7 +81,9 @@ bet = "a"
 # The norm alone (solid) and over the squared margin (markers), while the loss falls from 1 to 0.001:
 
 # %%
-Chart([labels.figure().panels[0]])
+chart = labels.figure()
+says = "The norm, and the norm over the squared margin, as the loss falls."
+Chart(chart.panels[0], caption(says, labels.settings))
 
 # %% [markdown]
 # $\prod\|W_i\|_F^2$ only **grows** with training, long after the test error stands still: it measures
@@ -92,7 +95,8 @@ Chart([labels.figure().panels[0]])
 # over true, at the same loss:
 
 # %%
-display(Chart([labels.figure().panels[1]]), labkit.judge_all(labels, ("E1",)))
+says = caption("Four measures, on random labels over true ones.", labels.settings)
+display(Chart(chart.panels[1], says), labkit.judge_all(labels, ("E1",)))
 
 # %% [markdown]
 # The finding replicates: at every $m$ and in every seed the network of random labels is the more complex one,
@@ -126,7 +130,7 @@ by_hand = [sum(abs(W2[0, j] * W1[j, i]) ** p for i in range(2) for j in range(2)
 
 # %%
 single = labkit.drain(lab.RESCALING, one_pass=one_pass)
-display(single.figure(), labkit.judge_all(single, ("E2", "E3")))
+display(labkit.Panel(single), labkit.judge_all(single, ("E2", "E3")))
 
 # %% [markdown]
 # These are checks of theorems, to rounding (middle): the outputs and both path norms stay.
@@ -144,7 +148,8 @@ display(Chart(whole.figure().panels[:2], caption=whole.figure().caption), labkit
 # loss little.
 
 # %%
-display(Chart([labels.figure().panels[3]]), labkit.judge_all(labels, ("E6",)))
+says = caption("Sharpness of fitted networks, and of the same functions rescaled.", labels.settings)
+display(Chart(chart.panels[3], says), labkit.judge_all(labels, ("E6",)))
 
 # %% [markdown]
 # At the smallest $m$ the network of *random* labels is the flatter one, in the mean over seeds, and towards
@@ -162,8 +167,8 @@ display(Chart([labels.figure().panels[3]]), labkit.judge_all(labels, ("E6",)))
 # Larger noise: less KL, more sharpness. So compare two networks at *equal* expected sharpness, dotted:
 
 # %%
-chart = labels.figure()
-display(Chart([chart.panels[2], chart.panels[4]], caption=chart.caption), labkit.judge_all(labels, ("E7",)))
+says = caption("Divergence at each expected sharpness, and at the one compared.", labels.settings)
+display(Chart([chart.panels[2], chart.panels[4]], says), labkit.judge_all(labels, ("E7",)))
 
 # %% [markdown]
 # This replicates, too: at the same sharpness random labels need the larger divergence, and ever more with
@@ -173,7 +178,8 @@ display(Chart([chart.panels[2], chart.panels[4]], caption=chart.caption), labkit
 # data, so pay for trying nine. Expect a number below 1?
 
 # %%
-display(Chart([chart.panels[5]]), labkit.judge_all(labels, ("E8",)))
+says = caption("Test error of a network with noise on its weights, and bound (5) on it.", labels.settings)
+display(Chart(chart.panels[5], says), labkit.judge_all(labels, ("E8",)))
 
 # %% [markdown]
 # A theorem, so it holds at every $\sigma$; and it is **vacuous**: the least bound is above 1, and an error
@@ -187,7 +193,7 @@ display(Chart([chart.panels[5]]), labkit.judge_all(labels, ("E8",)))
 # digit. Does the order survive?
 
 # %%
-labkit.Panel(lab.LABELS)
+labkit.Panel(labels)
 
 # %% [markdown]
 # ## 7 · Bad minima on purpose
@@ -198,7 +204,7 @@ labkit.Panel(lab.LABELS)
 
 # %%
 confusion = labkit.drain(lab.CONFUSION)
-display(confusion.figure(), labkit.judge_all(confusion))
+display(labkit.Panel(confusion), labkit.judge_all(confusion))
 
 # %% [markdown]
 # The test error climbs from an eighth to more than a half, and norm over margin and KL climb with it: the
@@ -212,7 +218,7 @@ display(confusion.figure(), labkit.judge_all(confusion))
 
 # %%
 wider = labkit.drain(lab.WIDTH)
-display(wider.figure(), labkit.judge_all(wider))
+display(labkit.Panel(wider), labkit.judge_all(wider))
 
 # %% [markdown]
 # The test error falls. In the paper all measures fall to about 128 units; here that does not replicate:
@@ -263,7 +269,7 @@ labkit.judge_all(single, ("E4", "E5"))
 
 # %%
 lemma = labkit.drain(lab.LEMMA3)
-display(lemma.figure(), labkit.judge_all(lemma))
+display(labkit.Panel(lemma), labkit.judge_all(lemma))
 
 # %% [markdown]
 # **Conditions C1 to C3 (§4, App. D).** Do layers interact, do few units stand close to zero, does no unit
@@ -273,7 +279,7 @@ display(lemma.figure(), labkit.judge_all(lemma))
 
 # %%
 conditions = labkit.drain(lab.CONDITIONS)
-display(conditions.figure(), labkit.judge_all(conditions))
+display(labkit.Panel(conditions), labkit.judge_all(conditions))
 
 # %% [markdown]
 # **Lemmas 1 and 2 and Theorem 1 against what is measured.** A check of theorems: see how tight they are.
@@ -282,7 +288,7 @@ display(conditions.figure(), labkit.judge_all(conditions))
 
 # %%
 perturbed = labkit.drain(lab.PERTURBATION)
-display(perturbed.figure(), labkit.judge_all(perturbed))
+display(labkit.Panel(perturbed), labkit.judge_all(perturbed))
 
 # %% [markdown]
 # **Linear in depth (§4).** At $\gamma_i=\sigma/(C_\delta d)$ the sharpness term of Theorem 1 has a limit,
@@ -291,7 +297,7 @@ display(perturbed.figure(), labkit.judge_all(perturbed))
 
 # %%
 deep = labkit.drain(lab.DEPTH)
-display(deep.figure(), labkit.judge_all(deep))
+display(labkit.Panel(deep), labkit.judge_all(deep))
 
 # %% [markdown]
 # ## What this does not explain
@@ -420,7 +426,9 @@ for color, (kind, y) in enumerate(labels.items()):
     marks.append(Histogram(edges, np.histogram(margins, edges)[0], f"{kind} labels", color))
     for eps in (0.0, 0.05):
         marks.append(Level(solution_margin(logits, y, eps), f"ε = {eps:g}", "x", color))
-Chart(Panel("Margins", marks, "margin", "of 200"), caption="200 digits · 64 hidden units · loss .01 · seed 0")
+panel = Panel("Margins", marks, "margin", "of 200")
+says = "The margins of a fitted network."
+Chart(panel, f"{says}\n200 digits · 64 hidden units · loss .01 · seed 0")
 
 # %% [markdown]
 # At equal loss the margins are of one size, and the forgiving margin is even larger on random labels. So
@@ -614,7 +622,8 @@ for color, (kind, net) in enumerate(nets.items()):
     marks.append(Points(factors, 1e4 * np.array(found), f"{kind} labels", color))
 axes = ("λ (1 is balanced)", "rise of the loss / 10⁻⁴", "log", "log")
 panel = Panel("Max sharpness of one function", marks, *axes)
-Chart(panel, caption="200 digits · 64 hidden units · loss .01 · α 5e-4 · seed 0")
+says = "Sharpness of one function while a unit of it is rescaled."
+Chart(panel, f"{says}\n200 digits · 64 hidden units · loss .01 · α 5e-4 · seed 0")
 
 # %% [markdown]
 # The balanced form has the smallest norm and is not the flattest one. Choose λ for each network, and either
@@ -787,7 +796,8 @@ marks = [Measured(alphas, errors, "training error", 0), Predicted(alphas, found[
 marks += [Predicted(alphas, found[:, 2], "eq 6", 2), Level(1, "vacuous above")]
 print(f"least of the bounds: {'vacuous' if found[:, 1:].min() >= 1 else 'below 1'}")
 panel = Panel("From noise to a bound", marks, "α", "", "log", "log")
-Chart(panel, caption="200 digits · 64 hidden units · δ .05 · seed 0")
+says = "The terms of the bound, for each size of the noise."
+Chart(panel, f"{says}\n200 digits · 64 hidden units · δ .05 · seed 0")
 
 # %% [markdown]
 # Vacuous, and with this prior not even proved. Where the noise is small enough to leave the training error
@@ -826,7 +836,7 @@ observed = dict.fromkeys(prediction)  # fill in afterwards: observed["product"] 
 labkit.Panel(lab.LABELS, lab.LABELS.preset(n=180), controls=("stop", "n"))
 
 # %%
-labkit.Panel(lab.CONFUSION, controls=("confusion", "n", "stop"))
+labkit.Panel(confusion, controls=("confusion", "n", "stop"))
 
 # %% jupyter={"source_hidden": true} tags=["tests-2.5"]
 ways = ("rises", "stays", "falls")

@@ -88,7 +88,7 @@ display(path.figure(), labkit.judge_all(path))
 # **(3)** *Batch size* 10 → 5: another path, the same end. At 1 the rate of this panel is too large for SGD.
 
 # %%
-labkit.Panel(lab.MINIMUM_NORM)
+labkit.Panel(path)
 
 # %% [markdown]
 # **Break it.** Give every step isotropic noise of its own (*temperature*): now the null space moves, and the
@@ -106,7 +106,7 @@ display(labkit.judge_all(shaken, ("S2",)))
 
 # %%
 span = labkit.drain(lab.SPAN)
-display(span.figure(), labkit.judge_all(span))
+display(labkit.Panel(span), labkit.judge_all(span))
 
 # %% [markdown]
 # Exactly true, for linear, polynomial, tanh and ReLU units: a theorem, checked. And it says less than it
@@ -122,7 +122,7 @@ display(span.figure(), labkit.judge_all(span))
 
 # %%
 stopping = labkit.drain(lab.FILTERS)
-display(stopping.figure(), labkit.judge_all(stopping))
+display(labkit.Panel(stopping), labkit.judge_all(stopping))
 
 # %% [markdown]
 # Close, never equal, also with more weights than samples, as here. For steps that are small ($1-(1-\eta
@@ -166,7 +166,7 @@ display(labkit.judge_all(cold))
 # From how many on does volume win? **(3)** *Step size dt* up: from where on does the verdict refuse?
 
 # %%
-labkit.Panel(lab.WELLS)
+labkit.Panel(chains)
 
 # %% [markdown]
 # ## 6 · Does SGD make such noise?
@@ -179,7 +179,7 @@ labkit.Panel(lab.WELLS)
 
 # %%
 noise = labkit.drain(lab.NOISE)
-display(noise.figure(), labkit.judge_all(noise))
+display(labkit.Panel(noise), labkit.judge_all(noise))
 
 # %% [markdown]
 # Its covariance falls as $1/B$, or exactly as $(n-B)/((n-1)B)$ for batches without replacement: a fact of
@@ -216,7 +216,7 @@ def radius(loss, w, direction, epsilon, r_max):
 
 # %%
 flat = labkit.drain(lab.FLATNESS, radius=radius)
-display(flat.figure(), labkit.judge_all(flat))
+display(labkit.Panel(flat), labkit.judge_all(flat))
 
 # %% [markdown]
 # Natural labels: about twice the radius. Table 1 has 6.6 times on MNIST and 3.0 on CIFAR-10 (right, dashed),
@@ -239,7 +239,7 @@ display(labkit.judge_all(puzzle, ("S18",)))
 # trains. Try it:
 
 # %%
-labkit.Panel(lab.PUZZLE)
+labkit.Panel(puzzle)
 
 # %% [markdown]
 # **(1)** *Steps* 1,200 → 5,000: the place moves to the right, at the same $W$. **(2)** *Channels* 4 → 8: now
@@ -260,7 +260,7 @@ labkit.Panel(lab.PUZZLE)
 
 # %%
 valley = labkit.drain(lab.VALLEY)
-display(valley.figure(), labkit.judge_all(valley))
+display(labkit.Panel(valley), labkit.judge_all(valley))
 
 # %% [markdown]
 # **SGD with added noise trains like SGD (Fig. 6).** As long as the temperature is small. The paper's noisy
@@ -268,7 +268,7 @@ display(valley.figure(), labkit.judge_all(valley))
 
 # %%
 langevin = labkit.drain(lab.LANGEVIN)
-display(langevin.figure(), labkit.judge_all(langevin))
+display(labkit.Panel(langevin), labkit.judge_all(langevin))
 
 # %% [markdown]
 # **Three minima and the plane between them (Figs 11, 12),**
@@ -276,7 +276,7 @@ display(langevin.figure(), labkit.judge_all(langevin))
 
 # %%
 triangle = labkit.drain(lab.INTERPOLATION)
-display(triangle.figure(), labkit.judge_all(triangle))
+display(labkit.Panel(triangle), labkit.judge_all(triangle))
 
 # %% [markdown]
 # **Margins and fan-in norms at one training loss (Figs 16, 17).** Over the norms of the layers the margins go
@@ -285,7 +285,7 @@ display(triangle.figure(), labkit.judge_all(triangle))
 
 # %%
 margins = labkit.drain(lab.MARGINS)
-display(margins.figure(), labkit.judge_all(margins))
+display(labkit.Panel(margins), labkit.judge_all(margins))
 
 # %% [markdown]
 # **The most robust separator (§9.4.1)** is the hard-margin SVM, and logistic GD tends to it in direction: in
@@ -293,14 +293,14 @@ display(margins.figure(), labkit.judge_all(margins))
 
 # %%
 separator = labkit.drain(lab.SEPARATOR)
-display(separator.figure(), labkit.judge_all(separator))
+display(labkit.Panel(separator), labkit.judge_all(separator))
 
 # %% [markdown]
 # **Noise on the inputs (Fig. 20).**
 
 # %%
 inputs = labkit.drain(lab.ROBUSTNESS)
-display(inputs.figure(), labkit.judge_all(inputs))
+display(labkit.Panel(inputs), labkit.judge_all(inputs))
 
 # %% [markdown]
 # **The polynomial twin (§9.10).** Every ReLU replaced by the polynomial of degree 10 nearest to it. The
@@ -310,7 +310,7 @@ display(inputs.figure(), labkit.judge_all(inputs))
 
 # %%
 twin = labkit.drain(lab.POLYNOMIAL)
-display(twin.figure(), labkit.judge_all(twin))
+display(labkit.Panel(twin), labkit.judge_all(twin))
 
 # %% [markdown]
 # **Weights and inputs are not alike (§5.4, §9.6.1).** $f=x\sum_jw_{1j}w_{2j}$ has small derivatives in every
@@ -318,7 +318,8 @@ display(twin.figure(), labkit.judge_all(twin))
 # Identities, checked.
 
 # %%
-display(labkit.judge_all(labkit.drain(lab.TOLERANCE)))
+tolerance = labkit.drain(lab.TOLERANCE)
+display(labkit.Panel(tolerance), labkit.judge_all(tolerance))
 
 # %% [markdown]
 # **Classical bounds (§8, §9.1, §9.8),** each worked out on a trained network. All are theorems, and all are
@@ -326,7 +327,7 @@ display(labkit.judge_all(labkit.drain(lab.TOLERANCE)))
 
 # %%
 bounds = labkit.drain(lab.BOUNDS)
-display(bounds.figure(), labkit.judge_all(bounds))
+display(labkit.Panel(bounds), labkit.judge_all(bounds))
 
 # %% [markdown]
 # ## What this does not explain
@@ -468,7 +469,8 @@ for color, batch in enumerate((1, 5, 20)):
         w = w - 0.2 / 20 * (errors[..., None] * X[i]).mean(1)
     marks.append(Measured(steps, np.transpose(away), f"batch of {batch}", color))
 panel = Panel("Distance from the predicted limit", marks, "step", "‖w − limit‖", yscale="log")
-Chart(panel, caption="n 20 · d 60 · 30 orders of the samples")
+says = "How far descent is from the limit that was predicted."
+Chart(panel, f"{says}\nn 20 · d 60 · 30 orders of the samples")
 
 # %% [markdown]
 # All of them end in the same point: where every sample is fitted the noise vanishes with the gradients, and
@@ -562,7 +564,9 @@ print(f"the largest ratio is {ratio.max():.3f}; squared, {ratio.max() ** 2:.3f}"
 filters = [Predicted(x, stopped, "GD, stopped at t", 3), Predicted(x, ridge, "ridge, λ = 1/(ηt)", 5)]
 ratios = [Predicted(x, ratio, "ratio", "ink"), Level(ratio.max())]
 left = Panel("Share of each direction that is learned", filters, "η t s²", "", "log")
-Chart([left, Panel("GD over ridge", ratios, "η t s²", "", "log")])
+right = Panel("GD over ridge", ratios, "η t s²", "", "log")
+says = "What gradient descent has learned of each direction, beside ridge regression."
+Chart([left, right], f"{says}\nλ = 1/(ηt)")
 
 # %% [markdown]
 # Close and never equal: GD has learned up to 1.298 times as much of a direction, at $\eta ts^2\approx1.8$.
@@ -670,7 +674,8 @@ for color, D in enumerate((1, 2, 3, 5)):
     marks.append(Level(1 / (D * math.log(2)), axis="x", color=color))
 marks.append(Level(0.5, "a tie"))
 panel = Panel("Share of the shallow wide well", marks, "temperature T", "", "log")
-Chart(panel, caption="dotted: T = ΔU/(D ln 2)")
+says = "Share of time in the wide well, against temperature."
+Chart(panel, f"{says}\ndotted: T = ΔU/(D ln 2)")
 
 # %% [markdown]
 # $T=\Delta U/(D\ln2)$: the warmer it is, and the more dimensions there are, the more volume counts. Below
@@ -807,7 +812,8 @@ for seed in range(3):
         radii[seed, j] = np.mean([solution_flatness_radius(loss, scaled, one, 0.05, 100.0) for one in u])
 marks = [Points(factors, radii, "mean of 10 directions")]
 panel = Panel("Flatness radius of one function", marks, "factor c of one unit", "radius", "log")
-Chart(panel, caption="200 digits · 64-16-10 · ε 0.05 · seeds 0–2")
+says = "How far one can walk from a minimum, as one unit of the same function is rescaled."
+Chart(panel, f"{says}\n200 digits · 64-16-10 · ε 0.05 · seeds 0–2")
 
 # %% [markdown]
 # One function, another radius at every $c$: to rescale one unit of 16 is enough. A flatness radius belongs
@@ -839,13 +845,13 @@ prediction = {
 observed = dict.fromkeys(prediction)  # fill in afterwards: observed["N/W"] = ...
 
 # %%
-labkit.Panel(lab.MINIMUM_NORM, controls=("init_scale", "n", "d"))
+labkit.Panel(path, controls=("init_scale", "n", "d"))
 
 # %%
-labkit.Panel(lab.WELLS, controls=("dimension", "ratio", "temperature"))
+labkit.Panel(chains, controls=("dimension", "ratio", "temperature"))
 
 # %%
-labkit.Panel(lab.PUZZLE, controls=("width", "n", "widest"))
+labkit.Panel(puzzle, controls=("width", "n", "widest"))
 
 # %% jupyter={"source_hidden": true} tags=["tests-3.5"]
 allowed = {

@@ -75,7 +75,7 @@ Chart([
         "output",
     )
     for s in (1, 8, 12)
-])
+], "Three directions of label space, each a number an output and image.\n40 digits, K = 5, H = 64, untrained")
 
 # %% [markdown]
 # Each picture is one direction of label space: a number for each output of each image. The first $K=5$
@@ -111,7 +111,7 @@ torch.allclose(inside, (projector @ y).norm()), torch.allclose(outside, (y - pro
 
 # %%
 kernel = labkit.drain(lab.KERNEL)
-display(kernel.figure(), labkit.judge_all(kernel, ("J1",)))
+display(labkit.Panel(kernel), labkit.judge_all(kernel, ("J1",)))
 
 # %% [markdown]
 # Now data with structure: $K$ classes of $C$ clusters each. Without noise there are $KC$ different inputs and
@@ -124,7 +124,7 @@ lab.MIXTURE.figure((), lab.MIXTURE.predict(lab.MIXTURE.prepare(mixture)), settin
 
 # %%
 clusters = labkit.drain(lab.MIXTURE, mixture)
-display(clusters.figure(), labkit.judge_all(clusters))
+display(labkit.Panel(clusters), labkit.judge_all(clusters))
 
 # %% [markdown]
 # With $\sigma=0.1$ the knee stays at $K^2C=90$ in every run, and doubling $n$ lifts each of the 90 values
@@ -183,7 +183,7 @@ display(trained.figure(), labkit.judge_all(trained))
 
 # %%
 widths = labkit.drain(lab.LINEARIZATION)
-display(widths.figure(), labkit.judge_all(widths))
+display(labkit.Panel(widths), labkit.judge_all(widths))
 
 # %% [markdown]
 # ### Play
@@ -195,7 +195,7 @@ display(widths.figure(), labkit.judge_all(widths))
 # follow; training starts when you let go.
 
 # %%
-labkit.Panel(lab.RESIDUALS, settings)
+labkit.Panel(trained)
 
 # %% [markdown]
 # ## 5 · Where does the noise go?
@@ -204,7 +204,7 @@ labkit.Panel(lab.RESIDUALS, settings)
 # the whole run. The climb of the test error should be a climb on $\mathcal N$.
 
 # %%
-display(half_wrong.figure(), labkit.judge_all(half_wrong))
+display(labkit.Panel(half_wrong), labkit.judge_all(half_wrong))
 
 # %% [markdown]
 # The finding replicates in energies, the unit of the paper's figure: more than half of what the test
@@ -223,7 +223,7 @@ display(half_wrong.figure(), labkit.judge_all(half_wrong))
 
 # %%
 cut = labkit.drain(lab.CUTOFF)
-display(cut.figure(), labkit.judge_all(cut, ("J8",)))
+display(labkit.Panel(cut), labkit.judge_all(cut, ("J8",)))
 
 # %% [markdown]
 # The training loss (right) stays below its bound at every cutoff. But the sum of the three terms is above
@@ -241,7 +241,7 @@ display(cut.figure(), labkit.judge_all(cut, ("J8",)))
 
 # %%
 aligned = labkit.drain(lab.ALIGNMENT)
-display(aligned.figure(), labkit.judge_all(aligned, ("J11",)))
+display(labkit.Panel(aligned), labkit.judge_all(aligned, ("J11",)))
 
 # %% [markdown]
 # Clean labels move into $\mathcal I$ nearly wholly; labels that are all wrong move less, though their centred
@@ -287,7 +287,7 @@ display(labkit.judge_all(narrow))
 
 # %%
 wide = labkit.drain(lab.META)
-display(wide.figure(), labkit.judge_all(wide))
+display(labkit.Panel(wide), labkit.judge_all(wide))
 
 # %% [markdown]
 # **From a later start (Thm 2.3).** The bound may be taken at any iterate, and at later ones it is smaller. Is
@@ -310,7 +310,7 @@ display(labkit.judge_all(kernel, ("J16",)))
 
 # %%
 solvable = labkit.drain(lab.LINEAR)
-display(solvable.figure(), labkit.judge_all(solvable))
+display(labkit.Panel(solvable), labkit.judge_all(solvable))
 
 # %% [markdown]
 # **Nuisance and test error (Figs 7, 15, 27), Adam against SGD (Tables 8, 9).** From the run of section 7,
@@ -326,14 +326,14 @@ display(labkit.judge_all(aligned, ("J13", "J17")))
 
 # %%
 spectrum = labkit.drain(lab.SPECTRUM)
-display(spectrum.figure(), labkit.judge_all(spectrum))
+display(labkit.Panel(spectrum), labkit.judge_all(spectrum))
 
 # %% [markdown]
 # **One large step (App. D).** On linear-teacher data a single step leaves a Jacobian of rank about $2d$.
 
 # %%
 step = labkit.drain(lab.ONESTEP)
-display(step.figure(), labkit.judge_all(step))
+display(labkit.Panel(step), labkit.judge_all(step))
 
 # %% [markdown]
 # ## What this does not explain
@@ -512,7 +512,8 @@ for color, (kind, y) in enumerate(kinds.items()):
     shares = labkit.split(top50, y, rank=50).share_information
     marks.append(Histogram(edges, np.histogram(shares, edges)[0], kind, color))
 panel = Panel("Chance has two levels", marks, xlabel="‖Π_I y‖ / ‖y‖", ylabel="of 200")
-Chart(panel, caption="digits, n = 200, K = 10, r = 50 of 2000, network at the start")
+says = "How much of vectors drawn blindly lies in the information space."
+Chart(panel, f"{says}\ndigits, n = 200, K = 10, r = 50 of 2000, network at the start")
 
 # %% [markdown] tags=["solution-4.2-then"]
 # <details><summary>Why</summary>
@@ -606,7 +607,8 @@ for speed in (0.1, 1.0, 1.9):
     parts = theory.residual_parts(modes.s, coefficients, 15, speed / float(modes.s[0]) ** 2, steps)
     marks = [Predicted(steps, parts.information, "on I", 0), Predicted(steps, parts.nuisance, "on N", 1)]
     panels.append(Panel(f"η = {speed}/λ₁²", marks, "step τ", "norm", "log", ylim=(0, None)))
-Chart(panels, caption="digits, n = 120, K = 3, r = 15, half of the labels wrong; nothing is trained")
+says = "The residual in two parts, as predicted for three learning rates."
+Chart(panels, f"{says}\ndigits, n = 120, K = 3, r = 15, half of the labels wrong; nothing is trained")
 
 # %% [markdown]
 # Only when: up to $1/\lambda_1^2$ the rate rescales time, and there is always a stretch in which $I$ is
@@ -684,7 +686,8 @@ for title, labels in {"Clean labels": few.clean_train, "Half of them wrong": few
     marks = [Predicted(terms.rank, curve, name, i) for i, (name, curve) in enumerate(curves.items())]
     marks.append(Level(terms.rank[terms.total.argmin()], "least", axis="x"))
     panels.append(Panel(title, marks, "r", "term of Thm 2.2", "log", ylim=(0, 2)))
-Chart(panels, caption="digits, n = 120, K = 3, Γ = 3, Jacobian at the start")
+says = "Bias, variance and their sum for each cutoff."
+Chart(panels, f"{says}\ndigits, n = 120, K = 3, Γ = 3, Jacobian at the start")
 
 # %% [markdown]
 # The variance is the same twice: it does not see the labels. Noise holds the bias up, so that a larger $r$
@@ -716,7 +719,7 @@ prediction = {
 observed = dict.fromkeys(prediction)  # fill in afterwards: observed["knee"] = ...
 
 # %%
-labkit.Panel(lab.MIXTURE)
+labkit.Panel(clusters)
 
 # %% jupyter={"source_hidden": true} tags=["tests-4.5"]
 allowed = {

@@ -47,7 +47,9 @@ for color, width in enumerate((10, 300)):
     cosines = (G / np.sqrt(np.outer(G.diagonal(), G.diagonal())))[np.triu_indices(100, 1)]
     counts = np.histogram(cosines, edges, density=True)[0]
     marks.append(Measured((edges[1:] + edges[:-1]) / 2, counts, f"width {width}", color))
-Chart([Panel("Cosines of two gradients", [*marks, Level(0, axis="x")], "cosine", "density")])
+panel = Panel("Cosines of two gradients", [*marks, Level(0, axis="x")], "cosine", "density")
+says = "Angles between the gradients of two images, in a narrow and a wide network."
+Chart(panel, f"{says}\n100 digits, 30 layers, untrained")
 
 # %% [markdown]
 # No gradient was ever formed: on dense layers $\langle g_i,g_j\rangle$ is a sum over layers of
@@ -72,7 +74,7 @@ Chart([Panel("Cosines of two gradients", [*marks, Level(0, axis="x")], "cosine",
 
 # %%
 regression = labkit.drain(lab.REGRESSION)
-display(regression.figure(), labkit.judge_all(regression))
+display(labkit.Panel(regression), labkit.judge_all(regression))
 
 # %% [markdown]
 # It replicates: more dimensions are nearer to orthogonal, and faster. But $d=80$ also has labels that no $w$
@@ -93,7 +95,7 @@ lab.SPHERE.figure((), lab.SPHERE.predict(lab.SPHERE.prepare(sphere)), settings=s
 
 # %%
 directions = labkit.drain(lab.SPHERE, sphere)
-display(directions.figure(), labkit.judge_all(directions))
+display(labkit.Panel(directions), labkit.judge_all(directions))
 
 # %% [markdown]
 # A check of a lemma, which can fail by a bug alone. At $N=100$, $d=120$ the bound is above 1, that is
@@ -122,7 +124,7 @@ def recursion(gap0, etas, L, mu, n, alpha):
 
 # %%
 rate = labkit.drain(lab.RATE, recursion=recursion)
-display(rate.figure(), labkit.judge_all(rate, ("C3",)))
+display(labkit.Panel(rate), labkit.judge_all(rate, ("C3",)))
 
 # %% [markdown]
 # Valid, and two thousand times too high. Which step of the proof loses? It adds up *all* pairs as if each
@@ -149,7 +151,8 @@ Chart(
             "floor",
             yscale="log",
         )
-    ]
+    ],
+    "The floor that the theorem leaves SGD, for each step size.\nN 40, L = μ = 1",
 )
 
 # %% [markdown]
@@ -166,7 +169,7 @@ Chart(
 
 # %%
 start = labkit.drain(lab.INITIALIZATION)
-display(start.figure(), labkit.judge_all(start, ("C7", "C8")))
+display(labkit.Panel(start), labkit.judge_all(start, ("C7", "C8")))
 
 # %% [markdown]
 # Both findings replicate, in angle, in networks as deep and as narrow as these. With one hidden layer width
@@ -181,7 +184,8 @@ display(start.figure(), labkit.judge_all(start, ("C7", "C8")))
 # number of pairs.
 
 # %%
-labkit.Panel(lab.NETWORKS)
+end = labkit.drain(lab.NETWORKS)
+labkit.Panel(end)
 
 # %% [markdown]
 # ## 7 · Angle is not scale
@@ -192,7 +196,7 @@ labkit.Panel(lab.NETWORKS)
 
 # %%
 scale = labkit.drain(lab.SCALE)
-display(scale.figure(), labkit.judge_all(scale, ("C5",)))
+display(labkit.Panel(scale), labkit.judge_all(scale, ("C5",)))
 
 # %% [markdown]
 # Here the cosine knows the dimension and not the depth, while $\eta$ grows with depth. Is that depth as such?
@@ -223,7 +227,6 @@ display(start.figure(), labkit.judge_all(start, ("C11",)))
 # All of this was at the start. At the end of training, beside the loss at which it ended:
 
 # %%
-end = labkit.drain(lab.NETWORKS)
 display(end.figure(), labkit.judge_all(end))
 
 # %% [markdown]
@@ -244,7 +247,7 @@ display(end.figure(), labkit.judge_all(end))
 
 # %%
 skips = labkit.drain(lab.SKIPS)
-display(skips.figure(), labkit.judge_all(skips))
+display(labkit.Panel(skips), labkit.judge_all(skips))
 
 # %% [markdown]
 # Before training, both together keep the cosines up; after it, with both, the deep network has learned (C10
@@ -270,7 +273,7 @@ display(scale.figure(), labkit.judge_all(scale, ("C6",)))
 
 # %%
 batches = labkit.drain(lab.BATCHES)
-display(batches.figure(), labkit.judge_all(batches))
+display(labkit.Panel(batches), labkit.judge_all(batches))
 
 # %% [markdown]
 # **Variance and diversity (§6),** two checks. A bounded variance bounds $\eta$, and not the other way
@@ -278,14 +281,14 @@ display(batches.figure(), labkit.judge_all(batches))
 
 # %%
 diversity = labkit.drain(lab.DIVERSITY)
-display(diversity.figure(), labkit.judge_all(diversity))
+display(labkit.Panel(diversity), labkit.judge_all(diversity))
 
 # %% [markdown]
 # **Low-rank Hessians (App. C).** Near a minimum, random Hessians of low rank keep gradients apart.
 
 # %%
 hessian = labkit.drain(lab.HESSIAN)
-display(hessian.figure(), labkit.judge_all(hessian))
+display(labkit.Panel(hessian), labkit.judge_all(hessian))
 
 # %% [markdown]
 # ## What this does not explain
@@ -422,7 +425,8 @@ for color, d in enumerate((80, 120)):
     angles += [Measured(steps, found[1], f"d = {d}", color), Predicted(steps, lowest, "", color)]
 confused = Panel("Confusion η", etas, "step", "", "log", "log")
 angle = Panel("Smallest cosine", angles, "step", "", "log", ylim=(-1, 0))
-Chart([confused, angle], caption="random labels · N 100 · seeds 0–2 · dashed: −max |cos| of the inputs")
+says = "Confusion and angle of gradients while a network learns random labels."
+Chart([confused, angle], f"{says}\nrandom labels · N 100 · seeds 0–2 · dashed: −max |cos| of the inputs")
 
 # %% [markdown]
 # With $d=120$ all labels can be fitted, and $\eta$ falls by seven orders of magnitude along with the squared
@@ -570,7 +574,8 @@ for color, G in enumerate(solution_two_sets(N)):
         w = w - alpha * ((w * g).sum(dim=2, keepdim=True) - 1) * g
     marks += [Measured(steps, gaps, "AB"[color], color), Predicted(steps, expected[color], "", color)]
 panel = Panel("F − F* under SGD", marks, "step", "", yscale="log")
-Chart(panel, caption="N 20 · α 0.5 · 5 seeds of 40 runs · dashed: expected, for B in the end")
+says = "Distance of SGD from the least loss, for several batch sizes."
+Chart(panel, f"{says}\nN 20 · α 0.5 · 5 seeds of 40 runs · dashed: expected, for B in the end")
 
 # %% [markdown]
 # Equal diversity, and equal speed while all gradients are long. Then $B$ is stuck: its two opposed
@@ -692,7 +697,9 @@ bounds = [solution_sgd_bound(gaps[0, 0], eta, 1.0, 1.0, N, alpha)[:-1] for eta i
 names = ("worst pair", "mean", "η = 0")
 marks = [Predicted(range(T), b, name, i + 1) for i, (b, name) in enumerate(zip(bounds, names, strict=True))]
 marks.append(Measured(range(T), gaps, "F − F*", 0))
-Chart(Panel("Thm 3.1, step by step", marks, "step", yscale="log"), caption="N 20 · d 24 · α 1/(NL) · 8 runs")
+panel = Panel("Thm 3.1, step by step", marks, "step", yscale="log")
+says = "Loss of SGD, and the bounds of the theorem at each step."
+Chart(panel, f"{says}\nN 20 · d 24 · α 1/(NL) · 8 runs")
 
 # %% [markdown]
 # The worst pair is valid and says nothing: after 2000 steps its bound is above its start, and some fifty
@@ -799,7 +806,8 @@ for color, (name, sizes) in enumerate(nets.items()):
     ticks = [(place, str(place)) for place in places]
     marks = [Points(places, lowest, "", color)]
     panels.append(Panel("Smallest cosine", marks, name, "", "log", ylim=(-1, 0), xticks=ticks))
-Chart(panels, caption="100 digits · tanh · Glorot · left 30 hidden layers, right width 100 · seeds 0–4")
+says = "The smallest cosine of two gradients, by width and by depth."
+Chart(panels, f"{says}\n100 digits · tanh · Glorot · left 30 hidden layers, right width 100 · seeds 0–4")
 
 # %% [markdown]
 # Wider is less opposed, and deeper is more, in the mean over seeds; a single seed may say otherwise, since
@@ -828,10 +836,10 @@ prediction = {
 observed = dict.fromkeys(prediction)  # fill in afterwards: observed["floor"] = ...
 
 # %%
-labkit.Panel(lab.NETWORKS, lab.NETWORKS.preset("start"))
+labkit.Panel(labkit.drain(lab.NETWORKS, lab.NETWORKS.preset("start")))
 
 # %%
-labkit.Panel(lab.RATE)
+labkit.Panel(rate)
 
 # %% jupyter={"source_hidden": true} tags=["tests-5.5"]
 allowed = {

@@ -142,6 +142,7 @@ class Notebook:
 
     def __init__(self, page: Any, server: Server, name: str, artifacts: Path) -> None:
         self.page, self._artifacts = page, artifacts
+        self.panel = page.locator(".lm-Widget.widget-vbox").first
         self.stem = Path(name).stem
         page.goto(f"{server.url}/lab/tree/{name}?token={TOKEN}&reset", timeout=60_000)
         page.wait_for_selector(".jp-Notebook .jp-Cell", timeout=60_000)
@@ -177,67 +178,69 @@ class Notebook:
     def shot(self, name: str, only_panel: bool = False) -> Path:
         path = self._artifacts / f"{self.stem}-{name}.png"
         if only_panel:
-            self.page.locator(".lm-Widget.widget-vbox").first.screenshot(path=path)
+            self.panel.screenshot(path=path)
         else:
             self.page.screenshot(path=path)
         return path
 
     # ---- the panel
 
+    def look_at(self, title: str) -> None:
+        """Turns to the panel with this heading: from here on all is about it."""
+        heading = self.page.locator(f".widget-html [role='heading']:text-is('{title}')")
+        self.panel = self.page.locator(".lm-Widget.widget-vbox").filter(has=heading).first
+        self.panel.locator("img.widget-image").scroll_into_view_if_needed()
+
     def button(self, name: str) -> Any:
         # By what is written on it: to the browser the icon in front is part of the name.
-        return self.page.locator(f"button.widget-button:text-is('{name}')").first
+        return self.panel.locator(f"button.widget-button:text-is('{name}')").first
 
     def slider(self, label: str) -> Any:
         """The handle of the slider with this label."""
-        row = self.page.locator(
+        row = self.panel.locator(
             ".widget-inline-hbox", has=self.page.locator(f".widget-label:text-is('{label}')")
         )
         return row.first.locator(".noUi-handle")
 
     def readout(self, label: str) -> str:
-        row = self.page.locator(
+        row = self.panel.locator(
             ".widget-inline-hbox", has=self.page.locator(f".widget-label:text-is('{label}')")
         )
         return str(row.first.locator(".widget-readout").inner_text())
 
     def field(self, label: str) -> str:
         """What stands in the text field with this label."""
-        row = self.page.locator(".widget-text", has=self.page.locator(f".widget-label:text-is('{label}')"))
+        row = self.panel.locator(".widget-text", has=self.page.locator(f".widget-label:text-is('{label}')"))
         return str(row.first.locator("input").input_value())
 
     def status(self) -> str:
-        return str(self.page.locator(".widget-html [role='status']").first.inner_text())
+        return str(self.panel.locator(".widget-html [role='status']").first.inner_text())
 
     def wait_status(self, text: str, seconds: float = 60) -> float:
         """Waits until the status line contains ``text``; returns the seconds it took."""
         begun = time.monotonic()
         try:
-            self.page.wait_for_function(
-                "text => document.querySelector(\".widget-html [role='status']\")?.innerText.includes(text)",
-                arg=text, timeout=1000 * seconds, polling=20,
-            )  # fmt: skip
+            told = self.panel.locator(".widget-html [role='status']").filter(has_text=text)
+            told.first.wait_for(state="attached", timeout=1000 * seconds)
         except Exception as late:
             self.shot("waited-in-vain")
-            seen = self.page.locator(".widget-html").all_inner_texts()
+            seen = self.panel.locator(".widget-html").all_inner_texts()
             raise AssertionError(f"no {text!r} within {seconds:g} s; the panels say {seen}") from late
         return time.monotonic() - begun
 
     def picture(self) -> str:
         """A name for the picture shown; it changes with every frame."""
-        return str(self.page.locator("img.widget-image").first.get_attribute("src"))
+        return str(self.panel.locator("img.widget-image").first.get_attribute("src"))
 
     def wait_picture(self, old: str, seconds: float = 20) -> float:
         """Waits for another picture than ``old``; returns the seconds it took."""
         begun = time.monotonic()
-        self.page.wait_for_function(
-            "old => document.querySelector('img.widget-image')?.getAttribute('src') !== old",
-            arg=old, timeout=1000 * seconds, polling=20,
-        )  # fmt: skip
+        other = self.panel.locator(f"img.widget-image:not([src='{old}'])")
+        other.first.wait_for(state="attached", timeout=1000 * seconds)
         return time.monotonic() - begun
 
     def picture_size(self) -> tuple[int, int]:
-        box = self.page.locator("img.widget-image").first.evaluate("i => [i.naturalWidth, i.naturalHeight]")
+        box = self.panel.locator("img.widget-image").first.evaluate("i => [i.naturalWidth, i.naturalHeight]")
         return int(box[0]), int(box[1])
 
     def wait_verdict(self, claim: str, seconds: float = 20, running: bool = False) -> str:
@@ -253,7 +256,7 @@ class Notebook:
 
     def verdicts(self) -> dict[str, str]:
         """Claim -> word, as the first panel shows them; its kind and what the word needs stand below."""
-        rows = self.page.locator("table[aria-label='Verdicts']").first.locator("tr").all()
+        rows = self.panel.locator("table[aria-label='Verdicts']").first.locator("tr").all()
         cells = [row.locator("td").all_inner_texts() for row in rows]
         return {row[0].split()[0]: " ".join(row[1].splitlines()[0].split()) for row in cells}
 

@@ -21,9 +21,9 @@ def test_a_newcomer_sees_five_lenses(open_notebook: Callable[..., Any]) -> None:
     assert page.page.locator(".jp-OutputArea-output img").count() >= 7
     page.run_all(300)
     assert page.errors() == []
-    page.wait_status("Press Train")
-    page.page.locator("img.widget-image").first.scroll_into_view_if_needed()
-    page.shot("1-prediction-alone", only_panel=True)
+    page.look_at("One network, five lenses")
+    page.wait_status("Made in")
+    page.shot("1-as-run", only_panel=True)
 
     before = page.picture()
     page.button("Train").click()

@@ -19,9 +19,9 @@ def test_a_student_adds_a_width(open_notebook: Callable[..., Any]) -> None:
     assert page.page.locator(".jp-OutputArea-output img").count() >= 12
     page.run_all(600)
     assert page.errors() == []
-    page.wait_status("Press Train")
-    page.page.locator("img.widget-image").first.scroll_into_view_if_needed()
-    page.shot("1-prediction-alone")
+    page.look_at("Does a wider network travel further?")
+    page.wait_status("Made in")
+    page.shot("1-as-run")
 
     # Three widths and three sample sizes, from the keyboard; the points fill in while it trains.
     before = page.picture()

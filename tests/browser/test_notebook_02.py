@@ -19,9 +19,9 @@ def test_a_student_watches_the_plane_move(open_notebook: Callable[..., Any]) -> 
     assert page.page.locator(".jp-OutputArea-output img").count() >= 14
     page.run_all(600)
     assert page.errors() == []
-    page.wait_status("Press Train")
-    page.page.locator("img.widget-image").first.scroll_into_view_if_needed()
-    page.shot("1-prediction-alone")
+    page.look_at("True or random labels: which number knows the difference?")
+    page.wait_status("Made in")
+    page.shot("1-as-run")
 
     # Stop at a larger loss, on fewer samples: a short run whose frames move the curves.
     page.slider("stop at loss").focus()

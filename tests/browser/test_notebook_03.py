@@ -21,9 +21,9 @@ def test_a_student_moves_the_start(open_notebook: Callable[..., Any]) -> None:
     assert page.page.locator(".jp-OutputArea-output img").count() >= 16
     page.run_all(600)
     assert page.errors() == []
-    page.wait_status("Press Train")
-    page.page.locator("img.widget-image").first.scroll_into_view_if_needed()
-    page.shot("1-prediction-alone")
+    page.look_at("Which of all solutions does descent find?")
+    page.wait_status("Made in")
+    page.shot("1-as-run")
 
     before = page.picture()
     page.slider("initialization scale").focus()

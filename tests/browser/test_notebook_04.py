@@ -23,9 +23,9 @@ def test_a_student_reads_runs_and_plays(open_notebook: Callable[..., Any]) -> No
 
     page.run_all(600)
     assert page.errors() == []
-    page.wait_status("Press Train")
-    page.page.locator("img.widget-image").first.scroll_into_view_if_needed()
-    page.shot("2-prediction-alone")
+    page.look_at("Where does learning go fast, and where does label noise go?")
+    page.wait_status("Made in")
+    page.shot("2-as-run")
 
     # The keyboard moves the width; training starts by itself and frames advance.
     before = page.picture()

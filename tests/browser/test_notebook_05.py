@@ -19,9 +19,9 @@ def test_a_student_fills_the_map(open_notebook: Callable[..., Any]) -> None:
     assert page.page.locator(".jp-OutputArea-output img").count() >= 12
     page.run_all(600)
     assert page.errors() == []
-    page.wait_status("Press Train")
-    page.page.locator("img.widget-image").first.scroll_into_view_if_needed()
-    page.shot("1-prediction-alone")
+    page.look_at("Width, depth and confusion, live")
+    page.wait_status("Made in")
+    page.shot("1-as-run")
 
     before = page.picture()
     page.button("Train").click()

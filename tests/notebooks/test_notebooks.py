@@ -5,7 +5,12 @@ That their cells still print what is stored is checked by nbval, which plain `py
 
 from __future__ import annotations
 
+import ast
+import base64
+import io
+
 import nbformat
+import PIL.Image
 import pytest
 
 from labkit.notebooks import MAX_BYTES, code_hash, find_folder, notebook_paths, problems
@@ -49,3 +54,41 @@ def test_notebook_was_run_from_top_to_bottom(path):
     ]
     counts = [cell.execution_count for cell in cells]
     assert counts == list(range(1, len(cells) + 1))
+
+
+def experiments(path, of):
+    """The experiments, as `lab.NAME`, in the code of a notebook: all, or those whose run a panel shows."""
+    cells = [cell.source for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
+    nodes = list(ast.walk(ast.parse("\n".join(cells))))
+    calls = {ast.unparse(node): node for node in nodes if isinstance(node, ast.Call) and node.args}
+    runs = {
+        node.targets[0].id: ast.unparse(node.value.args[0])
+        for node in nodes
+        if isinstance(node, ast.Assign) and ast.unparse(node.value) in calls
+        and isinstance(node.targets[0], ast.Name)
+    }  # fmt: skip
+    if of == "all":
+        return {ast.unparse(node) for node in nodes if isinstance(node, ast.Attribute)
+                and ast.unparse(node.value) == "lab" and node.attr.isupper()}  # fmt: skip
+    panels = [node.args[0] for node in calls.values() if ast.unparse(node.func) == "labkit.Panel"]
+    return {runs.get(ast.unparse(one)) or ast.unparse(one.args[0]) for one in panels
+            if ast.unparse(one) in runs or isinstance(one, ast.Call)}  # fmt: skip
+
+
+def test_each_experiment_stands_once_under_the_hand_with_a_finished_run(path):
+    """A figure that nobody can move; or a panel that shows dashes to who reads without a kernel."""
+    if path is not None:
+        assert experiments(path, "all") - {"lab.LAB"} == experiments(path, "panel")
+
+
+def test_every_figure_says_in_a_sentence_what_it_shows(path):
+    """Settings without a word on what they were set for, or nothing below a picture at all."""
+    silent = []
+    for place, cell in enumerate(nbformat.read(path, as_version=4).cells):
+        for output in cell.get("outputs", ()):
+            if "image/png" in output.get("data", {}):
+                picture = PIL.Image.open(io.BytesIO(base64.b64decode(output.data["image/png"])))
+                says = picture.info.get("Description", "").partition("\n")[0]
+                if not says.endswith(".") or says.count(" ") < 3:
+                    silent.append((place, says))
+    assert silent == []
