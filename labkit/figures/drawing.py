@@ -242,7 +242,6 @@ def _plain(ax: Axes) -> None:
         "labelsize": p.TICK,
         "labelfontfamily": p.FONT,
     }
-    ax.tick_params(which="both", direction="out", length=3, width=0.8, **style)
+    ax.tick_params(direction="out", length=3, width=0.8, **style)
     sides: dict[str, Any] = {"top": False, "right": False, "left": True, "bottom": True}
-    ax.tick_params(which="both", **sides, **{f"label{side}": shown for side, shown in sides.items()})
-    ax.tick_params(which="minor", length=1.8, width=0.6)
+    ax.tick_params(**sides, **{f"label{side}": shown for side, shown in sides.items()})

@@ -168,9 +168,8 @@ def figure(
             label = "earlier run" if name == "information" else ""
             left.append(figures.Earlier(*common.curve(old.frames, name), label=label))
         right.append(figures.Earlier(*common.curve(old.frames, "test_error"), label="earlier run (test)"))
-    rank = int(prediction["rank"])
     for name, label, color in (
-        ("information", f"on I (top {rank})", shared.INFORMATION),
+        ("information", "on I (top r)", shared.INFORMATION),
         ("nuisance", "on N (the rest)", shared.NUISANCE),
     ):
         left.append(

@@ -35,7 +35,6 @@ def figure(
             title, marks, xlabel="step", ylabel=ylabel, xscale="symlog", xlim=(0, end), **axes
         )
 
-    rank = int(prediction["rank"])
     return figures.Chart(
         (
             panel("Error rate", "share of wrong classes", ("train_error", "training", TRAIN),
@@ -47,7 +46,7 @@ def figure(
                   yscale="log", ylim=(0.03, 300)),
             panel("3 · Flatness", "radius", ("radius", "loss + 0.05, random directions", START),
                   yscale="log", ylim=(0.3, 30)),
-            panel("4 · Residual, by part", "‖Π r‖ / ‖r₀‖", ("information", f"on I (top {rank})", TRAIN),
+            panel("4 · Residual, by part", "‖Π r‖ / ‖r₀‖", ("information", "on I (top r)", TRAIN),
                   ("nuisance", "on N (the rest)", TEST), yscale="log", ylim=(1e-3, 1.5)),
             panel("5 · Cosines of gradients", "cosine", ("smallest", "smallest", CEILING),
                   ("mean", "mean", ORIGIN), ylim=(-1, 1)),
