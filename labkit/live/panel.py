@@ -299,6 +299,8 @@ class Panel:
                 self._stored = b""
                 self.image.value = data
                 self.image_words.value = words.alternative(chart)
+            if rest and refit:
+                self._canvas.frame(chart)  # these limits hold while the networks are measured again
 
     def outdated(self) -> None:
         """Takes the curves out of the picture; its axes stay, so that nothing jumps."""

@@ -208,7 +208,7 @@ class Session:
 
     def _work(self, settings: Any, train: bool, quiet: float, ticket: Ticket) -> None:
         self._doing, begun = "Preparing", time.perf_counter()
-        slow = not self._follows
+        slow, refit = not self._follows, self._ended
         if slow and quiet and not ticket.wait(quiet):
             self._stopped_early()
             return  # a costly preparation begins only when the slider has come to rest
@@ -221,7 +221,7 @@ class Session:
             return
         self._tell("verdicts", self._undecided())
         self._tell("grey", self.grey_text())
-        self._tell("picture", self.chart())
+        self._tell("picture", self.chart(), refit=refit)
         self.ready.set()
         time.sleep(max(0.0, min(THROTTLE, quiet) - (time.perf_counter() - begun)))
         pause = quiet - (time.monotonic() - ticket.since) if train else 0.0
@@ -338,4 +338,4 @@ class Session:
         self._tell("picture", self.chart())
         self._tell("verdicts", words.verdicts(words.decide(self.experiment, run), says != "Stopped"))
         self._tell("grey", self.grey_text())
-        self._tell("picture", self.chart(), rest=True, refit=True)
+        self._tell("picture", self.chart(), rest=True, refit=not self._again)
