@@ -21,6 +21,7 @@ from labkit.labs.sgd import shared
 from labkit.measure.flatness import Radius, first_crossing, flatness_profile, flatness_radius
 from labkit.protocol.claims import Claim, World
 from labkit.protocol.experiment import Experiment, Frame, Prediction, Run
+from labkit.protocol.memory import once
 from labkit.protocol.rules import EVERY, Between, Check, Evidence
 from labkit.protocol.settings import knob
 
@@ -86,7 +87,7 @@ def _measure(
     settings: Flat, model: nn.Module, one: data.Dataset, values: dict[str, np.ndarray],
     place: tuple[int, int], radius: Radius, progress: float,
 ) -> Iterator[Frame]:  # fmt: skip
-    """Everything that is read off one minimum, with a tick after each walk."""
+    """Everything that is read off one minimum, with a frame after each walk."""
     x, y, seed = one.x_train, one.y_train, settings.seed + place[0]
     for name, value in shared.ends(model, one).items():
         values[name][place] = value
@@ -99,7 +100,7 @@ def _measure(
 
     for which, part in enumerate(("all", "top")):
         values["radii"][place][which] = walks(model, part).numpy()
-        yield Frame.tick(place[1], progress)
+        yield Frame(place[1], shared.snapshot(values), progress)
     values["capped"][place] = (values["radii"][place] >= R_MAX).mean()
     generator = torch.Generator().manual_seed(seed)
     other = models.rescale_nodes(model, generator=generator, low=1 / settings.rescale, high=settings.rescale)
@@ -107,12 +108,10 @@ def _measure(
         before, after = model(x), other(x)
     values["same"][place] = float((after - before).abs().max() / before.abs().max())
     values["rescaled"][place] = float(walks(other, "all").mean())
-    yield Frame.tick(place[1], progress)
-    profile = flatness_profile(
-        model, x, y, PROFILE.tolist(), directions=min(5, settings.directions), generator=seed
-    )
+    few = min(5, settings.directions)
+    profile = once(flatness_profile, model, x, y, PROFILE.tolist(), directions=few, generator=seed)
     values["profile"][place] = profile.mean(0).numpy()
-    yield Frame.tick(place[1], progress)
+    yield Frame(place[1], shared.snapshot(values), progress)
 
 
 def figure(
