@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
-from matplotlib.lines import TICKDOWN, TICKLEFT, Line2D
+from matplotlib.lines import Line2D
+from matplotlib.markers import TICKDOWN, TICKLEFT
 from matplotlib.ticker import (
     FixedFormatter,
     FixedLocator,
@@ -202,7 +203,7 @@ def _ticks(axis: Axis, scale: str, reach: Limits, room: float, spacing: float) -
         axis.set_major_locator(LogLocator(subs=subs, numticks=count + 1))
         axis.set_major_formatter(_log_text(low, high))
         if 3 <= inside <= 8:
-            _small_ticks(axis, LogLocator(subs=tuple(range(2, 10)), numticks=100).tick_values(low, high))
+            _small_ticks(axis, low, high)
     elif scale == "symlog":
         axis.set_major_locator(SymmetricalLogLocator(base=10, linthresh=reach.threshold))
         locs = [t for t in axis.get_major_locator().tick_values(low, high) if low <= t <= high]
@@ -213,9 +214,9 @@ def _ticks(axis: Axis, scale: str, reach: Limits, room: float, spacing: float) -
         axis.set_major_formatter(_Linear())
 
 
-def _small_ticks(axis: Axis, places: Array) -> None:
-    """Ticks without text as one line: matplotlib's own are an object each, and cost as much as all the rest."""
-    low, high = axis.get_view_interval()
+def _small_ticks(axis: Axis, low: float, high: float) -> None:
+    """Ticks at 2, 3, ... 9 of each decade, as one line: an object each, they cost as much as all the rest."""
+    places = np.asarray(LogLocator(subs=tuple(range(2, 10)), numticks=100).tick_values(low, high))
     places = places[(places >= low) & (places <= high)]
     ax, still = axis.axes, np.zeros(len(places))
     (x, y), marker, transform = (
