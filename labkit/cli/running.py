@@ -35,6 +35,8 @@ def add_run(commands: Any) -> None:
     _add_settings(run)
     run.add_argument("--insist", action="store_true",
                      help="also what would take over an hour, or more memory than is free")  # fmt: skip
+    run.add_argument("--folder", type=Path, metavar="DIR",
+                     help="keep the run there as it goes: the same command goes on with it")  # fmt: skip
     run.add_argument("--json", type=Path, metavar="FILE", help="write settings, versions and verdicts")
     run.add_argument("--html", type=Path, metavar="FILE", help="write one page with verdicts and figures")
     run.add_argument("--traceback", action="store_true", help="show where an error came from")
@@ -65,18 +67,19 @@ def _run(args: argparse.Namespace) -> int:
         price = partial(approve, preset=args.preset, insist=args.insist, tell=bar.say, progress=bar)
         result = audit(
             load_lab(args.lab), all_claims=args.all_claims, experiments=args.experiment, preset=args.preset,
-            changes=changes, seed=args.seed, device=args.device, draw=args.html is not None,
-            executor=executor, progress=bar, approve=price,
+            changes=changes, seed=args.seed, device=args.device, draw=bool(args.html or args.folder),
+            executor=executor, progress=bar, approve=price, folder=args.folder,
         )  # fmt: skip
         return (result,)
 
     (result,) = _carried(args, work)
-    if args.json is not None:
-        _write_json(args.json, result.to_json())
-    if args.html is not None:
+    own = [args.folder / name for name in ("result.json", "page.html")] if args.folder else [None, None]
+    for path in filter(None, (args.json, own[0])):
+        _write_json(path, result.to_json())
+    for path in filter(None, (args.html, own[1])):
         from labkit.headless.report import to_html
 
-        write_atomically(args.html, to_html(result))
+        write_atomically(path, to_html(result))
     print(verdict_table(result))
     return _code([result])
 

@@ -9,13 +9,17 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass, field
+from contextlib import nullcontext
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from labkit.headless.carry import Outcome, Progress, carry_out
 from labkit.headless.plan import Task, plan
+from labkit.headless.run_folder import Place, opened
 from labkit.headless.versions import versions
 from labkit.protocol.claims import Claim
 from labkit.protocol.experiment import Experiment, Lab, Run, resolve_device
@@ -121,6 +125,7 @@ def audit(
     executor: Executor | None = None,
     progress: Progress | None = None,
     approve: Callable[[Sequence[Task]], None] | None = None,
+    folder: Path | None = None,
 ) -> AuditResult:
     """Runs the experiments that decide the selected claims, and judges those claims.
 
@@ -138,12 +143,14 @@ def audit(
         executor: where to run; this thread when left out.
         progress: told the share done, of the time expected, and the experiment's name.
         approve: is given what will be run before anything is, and may raise.
+        folder: where the run is kept while it goes on; one that was ended there goes on from there.
 
     Returns:
         AuditResult: the runs, the verdicts and, with `keep_going`, the failures.
 
     Raises:
-        ValueError: an unknown experiment, preset, setting or device, or a value out of its range.
+        ValueError: an unknown experiment, preset, setting or device, a value out of its range, or a folder
+            in which another run is or goes on.
         Exception: what `approve` raised or, without `keep_going`, an experiment.
         Interrupted: by Ctrl-C, once an experiment is done.
     """
@@ -156,8 +163,29 @@ def audit(
     if approve is not None:
         approve(tasks)
     facts = {"seed": tasks[0].settings.seed if tasks else seed, "device": device, "preset": preset}
-    (result,) = _audit([lab], tasks, facts, keep_going, draw, executor, progress)
+    with nullcontext() if folder is None else opened(folder, _settled(tasks)):
+        if folder is not None:
+            place = Place(folder, partial(_page_so_far, lab, facts))
+            tasks = [replace(task, place=place) for task in tasks]
+        (result,) = _audit([lab], tasks, facts, keep_going, draw, executor, progress)
     return result
+
+
+def _settled(tasks: Sequence[Task]) -> dict[str, Any]:
+    """All that decides what comes out, as a folder keeps it."""
+    found = {"lab": tasks[0].lab.name} if tasks else {}
+    for task in tasks:
+        found |= {f"{task.experiment.name}: {k}": v for k, v in task.settings.to_dict().items()}
+    return plain(found)
+
+
+def _page_so_far(lab: Lab, facts: Mapping[str, Any], run: Run) -> str:
+    from labkit.headless.report import to_html
+    from labkit.headless.report.pictures import figure
+
+    pictures = {run.experiment.name: figure(run)}
+    return to_html(AuditResult(lab, (run,), Verdicts(()), versions=versions(), seconds=run.seconds,
+                               pictures=pictures, **facts))  # fmt: skip
 
 
 def audit_labs(

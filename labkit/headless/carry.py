@@ -6,10 +6,9 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from dataclasses import dataclass
-from typing import Any
 
 from labkit.headless.plan import Task
-from labkit.protocol.experiment import Experiment, Frame, Run, drain
+from labkit.protocol.experiment import Frame, Run, drain
 from labkit.protocol.judging import judge
 from labkit.protocol.shortage import shortage
 from labkit.protocol.verdicts import Verdict
@@ -88,7 +87,7 @@ def _here(
         task = tasks[place]
         report = _reporter(progress, _name(tasks, task), before / total, task.weight / total)
         try:
-            outcomes[place] = _one(task.experiment, task.settings, _ids(task), draw, report)
+            outcomes[place] = _one(task, draw, report)
         except Exception as problem:
             _note(outcomes, place, task, problem, keep_going)
         before += task.weight
@@ -109,7 +108,7 @@ def _there(
     begun: dict[Future[Outcome], float] = {}
     for place in order:
         task = tasks[place]
-        waiting[executor.submit(_one, task.experiment, task.settings, _ids(task), draw)] = place
+        waiting[executor.submit(_one, task, draw)] = place
     pending = set(waiting)
     try:
         while pending:
@@ -148,16 +147,11 @@ def _state(
     return min(done / total, 0.99), " + ".join(running[:2]) or "waiting"
 
 
-def _one(
-    experiment: Experiment,
-    settings: Any,
-    ids: Sequence[str],
-    draw: bool,
-    report: Callable[[Frame], None] | None = None,
-) -> Outcome:
+def _one(task: Task, draw: bool, report: Callable[[Frame], None] | None = None) -> Outcome:
     start = time.perf_counter()
-    run = drain(experiment, settings, progress=report)
-    verdicts = {claim.id: judge(claim, run) for claim in experiment.claims if claim.id in ids}
+    drained = drain if task.place is None else task.place.drained
+    run = drained(task.experiment, task.settings, progress=report)
+    verdicts = {claim.id: judge(claim, run) for claim in task.claims}
     picture = ""
     if draw:
         from labkit.headless.report.pictures import figure
@@ -172,10 +166,6 @@ def _note(outcomes: dict[int, Outcome], place: int, task: Task, problem: Excepti
         raise problem
     message = told or " ".join(f"{type(problem).__name__}: {problem}".removesuffix(": ").split())
     outcomes[place] = Outcome(None, {}, message=message)
-
-
-def _ids(task: Task) -> tuple[str, ...]:
-    return tuple(claim.id for claim in task.claims)
 
 
 def _name(tasks: Sequence[Task], task: Task) -> str:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-import uuid
 from pathlib import Path
+
+from labkit.protocol.files import written
 
 
 def check_writable(path: Path, option: str) -> None:
@@ -28,9 +29,5 @@ def write_atomically(path: Path, text: str) -> None:
     if path.exists() and not path.is_file():  # A device or a pipe: it must not be replaced by a file.
         path.write_text(text, encoding="utf-8")
         return
-    part = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
-    try:
-        part.write_text(text, encoding="utf-8")
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+    with written(path) as file:
+        file.write(text.encode())

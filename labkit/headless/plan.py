@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from labkit.headless.run_folder import Place
 from labkit.protocol.claims import Claim
 from labkit.protocol.experiment import Experiment, Lab
 from labkit.protocol.replication import seconds_of
@@ -20,12 +21,14 @@ class Task:
         lab: it belongs to.
         settings: at which.
         claims: those of its claims that are to be decided.
+        place: where the run is kept, so that another process can go on with it; None: nowhere.
     """
 
     lab: Lab
     experiment: Experiment
     settings: Any
     claims: tuple[Claim, ...]
+    place: Place | None = None
 
     @property
     def weight(self) -> float:

@@ -53,13 +53,25 @@ class ProgressBar:
         if not self._live:
             if name != self._name or now - self._drawn >= self.PATIENCE:
                 self._drawn = now
-                self._stream.write(f"{share:4.0%} {name} ({now - self._start:.0f} s)\n")
+                self._stream.write(
+                    f"{share:4.0%} {name} ({now - self._start:.0f} s{self._left(share, now)})\n"
+                )
         elif now - self._drawn >= 0.1 or name != self._name:
             self._drawn = now
             bar = ("#" * round(30 * share)).ljust(30, ".")
-            self._stream.write(f"\r[{bar}] {share:4.0%} {now - self._start:4.0f} s  {name[:30]:<30}")
+            told = f"{now - self._start:4.0f} s{self._left(share, now)}"
+            self._stream.write(f"\r[{bar}] {share:4.0%} {told}  {name[:30]:<30}")
         self._name = name
         self._stream.flush()
+
+    def _left(self, share: float, now: float) -> str:
+        """The time left, of a run that takes minutes and has shown how fast it is."""
+        left = (now - self._start) * (1 - share) / max(share, 1e-9)
+        if share < 0.02 or now - self._start + left < 120:
+            return ""
+        if left < 90:
+            return f", about {left:.0f} s left"
+        return f", about {left / 60:.0f} min left" if left < 5400 else f", about {left / 3600:.1f} h left"
 
     def say(self, line: str) -> None:
         """Writes a line that stays, above the bar."""

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import fields, is_dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -28,12 +29,20 @@ class Memory:
 
     Args:
         budget: bytes of arrays and tensors that may be kept.
+        folder: where trainings are kept instead, for another process to go on with; None: nowhere.
+        seconds: between two moments from which it could go on.
     """
 
-    def __init__(self, budget: int = BUDGET) -> None:
-        self.budget = budget
+    def __init__(self, budget: int = BUDGET, folder: Path | None = None, seconds: float = 60.0) -> None:
+        self.budget, self.folder, self.seconds = budget, folder, seconds
         self._kept: OrderedDict[str, tuple[Any, int]] = OrderedDict()
         self._asked: set[str] = set()
+        self._trainings = 0
+
+    def place(self, key: str) -> Path | None:
+        """The folder of a run's next training; the same for the same run, asked for in the same order."""
+        self._trainings += 1
+        return self.folder and self.folder / f"{self._trainings:04d}-{key[:12]}"
 
     def begin(self) -> None:
         """A run begins: `whole` speaks of what is asked for from now on."""

@@ -33,6 +33,9 @@ SPARED = 1 / 4
 
 Frames = Generator[Frame, None, Any]
 
+# What a run knows besides its state: rate, limits, who has stopped and when.
+_OWN = ("_lr", "_started", "_weights", "_good_step", "_took", "_kept", "_moving", "_limits", "_least")
+
 
 @dataclass
 class TrainingRun:
@@ -50,6 +53,8 @@ class TrainingRun:
     tick_seconds: float
     noise: LangevinNoise | None = None
     seeds: Sequence[int] = ()
+    each_step: Callable[[int], None] | None = None  # called before a step, when all before it are shown
+    _from: int = 0
     _good: Mapping[str, np.ndarray] = field(default_factory=dict)
     _good_step: int = 0
     _took: dict[int, int] = field(default_factory=dict)
@@ -58,10 +63,14 @@ class TrainingRun:
 
     def frames(self) -> Frames:
         """Look at the loss, differentiate, show, move: no graph is alive while a frame is out."""
-        params, self._lr = self.optimizer.params, self.optimizer.lr
-        self._started, self._weights = self.copied(), self.copied()
+        params = self.optimizer.params
+        if not self._from:
+            self._lr = self.optimizer.lr
+            self._started, self._weights = self.copied(), self.copied()
         self._shown = time.perf_counter()
-        for step in count():
+        for step in count(self._from):
+            if self.each_step is not None and step > self._from:
+                self.each_step(step)
             if self.rules and not self.batches.full and step % self.batches.steps_per_epoch == 0:
                 yield from self._check_all(step)
             look = step == 0 or step == self.total or self._all_stopped or self.due(step)
@@ -267,6 +276,33 @@ class TrainingRun:
             if self._late():
                 yield Frame.tick(step, step / max(self.total, 1))
                 self._shown = time.perf_counter()
+
+    # Standing still and going on, in another process.
+
+    def checkpoint(self, step: int) -> dict[str, Any]:
+        """All that the steps from this one on depend on, as tensors, numbers, lists and dictionaries."""
+        own = {name: getattr(self, name) for name in _OWN}
+        return own | {
+            "step": step,
+            "state": self.state,
+            "optimizer": self.optimizer.state,
+            "batches": self.batches.checkpoint(),
+            "noise": self.noise and [one.get_state() for one in self.noise.generators],
+            "good": {name: torch.from_numpy(value) for name, value in self._good.items()},
+        }
+
+    def resume(self, saved: Mapping[str, Any]) -> None:
+        """Puts the run where it stood at a `checkpoint`."""
+        for name in _OWN:
+            setattr(self, name, saved[name])
+        self._from = saved["step"]
+        copy_into(self.state, saved["state"])
+        copy_into(self.optimizer.state, saved["optimizer"])
+        self.batches.resume(saved["batches"])
+        if self.noise is not None:
+            for generator, state in zip(self.noise.generators, saved["noise"], strict=True):
+                generator.set_state(state.cpu())
+        self._good = {name: value.cpu().numpy() for name, value in saved["good"].items()}
 
     # Weights and running statistics.
 

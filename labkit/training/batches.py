@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -56,6 +57,17 @@ class Batches:
         x = _gathered(self.x[0], rows) if self._shared[0] else _gathered(self.x.flatten(0, 1), places)
         y = _gathered(self.y[0], rows) if self._shared[1] else _gathered(self.y.flatten(0, 1), places)
         return x, y
+
+    def checkpoint(self) -> dict[str, Any]:
+        """Where the orders stand."""
+        states = [generator.get_state() for generator in self._generators]
+        return {"epoch": self._epoch, "orders": self._orders, "generators": states}
+
+    def resume(self, saved: Mapping[str, Any]) -> None:
+        """Puts the orders where they stood at a `checkpoint`."""
+        self._epoch, self._orders = saved["epoch"], saved["orders"].to(self.x.device)
+        for generator, state in zip(self._generators, saved["generators"], strict=True):
+            generator.set_state(state.cpu())
 
     def chunks(self, rows: int, copies: Tensor | None = None) -> Iterator[tuple[Tensor, Tensor]]:
         """The whole training set, or that of these copies, in its own order, in pieces."""

@@ -159,13 +159,13 @@ class LangevinNoise:
     def __init__(self, temperature: float, seeds: Sequence[int], led: bool) -> None:
         self.temperature, self.led = temperature, led
         # Drawn on the CPU, so that one seed gives one noise on every device.
-        self._generators = [_seeded(seed) for seed in seeds]
+        self.generators = [_seeded(seed) for seed in seeds]
 
     def add(self, parameters: Sequence[Tensor], lr: float) -> None:
         """Moves the parameters, in place, by the noise of one step of size `lr`."""
         scale = math.sqrt(2 * lr * self.temperature)
         sizes = [p[0].numel() if self.led else p.numel() for p in parameters]
-        drawn = torch.stack([torch.randn(sum(sizes), generator=one) for one in self._generators])
+        drawn = torch.stack([torch.randn(sum(sizes), generator=one) for one in self.generators])
         with torch.no_grad():
             for parameter, part in zip(parameters, drawn.split(sizes, dim=1), strict=True):
                 parameter.add_(part.reshape(parameter.shape).to(parameter), alpha=scale)

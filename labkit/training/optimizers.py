@@ -33,6 +33,11 @@ class Optimizer(Protocol):
         """One step down `gradients`, as many as `params` and in their layout; None leaves a parameter."""
         ...
 
+    @property
+    def state(self) -> list[Tensor]:
+        """What it carries from step to step, to be read or written in place."""
+        ...
+
 
 class SGD:
     """v <- m v + g, w <- w - lr v, where lr may change from step to step."""
@@ -49,6 +54,10 @@ class SGD:
             params, present, velocities, fused=self._fused, weight_decay=0.0, momentum=self.momentum, lr=lr,
             dampening=0.0, nesterov=False, maximize=False,
         )  # fmt: skip
+
+    @property
+    def state(self) -> list[Tensor]:
+        return [velocity for velocity in self._velocities if velocity is not None]
 
 
 class Adam:
@@ -73,6 +82,10 @@ class Adam:
             params, present, means, squares, [], steps, fused=self._fused, amsgrad=False, beta1=0.9,
             beta2=0.999, lr=lr, weight_decay=0.0, eps=1e-8, maximize=False,
         )  # fmt: skip
+
+    @property
+    def state(self) -> list[Tensor]:
+        return [*self._means, *self._squares, *self._steps]
 
 
 def _fused(params: Sequence[Tensor]) -> bool | None:

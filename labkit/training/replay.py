@@ -12,6 +12,7 @@ from torch import Tensor
 from labkit.protocol.experiment import Frame
 from labkit.protocol.memory import Memory, fingerprint, size_of
 from labkit.training._run import TrainingRun, copy_into
+from labkit.training.kept import kept
 
 Frames = Generator[Frame, None, None]
 
@@ -27,7 +28,8 @@ class Look:
 def remembered(run: TrainingRun, asked: tuple[Any, ...], memory: Memory, *, every_look: bool) -> Frames:
     """The frames of a training, from its weights where `memory` holds them, and kept there otherwise.
 
-    Measures are taken anew, on the same weights; their values are not kept.
+    Measures are taken anew, on the same weights; their values are not kept. Where the memory has a folder,
+    all is kept there as it goes, values too, so that another process can go on (`labkit.training.kept`).
 
     Args:
         run: what trains.
@@ -40,6 +42,9 @@ def remembered(run: TrainingRun, asked: tuple[Any, ...], memory: Memory, *, ever
         key = fingerprint((built, asked, every_look))
     except TypeError:  # by a function of the caller's, of which nobody knows whether it is the same
         yield from run.frames()
+        return
+    if place := memory.place(key):
+        yield from kept(run, place, memory.seconds, every_look=every_look)
         return
     looks = memory.get(key)
     if looks is not None:

@@ -13,6 +13,7 @@ import sys
 import tomllib
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 
 import pytest
 
@@ -450,6 +451,15 @@ def test_progress_redraws_on_a_terminal_and_prints_lines_elsewhere():
         for share in (0.0, 0.1, 0.2, 0.3):
             bar(share, "decay")
     assert slow.getvalue() == "  0% decay (0 s)\n 20% decay (11 s)\n"
+    for seconds, share, told in (
+        (60.0, 0.6, ""),
+        (60.0, 0.2, ", about 4 min left"),
+        (3600.0, 0.25, ", about 3.0 h left"),
+    ):
+        moments, long = iter([0.0, seconds]), io.StringIO()
+        with ProgressBar(long, clock=partial(next, moments)) as bar:
+            bar(share, "decay")
+        assert long.getvalue().endswith(f" s{told})\n")
     terminal = io.StringIO()
     terminal.isatty = lambda: True
     with ProgressBar(terminal, clock=lambda: 0.0) as bar:
