@@ -87,10 +87,7 @@ class Drawer:
 
 
 def _line(drawer: Drawer, **style: Any) -> Any:
-    # Said in full: what is left out would come from the style that the person has set.
-    style = {"linestyle": "-", "marker": "None", "antialiased": True, "dash_joinstyle": "round", **style}
-    caps: dict[str, Any] = {"solid_capstyle": "round", "solid_joinstyle": "round", "dash_capstyle": "butt"}
-    (line,) = drawer.ax.plot([], [], **(caps | style))
+    (line,) = drawer.ax.plot([], [], **{"solid_capstyle": "round", **style})
     return drawer.add(line)
 
 
@@ -207,7 +204,7 @@ class ForbiddenRegion(Drawer):
 
 class ReferenceLine(Drawer):
     def build(self, mark: Level) -> None:
-        style: dict[str, Any] = {"linewidth": 1.3, "linestyle": DOTS, "zorder": 2.8, "marker": "None"}
+        style: dict[str, Any] = {"linewidth": 1.3, "linestyle": DOTS, "zorder": 2.8}
         place = self.ax.axhline if mark.axis == "y" else self.ax.axvline
         self.line = self.add(place(1.0, color=p.color(mark.color), **style))
 

@@ -27,14 +27,6 @@ _SAID = {
     "Predicted": "predicted", "Measured": "measured", "Points": "measured", "Bound": "ruled out",
     "Earlier": "earlier run",
 }  # fmt: skip
-# The same chart gives the same bytes, whatever style the person has set.
-_SVG: dict[Any, Any] = {
-    "svg.hashsalt": "labkit",
-    "svg.fonttype": "path",
-    "savefig.bbox": None,
-    "savefig.facecolor": "white",
-}
-
 Ends = tuple[float | None, float | None]
 Ticks = Sequence[tuple[float, str]]
 
@@ -136,7 +128,7 @@ class Chart:
         named = {"Title": facts.pop("Title", None), "Creator": facts.pop("Software"), "Date": None}
         named["Description"] = "; ".join(f"{name}: {value}" for name, value in facts.items())
         buffer = io.BytesIO()
-        with DRAWING, matplotlib.rc_context(_SVG):
+        with DRAWING, matplotlib.rc_context({"svg.hashsalt": "labkit"}):
             self.render(width, height).savefig(buffer, format="svg", metadata=named)
         return buffer.getvalue()
 

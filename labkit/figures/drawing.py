@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from typing import Any
 
+import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -20,7 +21,30 @@ from .layout import CAPTION_ROW, GAP, HANDLE, LEGEND_ROW, PIXELS, Cell, Entry, L
 from .marks import DYNAMIC, Raster
 from .overlap import show_through
 
-DRAWING = threading.RLock()
+
+class _Drawing:
+    """A lock; while it is held, what the person's style or `matplotlibrc` changed is as matplotlib has it."""
+
+    # Of the program, not of the picture; and to read the backend would choose one.
+    KEPT = frozenset({"backend", "backend_fallback", "interactive"})
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+        self._foreign: list[dict[Any, Any]] = []
+
+    def __enter__(self) -> None:
+        self._lock.acquire()
+        now, plain = matplotlib.rcParams, matplotlib.rcParamsDefault
+        foreign = {name: now[name] for name in plain if name not in self.KEPT and now[name] != plain[name]}
+        self._foreign.append(foreign)
+        now.update({name: plain[name] for name in foreign})
+
+    def __exit__(self, *problem: object) -> None:
+        matplotlib.rcParams.update(self._foreign.pop())
+        self._lock.release()
+
+
+DRAWING = _Drawing()
 """Held while anything is drawn: matplotlib's font and formula caches are not made for two threads."""
 
 Reach = tuple[tuple[Limits, Limits], ...]
@@ -55,7 +79,6 @@ class Drawing:
         self.reach = reach(chart, held)
         size = (self.layout.width / PIXELS, self.layout.height / PIXELS)
         self.figure = Figure(figsize=size, dpi=dpi, facecolor="white")
-        self.figure.set_layout_engine("none")
         self.canvas = FigureCanvasAgg(self.figure)
         self.drawers: list[list[Drawer]] = []
         self.captions: list[Text] = []
@@ -153,7 +176,6 @@ class Drawing:
 
     def _stroke(self, x: float, end: float, y: float, color: str, **style: Any) -> None:
         wide, high = self.layout.width, self.layout.height
-        style = {"linestyle": "-", "marker": "None", **style}
         self.figure.add_artist(Line2D([x / wide, end / wide], [y / high] * 2, color=color, **style))
 
     def _box(self, x: float, y: float, color: str, edge: bool) -> None:
@@ -229,19 +251,10 @@ def _plain(ax: Axes) -> None:
     for side in ("top", "right"):
         ax.spines[side].set_visible(False)
     for side in ("left", "bottom"):
-        ax.spines[side].set_visible(True)
         ax.spines[side].set_color(p.SPINE)
         ax.spines[side].set_linewidth(0.8)
-    ax.grid(False, axis="x")
-    ax.grid(True, axis="y", which="major", color=p.GRID, linewidth=0.8, linestyle="-", alpha=1.0)
+    ax.grid(True, axis="y", color=p.GRID, linewidth=0.8)
     ax.set_axisbelow(True)
     ax.margins(0)
-    style: dict[str, Any] = {
-        "colors": p.SPINE,
-        "labelcolor": p.MUTED,
-        "labelsize": p.TICK,
-        "labelfontfamily": p.FONT,
-    }
-    ax.tick_params(direction="out", length=3, width=0.8, **style)
-    sides: dict[str, Any] = {"top": False, "right": False, "left": True, "bottom": True}
-    ax.tick_params(**sides, **{f"label{side}": shown for side, shown in sides.items()})
+    style: dict[str, Any] = {"colors": p.SPINE, "labelcolor": p.MUTED, "labelsize": p.TICK}
+    ax.tick_params(length=3, width=0.8, labelfontfamily=p.FONT, **style)

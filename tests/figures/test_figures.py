@@ -250,18 +250,14 @@ def test_nothing_global_changes_and_no_style_leaks_in() -> None:
     """Catches: a figure that depends on the style the person has set, or sets one."""
     before = dict(matplotlib.rcParams)
     chart = Chart([Panel("Residual", [MARKS["measured"], MARKS["points"]], "step", "loss", yscale="log")])
-    plain = pixels(chart)
-    chart.svg()
+    plain, svg = pixels(chart), chart.svg()
     assert dict(matplotlib.rcParams) == before
     loud = {"axes.facecolor": "black", "axes.grid": True, "font.size": 30, "text.color": "red"}
-    odd = {
-        "axes.spines.right": True,
-        "xtick.color": "red",
-        "figure.autolayout": True,
-        "savefig.bbox": "tight",
-    }
-    with matplotlib.rc_context({**loud, **odd, "lines.linestyle": ":", "lines.marker": "x"}):
-        assert np.array_equal(pixels(chart), plain)
+    odd = {"text.usetex": True, "lines.scale_dashes": False, "lines.linestyle": ":", "lines.marker": "x"}
+    with matplotlib.rc_context({**loud, **odd, "mathtext.fontset": "stix", "savefig.bbox": "tight"}):
+        styled = dict(matplotlib.rcParams)
+        assert np.array_equal(pixels(chart), plain) and chart.svg() == svg
+        assert dict(matplotlib.rcParams) == styled
 
 
 def test_two_threads_may_draw_at_once() -> None:
