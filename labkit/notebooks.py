@@ -197,6 +197,8 @@ def _drop_views(notebook: Any) -> None:
     for cell in notebook.cells:
         for output in cell.get("outputs", []):
             output.get("data", {}).pop("application/vnd.jupyter.widget-view+json", None)
+        if "outputs" in cell:
+            cell.outputs = [output for output in cell.outputs if output.get("data", True)]
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -144,10 +144,13 @@ def test_execute_runs_what_is_stale_in_this_environment_and_only_that(tmp_path):
     shutil.copy(ROOT / "jupytext.toml", tmp_path)
     path = tmp_path / "00_x.ipynb"
     path.with_suffix(".py").write_text(
-        "# %%\nimport sys, ipywidgets\nprint(sys.executable)\nipywidgets.IntSlider(description='width')\n"
+        "# %%\nimport sys, ipywidgets\nprint(sys.executable)\n"
+        "display({'application/vnd.jupyter.widget-view+json': {'model_id': 'x'}}, raw=True)\n"
+        "ipywidgets.IntSlider(description='width')\n"
     )
     assert notebooks.execute(path) is True
     notebook = nbformat.read(path, as_version=4)
+    assert [list(output.get("data", "")) for output in notebook.cells[0].outputs] == [[], ["text/plain"]]
     assert notebook.cells[0].outputs[0].text.strip() == sys.executable
     assert notebook.metadata.kernelspec.name == "python3" and "version" not in notebook.metadata.language_info
     assert set(notebook.metadata) == {"kernelspec", "language_info", "labkit"}

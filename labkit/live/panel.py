@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import ipywidgets as widgets
+from IPython.display import DisplayHandle, display
 
 from labkit.figures import Chart
 from labkit.protocol.experiment import Experiment, Lab, Run
@@ -27,6 +28,8 @@ from .controls import Controls
 from .session import DEBOUNCE, Session
 
 __all__ = ["Panel"]
+
+VIEW = "application/vnd.jupyter.widget-view+json"
 
 
 def _weakly(method: Callable[..., None]) -> Callable[..., None]:
@@ -92,6 +95,7 @@ class Panel:
         self._canvas = Canvas(width, height)
         self._shown: Chart | None = None
         self._stored = b""  # the picture of the run to begin with, until another is drawn
+        self._place, self._displayed = DisplayHandle(), False  # of the picture that the notebook stores
         self._lock = threading.RLock()
         self._closed = False
         front = experiment.controls if controls is None else controls
@@ -156,7 +160,7 @@ class Panel:
         )  # fmt: skip
         self._box = widgets.VBox(
             [
-                widgets.HTML(words.title(title)),
+                widgets.HTML(words.title(title) + words.ALIVE),
                 self.controls.front,
                 _row(self.train_button, self.stop_button, self.keep_button, self.clear_button, self.auto),
                 _row(self.bar, self.status_line),
@@ -203,14 +207,22 @@ class Panel:
     def _repr_mimebundle_(
         self, include: Any = None, exclude: Any = None, **more: Any
     ) -> tuple[dict[str, Any], ...]:
+        """The picture as it stands: what a notebook that is opened without a kernel has to show."""
         self._session.ready.wait(60.0)  # the stored notebook shows the prediction at least
-        bundle = dict(self.widget._repr_mimebundle_() or {}) if not self._closed else {}
-        shown = {**bundle, "text/plain": repr(self)}
         if self._shown is None:  # The first settings failed, and the panel says why.
-            return shown, {}
+            return {"text/plain": repr(self)}, {}
         chart = self.chart().there()
         picture = self._stored or chart.png(self._canvas.width, self._canvas.height)
-        return {**shown, "image/png": picture}, {"image/png": {"alt": chart.words}}
+        return {"text/plain": repr(self), "image/png": picture}, {"image/png": {"alt": chart.words}}
+
+    def _ipython_display_(self) -> None:
+        """Two outputs, the stored picture and the view: one that had both would show neither later."""
+        picture, about = self._repr_mimebundle_()
+        self._place.display(picture, metadata=about, raw=True)
+        self._displayed = True
+        if not self._closed:
+            view = dict(self.widget._repr_mimebundle_() or {})
+            display({VIEW: view[VIEW]}, raw=True)
 
     def close(self) -> None:
         """Stops what is running and removes the panel from the page."""
@@ -299,6 +311,10 @@ class Panel:
                 self._stored = b""
                 self.image.value = data
                 self.image_words.value = words.alternative(chart)
+                if rest and self._displayed and self._session.ended:  # what the notebook stores
+                    shown = {"text/plain": repr(self), "image/png": data}
+                    about = {"alt": chart.words, "width": self._canvas.width}
+                    self._place.update(shown, metadata={"image/png": about}, raw=True)
             if rest and refit:
                 self._canvas.frame(chart)  # these limits hold while the networks are measured again
 

@@ -61,7 +61,7 @@ class Session:
         self.started = 0  # runs begun so far
         self._view = weakref.ref(view)
         self._doing = "Preparing"
-        self._stopping = self._ended = False
+        self._stopping = self.ended = False
         self._predicted = self._follows = self._again = False
         self._memory = Memory()
         self._trained: Any = None  # settings of a run that ended, whose trainings are in the memory
@@ -88,7 +88,7 @@ class Session:
     def begin(self, run: Run) -> None:
         """Takes over a run that is made; whoever moves a setting then has it in grey behind the next."""
         self._now, self._seconds = (run.settings, run.prediction, list(run.frames)), run.seconds
-        self._predicted = self._ended = True
+        self._predicted = self.ended = True
         self.ready.set()
         self._tell("status", f"Made in {run.seconds:.1f} s. Move a setting, and the next run follows.", False)
 
@@ -208,7 +208,7 @@ class Session:
 
     def _work(self, settings: Any, train: bool, quiet: float, ticket: Ticket) -> None:
         self._doing, begun = "Preparing", time.perf_counter()
-        slow, refit = not self._follows, self._ended
+        slow, refit = not self._follows, self.ended
         if slow and quiet and not ticket.wait(quiet):
             self._stopped_early()
             return  # a costly preparation begins only when the slider has come to rest
@@ -257,12 +257,12 @@ class Session:
         While what is trained is measured again and again, it is the first of these runs that stays.
         """
         old = self.run
-        worth = old.frames and old.settings != settings and (self._ended or self.ghost is None)
+        worth = old.frames and old.settings != settings and (self.ended or self.ghost is None)
         if worth and not (again and self._again):
             self.ghost = old
         self._again = again
         self._now, self._seconds = (settings, prediction, []), 0.0
-        self._predicted, self._ended = True, False
+        self._predicted, self.ended = True, False
 
     def _stopped_early(self) -> None:
         if self._stopping:
@@ -324,7 +324,7 @@ class Session:
         if self._stopping and last.status == "running":
             self._now[2].append(Frame(last.step, {}, last.progress, "stopped"))
         run = self.run
-        self._ended = bool(run.frames)
+        self.ended = bool(run.frames)
         says = {"done": "Done", "diverged": "Diverged", "stopped": "Stopped"}.get(run.status, "Done")
         text = f"{says} at step {last.step:,} after {run.seconds:.1f} s on {run.settings.device}."
         if self._again:

@@ -30,6 +30,11 @@ _CHIPS = {
     "reported": ("●", "#d6e8f5", "#00456e"),
     "…": ("", "#eef0f2", "#626a75"),
 }
+# JupyterLab's outputs: the stored picture, which is the one before, is not shown twice.
+ALIVE = (
+    "<style>.jp-OutputArea-child:has(+ .jp-OutputArea-child .labkit-panel) { display: none }</style>"
+    "<span class='labkit-panel'></span>"
+)
 
 
 def title(text: str) -> str:

@@ -141,7 +141,7 @@ class Notebook:
     """A notebook in JupyterLab, with a panel in it."""
 
     def __init__(self, page: Any, server: Server, name: str, artifacts: Path) -> None:
-        self.page, self._artifacts = page, artifacts
+        self.page, self.artifacts = page, artifacts
         self.panel = page.locator(".lm-Widget.widget-vbox").first
         self.stem = Path(name).stem
         page.goto(f"{server.url}/lab/tree/{name}?token={TOKEN}&reset", timeout=60_000)
@@ -165,6 +165,14 @@ class Notebook:
             timeout=1000 * seconds,
         )
 
+    def restart(self) -> None:
+        """Starts the kernel anew, and waits until it is there."""
+        # Not waited for here: the command ends when the dialog is answered.
+        self.page.evaluate("() => { window.jupyterapp.commands.execute('kernelmenu:restart') }")
+        self.page.locator(".jp-Dialog .jp-mod-accept").click()
+        self.page.wait_for_timeout(500)
+        self.page.wait_for_function(f"() => {IDLE}", timeout=90_000)
+
     def save(self) -> None:
         self.command("docmanager:save")
         self.page.wait_for_timeout(1500)
@@ -176,7 +184,7 @@ class Notebook:
         return [text for text in found.all_inner_texts() if text.strip()]
 
     def shot(self, name: str, only_panel: bool = False) -> Path:
-        path = self._artifacts / f"{self.stem}-{name}.png"
+        path = self.artifacts / f"{self.stem}-{name}.png"
         if only_panel:
             self.panel.screenshot(path=path)
         else:
@@ -263,15 +271,18 @@ class Notebook:
 
 @pytest.fixture
 def open_notebook(browser: Any, server: Server, artifacts: Path) -> Iterator[Callable[..., Notebook]]:
-    """Opens a copy of a notebook; ``beside`` are files it needs in its folder."""
+    """Opens a copy of a notebook, in a ``folder`` of the server; ``beside`` are files it needs there."""
     pages: list[Any] = []
 
-    def open_it(path: Path, *beside: Path, width: int = 1300, height: int = 1000) -> Notebook:
+    def open_it(
+        path: Path, *beside: Path, folder: str = "", width: int = 1300, height: int = 1000
+    ) -> Notebook:
+        (server.folder / folder).mkdir(exist_ok=True)
         for file in (path, *beside):
-            shutil.copy(file, server.folder / file.name)
+            shutil.copy(file, server.folder / folder / file.name)
         context = browser.new_context(viewport={"width": width, "height": height})
         pages.append(context)
-        return Notebook(context.new_page(), server, path.name, artifacts)
+        return Notebook(context.new_page(), server, f"{folder}/{path.name}".lstrip("/"), artifacts)
 
     yield open_it
     for context in pages:

@@ -99,30 +99,6 @@ def test_a_person_drags_trains_watches_stops_and_saves(
     page.shot("6-narrow")
 
 
-@pytest.mark.slow
-def test_a_stored_notebook_shows_its_last_picture_before_anything_runs(
-    open_notebook: Callable[..., Any], server: Any, notebook: Path
-) -> None:
-    """Catches: "Error displaying widget: model not found" where last run's figure should be."""
-    ran = server.folder / notebook.name
-    if not ran.exists() or "image/png" not in ran.read_text():  # Else the test above has run and saved it.
-        page = open_notebook(notebook, TOY)
-        page.run_all()
-        page.save()
-    stored = nbformat.read(ran, as_version=4)
-    stored.metadata.pop("widgets", None)
-    for cell in stored.cells:
-        for output in cell.get("outputs", ()):
-            # As an executed notebook is committed: for a view without its model JupyterLab shows an error.
-            output.get("data", {}).pop("application/vnd.jupyter.widget-view+json", None)
-    again = notebook.with_name("stored.ipynb")
-    nbformat.write(stored, again)
-    page = open_notebook(again)
-    page.page.wait_for_timeout(2500)
-    page.shot("as-stored")
-    assert page.page.locator(".jp-OutputArea-output img").count() == 1
-
-
 DRAGGED = {
     "r": ("jacobian", "RESIDUALS", "seeds=3", "rank"),
     "σ": ("generalization", "PERTURBATION", "seeds=3", "largest σ"),

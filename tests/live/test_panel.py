@@ -286,7 +286,6 @@ def test_a_stored_notebook_shows_a_picture_and_constant_text(panel: Make) -> Non
     bundle, about = panel()._repr_mimebundle_()
     assert about["image/png"]["alt"].startswith("Figure. ")
     assert bundle["text/plain"] == "<Panel>"
-    assert "application/vnd.jupyter.widget-view+json" in bundle
     assert PIL.Image.open(io.BytesIO(bundle["image/png"])).size == (900, 340)
 
 
