@@ -72,7 +72,8 @@ Made by `labkit assignment release`, laid out for nbgrader:
 1. **Hand out** `release/{first}/{first}.ipynb`, by whatever way you hand out files. Students need labkit
    installed, and nothing else.
 2. **Collect** what they hand in into `submitted/`, one notebook a student:
-   `submitted/STUDENT/{first}/{first}.ipynb`, or as your learning platform lays it out.
+   `submitted/STUDENT/{first}/{first}.ipynb`, or as your learning platform lays it out;
+   `labkit assignment grade submitted --dry-run` lists who is who.
 3. **Grade:** `labkit assignment grade submitted` runs the tests with a limit on time and memory for each
    submission, and writes scores and feedback.
 4. **Open questions** are graded by hand; rubric and an answer stand in the cell `exercise-...` of `source/`.

@@ -18,6 +18,7 @@ from nbformat import NotebookNode
 from labkit.classroom.grading.feedback import _cell
 from labkit.classroom.grading.grade import Graded, Limits, grade, memory_size
 from labkit.classroom.grading.one import Grader
+from labkit.cli import main
 
 NAME = "07_means"
 RIGHT = {
@@ -43,6 +44,13 @@ def submission(course: Path, answers: Mapping[str, str]) -> NotebookNode:
     for cell in notebook.cells:
         cell.source = answers.get(grade_id(cell), cell.source)
     return notebook
+
+
+def place(folder: Path, student: str) -> Path:
+    """nbgrader's, with its folder."""
+    path = folder / student / NAME / f"{NAME}.ipynb"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path
 
 
 def without(notebook: NotebookNode, *ids: str) -> NotebookNode:
@@ -150,9 +158,9 @@ def hand_in(course: Path, folder: Path) -> None:
     }  # fmt: skip
     assert notebooks.keys() == SCORES.keys()
     for student, notebook in notebooks.items():
-        (folder / f"{student}_{NAME}.ipynb").write_text(json.dumps(notebook), encoding="utf-8")
+        place(folder, student).write_text(json.dumps(notebook), encoding="utf-8")
     for student, text in BROKEN.items():
-        (folder / f"{student}.ipynb").write_text(text)
+        place(folder, student).write_text(text)
 
 
 @pytest.fixture(scope="module")
@@ -168,9 +176,9 @@ def course(released: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def graded(course: Path) -> Iterator[tuple[Graded, dict[str, dict[str, str]]]]:
     """All of it, graded once. An exercise has 3 s, where the right ones take hundredths."""
-    before = {path.name: path.read_bytes() for path in (course / "in").iterdir()}
+    before = {path: path.read_bytes() for path in (course / "in").rglob("*.ipynb")}
     result = grade(course / "in", limits=Limits(15, 2**29))
-    assert {path.name: path.read_bytes() for path in (course / "in").iterdir()} == before
+    assert {path: path.read_bytes() for path in (course / "in").rglob("*.ipynb")} == before
     yield result, scores(course)
 
 
@@ -281,7 +289,7 @@ def test_a_second_run_keeps_marks_by_hand_and_runs_what_has_changed(
         book.find_comment("exercise-7-4", NAME, NAME, "anna").manual_comment = "Well <b>said</b>"
         book.db.commit()
     changed = submission(course, {**RIGHT, "exercise-7-2b": "def deviation(v):\n    return 0.0"})
-    nbformat.write(changed, course / "in" / f"half_{NAME}.ipynb")
+    nbformat.write(changed, place(course / "in", "half"))
     lines: list[str] = []
     grade(course / "in", limits=Limits(15, 2**29), tell=lines.append)
     rows = scores(course)
@@ -294,7 +302,7 @@ def test_a_second_run_keeps_marks_by_hand_and_runs_what_has_changed(
     assert run_again == {"half", *BROKEN}
 
     with_note = submission(course, {**RIGHT, "exercise-7-1": LOOP.replace("while True", "while False")})
-    nbformat.write(with_note, course / "in" / f"anna_{NAME}.ipynb")
+    nbformat.write(with_note, place(course / "in", "anna"))
     grade(course / "in", limits=Limits(15, 2**29))
     assert (scores(course)["anna"]["7.4"], scores(course)["anna"]["7.1"]) == ("2.5", "1")
 
@@ -306,21 +314,20 @@ def test_an_interrupted_run_leaves_what_is_finished_and_a_later_one_goes_on(
     """Ctrl-C at submission 150 of 200 must cost nothing."""
     folder = tmp_path / "course"
     shutil.copytree(released, folder)
-    place = folder / "submitted"
+    handed_in = folder / "submitted"
     for student in ("a", "b", "Jörg M"):
-        (place / student / NAME).mkdir(parents=True)
-        nbformat.write(submission(folder, RIGHT), place / student / NAME / f"{NAME}.ipynb")
+        nbformat.write(submission(folder, RIGHT), place(handed_in, student))
 
     def stop(line: str) -> None:
         if line.startswith("[2/3]"):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        grade(place, tell=stop)
+        grade(handed_in, tell=stop)
     assert [row["total"] for row in scores(folder).values()] == ["9", "9"]
     assert sqlite3.connect(folder / "gradebook.db").execute("pragma integrity_check").fetchone() == ("ok",)
     lines: list[str] = []
-    grade(place, tell=lines.append, jobs=2)
+    grade(handed_in, tell=lines.append, jobs=2)
     assert {name: row["total"] for name, row in scores(folder).items()} == {"a": "9", "b": "9", "Jörg M": "9"}
     assert sum("unchanged" in line for line in lines) == 2
     assert not list(folder.rglob("*.part"))
@@ -335,7 +342,7 @@ def test_whatever_goes_wrong_with_one_submission_stops_no_other(
     shutil.copytree(released, folder)
     (folder / "in").mkdir()
     for student in ("a", "b", "c"):
-        nbformat.write(submission(folder, RIGHT), folder / "in" / f"{student}.ipynb")
+        nbformat.write(submission(folder, RIGHT), place(folder / "in", student))
     usual = Grader.run
 
     def run(self: Grader, one: Any, *more: Any) -> Any:
@@ -360,14 +367,45 @@ def test_an_unanswered_question_and_a_broken_resubmission_are_told(released: Pat
     folder = tmp_path / "course"
     shutil.copytree(released, folder)
     (folder / "in").mkdir()
-    path = folder / "in" / "a.ipynb"
+    path = place(folder / "in", "a")
     nbformat.write(submission(folder, RIGHT | {"exercise-7-4": "*Your answer.*"}), path)
     grade(folder / "in")
     assert "not answered" in scores(folder)["a"]["reason"]
     path.write_text("no notebook")
-    (folder / "in" / f"a_{NAME}.ipynb").unlink(missing_ok=True)
     grade(folder / "in")
     assert "the gradebook keeps the marks of an earlier file" in scores(folder)["a"]["reason"]
+
+
+def test_nothing_is_graded_while_it_is_not_stated_who_somebody_is(
+    released: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Exit code 0, and a student without marks."""
+    folder = tmp_path / "course"
+    shutil.copytree(released, folder)
+    moodle = folder / "in" / "Student A_1001_assignsubmission_file_" / "x.ipynb"
+    for path, answers in ((moodle, RIGHT), (folder / "in" / "hw6" / "bob" / "x.ipynb", {})):
+        path.parent.mkdir(parents=True)
+        nbformat.write(submission(folder, answers), path)
+    before = (folder / "gradebook.db").read_bytes()
+    words = ["assignment", "grade", str(folder / "in")]
+    assert main([*words, "--dry-run"]) == 2
+    table = capsys.readouterr().out
+    assert "1 to grade, 0 left out, 1 refused" in table
+    assert "Student A_1001  07_means  Student A_1001_" in table
+    assert main(words) == 2
+    assert "refused: hw6/bob/x.ipynb: nothing states whose it is" in capsys.readouterr().out
+    assert not (folder / "grades").exists() and (folder / "gradebook.db").read_bytes() == before
+    assert main([*words, "--skip-refused"]) == 1
+    assert [row["total"] for row in scores(folder).values()] == ["9"]
+    pattern = r"(?:.*/)?(?P<student_id>[^/]+?)(_\d+_assignsubmission_file_)?/x.ipynb"
+    assert main([*words, "--pattern", pattern]) == 0
+    assert {name: row["total"] for name, row in scores(folder).items()} == {
+        "Student A_1001": "9", "Student A": "9", "bob": "0",
+    }  # fmt: skip
+    with (folder / "grades" / "files.csv").open(encoding="utf-8", newline="") as file:
+        assert {row["student"]: row["what"] for row in csv.DictReader(file)} == {
+            "Student A": "counts", "bob": "counts"
+        }  # fmt: skip
 
 
 def test_solutions_that_fail_here_stop_the_run_before_anyone_is_graded(
@@ -379,7 +417,7 @@ def test_solutions_that_fail_here_stop_the_run_before_anyone_is_graded(
     path = folder / "source" / NAME / f"{NAME}.ipynb"
     path.write_text(path.read_text(encoding="utf-8").replace("math.fsum(values)", "0 * math.fsum(values)"))
     (folder / "in").mkdir()
-    nbformat.write(submission(folder, RIGHT), folder / "in" / "a.ipynb")
+    nbformat.write(submission(folder, RIGHT), place(folder / "in", "a"))
     with pytest.raises(ValueError, match=r"its own solution of 7.1 gets 0 of 3 points here: fails"):
         grade(folder / "in")
     with sqlite3.connect(folder / "gradebook.db") as book:

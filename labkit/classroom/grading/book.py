@@ -20,7 +20,7 @@ import nbformat
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 from labkit.classroom.grading.cells import Given, GivenCell, Matched, Task, bare, top_names
-from labkit.classroom.grading.files import TIMESTAMP, read_timestamp
+from labkit.classroom.grading.files import TIMESTAMP
 
 CONFIG = "nbgrader_config.py"
 _ALONE = threading.RLock()
@@ -42,6 +42,8 @@ def find_course(submissions: Path, course: Path | None) -> Path:
     Raises:
         ValueError: there is none.
     """
+    if not submissions.exists():
+        raise ValueError(f"SUBMISSIONS: there is no {submissions}")
     if course is not None:
         if not (course / CONFIG).is_file():
             raise ValueError(
@@ -169,22 +171,20 @@ class Book:
 
     def record(
         self, student: str, given: Given, matched: Matched, outputs: Mapping[str, tuple[float | None, str]],
-        timestamp: Path | None = None,
+        time: str = "",
     ) -> None:  # fmt: skip
         """Writes the autograded notebook and the scores, as nbgrader does. Marks by hand stay.
 
         Args:
             outputs: grade id -> points (None: none to tell) and the text that the cell gives.
+            time: when it was handed in, where nbgrader's layout tells.
         """
         with tempfile.TemporaryDirectory(prefix="labkit-book-") as folder:
             place = Path(folder) / "submitted" / student / given.name
             place.mkdir(parents=True)
             nbformat.write(_restored(given, matched, outputs), place / f"{given.name}.ipynb")
-            # Only in nbgrader's layout is it the platform's; elsewhere a student may have put it there.
-            if timestamp is not None and timestamp.parent.name == given.name:
-                time = read_timestamp(timestamp)
-                if time is not None:
-                    (place / TIMESTAMP).write_text(time, encoding="utf-8")
+            if time:
+                (place / TIMESTAMP).write_text(time, encoding="utf-8")
             self._autograde(Path(folder), student, given.name)
             made = Path(folder) / "autograded" / student / given.name
             target = self._path("autograded", given.name, student)

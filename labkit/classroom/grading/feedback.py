@@ -11,7 +11,7 @@ from pathlib import Path
 
 from labkit.classroom.grading.book import Mark
 from labkit.classroom.grading.cells import Given, Task
-from labkit.classroom.grading.files import LeftOut, Submission
+from labkit.classroom.grading.files import Found
 from labkit.classroom.grading.results import Graded, Result
 from labkit.headless.files import write_atomically
 
@@ -121,7 +121,8 @@ def summary(graded: Graded) -> str:
     run = [result for result, marks in graded.rows if marks is not None]
     broken = [result for result, marks in graded.rows if marks is None]
     seconds = sorted(result.seconds for result in run)
-    lines = [f"{len(run)} graded, {len(broken)} not graded, {len(graded.left_out)} files left out"]
+    left, refused = len(graded.people.left_out), len(graded.people.refused)
+    lines = [f"{len(run)} graded, {len(broken)} not graded, {left} files left out, {refused} refused"]
     if seconds:
         lines[0] += f"; {seconds[len(seconds) // 2]:.1f} s a submission (median), {seconds[-1]:.1f} s at most"
     lines += [f"scores: {folder / CSV_NAME}, feedback: {folder / 'feedback'}" for folder in graded.folders]
@@ -163,15 +164,20 @@ def write_scores(path: Path, given: Given, rows: Sequence[tuple[Result, Mapping[
     write_atomically(path, out.getvalue())
 
 
-def write_files(path: Path, found: Sequence[Submission], left_out: Sequence[LeftOut]) -> None:
-    """Writes which file was taken for whom, and which were left out for what reason."""
+def who(found: Found) -> list[list[str]]:
+    """Who is who: a line for each file with its student, its assignment, and what becomes of it."""
+    rows = [[one.shown, one.student, one.assignment, "counts"] for one in found.taken]
+    rows += [[left.shown, left.student, "", f"refused: {left.why}"] for left in found.refused]
+    rows += [[left.shown, left.student, "", f"left out: {left.why}"] for left in found.left_out]
+    return sorted(rows, key=lambda row: (row[1] == "", row[1], row[0]))
+
+
+def write_files(path: Path, found: Found) -> None:
+    """Writes who is who as a table."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
-    writer.writerow(["file", "student", "assignment", "left_out"])
-    for one in found:
-        writer.writerow([_cell(one.shown), _cell(one.student), one.assignment, ""])
-    for left in left_out:
-        writer.writerow([_cell(left.shown), "", "", _cell(left.why)])
+    writer.writerow(["file", "student", "assignment", "what"])
+    writer.writerows([[_cell(cell) for cell in row] for row in who(found)])
     write_atomically(path, out.getvalue())
 
 

@@ -24,13 +24,14 @@ from typing import Any
 from labkit.classroom.grading.book import Book, Mark, find_course
 from labkit.classroom.grading.cells import Matched
 from labkit.classroom.grading.feedback import FILES_NAME, write_files
-from labkit.classroom.grading.files import Submission, find_submissions
+from labkit.classroom.grading.files import Found, Submission, find_submissions
 from labkit.classroom.grading.limits import walls
 from labkit.classroom.grading.one import Grader, Limits
+from labkit.classroom.grading.people import Sources
 from labkit.classroom.grading.results import Graded, Result
 from labkit.classroom.grading.runner import Runner
 
-__all__ = ["Graded", "Limits", "grade", "memory_size"]
+__all__ = ["Graded", "Limits", "grade", "identify", "memory_size"]
 
 DEFAULT = Limits()
 
@@ -43,6 +44,9 @@ def grade(
     limits: Limits = DEFAULT,
     jobs: int = 1,
     again: bool = False,
+    roster: Path | None = None,
+    pattern: str = "",
+    skip_refused: bool = False,
     tell: Callable[[str], None] = lambda line: None,
 ) -> Graded:
     """Grades a folder of submissions, writes scores and feedback, and enters all in nbgrader's gradebook.
@@ -54,6 +58,9 @@ def grade(
         limits: for each submission.
         jobs: how many submissions to run at a time.
         again: whether to run those too that have not changed since they were last graded.
+        roster, pattern: what states whose a file is, beside nbgrader's layout and the platforms' names; see
+            `Sources`.
+        skip_refused: whether to grade the others where it is not stated whose a file is, or which one counts.
         tell: is given a line for each file that is taken and for each submission that is graded.
 
     Returns:
@@ -61,7 +68,8 @@ def grade(
 
     Raises:
         ImportError: nbgrader is not installed.
-        ValueError: no such folder, no course, no assignment, or the assignment's own solutions fail here.
+        ValueError: no such folder, no course, no assignment; it is not stated who somebody is; or the
+            assignment's own solutions fail here. Nothing is graded then.
         OSError: the results cannot be written.
     """
     if not hasattr(os, "fork"):
@@ -70,19 +78,20 @@ def grade(
         raise ValueError(f"--seconds takes a number above 0, got {limits.seconds:g}")
     if jobs < 1:
         raise ValueError(f"--jobs takes a number from 1, got {jobs}")
-    if not submissions.exists():
-        raise ValueError(f"SUBMISSIONS: there is no {submissions}")
-    submissions = submissions.resolve()
     book = Book(find_course(submissions, course))
-    ids = book.assignments()
     target = (out or book.course / "grades").resolve()
     lacks = tuple(walls())
     for line in lacks:
         tell(line)
     with tempfile.TemporaryDirectory(prefix="labkit-unzipped-") as unpacked, _Runners(jobs) as runners:
-        found, left_out = find_submissions(submissions, ids, Path(unpacked))
-        for left in left_out:
+        people = _identify(book, submissions, Path(unpacked), roster, pattern)
+        found = people.taken
+        for left in people.left_out:
             tell(f"left out: {left.shown}: {left.why}")
+        for left in people.refused:
+            tell(f"refused: {left.shown}: {left.why}")
+        if people.refused and not skip_refused:
+            raise ValueError(_advice(len(people.refused)))
         if not found:
             raise ValueError(f"{submissions} holds no notebook of an assignment of {book.course}")
         graders = {}
@@ -93,8 +102,35 @@ def grade(
                     grader.try_solutions(runner, tell)
         rows = _run_all(found, graders, runners, tell)
     folders = tuple(grader.folder for grader in graders.values())
-    write_files(target / FILES_NAME, found, left_out)
-    return Graded(tuple(rows), tuple(left_out), folders, lacks)
+    write_files(target / FILES_NAME, people)
+    return Graded(tuple(rows), people, folders, lacks)
+
+
+def identify(
+    submissions: Path, *, course: Path | None = None, roster: Path | None = None, pattern: str = ""
+) -> Found:
+    """Who is who in a folder of submissions, as `grade` would take it; nothing is graded or written.
+
+    Raises:
+        ImportError, ValueError: as `grade` has them.
+    """
+    with tempfile.TemporaryDirectory(prefix="labkit-unzipped-") as unpacked:
+        book = Book(find_course(submissions, course))
+        return _identify(book, submissions, Path(unpacked), roster, pattern)
+
+
+def _identify(book: Book, submissions: Path, unpacked: Path, roster: Path | None, pattern: str) -> Found:
+    assignments = book.assignments()
+    sources = Sources(assignments, pattern, roster)
+    return find_submissions(submissions.resolve(), assignments, unpacked, sources)
+
+
+def _advice(count: int) -> str:
+    return (
+        f"{count} file{'s are' * (count > 1) or ' is'} refused, nothing was graded. --roster CSV or "
+        "--pattern REGEX states whose a file is; of two for one student the wrong one can be moved away; "
+        "--dry-run lists who is who; --skip-refused grades the others"
+    )
 
 
 def _run_all(

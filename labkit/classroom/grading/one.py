@@ -248,7 +248,7 @@ class Grader:
             for task in self.code:
                 for answer in task.answers:
                     outputs[answer] = (None, result.tasks[task.id].printed)
-            self.book.record(one.student, self.given, matched, outputs, one.path.parent / "timestamp.txt")
+            self.book.record(one.student, self.given, matched, outputs, one.time)
             if any(task.reason == LOST for task in result.tasks.values()):
                 key = ""  # To be run again next time.
             write_atomically(self._keep_path(one), json.dumps({"key": key, **asdict(result)}, indent=1))
