@@ -15,9 +15,12 @@ import nbformat
 import pytest
 from nbformat import NotebookNode
 
-from labkit.classroom.grading.feedback import _cell
+from labkit.classroom.grading.book import Book, Mark
+from labkit.classroom.grading.cells import match, read_handed
+from labkit.classroom.grading.feedback import _cell, page
 from labkit.classroom.grading.grade import Graded, Limits, grade, memory_size
 from labkit.classroom.grading.one import Grader
+from labkit.classroom.grading.results import Result, TaskResult
 from labkit.cli import main
 
 NAME = "07_means"
@@ -304,7 +307,75 @@ def test_a_second_run_keeps_marks_by_hand_and_runs_what_has_changed(
     with_note = submission(course, {**RIGHT, "exercise-7-1": LOOP.replace("while True", "while False")})
     nbformat.write(with_note, place(course / "in", "anna"))
     grade(course / "in", limits=Limits(15, 2**29))
-    assert (scores(course)["anna"]["7.4"], scores(course)["anna"]["7.1"]) == ("2.5", "1")
+    row = scores(course)["anna"]
+    assert (row["7.4"], row["7.1"], row["by_hand"]) == ("2.5", "0", "7.1")
+    assert "7.1: An earlier answer had 1 of 3 points" in row["reason"]
+
+
+def marked(folder: Path, score: float | None = None, comment: str = "") -> tuple[Any, ...]:
+    """What the gradebook has for Anna's open question; with a score, marks it as the formgrader does."""
+    from nbgrader.api import Gradebook
+
+    with Gradebook(f"sqlite:///{folder / 'gradebook.db'}") as book:
+        found = book.find_grade("exercise-7-4", NAME, NAME, "anna")
+        said = book.find_comment("exercise-7-4", NAME, NAME, "anna")
+        if score is not None:
+            found.manual_score, found.needs_manual_grade, said.manual_comment = score, False, comment
+            book.db.commit()
+        return found.manual_score, found.needs_manual_grade, said.manual_comment, said.comment
+
+
+def test_a_mark_by_hand_belongs_to_the_text_that_it_was_given_for(released: Path, tmp_path: Path) -> None:
+    """Three points and the praise stood under a new text, as if it had been read."""
+    folder = tmp_path / "course"
+    shutil.copytree(released, folder)
+    book = Book(folder)
+    given = book.load(NAME)
+
+    def hand_in(text: str, **more: str) -> tuple[Mark, str]:
+        """The mark of the open question after a submission, and the page of feedback."""
+        answers = {"exercise-7-4": text} | {f"exercise-7-{key}": value for key, value in more.items()}
+        path = place(folder / "submitted", "anna")
+        nbformat.write(submission(folder, answers), path)
+        book.record("anna", given, match(read_handed(path), given), {})
+        marks = book.marks("anna", given)
+        assert marks is not None
+        result = Result("anna", NAME, "x", {task.id: TaskResult(None) for task in given.tasks})
+        return marks["exercise-7-4"], page(result, given, marks)
+
+    assert hand_in("The outlier.")[0] == Mark(None, False, True)
+    marked(folder, 3.0, "Very <b>good</b>")
+    mark, told = hand_in("  The outlier.\n", **{"1": RIGHT["exercise-7-1"]})  # Another answer changes.
+    assert mark == Mark(3.0, True, False, "Very <b>good</b>") and "Very &lt;b&gt;" in told
+
+    old = "An earlier answer had 3 of 3 points: Very <b>good</b>"
+    for text in ("Something else.", "Something else.", "The median."):
+        mark, told = hand_in(text)
+        assert mark == Mark(None, False, True, "", old)
+        assert marked(folder) == (None, True, None, old)  # In the formgrader, too.
+        assert "<b>Comment." not in told and "An earlier answer had 3 of 3 points: Very &lt;b" in told
+    marked(folder, 1.0, "Less so")
+    mark, told = hand_in("The median.")
+    assert mark == Mark(1.0, True, False, "Less so") and "earlier" not in told
+    assert hand_in("*Your answer.*")[0].open  # Perhaps the wrong file.
+
+
+def test_a_mark_that_nbgrader_wants_to_be_looked_at_is_told_as_old(released: Path, tmp_path: Path) -> None:
+    """Its own autograde keeps a mark under whatever text comes next, and says so in a flag alone."""
+    folder = tmp_path / "course"
+    shutil.copytree(released, folder)
+    book = Book(folder)
+    given = book.load(NAME)
+    path = place(folder / "submitted", "anna")
+    nbformat.write(submission(folder, RIGHT), path)
+    book.record("anna", given, match(read_handed(path), given), {})
+    marked(folder, 2.0, "Good")
+    with sqlite3.connect(folder / "gradebook.db") as database:
+        database.execute("update grade set needs_manual_grade = 1 where manual_score is not null")
+    marks = book.marks("anna", given)
+    assert marks is not None
+    assert marks["exercise-7-4"] == Mark(None, True, True, "", "An earlier answer had 2 of 3 points: Good")
+    assert marked(folder)[0] == 2.0
 
 
 @pytest.mark.slow

@@ -10,7 +10,7 @@ import threading
 import uuid
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -19,21 +19,38 @@ from typing import Any
 import nbformat
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from labkit.classroom.grading.cells import Given, GivenCell, Matched, Task, bare, top_names
+from labkit.classroom.grading.cells import (
+    Given,
+    GivenCell,
+    Matched,
+    Task,
+    bare,
+    match,
+    read_handed,
+    top_names,
+)
 from labkit.classroom.grading.files import TIMESTAMP
 
 CONFIG = "nbgrader_config.py"
+OLD = "An earlier answer had "
 _ALONE = threading.RLock()
 
 
 @dataclass(frozen=True)
 class Mark:
-    """What the gradebook holds for one task: `score` is None where a mark by hand is still missing."""
+    """What the gradebook holds for one task.
+
+    Attributes:
+        score: None where there is none yet.
+        open: whether a person is to mark it, for the first time or because the answer is another now.
+        old: the mark and the comment that an earlier answer had, in a sentence; empty if there is none.
+    """
 
     score: float | None
     by_hand: bool
     open: bool
     comment: str = ""
+    old: str = ""
 
 
 def find_course(submissions: Path, course: Path | None) -> Path:
@@ -173,7 +190,9 @@ class Book:
         self, student: str, given: Given, matched: Matched, outputs: Mapping[str, tuple[float | None, str]],
         time: str = "",
     ) -> None:  # fmt: skip
-        """Writes the autograded notebook and the scores, as nbgrader does. Marks by hand stay.
+        """Writes the autograded notebook and the scores, as nbgrader does.
+
+        A mark by hand belongs to the answer that it was given for: where that has changed, it is put aside.
 
         Args:
             outputs: grade id -> points (None: none to tell) and the text that the cell gives.
@@ -185,7 +204,11 @@ class Book:
             nbformat.write(_restored(given, matched, outputs), place / f"{given.name}.ipynb")
             if time:
                 (place / TIMESTAMP).write_text(time, encoding="utf-8")
+            before, changed = self.marks(student, given) or {}, self._changed(student, given, matched)
             self._autograde(Path(folder), student, given.name)
+            for task in given.tasks:
+                if task.id in before:
+                    self._carry(student, given, task, before[task.id], task.id in changed)
             made = Path(folder) / "autograded" / student / given.name
             target = self._path("autograded", given.name, student)
             target.mkdir(parents=True, exist_ok=True)
@@ -193,6 +216,39 @@ class Book:
                 part = target / f".{file.name}.{uuid.uuid4().hex[:8]}.part"
                 shutil.copy(file, part)
                 os.replace(part, target / file.name)
+
+    def _changed(self, student: str, given: Given, matched: Matched) -> set[str]:
+        """The tasks of which the answer is another than in the notebook that was marked last."""
+        marked = self._path("autograded", given.name, student) / f"{given.name}.ipynb"
+        try:
+            before = match(read_handed(marked), given)
+        except ValueError:  # There is none, or it was changed by hand.
+            return {task.id for task in given.tasks}
+        return {
+            task.id
+            for task in given.tasks
+            for answer in task.answers
+            if bare(before.source(answer) or "") != bare(matched.source(answer) or "")
+        }
+
+    def _carry(self, student: str, given: Given, task: Task, before: Mark, changed: bool) -> None:
+        """Puts a mark by hand aside where its answer has changed; else it counts as it did.
+
+        Aside is the comment that nbgrader's machine makes: its formgrader shows it until a person writes one.
+        """
+        with self._open() as gradebook:
+            grade, comments = _found(gradebook, student, given, task)
+            aside = changed and (before.by_hand or bool(before.comment))
+            if aside:
+                grade.manual_score = grade.extra_credit = None
+                for comment in comments:
+                    comment.manual_comment = None
+            old = before.old or (_in_words(before.score, task, before.comment) if aside else "")
+            if old and comments:
+                comments[-1].auto_comment = old
+            if aside or old or before.by_hand:
+                grade.needs_manual_grade = aside or before.open
+            gradebook.db.commit()
 
     def _autograde(self, folder: Path, student: str, name: str) -> None:
         import copy
@@ -236,19 +292,34 @@ class Book:
                 gradebook.find_submission(given.name, student)
             except MissingEntry:
                 return None
-            found = {}
-            for task in given.tasks:
-                grade = gradebook.find_grade(task.id, given.name, given.name, student)
-                given_by_hand = grade.manual_score is not None
-                known = given_by_hand or grade.auto_score is not None
-                score = (grade.score or 0.0) if known else None
-                comment = ""
-                if task.by_hand:
-                    comment = (
-                        gradebook.find_comment(task.id, given.name, given.name, student).manual_comment or ""
-                    )
-                found[task.id] = Mark(score, given_by_hand, not known, comment)
-            return found
+            return {task.id: _mark(*_found(gradebook, student, given, task), task) for task in given.tasks}
+
+
+def _found(gradebook: Any, student: str, given: Given, task: Task) -> tuple[Any, list[Any]]:
+    """The grade of a task, and the comments on its answers: nbgrader has one for each cell to fill in."""
+    from nbgrader.api import MissingEntry
+
+    comments = []
+    for answer in task.answers:
+        with suppress(MissingEntry):
+            comments.append(gradebook.find_comment(answer, given.name, given.name, student))
+    return gradebook.find_grade(task.id, given.name, given.name, student), comments
+
+
+def _mark(grade: Any, comments: list[Any], task: Task) -> Mark:
+    by_hand = grade.manual_score is not None
+    known = by_hand or grade.auto_score is not None
+    comment = "\n".join(one.manual_comment for one in comments if one.manual_comment)
+    if not grade.needs_manual_grade and known:
+        return Mark(grade.score or 0.0, by_hand, False, comment)
+    old = "".join(one.auto_comment for one in comments if (one.auto_comment or "").startswith(OLD))
+    if by_hand:  # nbgrader has graded another file since, and asks for a person to look at the mark.
+        return Mark(grade.auto_score, True, True, "", old or _in_words(grade.score, task, comment))
+    return Mark(grade.auto_score, False, True, comment, old)
+
+
+def _in_words(score: float | None, task: Task, comment: str) -> str:
+    return f"{OLD}{score or 0:g} of {task.points:g} points{': ' * bool(comment)}{comment}"
 
 
 def _restored(given: Given, matched: Matched, outputs: Mapping[str, tuple[float | None, str]]) -> Any:

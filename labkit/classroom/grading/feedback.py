@@ -90,6 +90,8 @@ def _section(task: Task, result: Result, mark: Mark) -> str:
         parts.append("<p>Is marked by hand.</p>")
     elif mark.by_hand and not task.by_hand:
         parts.append("<p>Marked by hand.</p>")
+    if mark.old:
+        parts.append(f"<p class=quiet>{escape(mark.old)}</p>")
     if done.reason:
         parts.append(f"<p>{escape(_sentence(done.reason))}</p>")
     elif not task.by_hand and not mark.by_hand:
@@ -154,7 +156,8 @@ def write_scores(path: Path, given: Given, rows: Sequence[tuple[Result, Mapping[
         reasons = [
             f"{t.label}: {result.tasks[t.id].reason}" for t in given.tasks if result.tasks[t.id].reason
         ]
-        told = "; ".join([*reasons, *result.notes])
+        old = [f"{task.label}: {marks[task.id].old}" for task in given.tasks if marks[task.id].old]
+        told = "; ".join([*reasons, *old, *result.notes])
         points = ["" if score is None else _number(score) for score in scores]
         total = _number(sum(score or 0 for score in scores))
         state = "to mark" if still else "complete"
