@@ -1,13 +1,16 @@
-"""Whose file is whose, in the layouts that nbgrader and learning platforms have."""
+"""What was handed in: folders, zips, encodings, and what is no notebook."""
 
 from __future__ import annotations
 
 import json
 import zipfile
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from labkit.classroom.grading.cells import Given, GivenCell, Handed, HandedCell, Task, match, read_handed
 from labkit.classroom.grading.files import find_submissions
@@ -207,6 +210,27 @@ def test_metadata_of_any_shape_is_read(tmp_path: Path) -> None:
     path.write_text(json.dumps({"cells": cells, "metadata": {"labkit": []}}))
     assert [cell.grade_id for cell in read_handed(path).cells] == [""] * 4
     assert read_handed(path).cells[1].source == "ab"
+
+
+CODINGS = [
+    "utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le", "latin-1", "cp1252"
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("coding", CODINGS)
+@given(
+    lines=st.lists(st.text("aé ß='#", max_size=5), min_size=1, max_size=3),
+    end=st.sampled_from(["\n", "\r\n", "\r"]),
+)
+@settings(max_examples=20, deadline=None)
+def test_notebooks_are_read_as_editors_save_them(coding: str, lines: list[str], end: str) -> None:
+    """Editors on Windows write UTF-16, Latin-1, marks and line ends of their own."""
+    cell = {"cell_type": "code", "source": end.join(lines), "metadata": {}}
+    text = json.dumps({"cells": [cell], "nbformat": 4}, ensure_ascii=False, indent=1)
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "x.ipynb"
+        path.write_bytes(text.replace("\n", "\r\n").encode(coding))
+        assert read_handed(path).cells[0].source == "\n".join(lines)
 
 
 def test_notebooks_of_older_versions_are_read(tmp_path: Path) -> None:

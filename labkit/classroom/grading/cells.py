@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from labkit.classroom.grading.people import decoded
+
 LARGEST_FILE = 50 * 2**20  # bytes
 MOST_CELLS = 5_000
 LONGEST_CELL = 10**6  # characters
@@ -127,7 +129,7 @@ def read_handed(path: Path) -> Handed:
         raise ValueError(f"the file cannot be read: {error.strerror}") from None
     if not data.strip():
         raise ValueError("the file is empty")
-    text = data.decode("utf-8-sig", errors="replace")
+    text = decoded(data)
     if text.lstrip()[:1] == "<":
         raise ValueError(
             "the file is a web page (HTML), not the notebook; it can be downloaded again as .ipynb"
@@ -158,6 +160,7 @@ def _cell(cell: Mapping[str, Any]) -> HandedCell:
     if not isinstance(source, str) or len(source) > LONGEST_CELL:
         source = f"# This cell was left out: it has more than {LONGEST_CELL:,} characters, or no text."
     source = source.encode("utf-8", "replace").decode()  # Half of a surrogate pair cannot be written again.
+    source = source.replace("\r\n", "\n").replace("\r", "\n")
     metadata = _dict(cell.get("metadata"))
     grade_id = _dict(metadata.get("nbgrader")).get("grade_id")
     tags = metadata.get("tags")

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import json
 import re
 import unicodedata
 from collections.abc import Collection
@@ -186,11 +187,9 @@ def read_roster(path: Path) -> dict[str, set[str]]:
 
 
 def decoded(data: bytes) -> str:
-    """Text as people save it: UTF-8 with or without a mark, UTF-16, else what old Windows writes."""
-    if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        return data.decode("utf-16", "replace")
+    """Text as people save it: UTF-8, UTF-16 and UTF-32 with or without a mark, else Windows' Latin-1."""
     try:
-        return data.decode("utf-8-sig")
+        return data.decode(json.detect_encoding(data))
     except UnicodeDecodeError:
         return data.decode("cp1252", "replace")
 
