@@ -109,6 +109,13 @@ def _word(folder: Path) -> str:
 
 def add_assignment(commands: Any) -> None:
     assignment = commands.add_parser("assignment", help="release and grade the exercises of a notebook")
+    assignment.formatter_class = argparse.RawDescriptionHelpFormatter
+    assignment.epilog = """A lecturer's way, from an empty folder:
+  labkit assignment release 5 --out course           the students' version, checked
+  labkit assignment grade course/in --dry-run        who is who in what was handed in
+  labkit assignment grade course/in --jobs 4         scores and feedback, in course/grades
+  cd course && jupyter lab                           open questions, in nbgrader's formgrader
+  labkit assignment grade course/in                  again: scores and feedback with these marks"""
     actions = assignment.add_subparsers(metavar="ACTION", required=True)
     _add_release(actions)
     _add_grade(actions)
@@ -141,12 +148,8 @@ def _release(args: argparse.Namespace) -> int:
 
 def _add_grade(actions: Any) -> None:
     grade = actions.add_parser("grade", help="grade what students handed in", allow_abbrev=False)
-    grade.add_argument(
-        "submissions",
-        type=Path,
-        metavar="SUBMISSIONS",
-        help="what was handed in: a folder, or a zip of it",
-    )
+    grade.add_argument("submissions", nargs="+", type=Path, metavar="SUBMISSIONS",
+                       help="folders of what was handed in, or zips of them")  # fmt: skip
     options: dict[str, tuple[type, Any, str, str]] = {
         "course": (Path, None, "DIR", "the course's folder (default: the nearest above SUBMISSIONS)"),
         "roster": (Path, None, "CSV", "the class: name in the gradebook, then what files may say instead"),

@@ -48,7 +48,7 @@ def test_the_assignment_is_told_by_its_mark_its_name_or_its_cells(
     folder.mkdir()
     (folder / file).write_text(content)
     sources = Sources(KNOWN, pattern="(?P<student_id>alice)")
-    (one,) = find_submissions(folder, KNOWN, tmp_path, sources).taken
+    (one,) = find_submissions([folder], KNOWN, tmp_path, sources).taken
     assert one.assignment == assignment and bool(one.broken) == (content[:3] == "{ b")
 
 
@@ -61,18 +61,17 @@ def test_nothing_is_passed_over_silently(tmp_path: Path) -> None:
         "rar.zip": "no zip", "data.json": "[1]",
     }.items():  # fmt: skip
         (folder / name).write_text(content)
-    found = find_submissions(folder, KNOWN, tmp_path)
+    found = find_submissions([folder], KNOWN, tmp_path)
     assert not found.taken
     assert {one.shown: one.why.split(":")[0] for one in found.left_out} == {
         ".DS_Store": "is no one's work",
         "essay.pdf": "is no notebook (.ipynb)",
         "bob.ipynb": f"belongs to no assignment of this course ({NAME}, {OTHER})",
-        "rar.zip": "is no zip that can be opened",
         "data.json": "the file is JSON, but no notebook",
     }
-    assert [(one.shown, one.why) for one in found.refused] == [
-        (f"{NAME}.ipynb", "nothing states whose it is")
-    ]
+    assert [(one.shown, one.why.split(";")[0]) for one in found.refused] == [
+        ("rar.zip", "nothing states whose it is"), (f"{NAME}.ipynb", "nothing states whose it is"),
+    ]  # fmt: skip
 
 
 def put(folder: Path, name: str, content: str = "") -> Path:
@@ -111,7 +110,7 @@ def test_a_damaged_zip_stops_nobody_else(handed_in: Path, unpacked: Path) -> Non
     start = 30 + len(f"{NAME}.ipynb")
     data[start : start + 20] = b"\xff" * 20
     damaged.write_bytes(data)
-    found = find_submissions(handed_in, KNOWN, unpacked)
+    found = find_submissions([handed_in], KNOWN, unpacked)
     ((one,), (left,)) = (found.taken, found.left_out)
     assert one.student == "bob" and "cannot be unpacked" in left.why
 
@@ -126,7 +125,7 @@ def test_links_and_what_is_no_file_are_told_and_not_followed(handed_in: Path, un
     (handed_in / "dead.ipynb").symlink_to("/no/such/file")
     (handed_in / "endless.ipynb").symlink_to("/dev/zero")
     os.mkfifo(handed_in / "fifo.ipynb")
-    found = find_submissions(handed_in, KNOWN, unpacked)
+    found = find_submissions([handed_in], KNOWN, unpacked)
     assert [one.student for one in found.taken] == ["bob"]
     assert {(one.shown, one.why.split(";")[0]) for one in found.left_out} == {
         ("mallory.ipynb", "is a link"), ("eve", "is a link"), ("dead.ipynb", "is a link"),
@@ -145,7 +144,7 @@ def test_names_of_any_bytes_are_told_in_a_line_of_utf8(handed_in: Path, unpacked
         except OSError:
             pytest.skip("this file system has names in UTF-8 only")
     sources = Sources(KNOWN, pattern=r"(?P<student_id>.+)\.ipynb")
-    found = find_submissions(handed_in, KNOWN, unpacked, sources).taken
+    found = find_submissions([handed_in], KNOWN, unpacked, sources).taken
     assert {(one.student, one.shown) for one in found} == {("björn", "björn.ipynb"), ("a_b", "a_b.ipynb")}
 
 
@@ -166,7 +165,7 @@ def test_a_time_that_nbgrader_cannot_read_is_left_out(
     place.mkdir(parents=True)
     (place / f"{NAME}.ipynb").write_text(notebook())
     (place / "timestamp.txt").write_bytes(content)
-    found = find_submissions(handed_in, KNOWN, unpacked)
+    found = find_submissions([handed_in], KNOWN, unpacked)
     assert [one.time for one in found.taken] == [time or ""]
     assert [one.why.split(",")[0] for one in found.left_out] == ([] if time else ["holds no date and time"])
 

@@ -14,8 +14,8 @@ import stat
 import uuid
 import zipfile
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path, PurePath, PurePosixPath
 
@@ -87,11 +87,15 @@ class _Candidate:
 
 
 def find_submissions(
-    folder: Path, assignments: Mapping[str, Collection[str]], unpacked: Path, sources: Sources | None = None
+    handed_in: Sequence[Path],
+    assignments: Mapping[str, Collection[str]],
+    unpacked: Path,
+    sources: Sources | None = None,
 ) -> Found:
-    """The submissions in a folder, a zip, or one notebook, by student and assignment.
+    """The submissions in folders, zips and single notebooks, by student and assignment.
 
     Args:
+        handed_in: what was handed in; of several, each file is shown with the name of where it was.
         assignments: name -> the grade ids of its cells.
         unpacked: an empty folder for the contents of zips.
         sources: what states whose a file is; by default nbgrader's layout and the platforms' names.
@@ -99,11 +103,17 @@ def find_submissions(
     Raises:
         ValueError: there is no such folder or file.
     """
-    if not folder.exists():
-        raise ValueError(f"SUBMISSIONS: there is no {folder}")
+    for place in handed_in:
+        if not place.exists():
+            raise ValueError(f"SUBMISSIONS: there is no {place}")
     sources = sources or Sources(assignments)
     found = Found()
-    files = list(_gathered(folder, unpacked, sources, found.left_out))
+    files = []
+    for place in handed_in:
+        top = PurePosixPath(place.name if len(handed_in) > 1 else "")
+        files += [
+            replace(file, shown=top / file.shown) for file in _gathered(place, unpacked, sources, found)
+        ]
     times = {file.shown.parent: read_timestamp(file.path) for file in files if file.shown.name == TIMESTAMP}
     candidates = []
     for file in files:
@@ -143,8 +153,8 @@ def _without_strangers(candidates: list[_Candidate], found: Found, rostered: boo
         one, identity = candidate.one, candidate.owner.identity
         others = people[folded(one.student), one.assignment if rostered else ""] - {(identity, one.student)}
         if others:
-            where = " and ".join(sorted({" ".join(who) for who, _ in others} - {" ".join(identity)}))
-            why = f"may be another person's than that of {where}, which has the name {one.student}, too"
+            where = " and ".join(sorted(" ".join(who) for who, _ in others))
+            why = f"two persons may be meant by the name {one.student}: this one, and {where}"
             found.refused.append(LeftOut(one.shown, why, one.student))
         elif len(names[identity]) > 1:
             why = f"{' '.join(identity)} has several names: {', '.join(sorted(names[identity]))}"
@@ -177,19 +187,25 @@ def _choose(candidates: list[_Candidate], found: Found) -> None:
                 found.left_out.append(LeftOut(candidate.one.shown, why, candidate.one.student))
 
 
-def _gathered(folder: Path, unpacked: Path, sources: Sources, left: list[LeftOut]) -> Iterator[_File]:
+def _gathered(folder: Path, unpacked: Path, sources: Sources, found: Found) -> Iterator[_File]:
     """All files, those in zips as well.
 
     Whose a zip is its own path tells: students name what is in it. The class's zip, which tells nobody and is
-    all that was handed in, is read like a folder.
+    named by itself, is read like a folder.
     """
+    left = found.left_out
     for path in [folder] if folder.is_file() else _walked(folder, left):
         shown = _printable(path.relative_to(folder) if path != folder else PurePosixPath(path.name))
         file = _File(path, shown, shown)
         if path.suffix.lower() != ".zip":
             yield file
             continue
-        whole = path == folder and not _tells(sources, shown)
+        told = _tells(sources, shown)
+        whole = path == folder and not told
+        if not told and not whole:
+            why = "nothing states whose it is; if it is the class's, name it by itself as SUBMISSIONS"
+            found.refused.append(LeftOut(str(shown), why))
+            continue
         for inner in _unzipped(file, unpacked, left, whole=whole):
             if whole and inner.path.suffix == ".zip":
                 yield from _unzipped(inner, unpacked, left, whole=False)

@@ -37,7 +37,7 @@ DEFAULT = Limits()
 
 
 def grade(
-    submissions: Path,
+    submissions: Path | Sequence[Path],
     *,
     course: Path | None = None,
     out: Path | None = None,
@@ -52,8 +52,8 @@ def grade(
     """Grades a folder of submissions, writes scores and feedback, and enters all in nbgrader's gradebook.
 
     Args:
-        submissions: the folder, a zip of it, or one notebook.
-        course: the folder with nbgrader_config.py; by default the nearest above `submissions`.
+        submissions: folders, zips of them, or single notebooks.
+        course: the folder with nbgrader_config.py; by default the nearest above the first of `submissions`.
         out: where scores and feedback go; by default the folder `grades` of the course.
         limits: for each submission.
         jobs: how many submissions to run at a time.
@@ -78,13 +78,14 @@ def grade(
         raise ValueError(f"--seconds takes a number above 0, got {limits.seconds:g}")
     if jobs < 1:
         raise ValueError(f"--jobs takes a number from 1, got {jobs}")
-    book = Book(find_course(submissions, course))
+    handed_in = [submissions] if isinstance(submissions, Path) else list(submissions)
+    book = Book(find_course(handed_in[0], course))
     target = (out or book.course / "grades").resolve()
     lacks = tuple(walls())
     for line in lacks:
         tell(line)
     with tempfile.TemporaryDirectory(prefix="labkit-unzipped-") as unpacked, _Runners(jobs) as runners:
-        people = _identify(book, submissions, Path(unpacked), roster, pattern)
+        people = _identify(book, handed_in, Path(unpacked), roster, pattern)
         found = people.taken
         for left in people.left_out:
             tell(f"left out: {left.shown}: {left.why}")
@@ -93,7 +94,9 @@ def grade(
         if people.refused and not skip_refused:
             raise ValueError(_advice(len(people.refused)))
         if not found:
-            raise ValueError(f"{submissions} holds no notebook of an assignment of {book.course}")
+            raise ValueError(
+                f"{' '.join(map(str, handed_in))} holds no notebook of an assignment of {book.course}"
+            )
         graders = {}
         for name in dict.fromkeys(one.assignment for one in found):
             grader = graders[name] = Grader(book, book.load(name), target / name, limits, again)
@@ -107,22 +110,24 @@ def grade(
 
 
 def identify(
-    submissions: Path, *, course: Path | None = None, roster: Path | None = None, pattern: str = ""
+    submissions: Sequence[Path], *, course: Path | None = None, roster: Path | None = None, pattern: str = ""
 ) -> Found:
-    """Who is who in a folder of submissions, as `grade` would take it; nothing is graded or written.
+    """Who is who in what was handed in, as `grade` would take it; nothing is graded or written.
 
     Raises:
         ImportError, ValueError: as `grade` has them.
     """
     with tempfile.TemporaryDirectory(prefix="labkit-unzipped-") as unpacked:
-        book = Book(find_course(submissions, course))
+        book = Book(find_course(submissions[0], course))
         return _identify(book, submissions, Path(unpacked), roster, pattern)
 
 
-def _identify(book: Book, submissions: Path, unpacked: Path, roster: Path | None, pattern: str) -> Found:
+def _identify(
+    book: Book, submissions: Sequence[Path], unpacked: Path, roster: Path | None, pattern: str
+) -> Found:
     assignments = book.assignments()
     sources = Sources(assignments, pattern, roster)
-    return find_submissions(submissions.resolve(), assignments, unpacked, sources)
+    return find_submissions([path.resolve() for path in submissions], assignments, unpacked, sources)
 
 
 def _advice(count: int) -> str:

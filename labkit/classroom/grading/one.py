@@ -251,8 +251,10 @@ class Grader:
             self.book.record(one.student, self.given, matched, outputs, one.time)
             if any(task.reason == LOST for task in result.tasks.values()):
                 key = ""  # To be run again next time.
+        if matched is not None or result.broken:
+            key = "" if result.broken else key
             write_atomically(self._keep_path(one), json.dumps({"key": key, **asdict(result)}, indent=1))
-        elif not result.broken:
+        else:
             again = " (unchanged since it was last graded)"
         marks = None if result.broken else self.book.marks(one.student, self.given)
         self._results[one.student] = (result, marks)
