@@ -132,58 +132,28 @@ class Book:
         path = self._path("source", name) / f"{name}.ipynb"
         if not path.is_file():
             raise ValueError(f"the instructor's notebook of {name} is missing: {path}")
-        source = nbformat.read(path, as_version=4)
-        released = self._path("release", name) / f"{name}.ipynb"
-        visible, cell_ids = {}, {}
-        if released.is_file():
-            for cell in nbformat.read(released, as_version=4).cells:
-                grade_id = cell.metadata.get("nbgrader", {}).get("grade_id")
-                if grade_id:
-                    visible[grade_id], cell_ids[grade_id] = cell.source, cell.get("id", "")
+        cells = nbformat.read(path, as_version=4).cells
         with self._open() as gradebook:
-            stored = {cell.name: cell for cell in gradebook.find_notebook(name, name).source_cells}
-            sources = {key: cell.source for key, cell in stored.items()}
-        cells, tasks, setup, story = [], [], [], []
-        answers: list[str] = []
-        solved: list[str] = []
-        for cell in source.cells:
-            own = cell.metadata.get("nbgrader")
-            if not own:
-                story.append(cell)
-                continue
-            grade_id = own["grade_id"]
-            if grade_id not in sources:
-                raise ValueError(
-                    f"{path} has a cell {grade_id} that the gradebook lacks; release {name} again"
-                )
-            text = sources[grade_id]
-            shown = visible.get(grade_id, text)
-            metadata = {key: value for key, value in own.items() if key != "checksum"}
-            cells.append(
-                GivenCell(grade_id, cell.cell_type, text, shown, cell_ids.get(grade_id, ""), metadata)
-            )
-            if own.get("grade") and not own.get("solution") and cell.cell_type == "code":
-                names = [n for i in answers for n in top_names(sources[i])]
-                tasks.append(
-                    Task(grade_id, own["points"], False, tuple(answers), tuple(dict.fromkeys(names)), text)
-                )
-                answers = []
-            elif own.get("grade") or own.get("task"):
-                tasks.append(Task(grade_id, own["points"], True, (grade_id,)))
-            elif own.get("solution"):
-                answers.append(grade_id)
-                solved += [cell.source] if cell.cell_type == "code" else []
-            elif cell.cell_type == "code":
-                setup.append(text)
-        ids, texts = {c.get("id", "") for c in story} - {""}, {bare(c.source) for c in story} - {""}
+            stored = {cell.name: cell.source for cell in gradebook.find_notebook(name, name).source_cells}
+        ours = [cell for cell in cells if _own(cell)]
+        lacks = [_own(cell)["grade_id"] for cell in ours if _own(cell)["grade_id"] not in stored]
+        if lacks:
+            raise ValueError(f"{path} has a cell {lacks[0]} that the gradebook lacks; release {name} again")
+        release = self._path("release", name) / f"{name}.ipynb"
+        shown = nbformat.read(release, as_version=4).cells if release.is_file() else []
+        released = {_own(cell)["grade_id"]: cell for cell in shown if _own(cell)}
+        kinds = [
+            (cell, _own(cell)) for cell in ours if cell.cell_type == "code" and not _own(cell).get("grade")
+        ]
+        story = [cell for cell in cells if not _own(cell)]
         return Given(
             name,
-            "\n".join(setup),
-            tuple(tasks),
-            tuple(cells),
-            tuple(solved),
-            frozenset(ids),
-            frozenset(texts),
+            "\n".join(stored[own["grade_id"]] for _, own in kinds if not own.get("solution")),
+            tuple(_tasks(ours, stored)),
+            tuple(_given(cell, stored, released) for cell in ours),
+            tuple(cell.source for cell, own in kinds if own.get("solution")),
+            frozenset({cell.get("id", "") for cell in story} - {""}),
+            frozenset({bare(cell.source) for cell in story} - {""}),
         )
 
     def record(
@@ -293,6 +263,36 @@ class Book:
             except MissingEntry:
                 return None
             return {task.id: _mark(*_found(gradebook, student, given, task), task) for task in given.tasks}
+
+
+def _own(cell: Any) -> dict[str, Any]:
+    return cell.metadata.get("nbgrader") or {}
+
+
+def _given(cell: Any, stored: Mapping[str, str], released: Mapping[str, Any]) -> GivenCell:
+    grade_id = _own(cell)["grade_id"]
+    shown = released.get(grade_id, {})
+    metadata = {key: value for key, value in _own(cell).items() if key != "checksum"}
+    source = stored[grade_id]
+    return GivenCell(
+        grade_id, cell.cell_type, source, shown.get("source", source), shown.get("id", ""), metadata
+    )
+
+
+def _tasks(ours: list[Any], stored: Mapping[str, str]) -> Iterator[Task]:
+    """Hidden tests with all answers since the last ones, and answers that a person marks."""
+    answers: list[str] = []
+    for cell in ours:
+        own = _own(cell)
+        grade_id = own["grade_id"]
+        if own.get("grade") and not own.get("solution") and cell.cell_type == "code":
+            names = dict.fromkeys(name for answer in answers for name in top_names(stored[answer]))
+            yield Task(grade_id, own["points"], False, tuple(answers), tuple(names), stored[grade_id])
+            answers = []
+        elif own.get("grade") or own.get("task"):
+            yield Task(grade_id, own["points"], True, (grade_id,))
+        elif own.get("solution"):
+            answers.append(grade_id)
 
 
 def _found(gradebook: Any, student: str, given: Given, task: Task) -> tuple[Any, list[Any]]:

@@ -8,6 +8,7 @@ import re
 from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
+from typing import Any
 
 from labkit.classroom.grading.book import Mark
 from labkit.classroom.grading.cells import Given, Task
@@ -137,34 +138,27 @@ def write_scores(path: Path, given: Given, rows: Sequence[tuple[Result, Mapping[
     The column `state` says "complete", "to mark" (marks by hand are missing, and `total` is without them)
     or "not graded"; `by_hand` names what still needs a mark.
     """
-    labels = [task.label for task in given.tasks]
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
-    writer.writerow(
-        ["student", "assignment", *labels, "total", "of", "state", "by_hand", "reason", "seconds", "file"]
-    )
+    head = ["student", "assignment", *(task.label for task in given.tasks), "total", "of", "state", "by_hand"]
+    table: list[list[Any]] = [[*head, "reason", "seconds", "file"]]
     for result, marks in rows:
-        start, end = [_cell(result.student), given.name], [_number(result.seconds), _cell(result.shown)]
         if result.broken or marks is None:
-            blank = [""] * (len(labels) + 1)
-            writer.writerow(
-                [*start, *blank, _number(given.points), "not graded", "", _cell(result.broken), *end]
-            )
-            continue
-        scores = [marks[task.id].score for task in given.tasks]
-        still = [task.label for task in given.tasks if marks[task.id].open]
-        reasons = [
-            f"{t.label}: {result.tasks[t.id].reason}" for t in given.tasks if result.tasks[t.id].reason
-        ]
-        old = [f"{task.label}: {marks[task.id].old}" for task in given.tasks if marks[task.id].old]
-        told = "; ".join([*reasons, *old, *result.notes])
-        points = ["" if score is None else _number(score) for score in scores]
-        total = _number(sum(score or 0 for score in scores))
-        state = "to mark" if still else "complete"
-        writer.writerow(
-            [*start, *points, total, _number(given.points), state, " ".join(still), _cell(told), *end]
-        )
-    write_atomically(path, out.getvalue())
+            told = [*[""] * (len(given.tasks) + 1), _number(given.points), "not graded", "", result.broken]
+        else:
+            told = _scores(given, result, marks)
+        table.append([result.student, given.name, *told, _number(result.seconds), result.shown])
+    _write_table(path, table)
+
+
+def _scores(given: Given, result: Result, marks: Mapping[str, Mark]) -> list[Any]:
+    scores = [marks[task.id].score for task in given.tasks]
+    still = [task.label for task in given.tasks if marks[task.id].open]
+    told = [(task.label, result.tasks[task.id].reason) for task in given.tasks]
+    told += [(task.label, marks[task.id].old) for task in given.tasks]
+    reasons = "; ".join([*(f"{label}: {why}" for label, why in told if why), *result.notes])
+    points = ["" if score is None else _number(score) for score in scores]
+    total = _number(sum(score or 0 for score in scores))
+    state = "to mark" if still else "complete"
+    return [*points, total, _number(given.points), state, " ".join(still), reasons]
 
 
 def who(found: Found) -> list[list[str]]:
@@ -177,10 +171,13 @@ def who(found: Found) -> list[list[str]]:
 
 def write_files(path: Path, found: Found) -> None:
     """Writes who is who as a table."""
+    _write_table(path, [["file", "student", "assignment", "what"], *who(found)])
+
+
+def _write_table(path: Path, rows: Sequence[Sequence[Any]]) -> None:
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
-    writer.writerow(["file", "student", "assignment", "what"])
-    writer.writerows([[_cell(cell) for cell in row] for row in who(found)])
+    writer.writerows([_cell(cell) if isinstance(cell, str) else cell for cell in row] for row in rows)
     write_atomically(path, out.getvalue())
 
 

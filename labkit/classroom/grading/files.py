@@ -51,11 +51,16 @@ class Submission:
 
 @dataclass(frozen=True)
 class LeftOut:
-    """A file that is not graded, and why; whose it is, where that is known."""
+    """A file that is not graded, and why; whose it is, where that is known.
+
+    Attributes:
+        refused: whether somebody has to tell more before anything is graded.
+    """
 
     shown: str
     why: str
     student: str = ""
+    refused: bool = False
 
 
 @dataclass
@@ -117,27 +122,32 @@ def find_submissions(
     times = {file.shown.parent: read_timestamp(file.path) for file in files if file.shown.name == TIMESTAMP}
     candidates = []
     for file in files:
-        if file.shown.name == TIMESTAMP and times[file.shown.parent]:
-            continue
-        handed, broken, why = _read(file)
-        if why:
-            found.left_out.append(LeftOut(str(file.shown), why))
-            continue
-        assignment = _assignment_of(handed, file.shown, assignments)
-        if assignment is None:
-            known = f"belongs to no assignment of this course ({', '.join(assignments)})"
-            found.left_out.append(LeftOut(str(file.shown), broken or known))
-            continue
-        try:
-            owner = sources.owner(file.owner)
-        except ValueError as error:
-            found.refused.append(LeftOut(str(file.shown), str(error)))
-            continue
-        time = times.get(file.shown.parent) if owner.nbgrader else None
-        one = Submission(owner.student, assignment, file.path, str(file.shown), broken, time or "")
-        candidates.append(_Candidate(one, owner))
+        if file.shown.name != TIMESTAMP or not times[file.shown.parent]:
+            taken = _recognize(file, assignments, sources, times.get(file.shown.parent) or "")
+            if isinstance(taken, _Candidate):
+                candidates.append(taken)
+            else:
+                (found.refused if taken.refused else found.left_out).append(taken)
     _choose(_without_strangers(candidates, found, sources.rostered), found)
     return found
+
+
+def _recognize(
+    file: _File, assignments: Mapping[str, Collection[str]], sources: Sources, time: str
+) -> _Candidate | LeftOut:
+    shown = str(file.shown)
+    handed, broken, why = _read(file)
+    if why:
+        return LeftOut(shown, why)
+    assignment = _assignment_of(handed, file.shown, assignments)
+    if assignment is None:
+        return LeftOut(shown, broken or f"belongs to no assignment of this course ({', '.join(assignments)})")
+    try:
+        owner = sources.owner(file.owner)
+    except ValueError as error:
+        return LeftOut(shown, str(error), refused=True)
+    one = Submission(owner.student, assignment, file.path, shown, broken, time if owner.nbgrader else "")
+    return _Candidate(one, owner)
 
 
 def _without_strangers(candidates: list[_Candidate], found: Found, rostered: bool) -> list[_Candidate]:

@@ -17,7 +17,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import wait as wait_for
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -72,12 +72,7 @@ def grade(
             assignment's own solutions fail here. Nothing is graded then.
         OSError: the results cannot be written.
     """
-    if not hasattr(os, "fork"):
-        raise ValueError("grading needs Linux or macOS; on Windows run it in WSL or in a container")
-    if limits.seconds <= 0 or not math.isfinite(limits.seconds):
-        raise ValueError(f"--seconds takes a number above 0, got {limits.seconds:g}")
-    if jobs < 1:
-        raise ValueError(f"--jobs takes a number from 1, got {jobs}")
+    _check(limits, jobs)
     handed_in = [submissions] if isinstance(submissions, Path) else list(submissions)
     book = Book(find_course(handed_in[0], course))
     target = (out or book.course / "grades").resolve()
@@ -86,27 +81,36 @@ def grade(
         tell(line)
     with tempfile.TemporaryDirectory(prefix="labkit-unzipped-") as unpacked, _Runners(jobs) as runners:
         people = _identify(book, handed_in, Path(unpacked), roster, pattern)
-        found = people.taken
-        for left in people.left_out:
-            tell(f"left out: {left.shown}: {left.why}")
-        for left in people.refused:
-            tell(f"refused: {left.shown}: {left.why}")
+        _tell_who(people, tell)
         if people.refused and not skip_refused:
             raise ValueError(_advice(len(people.refused)))
-        if not found:
-            raise ValueError(
-                f"{' '.join(map(str, handed_in))} holds no notebook of an assignment of {book.course}"
-            )
-        graders = {}
-        for name in dict.fromkeys(one.assignment for one in found):
-            grader = graders[name] = Grader(book, book.load(name), target / name, limits, again)
-            if any(grader.is_new(one) for one in found if one.assignment == name):
-                with runners.one() as runner:
-                    grader.try_solutions(runner, tell)
-        rows = _run_all(found, graders, runners, tell)
+        if not people.taken:
+            told = " ".join(map(str, handed_in))
+            raise ValueError(f"{told} holds no notebook of an assignment of {book.course}")
+        graders = {
+            name: Grader(book, book.load(name), target / name, limits, again)
+            for name in dict.fromkeys(one.assignment for one in people.taken)
+        }
+        rows = _run_all(people.taken, graders, runners, tell)
     folders = tuple(grader.folder for grader in graders.values())
     write_files(target / FILES_NAME, people)
     return Graded(tuple(rows), people, folders, lacks)
+
+
+def _check(limits: Limits, jobs: int) -> None:
+    if not hasattr(os, "fork"):
+        raise ValueError("grading needs Linux or macOS; on Windows run it in WSL or in a container")
+    if limits.seconds <= 0 or not math.isfinite(limits.seconds):
+        raise ValueError(f"--seconds takes a number above 0, got {limits.seconds:g}")
+    if jobs < 1:
+        raise ValueError(f"--jobs takes a number from 1, got {jobs}")
+
+
+def _tell_who(people: Found, tell: Callable[[str], None]) -> None:
+    for left in people.left_out:
+        tell(f"left out: {left.shown}: {left.why}")
+    for left in people.refused:
+        tell(f"refused: {left.shown}: {left.why}")
 
 
 def identify(
@@ -141,6 +145,10 @@ def _advice(count: int) -> str:
 def _run_all(
     found: Sequence[Submission], graders: dict[str, Grader], runners: _Runners, tell: Callable[[str], None]
 ) -> list[tuple[Result, dict[str, Mark] | None]]:
+    for grader in graders.values():
+        if any(grader.is_new(one) for one in found if one.assignment == grader.given.name):
+            with runners.one() as runner:
+                grader.try_solutions(runner, tell)
     stop = threading.Event()
 
     def work(one: Submission) -> tuple[Result, Matched | None, str]:
@@ -148,7 +156,7 @@ def _run_all(
             return graders[one.assignment].run(one, runner, stop)
 
     done = 0
-    with ThreadPoolExecutor(len(runners)) as pool:
+    with ThreadPoolExecutor(runners.count) as pool:
         pending: dict[Future[Any], Submission] = {pool.submit(work, one): one for one in found}
         try:
             while pending:
@@ -175,28 +183,17 @@ def _finish(grader: Grader, one: Submission, future: Future[Any]) -> str:
         return grader.finish(one, grader.not_graded(one, f"could not be graded: {why}"), None, "")
 
 
-class _Runners:
+class _Runners(ExitStack):
     """As many runners as there are jobs, each started when it is first needed."""
 
     def __init__(self, count: int) -> None:
-        self._all = [Runner() for _ in range(count)]
+        super().__init__()
+        self.count = count
         self._free: queue.SimpleQueue[Runner] = queue.SimpleQueue()
-        for runner in self._all:
+        for _ in range(count):
+            runner = Runner()
+            self.callback(_end, runner)
             self._free.put(runner)
-
-    def __len__(self) -> int:
-        return len(self._all)
-
-    def __enter__(self) -> _Runners:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        for runner in self._all:
-            with suppress(Exception):
-                runner.close()
 
     @contextmanager
     def one(self) -> Iterator[Runner]:
@@ -205,6 +202,11 @@ class _Runners:
             yield runner
         finally:
             self._free.put(runner)
+
+
+def _end(runner: Runner) -> None:
+    with suppress(Exception):
+        runner.close()
 
 
 def memory_size(text: str) -> int:
