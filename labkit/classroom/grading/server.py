@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from labkit.classroom.grading import sides
-from labkit.classroom.grading.limits import adopt_orphans, descendants, enclose, resident
+from labkit.classroom.grading.limits import adopt_orphans, descendants, enclose, resident, walls
 from labkit.classroom.grading.wire import Gone
 
 LOOK = 0.02  # seconds between two looks at the memory
@@ -55,6 +55,7 @@ def _load() -> None:
     import labkit.figures  # noqa: F401
 
     torch.set_num_threads(1)
+    walls()  # Finds the packages and libraries that a fork encloses itself with.
 
 
 class _Watch:
