@@ -46,15 +46,16 @@ def main() -> None:
 
 def _load() -> None:
     """What most exercises import, once. Nothing is computed: a fork inherits no threads."""
-    import IPython.core.inputtransformer2  # noqa: F401
     import matplotlib.figure  # noqa: F401
     import psutil  # noqa: F401
     import torch
 
     import labkit.classroom.exercises
     import labkit.figures  # noqa: F401
+    from labkit.classroom.grading.shell import Shell
 
     torch.set_num_threads(1)
+    Shell.instance()
     walls()  # Finds the packages and libraries that a fork encloses itself with.
 
 
@@ -168,7 +169,7 @@ def _student(job: int, wire: socket.socket, out: int, progress: int, watch: _Wat
         with contextlib.suppress(OSError):
             os.close(handle)
     os.chdir(watch.scratch)
-    sys.argv = ["notebook"]
+    sys.argv, sys.path = ["notebook"], [*sys.path, ""]
     enclose(watch.scratch, watch.memory)
     if watch.together:
         sides.together({**work, "progress": progress}, result)
