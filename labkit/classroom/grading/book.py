@@ -17,10 +17,12 @@ from pathlib import Path
 from typing import Any
 
 import nbformat
-from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from labkit.classroom.grading.cells import Given, GivenCell, Matched, Task, bare, top_names
+from labkit.classroom.grading.cells import Given, GivenCell, Task
+from labkit.classroom.grading.code import top_names
 from labkit.classroom.grading.files import TIMESTAMP, read_timestamp
+from labkit.classroom.grading.match import Matched
+from labkit.classroom.grading.restored import restored
 
 CONFIG = "nbgrader_config.py"
 _ALONE = threading.RLock()
@@ -124,13 +126,13 @@ class Book:
         with self._open() as gradebook:
             stored = {cell.name: cell for cell in gradebook.find_notebook(name, name).source_cells}
             sources = {key: cell.source for key, cell in stored.items()}
-        cells, tasks, setup, story = [], [], [], []
+        cells, tasks, setup = [], [], []
         answers: list[str] = []
         solved: list[str] = []
         for cell in source.cells:
             own = cell.metadata.get("nbgrader")
             if not own:
-                story.append(cell)
+                cells.append(GivenCell("", cell.cell_type, cell.source, cell.source, cell.get("id", ""), {}))
                 continue
             grade_id = own["grade_id"]
             if grade_id not in sources:
@@ -156,30 +158,21 @@ class Book:
                 solved += [cell.source] if cell.cell_type == "code" else []
             elif cell.cell_type == "code":
                 setup.append(text)
-        ids, texts = {c.get("id", "") for c in story} - {""}, {bare(c.source) for c in story} - {""}
-        return Given(
-            name,
-            "\n".join(setup),
-            tuple(tasks),
-            tuple(cells),
-            tuple(solved),
-            frozenset(ids),
-            frozenset(texts),
-        )
+        return Given(name, "\n".join(setup), tuple(tasks), tuple(cells), tuple(solved))
 
     def record(
-        self, student: str, given: Given, matched: Matched, outputs: Mapping[str, tuple[float | None, str]],
+        self, student: str, given: Given, matched: Matched, outputs: Mapping[str, tuple[float, str]],
         timestamp: Path | None = None,
     ) -> None:  # fmt: skip
         """Writes the autograded notebook and the scores, as nbgrader does. Marks by hand stay.
 
         Args:
-            outputs: grade id -> points (None: none to tell) and the text that the cell gives.
+            outputs: grade id of tests -> points, and the line that they print.
         """
         with tempfile.TemporaryDirectory(prefix="labkit-book-") as folder:
             place = Path(folder) / "submitted" / student / given.name
             place.mkdir(parents=True)
-            nbformat.write(_restored(given, matched, outputs), place / f"{given.name}.ipynb")
+            nbformat.write(restored(matched, outputs), place / f"{given.name}.ipynb")
             # Only in nbgrader's layout is it the platform's; elsewhere a student may have put it there.
             if timestamp is not None and timestamp.parent.name == given.name:
                 time = read_timestamp(timestamp)
@@ -193,6 +186,17 @@ class Book:
                 part = target / f".{file.name}.{uuid.uuid4().hex[:8]}.part"
                 shutil.copy(file, part)
                 os.replace(part, target / file.name)
+        self._ask_for_marks(student, given, matched)
+
+    def _ask_for_marks(self, student: str, given: Given, matched: Matched) -> None:
+        """nbgrader looks at an answer's own cell alone, and would give 0 where it is as it was given out."""
+        asked = [t for t in given.tasks if t.by_hand and (matched.is_written(t.id) or matched.in_doubt(t.id))]
+        with self._open() as gradebook:
+            for task in asked:
+                grade = gradebook.find_grade(task.id, given.name, given.name, student)
+                grade.auto_score, grade.needs_manual_grade = None, True
+                gradebook.find_comment(task.id, given.name, given.name, student).auto_comment = None
+            gradebook.db.commit()
 
     def _autograde(self, folder: Path, student: str, name: str) -> None:
         import copy
@@ -249,45 +253,6 @@ class Book:
                     )
                 found[task.id] = Mark(score, given_by_hand, not known, comment)
             return found
-
-
-def _restored(given: Given, matched: Matched, outputs: Mapping[str, tuple[float | None, str]]) -> Any:
-    """The submission with every cell of the assignment in it, and the results of the tests as outputs."""
-    ours = {cell.id: cell for cell in given.cells}
-    editable = {answer for task in given.tasks for answer in task.answers}
-
-    def made(role: str, source: str, kind: str) -> Any:
-        cell = (new_code_cell if kind == "code" else new_markdown_cell)(source)
-        if role in ours:
-            cell.metadata["nbgrader"] = dict(ours[role].metadata)
-        if kind == "code" and role in outputs:
-            points, text = outputs[role]
-            cell.execution_count = 1
-            if text:
-                cell.outputs.append(new_output("stream", name="stdout", text=text))
-            if points is not None:
-                data = {"text/plain": repr(float(points))}
-                cell.outputs.append(new_output("execute_result", data, execution_count=1))
-        return cell
-
-    cells = []
-    for handed, role in zip(matched.handed.cells, matched.roles, strict=True):
-        if role == "copy":
-            continue
-        source = handed.source if role not in ours or role in editable else ours[role].source
-        cells.append((role, made(role, source, ours[role].kind if role in ours else handed.kind)))
-    present = {role for role, _ in cells}
-    for task in given.tasks:
-        if task.id in present:
-            continue
-        places = [i for i, (role, _) in enumerate(cells) if role in task.answers]
-        cells.insert(
-            places[-1] + 1 if places else len(cells),
-            (task.id, made(task.id, ours[task.id].source, ours[task.id].kind)),
-        )
-    notebook = new_notebook(cells=[cell for _, cell in cells])
-    notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
-    return notebook
 
 
 @contextmanager
