@@ -32,10 +32,11 @@ class Shell(InteractiveShell):
     def __init__(self, **options: Any) -> None:
         quiet = Config(HistoryManager={"enabled": False}, InteractiveShell={"colors": "NoColor"})
         super().__init__(config=quiet, **options)
-        self.cell, self.seen = 0, None
-        self.compile.get_code_name = lambda *_: f"{_CELL}{self.cell}>"
-        self.displayhook.write_output_prompt = lambda: None
-        builtins.display, builtins.input = display, _no_input
+        self.cell = 0
+        self.seen: BaseException | None = None
+        self.compile.get_code_name = lambda *_: f"{_CELL}{self.cell}>"  # type: ignore[method-assign]
+        self.displayhook.write_output_prompt = lambda: None  # type: ignore[method-assign]
+        vars(builtins).update(display=display, input=_no_input)
         getpass.getpass = _no_input
 
     def run(self, number: int, source: str, definitions: bool = False) -> BaseException | None:
