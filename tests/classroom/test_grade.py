@@ -16,9 +16,10 @@ import pytest
 from nbformat import NotebookNode
 
 from labkit.classroom.grading.book import Book, Mark
-from labkit.classroom.grading.cells import match, read_handed
+from labkit.classroom.grading.cells import read_handed
 from labkit.classroom.grading.feedback import _cell, page
 from labkit.classroom.grading.grade import Graded, Limits, grade, memory_size
+from labkit.classroom.grading.match import match
 from labkit.classroom.grading.one import Grader
 from labkit.classroom.grading.results import Result, TaskResult
 from labkit.cli import main
@@ -215,12 +216,12 @@ def test_each_submission_gets_the_points_of_what_is_right_in_it(
         ("toploop", "the cell `import math` runs longer than 3 s"),
         ("dies", "7.1: ends Python (exit code 0)"),
         ("raises", "7.2b: fails: SystemExit: 1"),
-        ("tampers", "7.2a: there is no `variance`: the name must stay as in the task"),
-        ("renames", "7.1: there is no `mean`: the name must stay as in the task"),
-        ("syntax", "7.1: there is no `mean`; a cell above it ends in SyntaxError"),
-        ("untested", "tests of 7.1: the cell was deleted"),
+        ("tampers", "7.2a: there is no `variance`; no cell defines it"),
+        ("renames", "7.1: there is no `mean`; no cell defines it"),
+        ("syntax", "7.1: there is no `mean`; its cell ends in SyntaxError"),
+        ("untested", "tests of 7.1: the cell was missing, and put back"),
         ("edited", "tests of 7.1: the locked cell was edited, and put back"),
-        ("twice", "7.1: the cell stands there twice; the last one counts"),
+        ("twice", "7.1: the answer stands in several cells; all of them count, in their order"),
         ("html", "is a web page"), ("empty", "is empty"), ("cut", "broken"), ("list", "no cells"),
     ],
 )  # fmt: skip

@@ -17,19 +17,12 @@ from pathlib import Path
 from typing import Any
 
 import nbformat
-from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from labkit.classroom.grading.cells import (
-    Given,
-    GivenCell,
-    Matched,
-    Task,
-    bare,
-    match,
-    read_handed,
-    top_names,
-)
+from labkit.classroom.grading.cells import Given, GivenCell, Task, bare, read_handed
+from labkit.classroom.grading.code import top_names
 from labkit.classroom.grading.files import TIMESTAMP
+from labkit.classroom.grading.match import Matched, match
+from labkit.classroom.grading.restored import restored
 
 CONFIG = "nbgrader_config.py"
 OLD = "An earlier answer had "
@@ -145,19 +138,16 @@ class Book:
         kinds = [
             (cell, _own(cell)) for cell in ours if cell.cell_type == "code" and not _own(cell).get("grade")
         ]
-        story = [cell for cell in cells if not _own(cell)]
         return Given(
             name,
             "\n".join(stored[own["grade_id"]] for _, own in kinds if not own.get("solution")),
             tuple(_tasks(ours, stored)),
-            tuple(_given(cell, stored, released) for cell in ours),
+            tuple(_given(cell, stored, released) for cell in cells),
             tuple(cell.source for cell, own in kinds if own.get("solution")),
-            frozenset({cell.get("id", "") for cell in story} - {""}),
-            frozenset({bare(cell.source) for cell in story} - {""}),
         )
 
     def record(
-        self, student: str, given: Given, matched: Matched, outputs: Mapping[str, tuple[float | None, str]],
+        self, student: str, given: Given, matched: Matched, outputs: Mapping[str, tuple[float, str]],
         time: str = "",
     ) -> None:  # fmt: skip
         """Writes the autograded notebook and the scores, as nbgrader does.
@@ -165,17 +155,18 @@ class Book:
         A mark by hand belongs to the answer that it was given for: where that has changed, it is put aside.
 
         Args:
-            outputs: grade id -> points (None: none to tell) and the text that the cell gives.
+            outputs: grade id of tests -> points, and the line that they print.
             time: when it was handed in, where nbgrader's layout tells.
         """
         with tempfile.TemporaryDirectory(prefix="labkit-book-") as folder:
             place = Path(folder) / "submitted" / student / given.name
             place.mkdir(parents=True)
-            nbformat.write(_restored(given, matched, outputs), place / f"{given.name}.ipynb")
+            nbformat.write(restored(matched, outputs), place / f"{given.name}.ipynb")
             if time:
                 (place / TIMESTAMP).write_text(time, encoding="utf-8")
             before, changed = self.marks(student, given) or {}, self._changed(student, given, matched)
             self._autograde(Path(folder), student, given.name)
+            self._ask_for_marks(student, given, matched)
             for task in given.tasks:
                 if task.id in before:
                     self._carry(student, given, task, before[task.id], task.id in changed)
@@ -186,6 +177,16 @@ class Book:
                 part = target / f".{file.name}.{uuid.uuid4().hex[:8]}.part"
                 shutil.copy(file, part)
                 os.replace(part, target / file.name)
+
+    def _ask_for_marks(self, student: str, given: Given, matched: Matched) -> None:
+        """nbgrader looks at an answer's own cell alone, and would give 0 where it is as it was given out."""
+        asked = [t for t in given.tasks if t.by_hand and (matched.is_written(t.id) or matched.in_doubt(t.id))]
+        with self._open() as gradebook:
+            for task in asked:
+                grade = gradebook.find_grade(task.id, given.name, given.name, student)
+                grade.auto_score, grade.needs_manual_grade = None, True
+                gradebook.find_comment(task.id, given.name, given.name, student).auto_comment = None
+            gradebook.db.commit()
 
     def _changed(self, student: str, given: Given, matched: Matched) -> set[str]:
         """The tasks of which the answer is another than in the notebook that was marked last."""
@@ -198,7 +199,7 @@ class Book:
             task.id
             for task in given.tasks
             for answer in task.answers
-            if bare(before.source(answer) or "") != bare(matched.source(answer) or "")
+            if _written(before, answer) != _written(matched, answer)
         }
 
     def _carry(self, student: str, given: Given, task: Task, before: Mark, changed: bool) -> None:
@@ -265,11 +266,21 @@ class Book:
             return {task.id: _mark(*_found(gradebook, student, given, task), task) for task in given.tasks}
 
 
+def _written(matched: Matched, answer: str) -> tuple[str, list[Any]]:
+    """A text with its pictures."""
+    pieces = [cell.raw for cell in matched.cells if cell.answer == answer and cell.raw]
+    return bare(matched.source(answer) or ""), [
+        piece["attachments"] for piece in pieces if piece.get("attachments")
+    ]
+
+
 def _own(cell: Any) -> dict[str, Any]:
     return cell.metadata.get("nbgrader") or {}
 
 
 def _given(cell: Any, stored: Mapping[str, str], released: Mapping[str, Any]) -> GivenCell:
+    if not _own(cell):
+        return GivenCell("", cell.cell_type, cell.source, cell.source, cell.get("id", ""), {})
     grade_id = _own(cell)["grade_id"]
     shown = released.get(grade_id, {})
     metadata = {key: value for key, value in _own(cell).items() if key != "checksum"}
@@ -320,45 +331,6 @@ def _mark(grade: Any, comments: list[Any], task: Task) -> Mark:
 
 def _in_words(score: float | None, task: Task, comment: str) -> str:
     return f"{OLD}{score or 0:g} of {task.points:g} points{': ' * bool(comment)}{comment}"
-
-
-def _restored(given: Given, matched: Matched, outputs: Mapping[str, tuple[float | None, str]]) -> Any:
-    """The submission with every cell of the assignment in it, and the results of the tests as outputs."""
-    ours = {cell.id: cell for cell in given.cells}
-    editable = {answer for task in given.tasks for answer in task.answers}
-
-    def made(role: str, source: str, kind: str) -> Any:
-        cell = (new_code_cell if kind == "code" else new_markdown_cell)(source)
-        if role in ours:
-            cell.metadata["nbgrader"] = dict(ours[role].metadata)
-        if kind == "code" and role in outputs:
-            points, text = outputs[role]
-            cell.execution_count = 1
-            if text:
-                cell.outputs.append(new_output("stream", name="stdout", text=text))
-            if points is not None:
-                data = {"text/plain": repr(float(points))}
-                cell.outputs.append(new_output("execute_result", data, execution_count=1))
-        return cell
-
-    cells = []
-    for handed, role in zip(matched.handed.cells, matched.roles, strict=True):
-        if role == "copy":
-            continue
-        source = handed.source if role not in ours or role in editable else ours[role].source
-        cells.append((role, made(role, source, ours[role].kind if role in ours else handed.kind)))
-    present = {role for role, _ in cells}
-    for task in given.tasks:
-        if task.id in present:
-            continue
-        places = [i for i, (role, _) in enumerate(cells) if role in task.answers]
-        cells.insert(
-            places[-1] + 1 if places else len(cells),
-            (task.id, made(task.id, ours[task.id].source, ours[task.id].kind)),
-        )
-    notebook = new_notebook(cells=[cell for _, cell in cells])
-    notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
-    return notebook
 
 
 @contextmanager

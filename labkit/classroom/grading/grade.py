@@ -22,10 +22,10 @@ from pathlib import Path
 from typing import Any
 
 from labkit.classroom.grading.book import Book, Mark, find_course
-from labkit.classroom.grading.cells import Matched
 from labkit.classroom.grading.feedback import FILES_NAME, write_files
 from labkit.classroom.grading.files import Found, Submission, find_submissions
 from labkit.classroom.grading.limits import walls
+from labkit.classroom.grading.match import Matched
 from labkit.classroom.grading.one import Grader, Limits
 from labkit.classroom.grading.people import Sources
 from labkit.classroom.grading.results import Graded, Result
