@@ -117,6 +117,7 @@ def run_cells(job: Mapping[str, Any], progress: int) -> tuple[dict[str, Any], di
         try:
             error = shell.run(number, source, how == "definitions")
         except BaseException as raised:  # Of the shell itself, once a cell has taken its tools away.
+            restore(originals)
             error = raised if _line(raised) else None
         restore(originals)
         if error is not None:
