@@ -32,6 +32,9 @@ RIGHT = {
     "exercise-7-3": "prediction = {'mean': 3.0, 'feels': 'large'}\nobserved = dict(prediction)",
     "exercise-7-4": "The outlier. <script>alert('x')</script>",
 }
+MEAN = "def mean(values):\n    return TOTAL / len(values)"
+FLOAT = MEAN.replace("TOTAL", "np.float64(math.fsum(values))")
+HELPER = "import math as m\ndef add(values):\n    return m.fsum(values)"
 LOOP = """def mean(values):
     while True:
         try:
@@ -87,6 +90,18 @@ def edited(notebook: NotebookNode) -> NotebookNode:
     return notebook
 
 
+def changed(notebook: NotebookNode, place: int, source: str) -> NotebookNode:
+    notebook.cells[place].source += f"\n{source}"
+    return notebook
+
+
+def halved(notebook: NotebookNode, place: int, first: str) -> NotebookNode:
+    half = copy.deepcopy(notebook.cells[place])
+    half["id"], half.source = "half", first
+    notebook.cells.insert(place, half)
+    return notebook
+
+
 def old(notebook: NotebookNode) -> dict[str, Any]:
     """As nbformat 3 has it."""
     cells = [{"cell_type": c.cell_type, "input": c.source, "metadata": c.metadata} for c in notebook.cells]
@@ -112,6 +127,11 @@ SCORES = {
     "bare": (3, 1, 3, 2),  # no metadata
     "colab": (3, 1, 3, 2),
     "old": (3, 1, 3, 2),
+    "timed": (3, 1, 3, 2),  # %%time above a right answer
+    "numpy": (3, 1, 3, 2),  # imported in the locked setup
+    "halves": (3, 1, 3, 2),  # a cell split in two
+    "helped": (3, 1, 3, 2),  # by a function in a cell of the story
+    "helpless": (0, 1, 3, 2),  # by a function below the tests
 }
 OWN = {  # Answers that do not call each other.
     **RIGHT,
@@ -129,6 +149,8 @@ def hand_in(course: Path, folder: Path) -> None:
 
     toploop = made(_1=RIGHT["exercise-7-1"] + "\nwhile True: pass")
     locked = [grade_id(cell) for cell in toploop.cells if grade_id(cell).startswith(("tests", "setup"))]
+    ids = [grade_id(cell) for cell in toploop.cells]
+    at = ids.index
     patch = (
         "import labkit.classroom.exercises as e, labkit.classroom.answers as a, builtins, math\n"
         "e.award = a.same = e.same = math.isfinite = lambda *_, **__: 9\n"
@@ -153,12 +175,17 @@ def hand_in(course: Path, folder: Path) -> None:
         "renames": made(_1="def Mean(values):\n    return sum(values) / len(values)"),
         "syntax": made(_1="def mean(values)\n    return"),
         "untested": without(made(), *locked),
-        "gone": without(made(), *(grade_id(cell) for cell in toploop.cells)),
+        "gone": without(made(), *ids),
         "edited": edited(made(_1="def mean(values):\n    return 100")),
         "twice": twice(made()),
         "bare": stripped(made(), ids=False),
         "colab": stripped(made(), ids=True),
         "old": old(made()),
+        "timed": made(_1="%%time\n" + RIGHT["exercise-7-1"]),
+        "numpy": changed(made(_1=FLOAT), at("setup"), "import numpy as np"),
+        "halves": halved(made(_1=MEAN.replace("TOTAL", "add(values)")), at("exercise-7-1"), HELPER),
+        "helped": changed(made(_1=MEAN.replace("TOTAL", "add(values)")), 1, HELPER),
+        "helpless": changed(made(_1=MEAN.replace("TOTAL", "add(values)")), at("exercise-7-2b"), HELPER),
     }  # fmt: skip
     assert notebooks.keys() == SCORES.keys()
     for student, notebook in notebooks.items():
@@ -220,6 +247,9 @@ def test_each_submission_gets_the_points_of_what_is_right_in_it(
         ("renames", "7.1: there is no `mean`; no cell defines it"),
         ("syntax", "7.1: there is no `mean`; its cell ends in SyntaxError"),
         ("untested", "tests of 7.1: the cell was missing, and put back"),
+        ("helpless", "NameError: name 'add' is not defined, at `return add(values) / len(values)`"),
+        ("helpless", "; the cell that defines `add` stands below the tests"),
+        ("numpy", "setup: the locked cell was edited, and put back"),
         ("edited", "tests of 7.1: the locked cell was edited, and put back"),
         ("twice", "7.1: the answer stands in several cells; all of them count, in their order"),
         ("html", "is a web page"), ("empty", "is empty"), ("cut", "broken"), ("list", "no cells"),

@@ -41,7 +41,8 @@ def run(runner: Runner, *cells: str, how: str = "whole") -> Ending:
         [f"%%writefile mine.py\n{ADD}", "from mine import add"],
         [f"from __future__ import annotations\n{ADD}"], [f"{ADD}add(1, 2)"],
         [f"%load_ext no_such_package\n%no_such_magic\n{ADD}"], ["%%no_such_magic\n1", ADD],
-        ["input('how many? ')", ADD], ["import getpass\ngetpass.getpass()", ADD],
+        [f"exit()\n{ADD}"], [f"quit\n{ADD}"], ["input('how many? ')", ADD],
+        ["import getpass\ngetpass.getpass()", ADD],
     ],
     ids=lambda cells: cells[0].split("\n")[0],
 )  # fmt: skip
@@ -82,3 +83,24 @@ def test_definitions_alone_leave_out_what_runs(runner: Runner) -> None:
     """A loop that never ends must not cost the function above it."""
     ending = run(runner, f"import math\n{ADD}while True: pass", how="definitions")
     assert (ending.kind, ending.said["points"]) == ("done", 3.0)
+
+
+@pytest.mark.parametrize(
+    "cell",
+    [
+        "get_ipython().run_cell = get_ipython().run = None",
+        "%reset -f",
+        "get_ipython().user_ns.clear()",
+        "get_ipython().events.register('post_run_cell', lambda *_: 1 / 0)",
+        "type(get_ipython()).run = type(get_ipython()).showtraceback = lambda *_, **__: print(points)",
+        "get_ipython().ast_transformers = [None]",
+        "import sys\nsys.modules.clear()",
+        "import builtins, sys\nbuiltins.display = builtins.input = sys.stdout = sys.stderr = None",
+        "import asyncio\nasyncio.get_event_loop().close()",
+    ],
+)
+def test_a_shell_that_is_taken_apart_gains_nothing_and_reaches_no_other(runner: Runner, cell: str) -> None:
+    """The shell belongs to the student's process, where everything can be taken apart."""
+    wrong = run(runner, cell, "def add(a, b):\n    return 0")
+    assert not wrong.said.get("points") and wrong.kind in ("done", "died", "unreadable"), wrong
+    assert run(runner, ADD).said["points"] == 3.0

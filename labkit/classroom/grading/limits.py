@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import ctypes
 import errno
-import fcntl
 import os
 import struct
 import sys
@@ -189,6 +188,8 @@ def build_filter(seccomp: Any, *machines: int) -> Any:
     Returns:
         A `SyscallFilter`, to be loaded. What it does not name is allowed.
     """
+    import fcntl
+
     made = seccomp.SyscallFilter(seccomp.ALLOW)
     made.set_attr(seccomp.Attr.ACT_BADARCH, seccomp.KILL_PROCESS)  # Of another machine: other numbers.
     for machine in machines:

@@ -110,7 +110,7 @@ class _Watch:
 
     def _watch(self, start: float, base: int) -> tuple[str, int]:
         """How it ended ("done", "time", "total", "memory", "disk", "died"), and the student's exit status."""
-        self.began = self.looked = start
+        self.began = self.looked = self.weighed = start
         left, status = float("inf"), _ended(self.student)
         open_ends = {self.out, self.progress}
         while True:
@@ -147,11 +147,14 @@ class _Watch:
     def _exceeded(self, start: float, base: int) -> str:
         """Which limit is exceeded; empty for none."""
         now = time.monotonic()
+        if now - self.looked < LOOK:
+            return ""
+        self.looked = now
         self.peak = max(self.peak, resident(self.student) - base)
         if self.peak > self.memory or (self.checker and resident(self.checker) - base > self.memory):
             return "memory"
-        if now - self.looked > EVERY:
-            self.looked = now
+        if now - self.weighed > EVERY:
+            self.weighed = now
             if _size(self.scratch) > DISK:
                 return "disk"
         if now - self.began > self.seconds:

@@ -59,6 +59,9 @@ class Shell(InteractiveShell):
     def enable_gui(self, gui: str | None = None) -> None:
         """There is no window to draw in; `%matplotlib inline` asks for none."""
 
+    def ask_exit(self) -> None:
+        """`exit()` ends a person's session; the cells below it still count."""
+
     def run_line_magic(self, magic_name: str, line: str, _stack_depth: int = 1) -> Any:
         """A magic that is not installed here, or fails, is told; the lines below it still count."""
         try:
@@ -114,7 +117,8 @@ def run_cells(job: Mapping[str, Any], progress: int) -> tuple[dict[str, Any], di
         try:
             error = shell.run(number, source, how == "definitions")
         except BaseException as raised:  # Of the shell itself, once a cell has taken its tools away.
-            error = raised
+            restore(originals)
+            error = raised if _line(raised) else None
         restore(originals)
         if error is not None:
             errors[number] = told(error)
