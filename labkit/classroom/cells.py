@@ -225,30 +225,34 @@ def _exercise(notebook: NotebookNode, name: str, points: int, places: Mapping[st
     call = last_call(parse(notebook, tests, f"tests-{name}"))
     if call is None:
         raise ValueError(f"tests-{name} must end in the call of grade(...) or check_prediction(...)")
-    keywords = {keyword.arg: keyword.value for keyword in call.keywords}
-    first = call.args[0] if call.args else None
-    if isinstance(call.func, ast.Name) and call.func.id == "check_prediction":
-        if solution is not None:
-            raise ValueError(
-                f"exercise {name}: a prediction has no solution; its tests hold what is provable"
-            )
-        if [_name(node) for node in call.args[:2]] != ["prediction", "observed"] or len(call.args) != 4:
-            raise ValueError(
-                f"tests-{name} must call check_prediction(prediction, observed, allowed, provable)"
-            )
-        _require_name(name, keywords.get("name"))
+    if _name(call.func) == "check_prediction":
+        _check_prediction(name, call, solution)
         return Exercise(name, "prediction", points, cell, None, tests)
     if solution is None:
         raise ValueError(f"exercise {name}: there is no cell tagged 'solution-{name}'")
     function = stub(tree)
     if function is None:
         raise ValueError(f"exercise-{name} has no function that ends in a bare `raise NotImplementedError`")
-    _require_name(name, first)
+    _check_code(name, call, function, parse(notebook, solution, f"solution-{name}").body)
+    return Exercise(name, "code", points, cell, solution, tests, function.name)
+
+
+def _check_prediction(name: str, call: ast.Call, solution: int | None) -> None:
+    if solution is not None:
+        raise ValueError(f"exercise {name}: a prediction has no solution; its tests hold what is provable")
+    if [_name(node) for node in call.args[:2]] != ["prediction", "observed"] or len(call.args) != 4:
+        raise ValueError(f"tests-{name} must call check_prediction(prediction, observed, allowed, provable)")
+    _require_name(name, next((keyword.value for keyword in call.keywords if keyword.arg == "name"), None))
+
+
+def _check_code(name: str, call: ast.Call, function: ast.FunctionDef, body: list[ast.stmt]) -> None:
+    """That the call names its exercise and its functions, and the solution takes what the stub takes."""
+    _require_name(name, call.args[0] if call.args else None)
+    keywords = {keyword.arg: keyword.value for keyword in call.keywords}
     wanted = {"solution": f"solution_{function.name}", "answer": function.name}
     if {key: _name(keywords.get(key)) for key in wanted} != wanted or len(call.args) != 2:
         told = ", ".join(f"{key}={value}" for key, value in wanted.items())
         raise ValueError(f"tests-{name} must call grade({name!r}, check_{function.name}, {told})")
-    body = parse(notebook, solution, f"solution-{name}").body
     answer = body[0] if len(body) == 1 else None
     if not isinstance(answer, ast.FunctionDef) or answer.name != wanted["solution"]:
         raise ValueError(f"solution-{name} must hold the function {wanted['solution']} and nothing else")
@@ -256,7 +260,6 @@ def _exercise(notebook: NotebookNode, name: str, points: int, places: Mapping[st
         raise ValueError(f"{answer.name} and the stub {function.name} take different arguments")
     if answer.body[0].lineno == answer.lineno:
         raise ValueError(f"{answer.name}: its body must begin on a line of its own")
-    return Exercise(name, "code", points, cell, solution, tests, function.name)
 
 
 def _name(node: Any) -> str | None:

@@ -8,7 +8,7 @@ CONFIG = '''"""The course's settings for nbgrader. Change what you like: labkit 
 
 from nbgrader import preprocessors as steps
 
-from labkit.classroom.preprocessors import ClearExerciseOutput, ClearMarkedSolutions, RunGradedCells
+from labkit.classroom import preprocessors as labkit
 
 c = get_config()
 
@@ -19,8 +19,8 @@ c.ClearSolutions.code_stub = {"python": "raise NotImplementedError"}
 c.ClearSolutions.text_stub = "*Your answer.*"
 c.GenerateAssignment.preprocessors = [
     steps.LockCells,
-    ClearMarkedSolutions,
-    ClearExerciseOutput,
+    labkit.ClearMarkedSolutions,
+    labkit.ClearExerciseOutput,
     steps.CheckCellMetadata,
     steps.ComputeChecksums,
     steps.SaveCells,
@@ -28,6 +28,10 @@ c.GenerateAssignment.preprocessors = [
     steps.ComputeChecksums,
     steps.CheckCellMetadata,
 ]
+
+# --- collecting ---
+# `nbgrader zip_collect` knows whose file is whose by the platforms' names, unless you set a named_regexp.
+c.ZipCollectApp.collector_plugin = labkit.PlatformCollector
 
 # --- grading ---
 # The figures of the story take minutes and are nobody's answer.
@@ -37,7 +41,7 @@ c.Autograde.sanitize_preprocessors = [
     steps.DeduplicateIds,
     steps.OverwriteKernelspec,
     steps.OverwriteCells,
-    RunGradedCells,
+    labkit.RunGradedCells,
     steps.CheckCellMetadata,
 ]
 c.Execute.timeout = 120  # seconds a cell
@@ -72,7 +76,8 @@ Made by `labkit assignment release`, laid out for nbgrader:
 1. **Hand out** `release/{first}/{first}.ipynb`, by whatever way you hand out files. Students need labkit
    installed, and nothing else.
 2. **Collect** what they hand in into `submitted/`, one notebook a student:
-   `submitted/STUDENT/{first}/{first}.ipynb`, or as your learning platform lays it out.
+   `submitted/STUDENT/{first}/{first}.ipynb`, or as your learning platform lays it out;
+   `labkit assignment grade submitted --dry-run` lists who is who.
 3. **Grade:** `labkit assignment grade submitted` runs the tests with a limit on time and memory for each
    submission, and writes scores and feedback.
 4. **Open questions** are graded by hand; rubric and an answer stand in the cell `exercise-...` of `source/`.

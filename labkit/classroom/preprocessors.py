@@ -1,16 +1,21 @@
-"""Steps of nbgrader's generate_assignment and autograde, for notebooks that tell a story around exercises.
+"""Steps of nbgrader's generate_assignment, zip_collect and autograde, for notebooks with a story.
 
 nbgrader_config.py puts them among nbgrader's own.
 """
 
 from __future__ import annotations
 
+from datetime import datetime
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from nbformat import NotebookNode
+from nbgrader.plugins import FileNameCollectorPlugin
 from nbgrader.preprocessors import ClearOutput, ClearSolutions, NbGraderPreprocessor
 
-__all__ = ["ClearExerciseOutput", "ClearMarkedSolutions", "RunGradedCells"]
+from labkit.classroom.grading.people import clean_name, stated
+
+__all__ = ["ClearExerciseOutput", "ClearMarkedSolutions", "PlatformCollector", "RunGradedCells"]
 
 
 class ClearExerciseOutput(ClearOutput):
@@ -48,3 +53,23 @@ class RunGradedCells(NbGraderPreprocessor):
         if "nbgrader" in cell.metadata and "tags" in cell.metadata:
             cell.metadata["tags"] = [tag for tag in cell.metadata["tags"] if tag != "story"]
         return cell, resources
+
+
+class PlatformCollector(FileNameCollectorPlugin):
+    """Whose file is whose for zip_collect, as `labkit assignment grade` has it, unless there is a pattern."""
+
+    def collect(self, submitted_file: str) -> dict[str, str] | None:
+        """Student and time of one file; a notebook without an owner stops the command, not to be skipped."""
+        if self.named_regexp or Path(submitted_file).suffix not in self.valid_ext:
+            return super().collect(submitted_file)
+        app, name = self.parent, self.parent.coursedir.assignment_id
+        parts = Path(submitted_file).relative_to(app._format_collect_path(app.extracted_directory)).parts
+        # The folder that a zip has become is called like the file that it was.
+        places = (PurePosixPath(*parts[:length]) for length in range(1, len(parts) + 1))
+        owner = next(filter(None, (stated(place, [name]) for place in places)), None)
+        if owner is None:
+            return app.fail(f"nothing states whose it is: {PurePosixPath(*parts)}")
+        found = {"student_id": clean_name(owner.student), "file_id": name}
+        if isinstance(owner.order, str | datetime):
+            found["timestamp"] = str(owner.order)
+        return found

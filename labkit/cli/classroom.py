@@ -109,6 +109,13 @@ def _word(folder: Path) -> str:
 
 def add_assignment(commands: Any) -> None:
     assignment = commands.add_parser("assignment", help="release and grade the exercises of a notebook")
+    assignment.formatter_class = argparse.RawDescriptionHelpFormatter
+    assignment.epilog = """A lecturer's way, from an empty folder:
+  labkit assignment release 5 --out course           the students' version, checked
+  labkit assignment grade course/in --dry-run        who is who in what was handed in
+  labkit assignment grade course/in --jobs 4         scores and feedback, in course/grades
+  cd course && jupyter lab                           open questions, in nbgrader's formgrader
+  labkit assignment grade course/in                  again: scores and feedback with these marks"""
     actions = assignment.add_subparsers(metavar="ACTION", required=True)
     _add_release(actions)
     _add_grade(actions)
@@ -141,30 +148,45 @@ def _release(args: argparse.Namespace) -> int:
 
 def _add_grade(actions: Any) -> None:
     grade = actions.add_parser("grade", help="grade what students handed in", allow_abbrev=False)
-    grade.add_argument(
-        "submissions", type=Path, metavar="SUBMISSIONS", help="the folder of what was handed in"
-    )
-    grade.add_argument("--course", type=Path, default=None, metavar="DIR",
-                       help="the course's folder (default: the nearest above SUBMISSIONS)")  # fmt: skip
-    grade.add_argument("--out", type=Path, default=None, metavar="DIR",
-                       help="where results go (default: grades in the course's folder)")  # fmt: skip
-    grade.add_argument("--seconds", type=float, default=180.0, metavar="N",
-                       help="a submission's time, shared by its exercises (default: 180)")  # fmt: skip
-    grade.add_argument("--memory", default="2G", metavar="SIZE", help="a submission's memory (default: 2G)")
-    grade.add_argument("--jobs", type=int, default=1, metavar="N", help="submissions at a time (default: 1)")
-    grade.add_argument("--again", action="store_true", help="run also what is unchanged since last time")
-    grade.add_argument("--traceback", action="store_true", help="show where an error came from")
+    grade.add_argument("submissions", nargs="+", type=Path, metavar="SUBMISSIONS",
+                       help="folders of what was handed in, or zips of them")  # fmt: skip
+    options: dict[str, tuple[type, Any, str, str]] = {
+        "course": (Path, None, "DIR", "the course's folder (default: the nearest above SUBMISSIONS)"),
+        "roster": (Path, None, "CSV", "the class: name in the gradebook, then what files may say instead"),
+        "pattern": (str, "", "REGEX", "of a file's path, with (?P<student_id>...), as nbgrader has it"),
+        "out": (Path, None, "DIR", "where results go (default: grades in the course's folder)"),
+        "seconds": (float, 180.0, "N", "a submission's time, shared by its exercises (default: 180)"),
+        "memory": (str, "2G", "SIZE", "a submission's memory (default: 2G)"),
+        "jobs": (int, 1, "N", "submissions at a time (default: 1)"),
+    }
+    for name, (kind, default, metavar, text) in options.items():
+        grade.add_argument(f"--{name}", type=kind, default=default, metavar=metavar, help=text)
+    for name, text in {
+        "dry-run": "list who is who, and grade nothing",
+        "skip-refused": "grade the others where it is not stated whose a file is",
+        "again": "run also what is unchanged since last time",
+        "traceback": "show where an error came from",
+    }.items():
+        grade.add_argument(f"--{name}", action="store_true", help=text)
+    grade.epilog = "Exit code: 0 all graded, 1 some could not be, 2 refused and nothing graded."
     grade.set_defaults(command=_grade)
 
 
 def _grade(args: argparse.Namespace) -> int:
-    from labkit.classroom.grading.feedback import summary
-    from labkit.classroom.grading.grade import Limits, grade, memory_size
+    from labkit.classroom.grading.feedback import summary, who
+    from labkit.classroom.grading.grade import Limits, grade, identify, memory_size
 
     limits = Limits(args.seconds, memory_size(args.memory))
+    known = {"course": args.course, "roster": args.roster, "pattern": args.pattern}
+    if args.dry_run:
+        found = identify(args.submissions, **known)
+        for file, *told in who(found):
+            print(f"{'  '.join(word or '-' for word in told[:2])}  {file}: {told[2]}")
+        print(f"{len(found.taken)} to grade, {len(found.left_out)} left out, {len(found.refused)} refused")
+        return 2 if found.refused else 0
     graded = grade(
-        args.submissions, course=args.course, out=args.out, limits=limits, jobs=args.jobs, again=args.again,
-        tell=lambda line: print(line, flush=True),
+        args.submissions, **known, out=args.out, limits=limits, jobs=args.jobs, again=args.again,
+        skip_refused=args.skip_refused, tell=lambda line: print(line, flush=True),
     )  # fmt: skip
     print(summary(graded))
-    return 0
+    return int(any(marks is None for _, marks in graded.rows) or bool(graded.people.refused))

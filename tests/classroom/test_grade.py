@@ -15,9 +15,14 @@ import nbformat
 import pytest
 from nbformat import NotebookNode
 
-from labkit.classroom.grading.feedback import _cell
+from labkit.classroom.grading.book import Book, Mark
+from labkit.classroom.grading.cells import read_handed
+from labkit.classroom.grading.feedback import _cell, page
 from labkit.classroom.grading.grade import Graded, Limits, grade, memory_size
+from labkit.classroom.grading.match import match
 from labkit.classroom.grading.one import Grader
+from labkit.classroom.grading.results import Result, TaskResult
+from labkit.cli import main
 
 NAME = "07_means"
 RIGHT = {
@@ -27,6 +32,9 @@ RIGHT = {
     "exercise-7-3": "prediction = {'mean': 3.0, 'feels': 'large'}\nobserved = dict(prediction)",
     "exercise-7-4": "The outlier. <script>alert('x')</script>",
 }
+MEAN = "def mean(values):\n    return TOTAL / len(values)"
+FLOAT = MEAN.replace("TOTAL", "np.float64(math.fsum(values))")
+HELPER = "import math as m\ndef add(values):\n    return m.fsum(values)"
 LOOP = """def mean(values):
     while True:
         try:
@@ -43,6 +51,13 @@ def submission(course: Path, answers: Mapping[str, str]) -> NotebookNode:
     for cell in notebook.cells:
         cell.source = answers.get(grade_id(cell), cell.source)
     return notebook
+
+
+def place(folder: Path, student: str) -> Path:
+    """nbgrader's, with its folder."""
+    path = folder / student / NAME / f"{NAME}.ipynb"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path
 
 
 def without(notebook: NotebookNode, *ids: str) -> NotebookNode:
@@ -75,6 +90,18 @@ def edited(notebook: NotebookNode) -> NotebookNode:
     return notebook
 
 
+def changed(notebook: NotebookNode, place: int, source: str) -> NotebookNode:
+    notebook.cells[place].source += f"\n{source}"
+    return notebook
+
+
+def halved(notebook: NotebookNode, place: int, first: str) -> NotebookNode:
+    half = copy.deepcopy(notebook.cells[place])
+    half["id"], half.source = "half", first
+    notebook.cells.insert(place, half)
+    return notebook
+
+
 def old(notebook: NotebookNode) -> dict[str, Any]:
     """As nbformat 3 has it."""
     cells = [{"cell_type": c.cell_type, "input": c.source, "metadata": c.metadata} for c in notebook.cells]
@@ -100,6 +127,11 @@ SCORES = {
     "bare": (3, 1, 3, 2),  # no metadata
     "colab": (3, 1, 3, 2),
     "old": (3, 1, 3, 2),
+    "timed": (3, 1, 3, 2),  # %%time above a right answer
+    "numpy": (3, 1, 3, 2),  # imported in the locked setup
+    "halves": (3, 1, 3, 2),  # a cell split in two
+    "helped": (3, 1, 3, 2),  # by a function in a cell of the story
+    "helpless": (0, 1, 3, 2),  # by a function below the tests
 }
 OWN = {  # Answers that do not call each other.
     **RIGHT,
@@ -117,6 +149,8 @@ def hand_in(course: Path, folder: Path) -> None:
 
     toploop = made(_1=RIGHT["exercise-7-1"] + "\nwhile True: pass")
     locked = [grade_id(cell) for cell in toploop.cells if grade_id(cell).startswith(("tests", "setup"))]
+    ids = [grade_id(cell) for cell in toploop.cells]
+    at = ids.index
     patch = (
         "import labkit.classroom.exercises as e, labkit.classroom.answers as a, builtins, math\n"
         "e.award = a.same = e.same = math.isfinite = lambda *_, **__: 9\n"
@@ -141,18 +175,23 @@ def hand_in(course: Path, folder: Path) -> None:
         "renames": made(_1="def Mean(values):\n    return sum(values) / len(values)"),
         "syntax": made(_1="def mean(values)\n    return"),
         "untested": without(made(), *locked),
-        "gone": without(made(), *(grade_id(cell) for cell in toploop.cells)),
+        "gone": without(made(), *ids),
         "edited": edited(made(_1="def mean(values):\n    return 100")),
         "twice": twice(made()),
         "bare": stripped(made(), ids=False),
         "colab": stripped(made(), ids=True),
         "old": old(made()),
+        "timed": made(_1="%%time\n" + RIGHT["exercise-7-1"]),
+        "numpy": changed(made(_1=FLOAT), at("setup"), "import numpy as np"),
+        "halves": halved(made(_1=MEAN.replace("TOTAL", "add(values)")), at("exercise-7-1"), HELPER),
+        "helped": changed(made(_1=MEAN.replace("TOTAL", "add(values)")), 1, HELPER),
+        "helpless": changed(made(_1=MEAN.replace("TOTAL", "add(values)")), at("exercise-7-2b"), HELPER),
     }  # fmt: skip
     assert notebooks.keys() == SCORES.keys()
     for student, notebook in notebooks.items():
-        (folder / f"{student}_{NAME}.ipynb").write_text(json.dumps(notebook), encoding="utf-8")
+        place(folder, student).write_text(json.dumps(notebook), encoding="utf-8")
     for student, text in BROKEN.items():
-        (folder / f"{student}.ipynb").write_text(text)
+        place(folder, student).write_text(text)
 
 
 @pytest.fixture(scope="module")
@@ -168,9 +207,9 @@ def course(released: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def graded(course: Path) -> Iterator[tuple[Graded, dict[str, dict[str, str]]]]:
     """All of it, graded once. An exercise has 3 s, where the right ones take hundredths."""
-    before = {path.name: path.read_bytes() for path in (course / "in").iterdir()}
+    before = {path: path.read_bytes() for path in (course / "in").rglob("*.ipynb")}
     result = grade(course / "in", limits=Limits(15, 2**29))
-    assert {path.name: path.read_bytes() for path in (course / "in").iterdir()} == before
+    assert {path: path.read_bytes() for path in (course / "in").rglob("*.ipynb")} == before
     yield result, scores(course)
 
 
@@ -204,12 +243,15 @@ def test_each_submission_gets_the_points_of_what_is_right_in_it(
         ("toploop", "the cell `import math` runs longer than 3 s"),
         ("dies", "7.1: ends Python (exit code 0)"),
         ("raises", "7.2b: fails: SystemExit: 1"),
-        ("tampers", "7.2a: there is no `variance`: the name must stay as in the task"),
-        ("renames", "7.1: there is no `mean`: the name must stay as in the task"),
-        ("syntax", "7.1: there is no `mean`; a cell above it ends in SyntaxError"),
-        ("untested", "tests of 7.1: the cell was deleted"),
+        ("tampers", "7.2a: there is no `variance`; no cell defines it"),
+        ("renames", "7.1: there is no `mean`; no cell defines it"),
+        ("syntax", "7.1: there is no `mean`; its cell ends in SyntaxError"),
+        ("untested", "tests of 7.1: the cell was missing, and put back"),
+        ("helpless", "NameError: name 'add' is not defined, at `return add(values) / len(values)`"),
+        ("helpless", "; the cell that defines `add` stands below the tests"),
+        ("numpy", "setup: the locked cell was edited, and put back"),
         ("edited", "tests of 7.1: the locked cell was edited, and put back"),
-        ("twice", "7.1: the cell stands there twice; the last one counts"),
+        ("twice", "7.1: the answer stands in several cells; all of them count, in their order"),
         ("html", "is a web page"), ("empty", "is empty"), ("cut", "broken"), ("list", "no cells"),
     ],
 )  # fmt: skip
@@ -281,7 +323,7 @@ def test_a_second_run_keeps_marks_by_hand_and_runs_what_has_changed(
         book.find_comment("exercise-7-4", NAME, NAME, "anna").manual_comment = "Well <b>said</b>"
         book.db.commit()
     changed = submission(course, {**RIGHT, "exercise-7-2b": "def deviation(v):\n    return 0.0"})
-    nbformat.write(changed, course / "in" / f"half_{NAME}.ipynb")
+    nbformat.write(changed, place(course / "in", "half"))
     lines: list[str] = []
     grade(course / "in", limits=Limits(15, 2**29), tell=lines.append)
     rows = scores(course)
@@ -294,9 +336,77 @@ def test_a_second_run_keeps_marks_by_hand_and_runs_what_has_changed(
     assert run_again == {"half", *BROKEN}
 
     with_note = submission(course, {**RIGHT, "exercise-7-1": LOOP.replace("while True", "while False")})
-    nbformat.write(with_note, course / "in" / f"anna_{NAME}.ipynb")
+    nbformat.write(with_note, place(course / "in", "anna"))
     grade(course / "in", limits=Limits(15, 2**29))
-    assert (scores(course)["anna"]["7.4"], scores(course)["anna"]["7.1"]) == ("2.5", "1")
+    row = scores(course)["anna"]
+    assert (row["7.4"], row["7.1"], row["by_hand"]) == ("2.5", "0", "7.1")
+    assert "7.1: An earlier answer had 1 of 3 points" in row["reason"]
+
+
+def marked(folder: Path, score: float | None = None, comment: str = "") -> tuple[Any, ...]:
+    """What the gradebook has for Anna's open question; with a score, marks it as the formgrader does."""
+    from nbgrader.api import Gradebook
+
+    with Gradebook(f"sqlite:///{folder / 'gradebook.db'}") as book:
+        found = book.find_grade("exercise-7-4", NAME, NAME, "anna")
+        said = book.find_comment("exercise-7-4", NAME, NAME, "anna")
+        if score is not None:
+            found.manual_score, found.needs_manual_grade, said.manual_comment = score, False, comment
+            book.db.commit()
+        return found.manual_score, found.needs_manual_grade, said.manual_comment, said.comment
+
+
+def test_a_mark_by_hand_belongs_to_the_text_that_it_was_given_for(released: Path, tmp_path: Path) -> None:
+    """Three points and the praise stood under a new text, as if it had been read."""
+    folder = tmp_path / "course"
+    shutil.copytree(released, folder)
+    book = Book(folder)
+    given = book.load(NAME)
+
+    def hand_in(text: str, **more: str) -> tuple[Mark, str]:
+        """The mark of the open question after a submission, and the page of feedback."""
+        answers = {"exercise-7-4": text} | {f"exercise-7-{key}": value for key, value in more.items()}
+        path = place(folder / "submitted", "anna")
+        nbformat.write(submission(folder, answers), path)
+        book.record("anna", given, match(read_handed(path), given), {})
+        marks = book.marks("anna", given)
+        assert marks is not None
+        result = Result("anna", NAME, "x", {task.id: TaskResult(None) for task in given.tasks})
+        return marks["exercise-7-4"], page(result, given, marks)
+
+    assert hand_in("The outlier.")[0] == Mark(None, False, True)
+    marked(folder, 3.0, "Very <b>good</b>")
+    mark, told = hand_in("  The outlier.\n", **{"1": RIGHT["exercise-7-1"]})  # Another answer changes.
+    assert mark == Mark(3.0, True, False, "Very <b>good</b>") and "Very &lt;b&gt;" in told
+
+    old = "An earlier answer had 3 of 3 points: Very <b>good</b>"
+    for text in ("Something else.", "Something else.", "The median."):
+        mark, told = hand_in(text)
+        assert mark == Mark(None, False, True, "", old)
+        assert marked(folder) == (None, True, None, old)  # In the formgrader, too.
+        assert "<b>Comment." not in told and "An earlier answer had 3 of 3 points: Very &lt;b" in told
+    marked(folder, 1.0, "Less so")
+    mark, told = hand_in("The median.")
+    assert mark == Mark(1.0, True, False, "Less so") and "earlier" not in told
+    assert hand_in("*Your answer.*")[0].open  # Perhaps the wrong file.
+
+
+def test_a_mark_that_nbgrader_wants_to_be_looked_at_is_told_as_old(released: Path, tmp_path: Path) -> None:
+    """Its own autograde keeps a mark under whatever text comes next, and says so in a flag alone."""
+    folder = tmp_path / "course"
+    shutil.copytree(released, folder)
+    book = Book(folder)
+    given = book.load(NAME)
+    path = place(folder / "submitted", "anna")
+    nbformat.write(submission(folder, RIGHT), path)
+    book.record("anna", given, match(read_handed(path), given), {})
+    marked(folder, 2.0, "Good")
+    with sqlite3.connect(folder / "gradebook.db") as database:
+        database.execute("update grade set needs_manual_grade = 1 where manual_score is not null")
+    marks = book.marks("anna", given)
+    assert marks is not None
+    assert marks["exercise-7-4"] == Mark(None, True, True, "", "An earlier answer had 2 of 3 points: Good")
+    assert marked(folder)[0] == 2.0
 
 
 @pytest.mark.slow
@@ -306,21 +416,20 @@ def test_an_interrupted_run_leaves_what_is_finished_and_a_later_one_goes_on(
     """Ctrl-C at submission 150 of 200 must cost nothing."""
     folder = tmp_path / "course"
     shutil.copytree(released, folder)
-    place = folder / "submitted"
+    handed_in = folder / "submitted"
     for student in ("a", "b", "Jörg M"):
-        (place / student / NAME).mkdir(parents=True)
-        nbformat.write(submission(folder, RIGHT), place / student / NAME / f"{NAME}.ipynb")
+        nbformat.write(submission(folder, RIGHT), place(handed_in, student))
 
     def stop(line: str) -> None:
         if line.startswith("[2/3]"):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        grade(place, tell=stop)
+        grade(handed_in, tell=stop)
     assert [row["total"] for row in scores(folder).values()] == ["9", "9"]
     assert sqlite3.connect(folder / "gradebook.db").execute("pragma integrity_check").fetchone() == ("ok",)
     lines: list[str] = []
-    grade(place, tell=lines.append, jobs=2)
+    grade(handed_in, tell=lines.append, jobs=2)
     assert {name: row["total"] for name, row in scores(folder).items()} == {"a": "9", "b": "9", "Jörg M": "9"}
     assert sum("unchanged" in line for line in lines) == 2
     assert not list(folder.rglob("*.part"))
@@ -335,7 +444,7 @@ def test_whatever_goes_wrong_with_one_submission_stops_no_other(
     shutil.copytree(released, folder)
     (folder / "in").mkdir()
     for student in ("a", "b", "c"):
-        nbformat.write(submission(folder, RIGHT), folder / "in" / f"{student}.ipynb")
+        nbformat.write(submission(folder, RIGHT), place(folder / "in", student))
     usual = Grader.run
 
     def run(self: Grader, one: Any, *more: Any) -> Any:
@@ -360,14 +469,45 @@ def test_an_unanswered_question_and_a_broken_resubmission_are_told(released: Pat
     folder = tmp_path / "course"
     shutil.copytree(released, folder)
     (folder / "in").mkdir()
-    path = folder / "in" / "a.ipynb"
+    path = place(folder / "in", "a")
     nbformat.write(submission(folder, RIGHT | {"exercise-7-4": "*Your answer.*"}), path)
     grade(folder / "in")
     assert "not answered" in scores(folder)["a"]["reason"]
     path.write_text("no notebook")
-    (folder / "in" / f"a_{NAME}.ipynb").unlink(missing_ok=True)
     grade(folder / "in")
     assert "the gradebook keeps the marks of an earlier file" in scores(folder)["a"]["reason"]
+
+
+def test_nothing_is_graded_while_it_is_not_stated_who_somebody_is(
+    released: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Exit code 0, and a student without marks."""
+    folder = tmp_path / "course"
+    shutil.copytree(released, folder)
+    moodle = folder / "in" / "Student A_1001_assignsubmission_file_" / "x.ipynb"
+    for path, answers in ((moodle, RIGHT), (folder / "in" / "hw6" / "bob" / "x.ipynb", {})):
+        path.parent.mkdir(parents=True)
+        nbformat.write(submission(folder, answers), path)
+    before = (folder / "gradebook.db").read_bytes()
+    words = ["assignment", "grade", str(folder / "in")]
+    assert main([*words, "--dry-run"]) == 2
+    table = capsys.readouterr().out
+    assert "1 to grade, 0 left out, 1 refused" in table
+    assert "Student A_1001  07_means  Student A_1001_" in table
+    assert main(words) == 2
+    assert "refused: hw6/bob/x.ipynb: nothing states whose it is" in capsys.readouterr().out
+    assert not (folder / "grades").exists() and (folder / "gradebook.db").read_bytes() == before
+    assert main([*words, "--skip-refused"]) == 1
+    assert [row["total"] for row in scores(folder).values()] == ["9"]
+    pattern = r"(?:.*/)?(?P<student_id>[^/]+?)(_\d+_assignsubmission_file_)?/x.ipynb"
+    assert main([*words, "--pattern", pattern]) == 0
+    assert {name: row["total"] for name, row in scores(folder).items()} == {
+        "Student A_1001": "9", "Student A": "9", "bob": "0",
+    }  # fmt: skip
+    with (folder / "grades" / "files.csv").open(encoding="utf-8", newline="") as file:
+        assert {row["student"]: row["what"] for row in csv.DictReader(file)} == {
+            "Student A": "counts", "bob": "counts"
+        }  # fmt: skip
 
 
 def test_solutions_that_fail_here_stop_the_run_before_anyone_is_graded(
@@ -379,7 +519,7 @@ def test_solutions_that_fail_here_stop_the_run_before_anyone_is_graded(
     path = folder / "source" / NAME / f"{NAME}.ipynb"
     path.write_text(path.read_text(encoding="utf-8").replace("math.fsum(values)", "0 * math.fsum(values)"))
     (folder / "in").mkdir()
-    nbformat.write(submission(folder, RIGHT), folder / "in" / "a.ipynb")
+    nbformat.write(submission(folder, RIGHT), place(folder / "in", "a"))
     with pytest.raises(ValueError, match=r"its own solution of 7.1 gets 0 of 3 points here: fails"):
         grade(folder / "in")
     with sqlite3.connect(folder / "gradebook.db") as book:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -167,7 +168,7 @@ def test_an_answer_that_ends_python_is_told_by_how_it_ended(runner: Runner, body
 @pytest.mark.parametrize(
     "body",
     [
-        "os.fork()", "subprocess.run(['true'])", "os.kill(-1, 9)", "os.kill(os.getppid(), 9)", "os.setsid()",
+        "os.fork()", "subprocess.run(['true'])", "os.kill(-1, 0)", "os.kill(os.getppid(), 0)", "os.setsid()",
         "socket.socket()", "open(victim, 'w')", "open(victim).read()", "os.chmod(victim, 0)",
         "os.remove(victim)", "os.utime(victim)", "os.listdir(os.path.dirname(victim))",
         "resource.setrlimit(resource.RLIMIT_FSIZE, (-1, -1))", "open('/proc/self/mem', 'rb')",
@@ -189,6 +190,33 @@ def test_what_lies_outside_is_out_of_reach(runner: Runner, tmp_path: Path, body:
     after = victim.stat()
     assert victim.read_text() == "marks"
     assert (after.st_mode, after.st_mtime_ns) == (before.st_mode, before.st_mtime_ns)
+
+
+@walled
+@pytest.mark.parametrize("machine", ["AARCH64", "RISCV64", "PPC64LE"])
+def test_the_filter_refuses_the_same_on_other_machines(tmp_path: Path, machine: str) -> None:
+    """Numbers typed for two machines leave the third open, and one of them typed wrong is seen by nobody."""
+    import pyseccomp
+
+    with (tmp_path / "filter").open("w+") as file:
+        limits.build_filter(pyseccomp, getattr(pyseccomp.Arch, machine)).export_pfc(file)
+        file.seek(0)
+        part = file.read().split("# filter for arch ")[2]
+    assert machine.lower() in part.splitlines()[0]
+    for name in ("execve", "ptrace", "socket", "unshare", "bpf", "fchmodat", "clone3", "kill", "prlimit64"):
+        assert f'syscall "{name}"' in part, name
+
+
+@walled
+def test_nothing_is_enclosed_by_half(tmp_path: Path) -> None:
+    """A wall that is looked for once the first one stands is not found, and the process runs without it."""
+    script = (
+        "import os, pathlib, sys\nfrom labkit.classroom.grading.limits import enclose\n"
+        "enclose(pathlib.Path(sys.argv[1]), 2**28)\n"
+        "for call in (os.fork, lambda: os.listdir('/home')):\n"
+        "    try: call()\n    except PermissionError: continue\n    os._exit(1)"
+    )
+    subprocess.run([sys.executable, "-c", script, tmp_path], check=True)
 
 
 def test_the_files_of_the_tests_are_closed_before_the_students_first_line(runner: Runner) -> None:

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import warnings
+import zipfile
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -114,33 +115,72 @@ ANSWERS = {
 }
 
 
+def handed_in(course: Path, student: str) -> NotebookNode:
+    """The released notebook, with all answers right, or its tests tagged as story, or deleted."""
+    notebook = published(course)
+    for cell in list(notebook.cells):
+        (name,) = [tag.partition("-")[2] for tag in tags(cell) if tag.startswith("exercise-")] or [""]
+        if student == "right":
+            cell.source = cell.source.replace("raise NotImplementedError", f"return {ANSWERS.get(name)}")
+            cell.source = cell.source.replace("None,", '3 if "mean" else 0,', 1).replace("None,", '"small",')
+            cell.source = cell.source.replace("dict.fromkeys(prediction)", "prediction")
+        elif any(tag.startswith("tests-") for tag in tags(cell)):
+            if student == "tagged":
+                cell.metadata["tags"] = [*tags(cell), "story"]
+            else:
+                notebook.cells.remove(cell)
+    return notebook
+
+
 @pytest.mark.slow
-def test_nbgraders_own_autograde_gives_the_points(renewed: Path) -> None:
+def test_nbgraders_own_way_gives_the_same_students_and_points(renewed: Path) -> None:
     """Points for nothing: nbgrader gives them all to tests that were skipped, or deleted."""
-    for student in ("right", "tagged", "deleted"):
-        notebook = published(renewed)
-        for cell in list(notebook.cells):
-            (name,) = [tag.partition("-")[2] for tag in tags(cell) if tag.startswith("exercise-")] or [""]
-            if student == "right":
-                cell.source = cell.source.replace("raise NotImplementedError", f"return {ANSWERS.get(name)}")
-                cell.source = cell.source.replace("None,", '3 if "mean" else 0,', 1).replace(
-                    "None,", '"small",'
-                )
-                cell.source = cell.source.replace("dict.fromkeys(prediction)", "prediction")
-            elif any(tag.startswith("tests-") for tag in tags(cell)):
-                if student == "tagged":
-                    cell.metadata["tags"] = [*tags(cell), "story"]
-                else:
-                    notebook.cells.remove(cell)
-        path = renewed / "submitted" / student / NAME / f"{NAME}.ipynb"
-        path.parent.mkdir(parents=True)
-        nbformat.write(notebook, path)
-    nbgrader(renewed, "autograde", NAME, "--create")
     from nbgrader.api import Gradebook
 
+    from labkit.classroom.grading.grade import grade
+
+    archive = renewed / "downloaded" / NAME / "archive"
+    archive.mkdir(parents=True)
+    names = {
+        "right": "Student A_1001_assignsubmission_file_/x.ipynb",
+        "tagged": "hw_jd_attempt_2026-05-04-13-37-00_x.ipynb",
+        "deleted": "doe_LATE_12_345_x.ipynb",
+    }
+    with zipfile.ZipFile(archive / "class.zip", "w") as zipped:
+        for kind, name in names.items():
+            zipped.writestr(f"hw6/{name}", nbformat.writes(handed_in(renewed, kind)))
+        zipped.writestr(
+            f"hw6/{names['tagged'].replace('-13-', '-09-')}", nbformat.writes(handed_in(renewed, "right"))
+        )
+    shutil.copytree(renewed, renewed.with_name("ours"))
+    nbgrader(renewed, "zip_collect", NAME)
+    nbgrader(renewed, "autograde", NAME, "--create")
+    nbgrader(renewed, "generate_feedback", NAME)
     with closing(Gradebook(f"sqlite:///{renewed / 'gradebook.db'}")) as gradebook:
         scores = {one.student.id: one.score for one in gradebook.assignment_submissions(NAME)}
-    assert scores == {"right": 9, "tagged": 0, "deleted": 0}
+    assert scores == {"Student A_1001": 9, "jd": 0, "doe_12": 0}
+    assert {path.parts[-3] for path in renewed.glob(f"feedback/*/{NAME}/{NAME}.html")} == set(scores)
+
+    ours = renewed.with_name("ours")
+    graded = grade(ours / "downloaded" / NAME / "archive" / "class.zip", course=ours)
+    points = {
+        result.student: sum(mark.score or 0 for mark in (marks or {}).values())
+        for result, marks in graded.rows
+    }
+    assert points == scores
+
+
+@pytest.mark.slow
+def test_nbgraders_collecting_skips_nobody_silently(renewed: Path) -> None:
+    """It warns of a file without an owner, and goes on."""
+    archive = renewed / "downloaded" / NAME / "archive"
+    archive.mkdir(parents=True)
+    nbformat.write(published(renewed), archive / "anna.ipynb")
+    nbformat.write(published(renewed), archive / "doe_12_345_x.ipynb")
+    with pytest.raises(subprocess.CalledProcessError) as error:
+        nbgrader(renewed, "zip_collect", NAME)
+    assert b"nothing states whose it is: anna.ipynb" in error.value.stderr
+    assert not (renewed / "submitted").exists()
 
 
 LEAKS: dict[str, Any] = {

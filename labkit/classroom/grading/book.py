@@ -10,30 +10,40 @@ import threading
 import uuid
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import nbformat
-from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from labkit.classroom.grading.cells import Given, GivenCell, Matched, Task, bare, top_names
-from labkit.classroom.grading.files import TIMESTAMP, read_timestamp
+from labkit.classroom.grading.cells import Given, GivenCell, Task, bare, read_handed
+from labkit.classroom.grading.code import top_names
+from labkit.classroom.grading.files import TIMESTAMP
+from labkit.classroom.grading.match import Matched, match
+from labkit.classroom.grading.restored import restored
 
 CONFIG = "nbgrader_config.py"
+OLD = "An earlier answer had "
 _ALONE = threading.RLock()
 
 
 @dataclass(frozen=True)
 class Mark:
-    """What the gradebook holds for one task: `score` is None where a mark by hand is still missing."""
+    """What the gradebook holds for one task.
+
+    Attributes:
+        score: None where there is none yet.
+        open: whether a person is to mark it, for the first time or because the answer is another now.
+        old: the mark and the comment that an earlier answer had, in a sentence; empty if there is none.
+    """
 
     score: float | None
     by_hand: bool
     open: bool
     comment: str = ""
+    old: str = ""
 
 
 def find_course(submissions: Path, course: Path | None) -> Path:
@@ -42,6 +52,8 @@ def find_course(submissions: Path, course: Path | None) -> Path:
     Raises:
         ValueError: there is none.
     """
+    if not submissions.exists():
+        raise ValueError(f"SUBMISSIONS: there is no {submissions}")
     if course is not None:
         if not (course / CONFIG).is_file():
             raise ValueError(
@@ -113,79 +125,51 @@ class Book:
         path = self._path("source", name) / f"{name}.ipynb"
         if not path.is_file():
             raise ValueError(f"the instructor's notebook of {name} is missing: {path}")
-        source = nbformat.read(path, as_version=4)
-        released = self._path("release", name) / f"{name}.ipynb"
-        visible, cell_ids = {}, {}
-        if released.is_file():
-            for cell in nbformat.read(released, as_version=4).cells:
-                grade_id = cell.metadata.get("nbgrader", {}).get("grade_id")
-                if grade_id:
-                    visible[grade_id], cell_ids[grade_id] = cell.source, cell.get("id", "")
+        cells = nbformat.read(path, as_version=4).cells
         with self._open() as gradebook:
-            stored = {cell.name: cell for cell in gradebook.find_notebook(name, name).source_cells}
-            sources = {key: cell.source for key, cell in stored.items()}
-        cells, tasks, setup, story = [], [], [], []
-        answers: list[str] = []
-        solved: list[str] = []
-        for cell in source.cells:
-            own = cell.metadata.get("nbgrader")
-            if not own:
-                story.append(cell)
-                continue
-            grade_id = own["grade_id"]
-            if grade_id not in sources:
-                raise ValueError(
-                    f"{path} has a cell {grade_id} that the gradebook lacks; release {name} again"
-                )
-            text = sources[grade_id]
-            shown = visible.get(grade_id, text)
-            metadata = {key: value for key, value in own.items() if key != "checksum"}
-            cells.append(
-                GivenCell(grade_id, cell.cell_type, text, shown, cell_ids.get(grade_id, ""), metadata)
-            )
-            if own.get("grade") and not own.get("solution") and cell.cell_type == "code":
-                names = [n for i in answers for n in top_names(sources[i])]
-                tasks.append(
-                    Task(grade_id, own["points"], False, tuple(answers), tuple(dict.fromkeys(names)), text)
-                )
-                answers = []
-            elif own.get("grade") or own.get("task"):
-                tasks.append(Task(grade_id, own["points"], True, (grade_id,)))
-            elif own.get("solution"):
-                answers.append(grade_id)
-                solved += [cell.source] if cell.cell_type == "code" else []
-            elif cell.cell_type == "code":
-                setup.append(text)
-        ids, texts = {c.get("id", "") for c in story} - {""}, {bare(c.source) for c in story} - {""}
+            stored = {cell.name: cell.source for cell in gradebook.find_notebook(name, name).source_cells}
+        ours = [cell for cell in cells if _own(cell)]
+        lacks = [_own(cell)["grade_id"] for cell in ours if _own(cell)["grade_id"] not in stored]
+        if lacks:
+            raise ValueError(f"{path} has a cell {lacks[0]} that the gradebook lacks; release {name} again")
+        release = self._path("release", name) / f"{name}.ipynb"
+        shown = nbformat.read(release, as_version=4).cells if release.is_file() else []
+        released = {_own(cell)["grade_id"]: cell for cell in shown if _own(cell)}
+        kinds = [
+            (cell, _own(cell)) for cell in ours if cell.cell_type == "code" and not _own(cell).get("grade")
+        ]
         return Given(
             name,
-            "\n".join(setup),
-            tuple(tasks),
-            tuple(cells),
-            tuple(solved),
-            frozenset(ids),
-            frozenset(texts),
+            "\n".join(stored[own["grade_id"]] for _, own in kinds if not own.get("solution")),
+            tuple(_tasks(ours, stored)),
+            tuple(_given(cell, stored, released) for cell in cells),
+            tuple(cell.source for cell, own in kinds if own.get("solution")),
         )
 
     def record(
-        self, student: str, given: Given, matched: Matched, outputs: Mapping[str, tuple[float | None, str]],
-        timestamp: Path | None = None,
+        self, student: str, given: Given, matched: Matched, outputs: Mapping[str, tuple[float, str]],
+        time: str = "",
     ) -> None:  # fmt: skip
-        """Writes the autograded notebook and the scores, as nbgrader does. Marks by hand stay.
+        """Writes the autograded notebook and the scores, as nbgrader does.
+
+        A mark by hand belongs to the answer that it was given for: where that has changed, it is put aside.
 
         Args:
-            outputs: grade id -> points (None: none to tell) and the text that the cell gives.
+            outputs: grade id of tests -> points, and the line that they print.
+            time: when it was handed in, where nbgrader's layout tells.
         """
         with tempfile.TemporaryDirectory(prefix="labkit-book-") as folder:
             place = Path(folder) / "submitted" / student / given.name
             place.mkdir(parents=True)
-            nbformat.write(_restored(given, matched, outputs), place / f"{given.name}.ipynb")
-            # Only in nbgrader's layout is it the platform's; elsewhere a student may have put it there.
-            if timestamp is not None and timestamp.parent.name == given.name:
-                time = read_timestamp(timestamp)
-                if time is not None:
-                    (place / TIMESTAMP).write_text(time, encoding="utf-8")
+            nbformat.write(restored(matched, outputs), place / f"{given.name}.ipynb")
+            if time:
+                (place / TIMESTAMP).write_text(time, encoding="utf-8")
+            before, changed = self.marks(student, given) or {}, self._changed(student, given, matched)
             self._autograde(Path(folder), student, given.name)
+            self._ask_for_marks(student, given, matched)
+            for task in given.tasks:
+                if task.id in before:
+                    self._carry(student, given, task, before[task.id], task.id in changed)
             made = Path(folder) / "autograded" / student / given.name
             target = self._path("autograded", given.name, student)
             target.mkdir(parents=True, exist_ok=True)
@@ -193,6 +177,49 @@ class Book:
                 part = target / f".{file.name}.{uuid.uuid4().hex[:8]}.part"
                 shutil.copy(file, part)
                 os.replace(part, target / file.name)
+
+    def _ask_for_marks(self, student: str, given: Given, matched: Matched) -> None:
+        """nbgrader looks at an answer's own cell alone, and would give 0 where it is as it was given out."""
+        asked = [t for t in given.tasks if t.by_hand and (matched.is_written(t.id) or matched.in_doubt(t.id))]
+        with self._open() as gradebook:
+            for task in asked:
+                grade = gradebook.find_grade(task.id, given.name, given.name, student)
+                grade.auto_score, grade.needs_manual_grade = None, True
+                gradebook.find_comment(task.id, given.name, given.name, student).auto_comment = None
+            gradebook.db.commit()
+
+    def _changed(self, student: str, given: Given, matched: Matched) -> set[str]:
+        """The tasks of which the answer is another than in the notebook that was marked last."""
+        marked = self._path("autograded", given.name, student) / f"{given.name}.ipynb"
+        try:
+            before = match(read_handed(marked), given)
+        except ValueError:  # There is none, or it was changed by hand.
+            return {task.id for task in given.tasks}
+        return {
+            task.id
+            for task in given.tasks
+            for answer in task.answers
+            if _written(before, answer) != _written(matched, answer)
+        }
+
+    def _carry(self, student: str, given: Given, task: Task, before: Mark, changed: bool) -> None:
+        """Puts a mark by hand aside where its answer has changed; else it counts as it did.
+
+        Aside is the comment that nbgrader's machine makes: its formgrader shows it until a person writes one.
+        """
+        with self._open() as gradebook:
+            grade, comments = _found(gradebook, student, given, task)
+            aside = changed and (before.by_hand or bool(before.comment))
+            if aside:
+                grade.manual_score = grade.extra_credit = None
+                for comment in comments:
+                    comment.manual_comment = None
+            old = before.old or (_in_words(before.score, task, before.comment) if aside else "")
+            if old and comments:
+                comments[-1].auto_comment = old
+            if aside or old or before.by_hand:
+                grade.needs_manual_grade = aside or before.open
+            gradebook.db.commit()
 
     def _autograde(self, folder: Path, student: str, name: str) -> None:
         import copy
@@ -236,58 +263,74 @@ class Book:
                 gradebook.find_submission(given.name, student)
             except MissingEntry:
                 return None
-            found = {}
-            for task in given.tasks:
-                grade = gradebook.find_grade(task.id, given.name, given.name, student)
-                given_by_hand = grade.manual_score is not None
-                known = given_by_hand or grade.auto_score is not None
-                score = (grade.score or 0.0) if known else None
-                comment = ""
-                if task.by_hand:
-                    comment = (
-                        gradebook.find_comment(task.id, given.name, given.name, student).manual_comment or ""
-                    )
-                found[task.id] = Mark(score, given_by_hand, not known, comment)
-            return found
+            return {task.id: _mark(*_found(gradebook, student, given, task), task) for task in given.tasks}
 
 
-def _restored(given: Given, matched: Matched, outputs: Mapping[str, tuple[float | None, str]]) -> Any:
-    """The submission with every cell of the assignment in it, and the results of the tests as outputs."""
-    ours = {cell.id: cell for cell in given.cells}
-    editable = {answer for task in given.tasks for answer in task.answers}
+def _written(matched: Matched, answer: str) -> tuple[str, list[Any]]:
+    """A text with its pictures."""
+    pieces = [cell.raw for cell in matched.cells if cell.answer == answer and cell.raw]
+    return bare(matched.source(answer) or ""), [
+        piece["attachments"] for piece in pieces if piece.get("attachments")
+    ]
 
-    def made(role: str, source: str, kind: str) -> Any:
-        cell = (new_code_cell if kind == "code" else new_markdown_cell)(source)
-        if role in ours:
-            cell.metadata["nbgrader"] = dict(ours[role].metadata)
-        if kind == "code" and role in outputs:
-            points, text = outputs[role]
-            cell.execution_count = 1
-            if text:
-                cell.outputs.append(new_output("stream", name="stdout", text=text))
-            if points is not None:
-                data = {"text/plain": repr(float(points))}
-                cell.outputs.append(new_output("execute_result", data, execution_count=1))
-        return cell
 
-    cells = []
-    for handed, role in zip(matched.handed.cells, matched.roles, strict=True):
-        if role == "copy":
-            continue
-        source = handed.source if role not in ours or role in editable else ours[role].source
-        cells.append((role, made(role, source, ours[role].kind if role in ours else handed.kind)))
-    present = {role for role, _ in cells}
-    for task in given.tasks:
-        if task.id in present:
-            continue
-        places = [i for i, (role, _) in enumerate(cells) if role in task.answers]
-        cells.insert(
-            places[-1] + 1 if places else len(cells),
-            (task.id, made(task.id, ours[task.id].source, ours[task.id].kind)),
-        )
-    notebook = new_notebook(cells=[cell for _, cell in cells])
-    notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
-    return notebook
+def _own(cell: Any) -> dict[str, Any]:
+    return cell.metadata.get("nbgrader") or {}
+
+
+def _given(cell: Any, stored: Mapping[str, str], released: Mapping[str, Any]) -> GivenCell:
+    if not _own(cell):
+        return GivenCell("", cell.cell_type, cell.source, cell.source, cell.get("id", ""), {})
+    grade_id = _own(cell)["grade_id"]
+    shown = released.get(grade_id, {})
+    metadata = {key: value for key, value in _own(cell).items() if key != "checksum"}
+    source = stored[grade_id]
+    return GivenCell(
+        grade_id, cell.cell_type, source, shown.get("source", source), shown.get("id", ""), metadata
+    )
+
+
+def _tasks(ours: list[Any], stored: Mapping[str, str]) -> Iterator[Task]:
+    """Hidden tests with all answers since the last ones, and answers that a person marks."""
+    answers: list[str] = []
+    for cell in ours:
+        own = _own(cell)
+        grade_id = own["grade_id"]
+        if own.get("grade") and not own.get("solution") and cell.cell_type == "code":
+            names = dict.fromkeys(name for answer in answers for name in top_names(stored[answer]))
+            yield Task(grade_id, own["points"], False, tuple(answers), tuple(names), stored[grade_id])
+            answers = []
+        elif own.get("grade") or own.get("task"):
+            yield Task(grade_id, own["points"], True, (grade_id,))
+        elif own.get("solution"):
+            answers.append(grade_id)
+
+
+def _found(gradebook: Any, student: str, given: Given, task: Task) -> tuple[Any, list[Any]]:
+    """The grade of a task, and the comments on its answers: nbgrader has one for each cell to fill in."""
+    from nbgrader.api import MissingEntry
+
+    comments = []
+    for answer in task.answers:
+        with suppress(MissingEntry):
+            comments.append(gradebook.find_comment(answer, given.name, given.name, student))
+    return gradebook.find_grade(task.id, given.name, given.name, student), comments
+
+
+def _mark(grade: Any, comments: list[Any], task: Task) -> Mark:
+    by_hand = grade.manual_score is not None
+    known = by_hand or grade.auto_score is not None
+    comment = "\n".join(one.manual_comment for one in comments if one.manual_comment)
+    if not grade.needs_manual_grade and known:
+        return Mark(grade.score or 0.0, by_hand, False, comment)
+    old = "".join(one.auto_comment for one in comments if (one.auto_comment or "").startswith(OLD))
+    if by_hand:  # nbgrader has graded another file since, and asks for a person to look at the mark.
+        return Mark(grade.auto_score, True, True, "", old or _in_words(grade.score, task, comment))
+    return Mark(grade.auto_score, False, True, comment, old)
+
+
+def _in_words(score: float | None, task: Task, comment: str) -> str:
+    return f"{OLD}{score or 0:g} of {task.points:g} points{': ' * bool(comment)}{comment}"
 
 
 @contextmanager

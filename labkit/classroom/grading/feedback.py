@@ -8,10 +8,11 @@ import re
 from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
+from typing import Any
 
 from labkit.classroom.grading.book import Mark
 from labkit.classroom.grading.cells import Given, Task
-from labkit.classroom.grading.files import LeftOut, Submission
+from labkit.classroom.grading.files import Found
 from labkit.classroom.grading.results import Graded, Result
 from labkit.headless.files import write_atomically
 
@@ -90,6 +91,8 @@ def _section(task: Task, result: Result, mark: Mark) -> str:
         parts.append("<p>Is marked by hand.</p>")
     elif mark.by_hand and not task.by_hand:
         parts.append("<p>Marked by hand.</p>")
+    if mark.old:
+        parts.append(f"<p class=quiet>{escape(mark.old)}</p>")
     if done.reason:
         parts.append(f"<p>{escape(_sentence(done.reason))}</p>")
     elif not task.by_hand and not mark.by_hand:
@@ -121,7 +124,8 @@ def summary(graded: Graded) -> str:
     run = [result for result, marks in graded.rows if marks is not None]
     broken = [result for result, marks in graded.rows if marks is None]
     seconds = sorted(result.seconds for result in run)
-    lines = [f"{len(run)} graded, {len(broken)} not graded, {len(graded.left_out)} files left out"]
+    left, refused = len(graded.people.left_out), len(graded.people.refused)
+    lines = [f"{len(run)} graded, {len(broken)} not graded, {left} files left out, {refused} refused"]
     if seconds:
         lines[0] += f"; {seconds[len(seconds) // 2]:.1f} s a submission (median), {seconds[-1]:.1f} s at most"
     lines += [f"scores: {folder / CSV_NAME}, feedback: {folder / 'feedback'}" for folder in graded.folders]
@@ -134,44 +138,46 @@ def write_scores(path: Path, given: Given, rows: Sequence[tuple[Result, Mapping[
     The column `state` says "complete", "to mark" (marks by hand are missing, and `total` is without them)
     or "not graded"; `by_hand` names what still needs a mark.
     """
-    labels = [task.label for task in given.tasks]
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
-    writer.writerow(
-        ["student", "assignment", *labels, "total", "of", "state", "by_hand", "reason", "seconds", "file"]
-    )
+    head = ["student", "assignment", *(task.label for task in given.tasks), "total", "of", "state", "by_hand"]
+    table: list[list[Any]] = [[*head, "reason", "seconds", "file"]]
     for result, marks in rows:
-        start, end = [_cell(result.student), given.name], [_number(result.seconds), _cell(result.shown)]
         if result.broken or marks is None:
-            blank = [""] * (len(labels) + 1)
-            writer.writerow(
-                [*start, *blank, _number(given.points), "not graded", "", _cell(result.broken), *end]
-            )
-            continue
-        scores = [marks[task.id].score for task in given.tasks]
-        still = [task.label for task in given.tasks if marks[task.id].open]
-        reasons = [
-            f"{t.label}: {result.tasks[t.id].reason}" for t in given.tasks if result.tasks[t.id].reason
-        ]
-        told = "; ".join([*reasons, *result.notes])
-        points = ["" if score is None else _number(score) for score in scores]
-        total = _number(sum(score or 0 for score in scores))
-        state = "to mark" if still else "complete"
-        writer.writerow(
-            [*start, *points, total, _number(given.points), state, " ".join(still), _cell(told), *end]
-        )
-    write_atomically(path, out.getvalue())
+            told = [*[""] * (len(given.tasks) + 1), _number(given.points), "not graded", "", result.broken]
+        else:
+            told = _scores(given, result, marks)
+        table.append([result.student, given.name, *told, _number(result.seconds), result.shown])
+    _write_table(path, table)
 
 
-def write_files(path: Path, found: Sequence[Submission], left_out: Sequence[LeftOut]) -> None:
-    """Writes which file was taken for whom, and which were left out for what reason."""
+def _scores(given: Given, result: Result, marks: Mapping[str, Mark]) -> list[Any]:
+    scores = [marks[task.id].score for task in given.tasks]
+    still = [task.label for task in given.tasks if marks[task.id].open]
+    told = [(task.label, result.tasks[task.id].reason) for task in given.tasks]
+    told += [(task.label, marks[task.id].old) for task in given.tasks]
+    reasons = "; ".join([*(f"{label}: {why}" for label, why in told if why), *result.notes])
+    points = ["" if score is None else _number(score) for score in scores]
+    total = _number(sum(score or 0 for score in scores))
+    state = "to mark" if still else "complete"
+    return [*points, total, _number(given.points), state, " ".join(still), reasons]
+
+
+def who(found: Found) -> list[list[str]]:
+    """Who is who: a line for each file with its student, its assignment, and what becomes of it."""
+    rows = [[one.shown, one.student, one.assignment, "counts"] for one in found.taken]
+    rows += [[left.shown, left.student, "", f"refused: {left.why}"] for left in found.refused]
+    rows += [[left.shown, left.student, "", f"left out: {left.why}"] for left in found.left_out]
+    return sorted(rows, key=lambda row: (row[1] == "", row[1], row[0]))
+
+
+def write_files(path: Path, found: Found) -> None:
+    """Writes who is who as a table."""
+    _write_table(path, [["file", "student", "assignment", "what"], *who(found)])
+
+
+def _write_table(path: Path, rows: Sequence[Sequence[Any]]) -> None:
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
-    writer.writerow(["file", "student", "assignment", "left_out"])
-    for one in found:
-        writer.writerow([_cell(one.shown), _cell(one.student), one.assignment, ""])
-    for left in left_out:
-        writer.writerow([_cell(left.shown), "", "", _cell(left.why)])
+    writer.writerows([_cell(cell) if isinstance(cell, str) else cell for cell in row] for row in rows)
     write_atomically(path, out.getvalue())
 
 

@@ -1,9 +1,7 @@
-"""Whose file is whose: the notebooks in a folder of submissions, however a learning platform lays them out.
+"""What was handed in: the notebooks in a folder or a zip, each with its student and its assignment.
 
-    submitted/alice/05_x/05_x.ipynb       nbgrader's own layout
-    alice.ipynb  alice/05_x.ipynb  alice_05_x.ipynb  Alice M_123_assignsubmission_file_/05_x.ipynb  alice.zip
-
-Nothing is passed over silently: what is not taken is listed with the reason.
+Nothing is passed over silently: what is not taken is listed with the reason, and where it is not stated whose
+a file is, or which of two counts, it is refused.
 """
 
 from __future__ import annotations
@@ -13,23 +11,22 @@ import os
 import re
 import shutil
 import stat
-import unicodedata
+import uuid
 import zipfile
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path, PurePath, PurePosixPath
 
 from labkit.classroom.grading.cells import Handed, read_handed
+from labkit.classroom.grading.people import Owner, Sources, decoded, folded
 
 LARGEST_ZIP = 2**30  # bytes unpacked
 MOST_FILES = 20_000  # in a zip
-LONGEST_NAME = 150  # bytes; file systems take 255, with a suffix
 TIMESTAMP = "timestamp.txt"
-_NOTEBOOKS = (".ipynb", ".json")
-_NOISE = {".DS_Store", "Thumbs.db", "desktop.ini", TIMESTAMP}
-_NOISY = {"__MACOSX", ".ipynb_checkpoints", "__pycache__", ".git"}
-_MOODLE = re.compile(r"(.+?)_\d+_assignsubmission_\w+")
+_WANTED = (".ipynb", ".json", ".zip", ".txt")  # of a zip
+_NOISE = {".DS_Store", "Thumbs.db", "desktop.ini", "__MACOSX", ".ipynb_checkpoints", "__pycache__", ".git"}
 _ZONE = r"[+-](0\d|1[0-4]):?[0-5]\d|[A-Za-z][A-Za-z_/]{0,40}"
 _TIME = re.compile(rf"\d{{4}}-\d\d-\d\d[ T]\d\d:\d\d(:[0-5]\d(\.\d{{1,6}})?)?( ?({_ZONE}))?", re.ASCII)
 
@@ -41,6 +38,7 @@ class Submission:
     Attributes:
         path: of the file; `shown` is its name as it was handed in, inside a zip perhaps.
         broken: why it cannot be read; empty where it can.
+        time: of nbgrader's timestamp.txt beside it; empty where there is none.
     """
 
     student: str
@@ -48,70 +46,188 @@ class Submission:
     path: Path
     shown: str
     broken: str = ""
+    time: str = ""
 
 
 @dataclass(frozen=True)
 class LeftOut:
-    """A file that is not graded, and why."""
+    """A file that is not graded, and why; whose it is, where that is known.
+
+    Attributes:
+        refused: whether somebody has to tell more before anything is graded.
+    """
 
     shown: str
     why: str
+    student: str = ""
+    refused: bool = False
+
+
+@dataclass
+class Found:
+    """Who is who: what is to be graded, what is left out, and what is refused until somebody tells more."""
+
+    taken: list[Submission] = field(default_factory=list)
+    left_out: list[LeftOut] = field(default_factory=list)
+    refused: list[LeftOut] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
 class _File:
-    """A file as it was handed in: `owner` is the name that tells whose it is."""
+    """A file as it was handed in: `owner` is the path that tells whose it is."""
 
     path: Path
     shown: PurePosixPath
     owner: PurePosixPath
 
 
+@dataclass(frozen=True)
+class _Candidate:
+    one: Submission
+    owner: Owner
+
+    @property
+    def content(self) -> str:
+        return hashlib.sha256(self.one.path.read_bytes()).hexdigest()
+
+
 def find_submissions(
-    folder: Path, assignments: Mapping[str, Collection[str]], unpacked: Path
-) -> tuple[list[Submission], list[LeftOut]]:
-    """The submissions in a folder, a zip, or one notebook, by student and assignment.
+    handed_in: Sequence[Path],
+    assignments: Mapping[str, Collection[str]],
+    unpacked: Path,
+    sources: Sources | None = None,
+) -> Found:
+    """The submissions in folders, zips and single notebooks, by student and assignment.
 
     Args:
+        handed_in: what was handed in; of several, each file is shown with the name of where it was.
         assignments: name -> the grade ids of its cells.
         unpacked: an empty folder for the contents of zips.
+        sources: what states whose a file is; by default nbgrader's layout and the platforms' names.
 
     Raises:
         ValueError: there is no such folder or file.
     """
-    if not folder.exists():
-        raise ValueError(f"SUBMISSIONS: there is no {folder}")
-    files: list[_File] = []
-    left: list[LeftOut] = []
-    names = [folder] if folder.is_file() else _walked(folder, left)
-    for path in names:
-        shown = _printable(path.relative_to(folder) if path != folder else PurePosixPath(path.name))
-        if path.suffix.lower() == ".zip":
-            files.extend(_unzipped(path, shown, unpacked, left, whole=path == folder))
-        else:
-            files.append(_File(path, shown, shown))
-    taken: dict[tuple[str, str], Submission] = {}
+    for place in handed_in:
+        if not place.exists():
+            raise ValueError(f"SUBMISSIONS: there is no {place}")
+    sources = sources or Sources(assignments)
+    found = Found()
+    files = []
+    for place in handed_in:
+        top = PurePosixPath(place.name if len(handed_in) > 1 else "")
+        files += [
+            replace(file, shown=top / file.shown) for file in _gathered(place, unpacked, sources, found)
+        ]
+    times = {file.shown.parent: read_timestamp(file.path) for file in files if file.shown.name == TIMESTAMP}
+    candidates = []
     for file in files:
-        found = _recognize(file, assignments)
-        if found is None:
-            continue
-        if isinstance(found, LeftOut):
-            left.append(found)
-            continue
-        key = (found.student, found.assignment)
-        other = taken.get(key)
-        if other is not None and (bool(found.broken), -_age(found)) > (bool(other.broken), -_age(other)):
-            found, other = other, found
-        if other is not None:
-            left.append(
-                LeftOut(other.shown, f"{found.shown} is newer or readable, and was taken for {found.student}")
-            )
-        taken[key] = found
-    return sorted(taken.values(), key=lambda one: (one.assignment, one.student)), left
+        if file.shown.name != TIMESTAMP or not times[file.shown.parent]:
+            taken = _recognize(file, assignments, sources, times.get(file.shown.parent) or "")
+            if isinstance(taken, _Candidate):
+                candidates.append(taken)
+            else:
+                (found.refused if taken.refused else found.left_out).append(taken)
+    _choose(_without_strangers(candidates, found, sources.rostered), found)
+    return found
 
 
-def _age(one: Submission) -> float:
-    return one.path.stat().st_mtime
+def _recognize(
+    file: _File, assignments: Mapping[str, Collection[str]], sources: Sources, time: str
+) -> _Candidate | LeftOut:
+    shown = str(file.shown)
+    handed, broken, why = _read(file)
+    if why:
+        return LeftOut(shown, why)
+    assignment = _assignment_of(handed, file.shown, assignments)
+    if assignment is None:
+        return LeftOut(shown, broken or f"belongs to no assignment of this course ({', '.join(assignments)})")
+    try:
+        owner = sources.owner(file.owner)
+    except ValueError as error:
+        return LeftOut(shown, str(error), refused=True)
+    one = Submission(owner.student, assignment, file.path, shown, broken, time if owner.nbgrader else "")
+    return _Candidate(one, owner)
+
+
+def _without_strangers(candidates: list[_Candidate], found: Found, rostered: bool) -> list[_Candidate]:
+    """Refuses names under which there may be two persons, and persons under two names."""
+    people, names = defaultdict(set), defaultdict(set)
+    for candidate in candidates:
+        one, identity = candidate.one, candidate.owner.identity
+        # A platform may know one person by another id in each assignment; a roster tells that it is one.
+        people[folded(one.student), one.assignment if rostered else ""].add((identity, one.student))
+        names[identity].add(one.student)
+    clear = []
+    for candidate in candidates:
+        one, identity = candidate.one, candidate.owner.identity
+        others = people[folded(one.student), one.assignment if rostered else ""] - {(identity, one.student)}
+        if others:
+            where = " and ".join(sorted(" ".join(who) for who, _ in others))
+            why = f"two persons may be meant by the name {one.student}: this one, and {where}"
+            found.refused.append(LeftOut(one.shown, why, one.student))
+        elif len(names[identity]) > 1:
+            why = f"{' '.join(identity)} has several names: {', '.join(sorted(names[identity]))}"
+            found.refused.append(LeftOut(one.shown, why, one.student))
+        else:
+            clear.append(candidate)
+    return clear
+
+
+def _choose(candidates: list[_Candidate], found: Found) -> None:
+    """Takes the latest attempt of each student; refuses where nothing tells which that is."""
+    attempts = defaultdict(list)
+    for candidate in candidates:
+        attempts[candidate.one.assignment, candidate.one.student].append(candidate)
+    for _, several in sorted(attempts.items()):
+        by_content = {candidate.content: candidate for candidate in several} if len(several) > 1 else {}
+        orders = [candidate.owner.order for candidate in by_content.values()]
+        if len(orders) > 1 and (None in orders or orders.count(max(orders)) > 1):
+            for candidate in several:
+                others = ", ".join(c.one.shown for c in several if c is not candidate)
+                why = f"nothing tells whether this or {others} counts"
+                found.refused.append(LeftOut(candidate.one.shown, why, candidate.one.student))
+            continue
+        last = max(several, key=lambda c: c.owner.order) if len(by_content) > 1 else several[-1]
+        found.taken.append(last.one)
+        for candidate in several:
+            if candidate is not last:
+                same = candidate.content == last.content
+                why = f"{'is the same as' if same else 'is an earlier attempt than'} {last.one.shown}"
+                found.left_out.append(LeftOut(candidate.one.shown, why, candidate.one.student))
+
+
+def _gathered(folder: Path, unpacked: Path, sources: Sources, found: Found) -> Iterator[_File]:
+    """All files, those in zips as well.
+
+    Whose a zip is its own path tells: students name what is in it. The class's zip, which tells nobody and is
+    named by itself, is read like a folder.
+    """
+    left = found.left_out
+    for path in [folder] if folder.is_file() else _walked(folder, left):
+        shown = _printable(path.relative_to(folder) if path != folder else PurePosixPath(path.name))
+        file = _File(path, shown, shown)
+        if path.suffix.lower() != ".zip":
+            yield file
+            continue
+        told = _tells(sources, shown)
+        whole = path == folder and not told
+        if not told and not whole:
+            why = "nothing states whose it is; if it is the class's, name it by itself as SUBMISSIONS"
+            found.refused.append(LeftOut(str(shown), why))
+            continue
+        for inner in _unzipped(file, unpacked, left, whole=whole):
+            if whole and inner.path.suffix == ".zip":
+                yield from _unzipped(inner, unpacked, left, whole=False)
+            else:
+                yield inner
+
+
+def _tells(sources: Sources, shown: PurePosixPath) -> bool:
+    try:
+        return bool(sources.owner(shown))
+    except ValueError:
+        return False
 
 
 def _walked(folder: Path, left: list[LeftOut]) -> list[Path]:
@@ -137,74 +253,34 @@ def _walked(folder: Path, left: list[LeftOut]) -> list[Path]:
                 found.append(path)
             elif not stat.S_ISDIR(mode):
                 leave(path, "is no file")
-            elif path.suffix.lower() in (*_NOTEBOOKS, ".zip"):
-                leave(path, "is a folder under a file's name; what it holds is read")
     return sorted(found)
 
 
-def _unzipped(
-    path: Path, shown: PurePosixPath, unpacked: Path, left: list[LeftOut], *, whole: bool
-) -> list[_File]:
-    """The files of a zip: of a student, or of the class where the zip is all that was handed in (`whole`).
-
-    Whose it is only the zip's own name tells otherwise: students name what is in it.
-    """
+def _unzipped(file: _File, unpacked: Path, left: list[LeftOut], *, whole: bool) -> list[_File]:
+    """The files of a zip, under names of ours: theirs may be long, lead out of it, or stand there twice."""
+    found = []
     try:
-        with zipfile.ZipFile(path) as archive:
+        with zipfile.ZipFile(file.path) as archive:
             entries = [entry for entry in archive.infolist() if not entry.filename.endswith(("/", "\\"))]
-            if sum(entry.file_size for entry in entries) > LARGEST_ZIP:
-                left.append(LeftOut(str(shown), f"unpacks to more than {LARGEST_ZIP >> 20} MB"))
-                return []
-            if len(entries) > MOST_FILES:
-                left.append(LeftOut(str(shown), f"holds {len(entries):,} files, more than {MOST_FILES:,}"))
-                return []
-            names = [PurePosixPath(entry.filename.replace("\\", "/")) for entry in entries]
-            own = not whole or _is_own([name for name in names if name.parts])
-            target = unpacked / str(len(list(unpacked.iterdir())))
-            found = []
-            for number, (entry, name) in enumerate(zip(entries, names, strict=True)):
-                inside = _printable(name)
-                here = (shown.with_suffix("") if own else shown.parent) / inside
-                if not name.parts or name.is_absolute() or ".." in name.parts or name.parts[0][1:2] == ":":
-                    why = "leads out of the zip" if name.parts else "has no name"
-                    left.append(LeftOut(f"{shown}: {inside}", f"an entry of the zip that {why}"))
+            if sum(entry.file_size for entry in entries) > LARGEST_ZIP or len(entries) > MOST_FILES:
+                raise ValueError(f"more than {LARGEST_ZIP >> 20} MB or {MOST_FILES:,} files")
+            for entry in entries:
+                name = PurePosixPath(entry.filename.replace("\\", "/"))
+                shown = _printable(name) if whole else file.shown / _printable(name)
+                if not name.parts or name.is_absolute() or ".." in name.parts:
+                    left.append(LeftOut(f"{file.shown}: {name}", "leads out of the zip, or has no name"))
                     continue
-                # Kept apart by number: names in a zip may be long, odd, or stand there twice.
-                parent = hashlib.sha256(str(name.parent).encode("utf-8", "replace")).hexdigest()[:16]
-                out = target / parent / inside.parent.name[:60] / f"{number}{name.suffix.lower()[:8]}"
-                if name.name == TIMESTAMP and not own:
-                    out = out.with_name(TIMESTAMP)
-                elif name.suffix.lower() not in _NOTEBOOKS or _is_noise(str(name)):
-                    out = target / "left out"  # It is told, and need not be unpacked.
-                    found.append(_File(out, here, here if whole else shown))
-                    continue
+                out = unpacked / f"{uuid.uuid4().hex}{name.suffix.lower()[:8]}"
                 try:
-                    out.parent.mkdir(parents=True, exist_ok=True)
-                    with archive.open(entry) as packed, out.open("wb") as file:
-                        shutil.copyfileobj(packed, file)
-                    os.utime(out, (_date(entry, path),) * 2)
+                    if name.suffix.lower() in _WANTED:
+                        with archive.open(entry) as packed, out.open("wb") as target:
+                            shutil.copyfileobj(packed, target)
+                    found.append(_File(out, shown, shown if whole else file.owner))
                 except Exception as error:  # A damaged zip raises what it likes, zlib.error for one.
-                    left.append(LeftOut(str(here), f"cannot be unpacked: {_line(error)}"))
-                    continue
-                found.append(_File(out, here, here if whole else shown))
-            return found
+                    left.append(LeftOut(str(shown), f"cannot be unpacked: {_line(error)}"))
     except Exception as error:
-        left.append(LeftOut(str(shown), f"is no zip that can be opened: {_line(error)}"))
-        return []
-
-
-def _is_own(names: list[PurePosixPath]) -> bool:
-    """One that holds a folder a student is the platform's; one with loose notebooks, a student's own."""
-    names = [name for name in names if not _is_noise(str(name))]
-    loose = any(len(name.parts) == 1 and name.suffix.lower() in _NOTEBOOKS for name in names)
-    return loose or len({name.parts[0] for name in names}) == 1
-
-
-def _date(entry: zipfile.ZipInfo, path: Path) -> float:
-    try:
-        return datetime(*entry.date_time).timestamp()
-    except (ValueError, OverflowError, OSError):
-        return path.stat().st_mtime
+        left.append(LeftOut(str(file.shown), f"is no zip that can be opened: {_line(error)}"))
+    return found
 
 
 def _line(error: Exception) -> str:
@@ -213,16 +289,8 @@ def _line(error: Exception) -> str:
 
 def _printable(path: PurePath) -> PurePosixPath:
     """A name that fits in a line and in UTF-8: names on disk may be of any bytes, Latin-1 for one."""
-    parts = []
-    for part in path.parts:
-        if any("\ud800" <= char <= "\udfff" for char in part):
-            data = part.encode("utf-8", "surrogateescape")
-            try:
-                part = data.decode()
-            except UnicodeDecodeError:
-                part = data.decode("latin-1")
-        parts.append("".join(char if char.isprintable() else "_" for char in part))
-    return PurePosixPath(*parts)
+    parts = [decoded(part.encode("utf-8", "surrogateescape")) for part in path.parts]
+    return PurePosixPath(*("".join(c if c.isprintable() else "_" for c in part) for part in parts))
 
 
 def read_timestamp(path: Path) -> str | None:
@@ -242,35 +310,20 @@ def read_timestamp(path: Path) -> str | None:
     return None
 
 
-def _is_noise(name: str) -> bool:
-    path = PurePosixPath(name)
-    return path.name in _NOISE or path.name.startswith("._") or bool(_NOISY & set(path.parts))
-
-
-def _recognize(file: _File, assignments: Mapping[str, Collection[str]]) -> Submission | LeftOut | None:
-    path, shown = file.path, file.shown
-    if shown.name == TIMESTAMP and len(shown.parts) > 2 and shown.parent.name in assignments:
-        used = read_timestamp(path) is not None  # nbgrader's layout: STUDENT/ASSIGNMENT/timestamp.txt
-        return None if used else LeftOut(str(shown), "holds no date and time, and is not taken into account")
-    if _is_noise(str(shown)):
-        return LeftOut(str(shown), "is no one's work")
-    if shown.suffix.lower() not in _NOTEBOOKS:
-        return LeftOut(str(shown), "is no notebook (.ipynb)")
-    handed: Handed | None = None
+def _read(file: _File) -> tuple[Handed | None, str, str]:
+    """The notebook, or why it cannot be read, or why it is nobody's work."""
+    name = file.shown.name
+    if name == TIMESTAMP:
+        return None, "", "holds no date and time, and is not taken into account"
+    if name.startswith("._") or _NOISE & set(file.shown.parts):
+        return None, "", "is no one's work"
+    suffix = file.shown.suffix.lower()
+    if suffix not in (".ipynb", ".json"):
+        return None, "", "is no notebook (.ipynb)" + ", but a zip in a student's zip" * (suffix == ".zip")
     try:
-        handed, broken = read_handed(path), ""
+        return read_handed(file.path), "", ""
     except ValueError as error:
-        broken = str(error)
-    assignment = _assignment_of(handed, shown, assignments)
-    if assignment is None:
-        known = ", ".join(assignments)
-        return LeftOut(str(shown), broken or f"belongs to no assignment of this course ({known})")
-    student = _student_of(file.owner, assignment)
-    if not student:
-        return LeftOut(
-            str(shown), "does not tell whose it is: put the student's name in front, or in a folder"
-        )
-    return Submission(student, assignment, path, str(shown), broken)
+        return None, str(error), "" if suffix == ".ipynb" else str(error)
 
 
 def _assignment_of(
@@ -293,26 +346,3 @@ def _assignment_of(
 
 def _holds(part: str, name: str) -> bool:
     return re.search(rf"(?<![^\W_]){re.escape(name)}(?![^\W_])", part) is not None
-
-
-def _student_of(shown: PurePosixPath, assignment: str) -> str:
-    """The first part of the path that says more than which assignment it is."""
-    for part in [*shown.parts[:-1], shown.stem]:
-        moodle = _MOODLE.fullmatch(part)
-        name = moodle[1] if moodle else re.sub(rf"(?<![^\W_]){re.escape(assignment)}(?![^\W_])", "", part)
-        name = re.sub(r"\s*\(\d+\)$", "", name)  # What a browser adds to a second download.
-        name = clean_name(name.strip(" _-.,"))
-        if name and name.lower() not in ("submitted", "submissions", "autograded"):
-            return name
-    return ""
-
-
-def clean_name(name: str) -> str:
-    """A student's name as gradebook and file system take it: umlauts and blanks stay, patterns go."""
-    name = unicodedata.normalize("NFC", name)
-    name = "".join("_" if char in '/\\:*?"<>|[]{}' or not char.isprintable() else char for char in name)
-    name = name.strip(" .")
-    if len(name.encode()) <= LONGEST_NAME:
-        return name
-    mark = hashlib.sha256(name.encode()).hexdigest()[:8]  # Two long names must not become one.
-    return f"{name.encode()[: LONGEST_NAME - 9].decode(errors='ignore')}_{mark}"

@@ -17,43 +17,50 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import wait as wait_for
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from labkit.classroom.grading.book import Book, Mark, find_course
-from labkit.classroom.grading.cells import Matched
 from labkit.classroom.grading.feedback import FILES_NAME, write_files
-from labkit.classroom.grading.files import Submission, find_submissions
+from labkit.classroom.grading.files import Found, Submission, find_submissions
 from labkit.classroom.grading.limits import walls
+from labkit.classroom.grading.match import Matched
 from labkit.classroom.grading.one import Grader, Limits
+from labkit.classroom.grading.people import Sources
 from labkit.classroom.grading.results import Graded, Result
 from labkit.classroom.grading.runner import Runner
 
-__all__ = ["Graded", "Limits", "grade", "memory_size"]
+__all__ = ["Graded", "Limits", "grade", "identify", "memory_size"]
 
 DEFAULT = Limits()
 
 
 def grade(
-    submissions: Path,
+    submissions: Path | Sequence[Path],
     *,
     course: Path | None = None,
     out: Path | None = None,
     limits: Limits = DEFAULT,
     jobs: int = 1,
     again: bool = False,
+    roster: Path | None = None,
+    pattern: str = "",
+    skip_refused: bool = False,
     tell: Callable[[str], None] = lambda line: None,
 ) -> Graded:
     """Grades a folder of submissions, writes scores and feedback, and enters all in nbgrader's gradebook.
 
     Args:
-        submissions: the folder, a zip of it, or one notebook.
-        course: the folder with nbgrader_config.py; by default the nearest above `submissions`.
+        submissions: folders, zips of them, or single notebooks.
+        course: the folder with nbgrader_config.py; by default the nearest above the first of `submissions`.
         out: where scores and feedback go; by default the folder `grades` of the course.
         limits: for each submission.
         jobs: how many submissions to run at a time.
         again: whether to run those too that have not changed since they were last graded.
+        roster, pattern: what states whose a file is, beside nbgrader's layout and the platforms' names; see
+            `Sources`.
+        skip_refused: whether to grade the others where it is not stated whose a file is, or which one counts.
         tell: is given a line for each file that is taken and for each submission that is graded.
 
     Returns:
@@ -61,45 +68,87 @@ def grade(
 
     Raises:
         ImportError: nbgrader is not installed.
-        ValueError: no such folder, no course, no assignment, or the assignment's own solutions fail here.
+        ValueError: no such folder, no course, no assignment; it is not stated who somebody is; or the
+            assignment's own solutions fail here. Nothing is graded then.
         OSError: the results cannot be written.
     """
+    _check(limits, jobs)
+    handed_in = [submissions] if isinstance(submissions, Path) else list(submissions)
+    book = Book(find_course(handed_in[0], course))
+    target = (out or book.course / "grades").resolve()
+    lacks = tuple(walls())
+    for line in lacks:
+        tell(line)
+    with tempfile.TemporaryDirectory(prefix="labkit-unzipped-") as unpacked, _Runners(jobs) as runners:
+        people = _identify(book, handed_in, Path(unpacked), roster, pattern)
+        _tell_who(people, tell)
+        if people.refused and not skip_refused:
+            raise ValueError(_advice(len(people.refused)))
+        if not people.taken:
+            told = " ".join(map(str, handed_in))
+            raise ValueError(f"{told} holds no notebook of an assignment of {book.course}")
+        graders = {
+            name: Grader(book, book.load(name), target / name, limits, again)
+            for name in dict.fromkeys(one.assignment for one in people.taken)
+        }
+        rows = _run_all(people.taken, graders, runners, tell)
+    folders = tuple(grader.folder for grader in graders.values())
+    write_files(target / FILES_NAME, people)
+    return Graded(tuple(rows), people, folders, lacks)
+
+
+def _check(limits: Limits, jobs: int) -> None:
     if not hasattr(os, "fork"):
         raise ValueError("grading needs Linux or macOS; on Windows run it in WSL or in a container")
     if limits.seconds <= 0 or not math.isfinite(limits.seconds):
         raise ValueError(f"--seconds takes a number above 0, got {limits.seconds:g}")
     if jobs < 1:
         raise ValueError(f"--jobs takes a number from 1, got {jobs}")
-    if not submissions.exists():
-        raise ValueError(f"SUBMISSIONS: there is no {submissions}")
-    submissions = submissions.resolve()
-    book = Book(find_course(submissions, course))
-    ids = book.assignments()
-    target = (out or book.course / "grades").resolve()
-    lacks = tuple(walls())
-    for line in lacks:
-        tell(line)
-    with tempfile.TemporaryDirectory(prefix="labkit-unzipped-") as unpacked, _Runners(jobs) as runners:
-        found, left_out = find_submissions(submissions, ids, Path(unpacked))
-        for left in left_out:
-            tell(f"left out: {left.shown}: {left.why}")
-        if not found:
-            raise ValueError(f"{submissions} holds no notebook of an assignment of {book.course}")
-        graders = {}
-        for name in dict.fromkeys(one.assignment for one in found):
-            grader = graders[name] = Grader(book, book.load(name), target / name, limits, again)
-            if any(grader.is_new(one) for one in found if one.assignment == name):
-                with runners.one() as runner:
-                    grader.try_solutions(runner, tell)
-        rows = _run_all(found, graders, runners, tell)
-    folders = tuple(grader.folder for grader in graders.values())
-    write_files(target / FILES_NAME, found, left_out)
-    return Graded(tuple(rows), tuple(left_out), folders, lacks)
+
+
+def _tell_who(people: Found, tell: Callable[[str], None]) -> None:
+    for left in people.left_out:
+        tell(f"left out: {left.shown}: {left.why}")
+    for left in people.refused:
+        tell(f"refused: {left.shown}: {left.why}")
+
+
+def identify(
+    submissions: Sequence[Path], *, course: Path | None = None, roster: Path | None = None, pattern: str = ""
+) -> Found:
+    """Who is who in what was handed in, as `grade` would take it; nothing is graded or written.
+
+    Raises:
+        ImportError, ValueError: as `grade` has them.
+    """
+    with tempfile.TemporaryDirectory(prefix="labkit-unzipped-") as unpacked:
+        book = Book(find_course(submissions[0], course))
+        return _identify(book, submissions, Path(unpacked), roster, pattern)
+
+
+def _identify(
+    book: Book, submissions: Sequence[Path], unpacked: Path, roster: Path | None, pattern: str
+) -> Found:
+    assignments = book.assignments()
+    sources = Sources(assignments, pattern, roster)
+    return find_submissions([path.resolve() for path in submissions], assignments, unpacked, sources)
+
+
+def _advice(count: int) -> str:
+    return (
+        f"{count} file{'s are' * (count > 1) or ' is'} refused, nothing was graded. --roster CSV or "
+        "--pattern REGEX states whose a file is; of two for one student the wrong one can be moved away; "
+        "--dry-run lists who is who; --skip-refused grades the others"
+    )
 
 
 def _run_all(
     found: Sequence[Submission], graders: dict[str, Grader], runners: _Runners, tell: Callable[[str], None]
 ) -> list[tuple[Result, dict[str, Mark] | None]]:
+    for grader in graders.values():
+        if any(grader.is_new(one) for one in found if one.assignment == grader.given.name):
+            with runners.one() as runner:
+                grader.try_solutions(runner, tell)
     stop = threading.Event()
 
     def work(one: Submission) -> tuple[Result, Matched | None, str]:
@@ -107,7 +156,7 @@ def _run_all(
             return graders[one.assignment].run(one, runner, stop)
 
     done = 0
-    with ThreadPoolExecutor(len(runners)) as pool:
+    with ThreadPoolExecutor(runners.count) as pool:
         pending: dict[Future[Any], Submission] = {pool.submit(work, one): one for one in found}
         try:
             while pending:
@@ -134,28 +183,17 @@ def _finish(grader: Grader, one: Submission, future: Future[Any]) -> str:
         return grader.finish(one, grader.not_graded(one, f"could not be graded: {why}"), None, "")
 
 
-class _Runners:
+class _Runners(ExitStack):
     """As many runners as there are jobs, each started when it is first needed."""
 
     def __init__(self, count: int) -> None:
-        self._all = [Runner() for _ in range(count)]
+        super().__init__()
+        self.count = count
         self._free: queue.SimpleQueue[Runner] = queue.SimpleQueue()
-        for runner in self._all:
+        for _ in range(count):
+            runner = Runner()
+            self.callback(_end, runner)
             self._free.put(runner)
-
-    def __len__(self) -> int:
-        return len(self._all)
-
-    def __enter__(self) -> _Runners:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        for runner in self._all:
-            with suppress(Exception):
-                runner.close()
 
     @contextmanager
     def one(self) -> Iterator[Runner]:
@@ -164,6 +202,11 @@ class _Runners:
             yield runner
         finally:
             self._free.put(runner)
+
+
+def _end(runner: Runner) -> None:
+    with suppress(Exception):
+        runner.close()
 
 
 def memory_size(text: str) -> int:

@@ -14,14 +14,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from labkit.classroom.grading.book import Book, Mark
-from labkit.classroom.grading.cells import Given, Matched, Task, bare, match, program, read_handed
+from labkit.classroom.grading.cells import Given, Task, read_handed
 from labkit.classroom.grading.feedback import CSV_NAME, page, write_scores
 from labkit.classroom.grading.files import Submission
+from labkit.classroom.grading.match import Matched, match
 from labkit.classroom.grading.results import Result, TaskResult
 from labkit.classroom.grading.runner import Ending, Runner
 from labkit.headless.files import write_atomically
 
-VERSION = 1  # Of what is kept of a graded submission; another one is graded anew.
+VERSION = 2  # Of what is kept of a graded submission; another one is graded anew.
 LOST = "could not be run: the process that watches over it was lost; grade again"
 _NEXT = {"whole": "definitions", "definitions": "skip"}
 _SIGNALS = {
@@ -75,7 +76,7 @@ class Grader:
                     raise ValueError(
                         f"{self.given.name}: its setup fails here: {failed}; was it released anew?"
                     )
-                points, reason, _ = self._points(task, ending, {}, {})
+                points, reason, _ = self._points(task, ending)
                 if points >= task.points:
                     break
                 if together:
@@ -86,11 +87,6 @@ class Grader:
             if together:
                 self.together.add(task.id)
                 tell(f"{task.label}: its tests run in one process with the answer, which can deceive them")
-
-    def _answered(self, task: Task, matched: Matched) -> bool:
-        given = {cell.id: bare(cell.visible) for cell in self.given.cells}
-        found = {answer: matched.source(answer) for answer in task.answers}
-        return any(text and bare(text) != given.get(answer) for answer, text in found.items())
 
     def _has_solution(self, task: Task) -> bool:
         """A prediction has none: what is right there is a matter of the tests alone."""
@@ -122,26 +118,28 @@ class Grader:
             matched = match(read_handed(one.path), self.given)
         except ValueError as error:
             return self.not_graded(one, str(error)), None, key
+        deadline = start + self.limits.seconds
         modes: dict[int, str] = {}
         stopped: dict[int, str] = {}
         tasks = {
-            task.id: TaskResult(None, "" if self._answered(task, matched) else "not answered")
-            for task in self.given.tasks
+            task.id: self._by_hand(task, matched)
             if task.by_hand
+            else self._task(task, matched, runner, deadline, modes, stopped, stop)
+            for task in self.given.tasks
         }
-        for task in self.code:
-            tasks[task.id] = self._task(
-                task, matched, runner, start + self.limits.seconds, modes, stopped, stop
-            )
-        order = {task.id: tasks[task.id] for task in self.given.tasks}
         notes = matched.notes + tuple(self._cell_note(matched, index, why) for index, why in stopped.items())
         answers = {answer: matched.source(answer) for task in self.given.tasks for answer in task.answers}
         seconds = round(time.monotonic() - start, 2)
-        return (
-            Result(one.student, one.assignment, one.shown, order, answers, notes, "", seconds),
-            matched,
-            key,
-        )
+        result = Result(one.student, one.assignment, one.shown, tasks, answers, notes, "", seconds)
+        return result, matched, key
+
+    @staticmethod
+    def _by_hand(task: Task, matched: Matched) -> TaskResult:
+        if matched.in_doubt(task.id):
+            return TaskResult(
+                None, "its own place is as it was given out; the answer may be the text elsewhere"
+            )
+        return TaskResult(None, "" if matched.is_written(task.id) else "not answered")
 
     def not_graded(self, one: Submission, why: str) -> Result:
         """The result of a submission that could not be graded; marks of an earlier one are left alone."""
@@ -153,7 +151,7 @@ class Grader:
         self, task: Task, matched: Matched, runner: Runner, deadline: float, modes: dict[int, str],
         stopped: dict[int, str], stop: threading.Event,
     ) -> TaskResult:  # fmt: skip
-        indices = program(matched, self.given, task)
+        indices = matched.program(task)
         lost = 0
         while True:
             if stop.is_set():
@@ -163,7 +161,7 @@ class Grader:
                 return TaskResult(
                     0.0, f"not run: the submission has used up its {self.limits.seconds:g} s", "", True
                 )
-            cells = [(matched.handed.cells[i].source, modes.get(i, "whole")) for i in indices]
+            cells = [(matched.cells[i].source, modes.get(i, "whole")) for i in indices]
             ending = self._once(runner, task, cells, left, task.id in self.together)
             if ending.kind == "lost" and not lost:  # Once more: the machine may have run out of memory.
                 lost = 1
@@ -177,31 +175,22 @@ class Grader:
             if modes.get(index) == "skip":
                 break
             modes[index] = _NEXT[modes.get(index, "whole")]
-        roles = dict(enumerate(matched.roles))
-        points, reason, limited = self._points(task, ending, roles, stopped)
+        points, reason, limited = self._points(task, ending)
+        if not points and not limited:
+            reason = self._explained(reason, task, matched, indices, ending, stopped)
         printed = ending.printed
         if ending.length > len(printed.encode()):
             printed = f"{printed[:1000]}\n… and {ending.length:,} bytes in all, which were not kept"
         return TaskResult(points, reason, printed, limited)
 
-    def _points(
-        self, task: Task, ending: Ending, roles: dict[int, str], stopped: dict[int, str]
-    ) -> tuple[float, str, bool]:
+    def _points(self, task: Task, ending: Ending) -> tuple[float, str, bool]:
         """Points, the reason in one line, and whether a limit was met."""
         said = ending.said
         if ending.kind != "done":
             return 0.0, self._why(ending), ending.kind in ("time", "total", "memory", "disk")
         points = said.get("points")
-        missing = [name for name in said.get("missing", []) if isinstance(name, str)]
-        if missing:
-            errors = said.get("errors") or {}
-            known = [
-                str(text) for number, text in sorted(errors.items()) if str(number).isdigit() and int(number)
-            ]
-            why = f"; a cell above it ends in {known[-1]}" if known else ": the name must stay as in the task"
-            own = [why for index, why in stopped.items() if roles.get(index) in task.answers]
-            why = f"; its cell {own[0]}" if own else why
-            return 0.0, f"there is no `{missing[0]}`{why}", False
+        if missing := [name for name in said.get("missing", []) if isinstance(name, str)]:
+            return 0.0, f"there is no `{missing[0]}`", False
         if not isinstance(points, int | float) or not math.isfinite(points):
             points = task.points if points is None and not said.get("error") else 0.0
         points = min(max(float(points), 0.0), task.points)
@@ -210,6 +199,29 @@ class Grader:
         reason = re.sub(rf"^{re.escape(task.label)}: *", "", reason)
         reason = re.sub(r"^[\d.]+ of [\d.]+ points(: )?", "", reason)
         return points, reason if points < task.points else "", False
+
+    @staticmethod
+    def _explained(
+        reason: str, task: Task, matched: Matched, ran: Sequence[int], ending: Ending, stopped: dict[int, str]
+    ) -> str:
+        """The reason, with what became of the cell that should define a name which is not there."""
+        missing = re.match(r"there is no `(\w+)`$|.*NameError: name '(\w+)' is not defined", reason)
+        if not missing:
+            return reason
+        if why := matched.elsewhere(missing[1] or missing[2], ran):
+            return f"{reason}; {why}"
+        if missing[2]:
+            return reason
+        errors = {int(n): str(t) for n, t in (ending.said.get("errors") or {}).items() if str(n).isdigit()}
+        pieces = {n for n, index in enumerate(ran, 1) if matched.cells[index].answer in task.answers}
+        if cut := [stopped[ran[n - 1]] for n in pieces if ran[n - 1] in stopped]:
+            return f"{reason}; its cell {cut[0]}"
+        told = [errors[n] for n in sorted(errors) if n in pieces] or [errors[n] for n in sorted(errors) if n]
+        if told:
+            return (
+                f"{reason}; {'its cell' if pieces & errors.keys() else 'a cell above it'} ends in {told[-1]}"
+            )
+        return f"{reason}; no cell defines it" if pieces else f"{reason}; its cell is missing"
 
     def _why(self, ending: Ending) -> str:
         if ending.kind == "time":
@@ -228,7 +240,7 @@ class Grader:
 
     @staticmethod
     def _cell_note(matched: Matched, index: int, why: str) -> str:
-        lines = [line for line in matched.handed.cells[index].source.strip().splitlines() if line]
+        lines = [line for line in matched.cells[index].source.strip().splitlines() if line]
         first = lines[0][:60] if lines else ""
         return f"the cell `{first}` {why}; of it, only functions and imports count"
 
@@ -236,23 +248,19 @@ class Grader:
         """Enters a result in the gradebook, writes feedback and scores, and says it in a line."""
         again = ""
         if matched is not None:
-            outputs: dict[str, tuple[float | None, str]] = {}
-            for task in self.given.tasks:
-                done = result.tasks[task.id]
-                if not task.by_hand:
-                    points = done.points or 0.0
-                    text = f"{task.label}: {points:g} of {task.points:g} points" + f": {done.reason}" * bool(
-                        done.reason
-                    )
-                    outputs[task.id] = (points, text + "\n")
+            outputs = {}
             for task in self.code:
-                for answer in task.answers:
-                    outputs[answer] = (None, result.tasks[task.id].printed)
-            self.book.record(one.student, self.given, matched, outputs, one.path.parent / "timestamp.txt")
+                done = result.tasks[task.id]
+                points = done.points or 0.0
+                why = f": {done.reason}" if done.reason else ""
+                outputs[task.id] = points, f"{task.label}: {points:g} of {task.points:g} points{why}\n"
+            self.book.record(one.student, self.given, matched, outputs, one.time)
             if any(task.reason == LOST for task in result.tasks.values()):
                 key = ""  # To be run again next time.
+        if matched is not None or result.broken:
+            key = "" if result.broken else key
             write_atomically(self._keep_path(one), json.dumps({"key": key, **asdict(result)}, indent=1))
-        elif not result.broken:
+        else:
             again = " (unchanged since it was last graded)"
         marks = None if result.broken else self.book.marks(one.student, self.given)
         self._results[one.student] = (result, marks)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from labkit.classroom.grading.book import Mark
-from labkit.classroom.grading.files import LeftOut
+from labkit.classroom.grading.files import Found
 
 
 @dataclass(frozen=True)
@@ -45,12 +45,12 @@ class Graded:
 
     Attributes:
         rows: each result with the marks that the gradebook holds for it.
-        left_out: the files that were not graded.
+        people: who is who, with the files that were not graded.
         folders: where scores and feedback of each assignment are.
         lacks: walls that this system does not have.
     """
 
     rows: tuple[tuple[Result, dict[str, Mark] | None], ...]
-    left_out: tuple[LeftOut, ...]
+    people: Found
     folders: tuple[Path, ...]
     lacks: tuple[str, ...]

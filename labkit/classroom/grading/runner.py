@@ -79,31 +79,32 @@ class Runner:
             memory: bytes of resident memory, beyond Python and torch themselves.
             together: tests and cells in one process.
         """
-        control = self._start()
         scratch = tempfile.mkdtemp(dir=self._scratch)
+        job: dict[str, Any] = {"setup": setup, "cells": list(cells)}
+        check = {"tests": tests, "names": list(names)}
+        request = {
+            "seconds": seconds, "total": total, "memory": memory, "scratch": scratch,
+            "together": together, "cells": len(cells) + 1,
+        }  # fmt: skip
         try:
-            job: dict[str, Any] = {"setup": setup, "cells": list(cells)}
-            check = {"tests": tests, "names": list(names)}
-            files = [_unlinked({**job, **check} if together else job), _unlinked({} if together else check)]
-            files.append(_unlinked(None))
-            request = {
-                "seconds": seconds, "total": total, "memory": memory, "scratch": scratch,
-                "together": together, "cells": len(cells) + 1,
-            }  # fmt: skip
-            try:
-                try:
-                    control.settimeout(max(total, 0) + PATIENCE)
-                    socket.send_fds(control, [json.dumps(request).encode()], files)
-                    reply = _line(control)
-                except (OSError, EOFError):
-                    self._stop()
-                    return Ending("lost")
-                said = _read(files[2])
-            finally:
-                for handle in files:
-                    os.close(handle)
+            return self._asked(request, {**job, **check} if together else job, {} if together else check)
         finally:
             _remove(scratch)
+
+    def _asked(self, request: dict[str, Any], job: dict[str, Any], check: dict[str, Any]) -> Ending:
+        control = self._start()
+        files = [_unlinked(job), _unlinked(check), _unlinked(None)]
+        try:
+            control.settimeout(max(request["total"], 0) + PATIENCE)
+            socket.send_fds(control, [json.dumps(request).encode()], files)
+            reply = _line(control)
+            said = _read(files[2])
+        except (OSError, EOFError):
+            self._stop()
+            return Ending("lost")
+        finally:
+            for handle in files:
+                os.close(handle)
         ended = reply.pop("ended")
         state = said.get("state")
         if ended == "done" and state != "done":
@@ -115,16 +116,7 @@ class Runner:
             return self._control
         near, far = socket.socketpair()
         # Nothing of the grader's environment, no device, one thread: torch then does the same everywhere.
-        kept = (
-            "PATH",
-            "HOME",
-            "LANG",
-            "LC_ALL",
-            "PYTHONPATH",
-            "LD_LIBRARY_PATH",
-            "VIRTUAL_ENV",
-            "SYSTEMROOT",
-        )
+        kept = "PATH HOME LANG LC_ALL PYTHONPATH LD_LIBRARY_PATH VIRTUAL_ENV SYSTEMROOT".split()  # noqa: SIM905
         environment = {name: os.environ[name] for name in kept if name in os.environ}
         environment |= {f"{name}_NUM_THREADS": "1" for name in ("OMP", "MKL", "OPENBLAS", "NUMEXPR")}
         environment |= {"CUDA_VISIBLE_DEVICES": "", "MPLBACKEND": "Agg", "PYTHONDONTWRITEBYTECODE": "1"}

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from labkit.classroom.grading import sides
-from labkit.classroom.grading.limits import adopt_orphans, descendants, enclose, resident
+from labkit.classroom.grading.limits import adopt_orphans, descendants, enclose, resident, walls
 from labkit.classroom.grading.wire import Gone
 
 LOOK = 0.02  # seconds between two looks at the memory
@@ -46,15 +46,17 @@ def main() -> None:
 
 def _load() -> None:
     """What most exercises import, once. Nothing is computed: a fork inherits no threads."""
-    import IPython.core.inputtransformer2  # noqa: F401
     import matplotlib.figure  # noqa: F401
     import psutil  # noqa: F401
     import torch
 
     import labkit.classroom.exercises
     import labkit.figures  # noqa: F401
+    from labkit.classroom.grading.shell import Shell
 
     torch.set_num_threads(1)
+    Shell.instance()
+    walls()  # Finds the packages and libraries that a fork encloses itself with.
 
 
 class _Watch:
@@ -108,49 +110,56 @@ class _Watch:
 
     def _watch(self, start: float, base: int) -> tuple[str, int]:
         """How it ended ("done", "time", "total", "memory", "disk", "died"), and the student's exit status."""
-        phase, left, looked = start, float("inf"), start
-        open_ends, status = {self.out, self.progress}, _ended(self.student)
+        self.began = self.looked = self.weighed = start
+        left, status = float("inf"), _ended(self.student)
+        open_ends = {self.out, self.progress}
         while True:
             ready, _, _ = select.select([*open_ends, self.control.fileno()], [], [], LOOK)
             if self.control.fileno() in ready and not self.control.recv(1, socket.MSG_PEEK):
                 _end([self.student, self.checker])
                 os._exit(0)  # Whoever asked has gone.
-            for handle in open_ends & set(ready):
-                data = os.read(handle, 2**16)
-                if not data:
-                    open_ends.discard(handle)
-                elif handle == self.out:
-                    self.length += len(data)
-                    self.printed += data[: max(0, KEPT - len(self.printed))]
-                else:
-                    # Whatever else a submission writes there counts for nothing.
-                    found = [int(word) for word in data.split() if word.isdigit() and len(word) < 8]
-                    found = [number for number in found if number <= self.last]
-                    if found and max(found) > self.cell:  # Upwards alone: nobody turns the clock back.
-                        self.cell, phase = max(found), time.monotonic()
-            now = time.monotonic()
+            open_ends -= {handle for handle in open_ends & set(ready) if not self._read(handle)}
             if self.checker and _ended(self.checker) is not None:
                 time.sleep(0.01 if status is None else 0)  # Whether the student's ended first shows now.
                 return "done", status or _ended(self.student) or 0
-            if status is None:
-                status = _ended(self.student)
-                if status is not None:
-                    if self.together:
-                        return ("done" if status == 0 else "died"), status
-                    left = now + GRACE
-            self.peak = max(self.peak, resident(self.student) - base)
-            if self.peak > self.memory or (self.checker and resident(self.checker) - base > self.memory):
-                return "memory", 0
-            if now - looked > EVERY:
-                looked = now
-                if _size(self.scratch) > DISK:
-                    return "disk", 0
-            if now > left:
+            if status is None and (status := _ended(self.student)) is not None:
+                if self.together:
+                    return ("done" if status == 0 else "died"), status
+                left = time.monotonic() + GRACE
+            if time.monotonic() > left:
                 return "died", status or 0
-            if now - phase > self.seconds:
-                return "time", 0
-            if now - start > self.total:
-                return "total", 0
+            if exceeded := self._exceeded(start, base):
+                return exceeded, 0
+
+    def _read(self, handle: int) -> bool:
+        """Takes in what was printed, or the number of the cell that has begun; false at the end."""
+        data = os.read(handle, 2**16)
+        if handle == self.out:
+            self.length += len(data)
+            self.printed += data[: max(0, KEPT - len(self.printed))]
+        else:  # Whatever else a submission writes there counts for nothing.
+            found = [int(word) for word in data.split() if word.isdigit() and len(word) < 8]
+            new = max((number for number in found if number <= self.last), default=self.cell)
+            if new > self.cell:  # Upwards alone: nobody turns the clock back.
+                self.cell, self.began = new, time.monotonic()
+        return bool(data)
+
+    def _exceeded(self, start: float, base: int) -> str:
+        """Which limit is exceeded; empty for none."""
+        now = time.monotonic()
+        if now - self.looked < LOOK:
+            return ""
+        self.looked = now
+        self.peak = max(self.peak, resident(self.student) - base)
+        if self.peak > self.memory or (self.checker and resident(self.checker) - base > self.memory):
+            return "memory"
+        if now - self.weighed > EVERY:
+            self.weighed = now
+            if _size(self.scratch) > DISK:
+                return "disk"
+        if now - self.began > self.seconds:
+            return "time"
+        return "total" if now - start > self.total else ""
 
 
 def _student(job: int, wire: socket.socket, out: int, progress: int, watch: _Watch, result: int) -> None:
@@ -167,7 +176,7 @@ def _student(job: int, wire: socket.socket, out: int, progress: int, watch: _Wat
         with contextlib.suppress(OSError):
             os.close(handle)
     os.chdir(watch.scratch)
-    sys.argv = ["notebook"]
+    sys.argv, sys.path = ["notebook"], [*sys.path, ""]
     enclose(watch.scratch, watch.memory)
     if watch.together:
         sides.together({**work, "progress": progress}, result)

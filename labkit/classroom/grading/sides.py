@@ -16,14 +16,13 @@ import linecache
 import os
 import pickle
 import socket
-import sys
-import traceback
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 
 from labkit.classroom.exercises import Frugal
+from labkit.classroom.grading.shell import LONGEST_TEXT, described, restore, run_cells
 from labkit.classroom.grading.wire import (
     Gone,
     Unreadable,
@@ -36,10 +35,6 @@ from labkit.classroom.grading.wire import (
     unpack,
 )
 
-LONGEST_TEXT = 2000  # characters of a message or of what a test prints
-_WHOLE, _DEFINITIONS = "whole", "definitions"  # How a cell is run; "skip" leaves it out.
-
-
 # --- the student's side -------------------------------------------------------
 
 
@@ -47,52 +42,12 @@ def student_side(job: Mapping[str, Any], wire: socket.socket, progress: int) -> 
     """Runs the setup and the cells, says where it is, and then answers the checker's calls until it ends.
 
     Args:
-        job: "setup" (source) and "cells", a list of (source, "whole" | "definitions" | "skip").
-        progress: file descriptor; gets a line with the number of each cell when it begins, and one more.
+        job, progress: see `run_cells`.
+        wire: to the checker's side.
     """
-    namespace: dict[str, Any] = {"__name__": "__main__", "__builtins__": builtins}
-    namespace.update(display=_display, get_ipython=_Shell)
-    originals = dict(vars(builtins))
-    errors = _run_cells(job, namespace, progress, lambda: _restore(originals))
+    namespace, errors, originals = run_cells(job, progress)
     names = [name for name in namespace if isinstance(name, str) and not name.startswith("_")]
     _serve(wire, namespace, {"names": names, "errors": errors}, originals)
-
-
-def _run_cells(
-    job: Mapping[str, Any], namespace: dict[str, Any], progress: int, after: Callable[[], None] | None = None
-) -> dict[int, str]:
-    """Runs the setup and the cells, `after` behind each of them, and returns what those that raised said."""
-    errors: dict[int, str] = {}
-    after = after or (lambda: None)
-    for number, (source, how) in enumerate([(job["setup"], _WHOLE), *job["cells"]]):
-        os.write(progress, b"%d\n" % number)
-        if how == "skip":
-            continue
-        try:
-            _run_cell(source, how, namespace, f"<cell {number}>")
-        except BaseException as error:  # SystemExit and KeyboardInterrupt as well.
-            after()
-            errors[number] = _told(error)
-        after()
-    os.write(progress, b"%d\n" % (len(job["cells"]) + 1))
-    return errors
-
-
-def _run_cell(source: str, how: str, namespace: dict[str, Any], name: str) -> None:
-    from IPython.core.inputtransformer2 import TransformerManager
-
-    source = TransformerManager().transform_cell(source)
-    linecache.cache[name] = (len(source), None, source.splitlines(keepends=True), name)
-    tree = ast.parse(source, name)
-    if how == _DEFINITIONS:
-        kept = ast.FunctionDef | ast.ClassDef | ast.Import | ast.ImportFrom
-        tree.body = [node for node in tree.body if isinstance(node, kept)]
-    exec(compile(tree, name, "exec"), namespace)
-
-
-def _restore(originals: dict[str, Any]) -> None:
-    """Puts back Python's own functions; redefined ones would break the reply, and cost every exercise."""
-    vars(builtins).update(originals)
 
 
 def _serve(
@@ -118,9 +73,9 @@ def _serve(
                 value = kept[number](*args, **kwargs)
             reply = {"value": value}
         except BaseException as error:
-            _restore(originals)
-            reply = {"error": _described(error)}
-        _restore(originals)
+            restore(originals)
+            reply = {"error": described(error)}
+        restore(originals)
         if fingerprint((args, kwargs)) != before or any(
             isinstance(a, torch.Generator) for a in _flat(args, kwargs)
         ):
@@ -132,42 +87,12 @@ def _serve(
         try:
             frame = pack(reply, keep)
         except Exception as error:  # A tensor that cannot be read, a number beyond all bounds.
-            frame = pack({"error": _described(error)})
+            frame = pack({"error": described(error)})
         send(wire, frame)
 
 
 def _flat(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[Any]:
     return [*args, *kwargs.values()]
-
-
-def _described(error: BaseException) -> dict[str, Any]:
-    """What the checker needs to raise an error of the same kind, and the student's line that raised it."""
-    frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename.startswith("<cell ")]
-    single = error.args[0] if len(error.args) == 1 and isinstance(error.args[0], str) else str(error)
-    kinds = [cls.__name__ for cls in type(error).__mro__]
-    if isinstance(error, MemoryError) or "can't allocate memory" in single:
-        kinds, single = ["MemoryError"], "it asks for more memory than is allowed"
-    line = (frames[-1].line or "")[:200] if frames else ""
-    return {"kinds": kinds, "args": bool(single), "message": single[:LONGEST_TEXT], "line": line}
-
-
-def _told(error: BaseException) -> str:
-    text = f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}"
-    frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename.startswith("<cell ")]
-    line = error.text if isinstance(error, SyntaxError) else frames[-1].line if frames else ""
-    return (text.rstrip(": ") + (f", at `{line.strip()}`" if line else ""))[:LONGEST_TEXT]
-
-
-class _Shell:
-    """What stands in for IPython's shell: magics and shell commands do nothing."""
-
-    def __getattr__(self, name: str) -> Callable[..., None]:
-        return lambda *_, **__: None
-
-
-def _display(*values: Any, **_: Any) -> None:
-    for value in values:
-        sys.stdout.write(f"{value!r}\n")
 
 
 # --- the checker's side -------------------------------------------------------
@@ -205,8 +130,8 @@ def checker_side(job: Mapping[str, Any], wire: socket.socket | None, result: int
 
 def together(job: Mapping[str, Any], result: int) -> None:
     """For tests that cannot call an answer from afar: cells and tests in one process, as nbgrader does it."""
-    namespace: dict[str, Any] = {"__name__": "__main__", "display": _display, "get_ipython": _Shell}
-    errors = {str(number): told for number, told in _run_cells(job, namespace, job["progress"]).items()}
+    namespace, raised, _ = run_cells(job, job["progress"])
+    errors = {str(number): told for number, told in raised.items()}
     given = {name: namespace[name] for name in job["names"] if name in namespace}
     said = {"errors": errors, "missing": [name for name in job["names"] if name not in given]}
     printed = _Short()

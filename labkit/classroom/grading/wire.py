@@ -86,16 +86,11 @@ def _plain(value: Any, buffers: list[Any], keep: Callable[[Any], int] | None, de
     if isinstance(value, (np.ndarray, np.generic)) and value.dtype.kind in "biufc":
         kind = "array" if isinstance(value, np.ndarray) else "scalar"
         return [kind, value.dtype.str, list(value.shape), buffer(value.tobytes())]
-    if isinstance(value, int):
-        return ["int", f"{value:x}"]
-    if isinstance(value, float):
-        return ["float", float(value).hex()]
-    if isinstance(value, complex):
-        return ["complex", value.real.hex(), value.imag.hex()]
+    for cls, plain in _NUMBERS.items():
+        if isinstance(value, cls):
+            return plain(value)
     if isinstance(value, (bytes, bytearray)):
         return ["bytes", buffer(bytes(value))]
-    if isinstance(value, range):
-        return ["range", *inner((value.start, value.stop, value.step))]
     if depth < DEEPEST:
         for kind, cls in (("list", list), ("tuple", tuple), ("set", set)):
             if isinstance(value, cls):
@@ -105,6 +100,14 @@ def _plain(value: Any, buffers: list[Any], keep: Callable[[Any], int] | None, de
     if callable(value) and keep is not None:
         return ["call", keep(value)]
     return ["other", type(value).__name__]
+
+
+_NUMBERS: dict[type, Callable[[Any], list[Any]]] = {
+    int: lambda value: ["int", f"{value:x}"],
+    float: lambda value: ["float", float(value).hex()],
+    complex: lambda value: ["complex", value.real.hex(), value.imag.hex()],
+    range: lambda value: ["range", *(["int", f"{n:x}"] for n in (value.start, value.stop, value.step))],
+}
 
 
 def unpack(frame: bytes | bytearray, call: Callable[[int], Any] | None = None) -> Any:
@@ -183,22 +186,23 @@ def assign(target: Any, value: Any) -> None:
     elif isinstance(target, list) and isinstance(value, list) and len(target) != len(value):
         target[:] = value
     elif isinstance(target, (list, tuple)) and isinstance(value, (list, tuple)):
-        for index, (old, new) in enumerate(zip(target, value, strict=False)):
-            if isinstance(target, list) and not isinstance(old, (torch.Tensor, np.ndarray, list, dict)):
-                if not (callable(old) or isinstance(new, Opaque)):
-                    target[index] = new
-            else:
-                assign(old, new)
+        for place, (old, new) in enumerate(zip(target, value, strict=False)):
+            _assign_item(target, place, old, new)
+    elif isinstance(target, dict) and isinstance(value, dict) and target.keys() == value.keys():
+        for key, new in value.items():
+            _assign_item(target, key, target[key], new)
     elif isinstance(target, dict) and isinstance(value, dict):
-        if target.keys() != value.keys():
-            target.clear()
-            target.update(value)
-        else:
-            for key, new in value.items():
-                if isinstance(target[key], (torch.Tensor, np.ndarray, list, dict)):
-                    assign(target[key], new)
-                elif not isinstance(new, Opaque):
-                    target[key] = new
+        target.clear()
+        target.update(value)
+
+
+def _assign_item(target: Any, key: Any, old: Any, new: Any) -> None:
+    if isinstance(old, (torch.Tensor, np.ndarray, list, tuple, dict)):
+        assign(old, new)
+        if not isinstance(old, tuple) or fingerprint(old) == fingerprint(new):
+            return
+    if not (isinstance(target, tuple) or callable(old) or isinstance(new, Opaque)):
+        target[key] = new
 
 
 class _Pickler(pickle.Pickler):
