@@ -6,8 +6,8 @@ the 0/1 diagonal of active units at x, D_d = I. Noise on W_i is Gaussian with *s
 | equation | function | claims |
 | --- | --- | --- |
 | (1) | vc_order | E10 |
-| Lemma 3 | lemma3, lemma3_least | E11 |
-| gamma_i of Thm 1 | gammas, sigmas_of | E13, E14 |
+| Lemma 3 | lemma3 | E11 |
+| gamma_i of Thm 1 | gammas | E13 |
 | C_delta of Thm 1 | activation_constant | E13, E14 |
 | Lemma 1 | lemma1 | E13 |
 | Lemma 2 | lemma2, lemma2_flips | E13 |
@@ -22,9 +22,9 @@ Errata:
   form does not follow. "Lemma 10" is Lemma 1.
 - The simplified bound after Theorem 1 drops C_delta^2 from the KL; `linear_kl` keeps it. It is linear in d
   once the number of parameters is taken out: at a fixed width, sqrt(KL) grows as d^(3/2).
-- Theorem 1's KL lacks its 1/2, and its sigma_i must be fixed before the data are seen. Chosen so that gamma_i
-  has a wanted value, as after Theorem 1, they depend on the learned weights: the bound then compares, and is
-  not proved.
+- Theorem 1's root lacks the 4 of (8) and its KL the 1/2, and its sigma_i must be fixed before the data are
+  seen. Chosen so that gamma_i has a wanted value, as after Theorem 1, they depend on the learned weights: the
+  bound then compares, and is not proved. Its loss must lie in [0, 1].
 - (C2) counts |pre-activation| <= delta, not pre-activation <= delta, which would be half of all units; and
   delta is a share of the pre-activations' own scale, their root mean square. In absolute units at |x| = 1 the
   C_2 of h units grows as sqrt(h), and is far above the paper's 5 (E18).
@@ -79,24 +79,6 @@ def lemma3(a: Any, b: Any, sigma: float) -> float:
     )
 
 
-def lemma3_least(a: Any, b: Any, sigma: float) -> float:
-    """From below: E|A nu B|_F >= sqrt(2/pi) sigma |A|_F |B|_F, reached when A and B have rank one.
-
-    Ours: |A nu B|_F^2 = sum_k p_k z_k^2 times the bound squared, with weights p_k that sum to 1 and z_k
-    standard normal; the root of a mean of squares is at least the mean of |z_k|.
-
-    Args:
-        a: (n_1, n_2). b: (n_3, n_4). sigma: standard deviation.
-
-    Returns:
-        The bound from below.
-
-    Raises:
-        ValueError: an argument is out of its range, or an array is not finite or of another shape.
-    """
-    return float(np.sqrt(2.0 / np.pi)) * lemma3(a, b, sigma)
-
-
 def gammas(sigmas: Any, dims: Any, mu: Any, masked_norms: Any) -> Array:
     """gamma_i = sigma_i sqrt(h_i h_(i-1)) / (mu^2 |D_i W_i|_F), mu taken as at most 1.
 
@@ -123,23 +105,6 @@ def gammas(sigmas: Any, dims: Any, mu: Any, masked_norms: Any) -> Array:
     below = np.square(constant)[..., None] * norms if constant.ndim else constant**2 * norms
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.where(noise * roots == 0, 0.0, noise * roots / below)
-
-
-def sigmas_of(gamma: Any, dims: Any, mu: float, masked_norms: Any) -> Array:
-    """The noise that has these gammas: sigma_i = gamma_i mu^2 |D_i W_i|_F / sqrt(h_i h_(i-1)), (d,).
-
-    Args:
-        gamma: (..., d). dims: h_0, ..., h_d. mu: constant of (C1); above 1 it counts as 1.
-        masked_norms: |D_i W_i|_F, (d,).
-
-    Returns:
-        (d,), standard deviations.
-
-    Raises:
-        ValueError: an argument is out of its range, or an array is not finite or of another shape.
-    """
-    roots, norms = _roots(dims), array("masked_norms", masked_norms, 1)
-    return array("gamma", gamma, (0, 1)) * float(_mu(mu)) ** 2 * norms / roots
 
 
 def activation_constant(depth: int, width: int, delta: float = 0.05) -> float:

@@ -1,4 +1,4 @@
-"""Lab 2, section 4 of the paper (E11 to E14, E17, E18): decided as expected at the quick preset."""
+"""Lab 2, section 4 of the paper (E11 to E14, E17, E18, E21): decided as expected at the quick preset."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 from labkit.labs.generalization.conditions import CONDITIONS, sizes
 from labkit.labs.generalization.depth import DEPTH
-from labkit.labs.generalization.lemma3 import LEMMA3
+from labkit.labs.generalization.layers import LAYERS, turned
 from labkit.labs.generalization.perturbation import PERTURBATION
 from labkit.protocol.experiment import Experiment, Run, drain
 from tests.labs.checks import TrainingTests, changed, constant, quick_runs, verdict
@@ -19,12 +19,11 @@ TINY = {"width": 20, "hidden": 2, "n": 60, "samples": 20, "classes": 3}
 
 class TestSectionFour(TrainingTests):
     lab = "generalization"
-    experiments = (LEMMA3, CONDITIONS, PERTURBATION, DEPTH)
+    experiments = (LAYERS, CONDITIONS, PERTURBATION, DEPTH)
     quick = staticmethod(quick_runs(experiments))
     violated = {
         "E11": [
             lambda run: changed(run, mean=lambda v: v * 1.3),
-            lambda run: changed(run, mean=lambda v: v * 0.9),
             lambda run: changed(run, rms=lambda v: v * 1.1),
             # A variance where a standard deviation belongs, with sigma = .1.
             lambda run: changed(run, rms=lambda v: v * 0.1),
@@ -48,6 +47,12 @@ class TestSectionFour(TrainingTests):
             lambda run: changed(run, root_mu=lambda v: np.square(run.last("root"))),
             lambda run: changed(run, root_mu=lambda v: np.sqrt(run.last("root"))),
         ],
+        "E21": [
+            lambda run: changed(run, norms=lambda v: v * np.linspace(1, 1.1, v.shape[1])),
+            lambda run: changed(run, error=lambda v: v + np.linspace(0, 0.1, v.shape[1])),
+            lambda run: changed(run, rise=np.zeros_like),
+            lambda run: changed(run, rise=lambda v: v[:, ::-1]),
+        ],
         "E17": [
             lambda run: changed(start_again(run), mu=lambda v: v * 1.5),
             lambda run: changed(start_again(run), c2=lambda v: v / 1.5),
@@ -59,12 +64,16 @@ class TestSectionFour(TrainingTests):
         ],
     }
     cheap = {
-        "noise-between": {"size": 6, "draws": 200},
+        "layers": TINY | {"draws": 3},
         "conditions": TINY,
         "perturbation": TINY | {"draws": 3},
         "depth": {"width": 16, "deepest": 8, "n": 4},
     }
-    too_fast = {"conditions": TINY | {"lr": 100.0}, "perturbation": TINY | {"lr": 100.0, "draws": 3}}
+    too_fast = {
+        "layers": TINY | {"lr": 100.0, "draws": 3},
+        "conditions": TINY | {"lr": 100.0},
+        "perturbation": TINY | {"lr": 100.0, "draws": 3},
+    }
 
     def test_the_failing_claims_can_hold(self) -> None:
         """A claim that is said to fail whatever is measured."""
@@ -74,6 +83,16 @@ class TestSectionFour(TrainingTests):
         assert verdict("E17", start_again(run)).word == "holds"
         small = changed(run, printed=constant(1.0), prediction_printed=constant(1.0))
         assert verdict("E18", small).word == "holds"
+
+    def test_a_turned_layer_keeps_norms_and_shrinks_the_outputs(self) -> None:
+        """Networks of equal norms that are not, or another function than the same times cos θ."""
+        setup = LAYERS.prepare(self.small("layers"))
+        model, x = setup.models[0], setup.sets[0][0].x_train[:9]
+        near, far = turned(model, x, 1.0), turned(model, x, 8.0)
+        for first, second in zip(near.parameters(), far.parameters(), strict=True):
+            assert float(second.norm()) == pytest.approx(float(first.norm()), rel=1e-5)
+        np.testing.assert_allclose(near(x).detach(), model(x).detach(), rtol=1e-4, atol=1e-6)
+        np.testing.assert_allclose(8 * far(x).detach(), model(x).detach(), rtol=1e-4, atol=1e-5)
 
     def test_theorem_1_is_said_to_be_vacuous(self) -> None:
         """A bound of a thousand on an error rate, printed as a success."""

@@ -1,4 +1,4 @@
-"""Lab 2, rescaling (E2 to E5): each claim is decided as expected at the quick preset, and each can fail."""
+"""Lab 2, rescaling (E2 to E5, E19, E20): each claim decided as expected at `quick`, and each can fail."""
 
 from __future__ import annotations
 
@@ -8,7 +8,14 @@ import numpy as np
 import pytest
 import torch
 
-from labkit.labs.generalization.rescaling import RESCALING, one_pass, sum_over_paths
+from labkit import models
+from labkit.labs.generalization.rescaling import (
+    RESCALING,
+    distances,
+    least_product,
+    one_pass,
+    sum_over_paths,
+)  # fmt: skip
 from labkit.protocol.experiment import Run, drain
 from tests.labs.checks import TrainingTests, changed, quick_runs, verdict
 
@@ -56,6 +63,15 @@ class TestRescaling(TrainingTests):
             ),
         ],
         "E5": [lambda run: changed(run, fold=lambda v: v + 1e-8)],
+        "E19": [
+            lambda run: changed(run, units_divergence=np.ones_like),
+            lambda run: changed(run, layer_divergence=np.ones_like),
+        ],
+        "E20": [
+            lambda run: changed(run, apart=lambda v: v / 100),
+            lambda run: changed(run, local_lipschitz=lambda v: v / 1000),
+            lambda run: changed(run, spectral_product=lambda v: v / 1000),
+        ],
     }  # fmt: skip
     cheap = {"rescaling": SMALL}
     too_fast = {"rescaling": SMALL | {"lr": 100.0, "steps": 40, "depth": 3}}
@@ -76,6 +92,32 @@ class TestRescaling(TrainingTests):
     def test_the_paths_of_all_outputs_may_exceed_the_product_of_group_norms(self) -> None:
         """Why E4 speaks of one output: trained networks break the other form."""
         assert (self.quick("rescaling").last("paths_of_all_outputs") > 1).all()
+
+
+def test_rescaling_moves_no_floor_and_passes_none() -> None:
+    """A floor that is a number like any other, or one above what it bounds."""
+    for run in (small(), small(kind="whole layer", steps=60)):
+        for name, above in (("product_floor", "frobenius"), ("sharpness_floor", "sharpness")):
+            floor = run.series(name)[1]
+            np.testing.assert_allclose(floor, float(floor.mean()), rtol=1e-5)
+            assert (run.series(above)[1] >= 0.999 * floor).all()
+
+
+def test_the_least_product_of_two_layers_is_the_square_of_a_sum() -> None:
+    """(Σ s t)², by hand; dead units count for nothing."""
+    net = models.mlp(3, 4, 1, 2, bias=False, seed=0, dtype=torch.float64)
+    first, second = (p.detach() for p in net.parameters())
+    first[1] = 0
+    expected = float((first.norm(dim=1) * second.norm(dim=0)).sum() ** 2)
+    # A dead unit's outputs stay in the second norm.
+    second[:, 1] = 0
+    assert least_product(net) == pytest.approx(expected)
+
+
+def test_each_sample_is_as_far_as_its_nearest_other() -> None:
+    """A distance to itself, which would be 0."""
+    x = torch.tensor([[0.0, 0], [3, 4], [3, 5]]).double()
+    assert distances(x).tolist() == [5, 1, 1]
 
 
 def test_a_wrong_pass_of_ones_fails_e3() -> None:

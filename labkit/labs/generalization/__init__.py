@@ -4,7 +4,7 @@ from labkit.labs.generalization.conditions import CONDITIONS
 from labkit.labs.generalization.confusion import CONFUSION
 from labkit.labs.generalization.depth import DEPTH
 from labkit.labs.generalization.labels import LABELS
-from labkit.labs.generalization.lemma3 import LEMMA3
+from labkit.labs.generalization.layers import LAYERS
 from labkit.labs.generalization.perturbation import PERTURBATION
 from labkit.labs.generalization.rescaling import RESCALING
 from labkit.labs.generalization.shared import PAPER
@@ -16,11 +16,12 @@ LAB = Lab(
     name="generalization",
     title="Exploring generalization",
     paper=PAPER,
-    experiments=(LABELS, RESCALING, CONFUSION, WIDTH, LEMMA3, CONDITIONS, PERTURBATION, DEPTH),
+    experiments=(LABELS, RESCALING, CONFUSION, WIDTH, LAYERS, CONDITIONS, PERTURBATION, DEPTH),
     core=("E1", "E2", "E3", "E6", "E7", "E8", "E9", "E10"),
     notebook="02_exploring_generalization",
 )
 
 __all__ = [
-    "CONDITIONS", "CONFUSION", "DEPTH", "LAB", "LABELS", "LEMMA3", "PERTURBATION", "RESCALING", "WIDTH",
+    "CONDITIONS", "CONFUSION", "DEPTH", "LAB", "LABELS", "LAYERS", "PERTURBATION", "RESCALING",
+    "WIDTH",
 ]  # fmt: skip

@@ -4,7 +4,8 @@ All weights of a learned network get noise of one standard deviation σ. With th
 changes by no more than Lemma 1 says; activations that flip add what Lemma 2 says; both together bound the
 expected sharpness (Theorem 1). The constants μ, C₂, C₃ are measured on the same network. Lemma 1 is a
 theorem; Lemma 2 and Theorem 1 are stated up to a constant, taken as 1 here, so for them "at most" is our
-reading.
+reading. As a guarantee Theorem 1 needs a loss in [0, 1], such as the cross-entropy cut off at 1, which has
+the same Lipschitz constant; a prior N(0, σ²); and δ shared among the σ that are tried.
 """
 
 from __future__ import annotations
@@ -64,7 +65,13 @@ def bounds(settings: Perturbation, found: Conditions, sigma: float) -> dict[str,
         "flips": theory.lemma2_flips(gamma, c2, c_delta)[:, :-1],
         "theorem1": sharpness,
         "total": np.asarray(
-            theory.theorem1(_capped(sharpness.mean()), found.norms.numpy(), sigma, settings.n, DELTA)
+            theory.theorem1(
+                _capped(sharpness.mean()),
+                found.norms.numpy(),
+                sigma,
+                settings.n,
+                DELTA / len(settings.sigmas),
+            )
         ),
     }
 

@@ -1,8 +1,13 @@
-"""What is free to change? Node-wise rescaling, paths and folding (E2, E3, E4, E5; paper 2, section 2.2).
+"""What is free to change? Rescaling, paths, folding, robustness (E2 to E5, E19, E20; paper 2, section 2).
 
 Multiply what comes into a hidden unit by a, divide what goes out by a: the function and both path norms stay,
-the products of Frobenius and of spectral norms and the sharpness become whatever one likes. One factor for a
-whole layer is the exception: it leaves the products alone too, and moves the sharpness still.
+the products of norms, the sharpness and the divergence at equal sharpness become as large as one likes. They
+have floors, which no rescaling moves: ∏‖W‖_F² that of its balanced form, (Σ s t)² for two layers, s and t the
+norms of a unit's inputs and outputs; sharpness, to first order, α Σ|w ∂L/∂w|. One factor for a whole layer
+leaves the products alone too, and nothing else.
+
+Robustness (3) asks for cells in which the loss hardly changes. A Lipschitz constant C makes them balls of
+diameter γ/(√2 C): a difference of two outputs changes by no more than √2 C a unit of length.
 """
 
 from __future__ import annotations
@@ -23,10 +28,11 @@ from labkit.figures.palette import Color
 from labkit.labs import common
 from labkit.labs.generalization import shared
 from labkit.measure.capacity import local_lipschitz
+from labkit.measure.margins import margin
 from labkit.measure.norms import layer_norms
 from labkit.measure.paths import path_norms
 from labkit.measure.sharpness import max_sharpness
-from labkit.protocol.claims import Claim
+from labkit.protocol.claims import Claim, World
 from labkit.protocol.experiment import Experiment, Frame, Prediction, Run
 from labkit.protocol.rules import EVERY, AtMost, Between, Condition, Equals, Evidence
 from labkit.protocol.settings import knob
@@ -40,6 +46,9 @@ EXACT = 1e-10  # relative; rounding stays near 1e-15
 ROUNDING = 2.0**-53
 MOVES = 1.01  # what we call a change: by this factor or more, up or down
 SEEN = 3.9  # the least factor, about .6 decades, of which we expect one
+FAR = 2.0  # by this factor we say that a divergence is another
+DRAWS = 5
+ALPHAS = np.geomspace(1e-5, 0.15, 13)  # down to what a rescaled network bears
 OnePass = Callable[[Sequence[Tensor], float], float]
 
 
@@ -145,7 +154,8 @@ def _directions(settings: Rescaling, seed: int) -> dict[str, dict[int, Tensor]]:
 def predict(setup: Setup) -> Prediction:
     """Ratios to the network before rescaling: 1 for what is invariant, whatever training finds."""
     factors = np.geomspace(1.0, 10.0**setup.settings.decades, POINTS)
-    return {"factor": factors, "invariant": np.ones(POINTS)}
+    inputs = setup.datasets[0].x_train.shape[1]
+    return {"factor": factors, "invariant": np.ones(POINTS), "inputs": np.array(inputs)}
 
 
 def sum_over_paths(weights: Sequence[Tensor], p: float) -> float:
@@ -192,7 +202,9 @@ def run(setup: Setup, prediction: Prediction, *, one_pass: OnePass = one_pass) -
     last: list[dict[str, Any]] = []
     for s, (net, x, y, start) in enumerate(zip(nets, xs, ys, starts, strict=True)):
         with torch.no_grad():
-            last.append({"error": common.error_rate(net(x), y)})
+            outputs = net(x)
+        last.append({"error": common.error_rate(outputs, y), "gamma": margin(outputs, y)})
+        last[s]["apart"] = float(distances(x).median())
         last[s]["paths_of_all_outputs"] = start["paths_of_all_outputs"] / start["group_norms"]
         # Both kinds at the largest factor, whichever was drawn: E2 speaks of both.
         for kind, name in (("single units", "units"), ("whole layer", "layer")):
@@ -208,6 +220,11 @@ def run(setup: Setup, prediction: Prediction, *, one_pass: OnePass = one_pass) -
     yield Frame(POINTS, _columns(last), 1.0, "done")
 
 
+def distances(x: Tensor) -> Tensor:
+    """From each sample to the nearest other one, (n,)."""
+    return torch.cdist(x, x).fill_diagonal_(math.inf).amin(1)
+
+
 def _factors(logs: Mapping[int, Tensor], share: float) -> dict[int, Tensor]:
     return {layer: (share * log).exp() for layer, log in logs.items()}
 
@@ -217,17 +234,41 @@ def _measures(net: nn.Module, x: Tensor, y: Tensor, settings: Rescaling) -> dict
     norms = layer_norms(net, x)
     one, two = (path_norms(net, x, p) for p in (1, 2))
     sharpness = max_sharpness(net, x, y, alpha=settings.alpha, steps=settings.ascent)
+    (divergence,) = shared.divergences(net, x, y, ALPHAS, DRAWS, 0, (shared.TARGET,))
     return {
         "path_one": float(one.sum()),
         "path_two": float(two.sum()),
         "frobenius": float((norms.frobenius**2).prod()),
         "spectral": float(norms.spectral.prod()),
         "sharpness": sharpness.value,
+        "divergence": divergence,
+        "floor": settings.alpha * slope(net, x, y),
+        "least_product": least_product(net),
         "paths_of_one_output": float(one.max()),
         "paths_of_all_outputs": float(one.sum()),
         "group_norms": float(norms.one_inf.prod()),
         "local_lipschitz": float(local_lipschitz(net, x).max()),
     }
+
+
+def slope(net: nn.Module, x: Tensor, y: Tensor) -> float:
+    """Σ|w ∂L/∂w|: how far the loss rises to first order where each weight moves by its own size."""
+    weights = list(net.parameters())
+    loss = nn.functional.cross_entropy(net(x), y)
+    found = torch.autograd.grad(loss, weights)
+    return float(sum((w.detach() * g).abs().sum() for w, g in zip(weights, found, strict=True)))
+
+
+def least_product(net: nn.Module, sweeps: int = 20) -> float:
+    """The least ∏‖W‖_F² of all rescalings of a perceptron, its units balanced layer by layer."""
+    weights = [p.detach().clone() for p in net.parameters() if p.ndim == 2]
+    for _ in range(sweeps):
+        for first, second in itertools.pairwise(weights):
+            into, out = first.norm(dim=1), second.norm(dim=0)
+            scale = torch.where((into > 0) & (out > 0), (out / into).sqrt(), torch.ones_like(into))
+            first *= scale[:, None]
+            second /= scale
+    return math.prod(float(W.square().sum()) for W in weights)
 
 
 def _compare(
@@ -239,13 +280,17 @@ def _compare(
     now = _measures(same, x, y, settings)
     ratios = {
         name: now[name] / start[name] if start[name] else math.nan
-        for name in ("path_one", "path_two", "frobenius", "spectral", "sharpness")
+        for name in ("path_one", "path_two", "frobenius", "spectral", "sharpness", "divergence")
+    }
+    floors = {
+        "product_floor": now["least_product"] / start["frobenius"],
+        "sharpness_floor": now["floor"] / start["sharpness"] if start["sharpness"] else math.nan,
     }
     with torch.no_grad():
         before, after = net(x), same(x)
     bounds = {name: now[name] for name in ("paths_of_one_output", "group_norms", "local_lipschitz")}
     change = float((after - before).abs().max() / before.abs().max())
-    return {**ratios, **bounds, "spectral_product": now["spectral"], "output": change}
+    return {**ratios, **floors, **bounds, "spectral_product": now["spectral"], "output": change}
 
 
 def _paths(net: models.MLP, one_pass: OnePass) -> dict[str, np.ndarray]:
@@ -295,8 +340,16 @@ def figure(
         ("path_one", "ℓ₁-path", PATH_ONE), ("path_two", "ℓ₂-path", PATH_TWO),
         ("frobenius", "∏‖W‖_F²", FROBENIUS),
         ("spectral", "∏‖W‖₂", SPECTRAL), ("sharpness", "sharpness", SHARPNESS),
+        ("divergence", "KL at .05", shared.DIVERGENCE),
     ):  # fmt: skip
         ratio += _measured(frames, factor, name, label, color)
+    for name, of, color in (
+        ("product_floor", "∏‖W‖_F²", FROBENIUS),
+        ("sharpness_floor", "sharpness", SHARPNESS),
+    ):
+        at, values = common.curve(frames, name)
+        if len(at):
+            ratio.append(figures.Predicted(factor[at], values, label=f"floor of {of}", color=color))
     stays: list[figures.Mark] = [figures.Level(EXACT, label="tolerance")]
     for name, label, color in (
         ("output", "output", OUTPUT), ("path_one", "ℓ₁-path", PATH_ONE), ("path_two", "ℓ₂-path", PATH_TWO),
@@ -312,6 +365,11 @@ def figure(
         ("spectral_product", "∏‖W‖₂", SPECTRAL), ("local_lipschitz", "local Lipschitz", OUTPUT),
     ):  # fmt: skip
         bounds += _measured(frames, factor, name, label, color)
+    gamma, apart = (common.newest(frames, name) for name in ("gamma", "apart"))
+    if gamma is not None and apart is not None:
+        bounds.append(
+            figures.Level(float((gamma / apart).mean()) / math.sqrt(2), label="each its own cell above")
+        )
     wide: dict[str, Any] = {"xlabel": "largest factor", "xscale": "log", "yscale": "log"}
     return figures.Chart(
         (
@@ -382,9 +440,30 @@ def _bounds(run: Run) -> tuple[Evidence, Evidence]:
     )
 
 
+def _divergence(run: Run) -> Evidence:
+    moves = [_moved(run.last(f"{kind}_divergence")) for kind in ("units", "layer")]
+    return Evidence(np.stack(moves, axis=1))
+
+
+def _cells(run: Run) -> Evidence:
+    apart, gamma = run.last("apart"), run.last("gamma")
+    constants = [_curve(run, "spectral_product")[:, 0], _curve(run, "local_lipschitz")[:, 0]]
+    told = float(run.prediction["inputs"] * np.log10(constants[0] / gamma).mean())
+    return Evidence(
+        np.stack([math.sqrt(2) * C * apart / gamma for C in constants], axis=1),
+        note=f"(∏‖W‖₂/γ)ⁿ = 10^{told:.0f}",
+    )
+
+
 def _fold(run: Run) -> Evidence:
     return Evidence(run.last("fold"), 0.0)
 
+
+def _twice(measure: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    return lambda x: measure(torch.cat([x, x]))
+
+
+_HERE = "labkit.labs.generalization.rescaling"
 
 E2 = Claim(
     "E2", "theorem",
@@ -440,10 +519,39 @@ E5 = Claim(
     {"holds": "the folded VGG gives the same outputs to rounding", "fails": "folding changed the outputs"},
 )  # fmt: skip
 
+E19 = Claim(
+    "E19", "finding",
+    "The divergence at an expected sharpness of .05 is no property of the function: the largest factor on "
+    f"single units, or on a whole layer, moves it {FAR:g}-fold or more.",
+    "paper 2, §2.4 (sharpness and norm together)",
+    (
+        Between("factor by which KL at expected sharpness .05 moves", ("units", "whole layer"), low=FAR,
+                by=EVERY),
+    ),
+    _divergence, "holds",
+    {"holds": "sharpness and norm together know the weights, not the function alone",
+     "fails": "the divergence at equal sharpness hardly moves under rescaling"},
+    (World("factors near one", {"decades": 0.1, "seeds": 1}),),
+)  # fmt: skip
+E20 = Claim(
+    "E20", "finding",
+    "A Lipschitz constant controls no capacity here: in balls so small that it keeps the margin, (3), each "
+    "training sample is alone, so that K is at least m; with ∏‖W‖₂, and with the largest local constant too.",
+    "paper 2, §2.3, (3)",
+    (
+        Between("distance to the nearest sample, median, over the diameter γ/(√2 C) of a cell",
+                ("C = ∏‖W‖₂", "C local"), low=1.0, by=EVERY),
+    ),
+    _cells, "holds",
+    {"holds": "every sample needs a cell of its own: the cover is as large as the set, and says nothing",
+     "fails": "cells hold several samples"},
+    (World("every sample given twice", {"seeds": 1}, {f"{_HERE}:distances": _twice}),),
+)  # fmt: skip
+
 RESCALING = Experiment(
     "rescaling", "Which measures can be changed for free?", Rescaling,
     {"quick": Rescaling(),
      "paper": Rescaling(width=256, depth=4, n=1000, units=32, steps=2000, ascent=200, decades=3.0, seeds=5)},
-    prepare, predict, run, figure, (E2, E3, E4, E5),
+    prepare, predict, run, figure, (E2, E3, E4, E5, E19, E20),
     controls=("kind", "units", "decades", "width", "depth", "steps"),
 )  # fmt: skip

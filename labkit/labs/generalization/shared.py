@@ -198,18 +198,26 @@ def perturbed(settings: Any, model: nn.Module, x: Tensor, y: Tensor, *, seed: in
         (4).
     """
     model, near = folded(model), probed(settings, len(x))
-    alphas = ALPHAS[settings.network]
+    at, *plane = divergences(
+        model, x[near], y[near], ALPHAS[settings.network], settings.draws, seed, (TARGET, *PLANE)
+    )
+    return {"divergence": at, "plane": plane, "sharpness": steepest(settings, model, x, y)}
+
+
+def divergences(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    alphas: np.ndarray,
+    draws: int,
+    seed: int,
+    targets: Sequence[float],
+) -> list[float]:
+    """KL of noise of sd α(10|w| + 1) around the weights, at each expected sharpness (Fig. 2)."""
     weights = parameter_vector(model).double().cpu().numpy()
-    divergences = [gaussian_kl(weights, alpha * (10 * np.abs(weights) + 1)) for alpha in alphas]
-    curve = once(
-        expected_sharpness, model, x[near], y[near], alphas=alphas.tolist(), draws=settings.draws,
-        generator=seed,
-    )  # fmt: skip
-    return {
-        "divergence": kl_at_sharpness(alphas, curve.mean, divergences, TARGET),
-        "plane": [kl_at_sharpness(alphas, curve.mean, divergences, float(target)) for target in PLANE],
-        "sharpness": steepest(settings, model, x, y),
-    }
+    found = [gaussian_kl(weights, alpha * (10 * np.abs(weights) + 1)) for alpha in alphas]
+    curve = once(expected_sharpness, model, x, y, alphas=alphas.tolist(), draws=draws, generator=seed)
+    return [kl_at_sharpness(alphas, curve.mean, found, float(target)) for target in targets]
 
 
 def steepest(settings: Any, model: nn.Module, x: Tensor, y: Tensor) -> float:
