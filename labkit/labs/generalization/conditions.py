@@ -46,13 +46,9 @@ class Deep(common.OnData):
     hidden: int = knob(4, "hidden layers", slider=(1, 9), bounds=(1, 100), step=1, label="hidden layers")
     n: int = knob(300, "training samples", slider=(100, 900), bounds=(10, None), step=100)
     samples: int = knob(
-        100,
-        "samples at which the conditions are looked at",
-        slider=(20, 300),
-        bounds=(2, None),
-        step=20,
+        100, "samples at which the conditions are looked at", slider=(20, 300), bounds=(2, None), step=20,
         remeasures=True,
-    )
+    )  # fmt: skip
     stop: float = knob(
         1e-3, "cross-entropy at which training stops", slider=(1e-4, 0.1), bounds=(1e-6, 0.5), scale="log",
         label="stop at loss",

@@ -8,6 +8,7 @@ with depth, and the divergence has 1/μ⁴.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -74,53 +75,46 @@ def prepare(settings: Depth) -> Setup:
 
 def predict(setup: Setup) -> Prediction:
     """Theorem 1 with constants that do not change with depth: μ = 1, C₂ = C₃ = 2, half the units active."""
-    settings = setup.settings
-    depths, c2, c3 = settings.depths, 2.0, 2.0
-    rows = []
-    fixed = 0.0
-    for d in depths:
-        dims = [setup.inputs[0].shape[1], *[settings.width] * (int(d) - 1), settings.classes]
-        c = theory.activation_constant(int(d), max(dims), DELTA)
-        gamma = theory.linear_gammas(settings.sigma, int(d), c)
-        fixed = fixed or float(gamma[0])
-        halves = np.array([*[np.sqrt(2.0)] * (int(d) - 1), 1.0])
-        rows.append(
-            {
-                "linear": theory.theorem1_sharpness(gamma, c2, c3, c, 1.0, 1.0),
-                "fixed": theory.theorem1_sharpness(np.full(int(d), fixed), c2, c3, c, 1.0, 1.0),
-                "root": np.sqrt(theory.linear_kl(settings.sigma, dims, 1.0, c, halves) / _parameters(dims)),
-            }
-        )
-    return {name: np.array([row[name] for row in rows]) for name in rows[0]} | {"depths": depths}
+    settings, rows = setup.settings, []
+    for d in settings.depths.tolist():
+        dims = [setup.inputs[0].shape[1], *[settings.width] * (d - 1), settings.classes]
+        halves = np.array([*[np.sqrt(2.0)] * (d - 1), 1.0])
+        rows.append(terms(settings, dims, 2.0, 2.0, halves))
+    return {name: np.array([row[name] for row in rows]) for name in rows[0]} | {"depths": settings.depths}
 
 
-def _parameters(dims: Sequence[int]) -> float:
-    return float(sum(a * b for a, b in zip(dims[:-1], dims[1:], strict=True)))
+def terms(settings: Depth, dims: Sequence[int], c2: float, c3: float, shares: Any) -> dict[str, float]:
+    """Both terms of Theorem 1, and the sharpness with the γ of two layers kept at every depth."""
+    d = len(dims) - 1
+    c = theory.activation_constant(d, max(dims), DELTA)
+    gamma = theory.linear_gammas(settings.sigma, d, c)
+    shallow = theory.activation_constant(2, max(dims), DELTA)
+    fixed = np.full(d, theory.linear_gammas(settings.sigma, 2, shallow)[0])
+    kl = theory.linear_kl(settings.sigma, dims, 1.0, c, shares)
+    return {
+        "linear": theory.theorem1_sharpness(gamma, c2, c3, c, 1.0, 1.0),
+        "fixed": theory.theorem1_sharpness(fixed, c2, c3, c, 1.0, 1.0),
+        "root": np.sqrt(kl / sum(a * b for a, b in itertools.pairwise(dims))),
+    }
 
 
 def run(setup: Setup, prediction: Prediction) -> Iterator[Frame]:
     settings, depths = setup.settings, prediction["depths"]
     seeds = len(setup.inputs)
     values: dict[str, np.ndarray] = {}
-    fixed = np.zeros(seeds)
     work = np.cumsum(depths.astype(float) ** 2)
     for place, d in enumerate(depths.tolist()):
         for s in range(seeds):
             found = conditions(setup.models[place][s], setup.inputs[s][: settings.n])
-            c = theory.activation_constant(d, max(found.dims), DELTA)
-            gamma = theory.linear_gammas(settings.sigma, d, c)
-            fixed[s] = fixed[s] or gamma[0]
             c2, c3 = float(found.c2.max()), float(found.c3.max())
             # In root mean square over samples: the divergence is about squares.
             shares = (found.norms / found.masked_norms).square().mean(0).sqrt().numpy()
             mu = float(found.mu_input.clamp(max=1).median())
-            kl = theory.linear_kl(settings.sigma, found.dims, 1.0, c, shares)
-            root = np.sqrt(kl / _parameters(found.dims))
-            one = {
-                "linear": theory.theorem1_sharpness(gamma, c2, c3, c, 1.0, 1.0),
-                "fixed": theory.theorem1_sharpness(np.full(d, fixed[s]), c2, c3, c, 1.0, 1.0),
+            one = terms(settings, found.dims, c2, c3, shares)
+            c = theory.activation_constant(d, max(found.dims), DELTA)
+            one |= {
                 "limit": theory.linear_sharpness(settings.sigma, c2, c3, c),
-                "root": root, "root_mu": root / max(mu, 1e-12) ** 2, "mu": mu, "c2": c2, "c3": c3,
+                "root_mu": one["root"] / max(mu, 1e-12) ** 2, "mu": mu, "c2": c2, "c3": c3,
             }  # fmt: skip
             for name, value in one.items():
                 values.setdefault(name, np.full((seeds, len(depths)), np.nan))[s, place] = value

@@ -55,20 +55,13 @@ OnePass = Callable[[Sequence[Tensor], float], float]
 @dataclass(frozen=True)
 class Rescaling(common.OnData):
     kind: str = knob(
-        "single units",
-        "what gets a factor of its own",
-        choices=("single units", "whole layer"),
-        label="rescale",
-        remeasures=True,
-    )
+        "single units", "what gets a factor of its own", choices=("single units", "whole layer"),
+        label="rescale", remeasures=True,
+    )  # fmt: skip
     units: int = knob(
-        4,
-        "rescaled units in each hidden layer (of single units)",
-        slider=(1, 32),
-        bounds=(1, None),
-        step=1,
-        remeasures=True,
-    )
+        4, "rescaled units in each hidden layer (of single units)", slider=(1, 32), bounds=(1, None),
+        step=1, remeasures=True,
+    )  # fmt: skip
     decades: float = knob(
         1.5, "the largest factor, in powers of ten", slider=(0.1, 3), bounds=(0.01, 6), step=0.1,
         label="largest factor", unit="decades", remeasures=True,
@@ -83,13 +76,9 @@ class Rescaling(common.OnData):
     )
     lr: float = knob(0.05, "learning rate", slider=(0.001, 0.5), bounds=(0, 100), scale="log")
     alpha: float = knob(
-        5e-4,
-        "size α of the box of the sharpness (4)",
-        slider=(1e-4, 1e-2),
-        bounds=(1e-8, 1),
-        scale="log",
-        remeasures=True,
-    )
+        5e-4, "size α of the box of the sharpness (4)", slider=(1e-4, 1e-2), bounds=(1e-8, 1),
+        scale="log", remeasures=True,
+    )  # fmt: skip
     ascent: int = knob(
         30, "ascent steps of the sharpness", slider=(10, 200), bounds=(1, None), step=10, remeasures=True
     )

@@ -90,29 +90,17 @@ class Trained(common.OnData):
         label="perturbation α", remeasures=True,
     )  # fmt: skip
     ascent: int = knob(
-        40,
-        "gradients of the climb to max sharpness",
-        slider=(10, 200),
-        bounds=(1, None),
-        step=10,
+        40, "gradients of the climb to max sharpness", slider=(10, 200), bounds=(1, None), step=10,
         remeasures=True,
-    )
+    )  # fmt: skip
     draws: int = knob(
-        10,
-        "perturbations that expected sharpness averages over",
-        slider=(5, 100),
-        bounds=(2, None),
-        step=5,
-        remeasures=True,
-    )
+        10, "perturbations that expected sharpness averages over", slider=(5, 100), bounds=(2, None),
+        step=5, remeasures=True,
+    )  # fmt: skip
     probe: int = knob(
-        1000,
-        "samples that sharpness is averaged over, at most",
-        slider=(100, 2000),
-        bounds=(10, None),
-        step=100,
-        remeasures=True,
-    )
+        1000, "samples that sharpness is averaged over, at most", slider=(100, 2000), bounds=(10, None),
+        step=100, remeasures=True,
+    )  # fmt: skip
     network: str = knob(
         "mlp", "mlp, or the paper's vgg with batch norm and without dropout", choices=("mlp", "vgg")
     )
