@@ -5,7 +5,7 @@ With gamma the margin of the training set, d layers, h_i the numbers that layer 
 | field | formula, bracketed factors with `factors=True` | erratum |
 | --- | --- | --- |
 | l2 | gamma^-2 prod (4) ||W_i||_F^2 | |
-| l1_path | gamma^-2 (sum over paths of prod (2) abs(w))^2 | the square of the sum, not a sum of squares |
+| l1_path | gamma^-2 (sum over paths of prod (2) abs(w))^2 | the square of the sum, as its sources have it |
 | l2_path | gamma^-2 sum over paths of prod (4 h_i) w^2 | |
 | spectral | gamma^-2 prod (h_i) ||W_i||_2^2 | |
 | vc_order | d * parameters, the order of equation 1 without logarithms | |
