@@ -1,8 +1,10 @@
 """Lab 2, exploring generalization (paper 2): one module an experiment, in the order of the story."""
 
+from labkit.labs.generalization.card import score_card
 from labkit.labs.generalization.conditions import CONDITIONS
 from labkit.labs.generalization.confusion import CONFUSION
 from labkit.labs.generalization.depth import DEPTH
+from labkit.labs.generalization.label_panels import across_stops
 from labkit.labs.generalization.labels import LABELS
 from labkit.labs.generalization.layers import LAYERS
 from labkit.labs.generalization.perturbation import PERTURBATION
@@ -23,5 +25,5 @@ LAB = Lab(
 
 __all__ = [
     "CONDITIONS", "CONFUSION", "DEPTH", "LAB", "LABELS", "LAYERS", "PERTURBATION", "RESCALING",
-    "WIDTH",
+    "WIDTH", "across_stops", "score_card",
 ]  # fmt: skip

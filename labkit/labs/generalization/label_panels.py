@@ -9,7 +9,7 @@ import numpy as np
 
 from labkit import figures
 from labkit.labs.generalization import panels, shared
-from labkit.protocol.experiment import Prediction
+from labkit.protocol.experiment import Prediction, Run
 
 WORDS = ("true labels", "random labels")
 COLORS = (shared.TRUE, shared.RANDOM)
@@ -49,11 +49,31 @@ def patience(now: Values, prediction: Prediction) -> figures.Panel:
 def ratios(now: Values, olds: Sequence[Old], prediction: Prediction) -> figures.Panel:
     sizes = prediction["sizes"]
     marks: list[figures.Mark] = []
-    for name, (words, color) in shared.MEASURES.items():
+    for name, (words, color) in (*shared.MEASURES.items(), ("norm", ("∏‖W‖², no margin", "ink"))):
         marks += [figures.Earlier(where, _gap(old, name)) for where, old in olds]
         marks.append(figures.Points(sizes, _gap(now, name), label=words, color=color))
     marks.append(figures.Level(1.0))
     return _by_size("Over γ²: random / true labels", marks, prediction, "ratio")
+
+
+def across_stops(run: Run, random: float = 0.1) -> figures.Panel:
+    """Random labels stopped early against true labels at the end: with the margin, and without.
+
+    Args:
+        run: of the experiment on labels.
+        random: the loss at which the network of random labels is looked at; the nearest that there is.
+
+    Returns:
+        A panel by the number of samples.
+    """
+    at = int(np.abs(np.log(run.prediction["levels"] / random)).argmin())
+    marks: list[figures.Mark] = [figures.Level(1.0, "the same")]
+    for name, words, color in (("l2", "over γ²", shared.L2), ("norm", "∏‖W‖², no margin", "ink")):
+        value = run.last(name)
+        ratio = value[:, :, 1, at] / value[:, :, 0, -1]
+        marks.append(figures.Points(run.prediction["sizes"], ratio, label=words, color=color))
+    title = f"Random at {run.prediction['levels'][at]:.1g} / true at {run.settings.stop:g}"
+    return _by_size(title, marks, run.prediction, "ratio")
 
 
 def _gap(values: Values, name: str) -> np.ndarray:
