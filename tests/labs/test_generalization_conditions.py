@@ -90,7 +90,7 @@ class TestSectionFour(TrainingTests):
         model, x = setup.models[0], setup.sets[0][0].x_train[:9]
         near, far = turned(model, x, 1.0), turned(model, x, 8.0)
         for first, second in zip(near.parameters(), far.parameters(), strict=True):
-            assert float(second.norm()) == pytest.approx(float(first.norm()), rel=1e-5)
+            assert float(second.detach().norm()) == pytest.approx(float(first.detach().norm()), rel=1e-5)
         np.testing.assert_allclose(near(x).detach(), model(x).detach(), rtol=1e-4, atol=1e-6)
         np.testing.assert_allclose(8 * far(x).detach(), model(x).detach(), rtol=1e-4, atol=1e-5)
 
