@@ -288,52 +288,73 @@ def bounds(err: float, kl: float, m: int, delta: float, divisor: int = 0) -> tup
     return kl, err + math.sqrt(err * K) + K, err + 4 * math.sqrt(cost / m)
 
 
-def right_kl(w: Tensor, alpha: float) -> float:
-    return float((w / scale(w, alpha)).square().sum() / 2)
+def answer(err: float, w: Tensor, start: Tensor, sigma: float, tried: int, m: int, delta: float, times=1.0):
+    return bounds(err, times * right_kl(w, start, sigma), m, delta / tried)
 
 
-def half_forgotten(err, w, alpha, m, delta):
-    return bounds(err, 2 * right_kl(w, alpha), m, delta)
+def right_kl(w: Tensor, start: Tensor, sigma: float) -> float:
+    return float((w - start).square().sum() / (2 * sigma**2))
 
 
-def variance_in_the_kl(err, w, alpha, m, delta):
-    return bounds(err, float((w.square() / scale(w, alpha)).sum() / 2), m, delta)
+def half_forgotten(*given):
+    return answer(*given, times=2)
 
 
-def ten_forgotten_in_the_kl(err, w, alpha, m, delta):
-    return bounds(err, float((w / (alpha * (w.abs() + 1))).square().sum() / 2), m, delta)
+def variance_in_the_kl(err, w, start, sigma, tried, m, delta):
+    return bounds(err, right_kl(w, start, sigma**0.5), m, delta / tried)
 
 
-def mean_for_the_sum(err, w, alpha, m, delta):
-    return bounds(err, right_kl(w, alpha) / len(w), m, delta)
+def centre_at_the_origin(err, w, start, *rest):
+    return answer(err, w, 0 * start, *rest)
 
 
-def m_for_m_minus_1(err, w, alpha, m, delta):
-    return bounds(err, right_kl(w, alpha), m, delta, divisor=m)
+def scale_of_the_weights(err, w, start, sigma, tried, m, delta):
+    """The prior of the exercise's first half, which knows the data."""
+    return bounds(err, float((w / scale(w, sigma)).square().sum() / 2), m, delta / tried)
 
 
-def logarithm_without_2m(err, w, alpha, m, delta):
-    return bounds(err, right_kl(w, alpha), m, delta * 2 * m)
+def nothing_paid_for_trying(err, w, start, sigma, tried, m, delta):
+    return answer(err, w, start, sigma, 1, m, delta)
 
 
-def root_of_all(err, w, alpha, m, delta):
-    kl, eq5, eq6 = bounds(err, right_kl(w, alpha), m, delta)
-    K = 2 * (kl + math.log(2 * m / delta)) / (m - 1)
+def chance_grows_with_tries(err, w, start, sigma, tried, m, delta):
+    return answer(err, w, start, sigma, 1, m, delta * tried)
+
+
+def distance_not_squared(err, w, start, sigma, tried, m, delta):
+    return bounds(err, float((w - start).norm() / (2 * sigma**2)), m, delta / tried)
+
+
+def mean_for_the_sum(err, w, *rest):
+    return answer(err, w, *rest, times=1 / len(w))
+
+
+def m_for_m_minus_1(err, w, start, sigma, tried, m, delta):
+    return bounds(err, right_kl(w, start, sigma), m, delta / tried, divisor=m)
+
+
+def logarithm_without_2m(err, w, start, sigma, tried, m, delta):
+    return answer(err, w, start, sigma, tried, m, delta * 2 * m)
+
+
+def root_of_all(err, w, start, sigma, tried, m, delta):
+    kl, eq5, eq6 = answer(err, w, start, sigma, tried, m, delta)
+    K = 2 * (kl + math.log(2 * m * tried / delta)) / (m - 1)
     return kl, err + math.sqrt(err * K + K), eq6
 
 
-def factor_four_forgotten(err, w, alpha, m, delta):
-    kl, eq5, eq6 = bounds(err, right_kl(w, alpha), m, delta)
+def factor_four_forgotten(err, *rest):
+    kl, eq5, eq6 = answer(err, *rest)
     return kl, eq5, err + (eq6 - err) / 4
 
 
-def cut_at_one(err, w, alpha, m, delta):
-    kl, eq5, eq6 = bounds(err, right_kl(w, alpha), m, delta)
+def cut_at_one(*given):
+    kl, eq5, eq6 = answer(*given)
     return kl, min(eq5, 1.0), min(eq6, 1.0)
 
 
-def absolute_in_place(err, w, alpha, m, delta):
-    return bounds(err, right_kl(w.abs_(), alpha), m, delta)
+def difference_in_place(err, w, start, *rest):
+    return answer(err, w.sub_(start), 0 * start, *rest)
 
 
 # --- other ways that are right
@@ -370,11 +391,10 @@ def vectorised(loss, w, alpha, draws, generator):
     return values.mean(), values.std() / draws**0.5
 
 
-def divergence_of_torch(err, w, alpha, m, delta):
-    normal = torch.distributions.Normal
-    prior = normal(torch.zeros_like(w), scale(w, alpha))
-    kl = float(torch.distributions.kl_divergence(normal(w, scale(w, alpha)), prior).sum())
-    return bounds(err, kl, m, delta)
+def divergence_of_torch(err, w, start, sigma, tried, m, delta):
+    normal, spread = torch.distributions.Normal, torch.full_like(w, sigma)
+    kl = float(torch.distributions.kl_divergence(normal(w, spread), normal(start, spread)).sum())
+    return bounds(err, kl, m, delta / tried)
 
 
 class TestNotebook2(ExerciseTests):
@@ -444,14 +464,18 @@ class TestNotebook2(ExerciseTests):
         "2.4b": {
             "KL without ½": (half_forgotten, "KL, err = 0, .*, ratio 2"),
             "σ for σ²": (variance_in_the_kl, "KL, err = 0, .*, ratio"),
-            "|w| + 1": (ten_forgotten_in_the_kl, "KL, err = 0, .*, ratio"),
+            "around the origin": (centre_at_the_origin, "KL, err = 0, .*, ratio"),
+            "a prior that knows the weights": (scale_of_the_weights, "KL, err = 0, .*, ratio"),
+            "distance not squared": (distance_not_squared, "KL, err = 0, .*, ratio"),
+            "nothing paid for trying": (nothing_paid_for_trying, "eq 5, err = 0, .* should be"),
+            "a chance that grows": (chance_grows_with_tries, "eq 5, err = 0, .* should be"),
             "mean for the sum": (mean_for_the_sum, "KL, err = 0, .*, ratio 0"),
             "m for m − 1": (m_for_m_minus_1, "eq 5, err = 0, .*, ratio 0.5"),
             "ln(1/δ)": (logarithm_without_2m, "eq 5, err = 0, .* should be"),
             "root over all": (root_of_all, "eq 5, .* should be"),
             "4 forgotten": (factor_four_forgotten, "eq 6, err = 0, .*, ratio 0.25"),
             "cut at 1": (cut_at_one, "eq [56], .*: got 1, should be"),
-            "|w| in place": (absolute_in_place, "input w is overwritten"),
+            "difference in place": (difference_in_place, "input w is overwritten"),
         },
     }
     right = {
@@ -499,11 +523,11 @@ class TestNotebook2(ExerciseTests):
 
     def test_labkit_agrees_with_the_pac_bayes_bounds(self) -> None:
         """Two forms of one bound would pass for two bounds."""
-        w = torch.tensor([0.5, -2.0, 0.0, 1.0], dtype=torch.float64)
-        kl, eq5, eq6 = self.solution("2.4b")(0.1, w, 0.2, 300, 0.05)
-        assert kl == pytest.approx(theory.gaussian_kl(w.numpy(), scale(w, 0.2).numpy()), rel=1e-12)
-        assert eq5 == pytest.approx(theory.pac_bayes_bound(0.1, kl, 300, 0.05), rel=1e-12)
-        assert eq6 == pytest.approx(theory.pac_bayes_sqrt(0.1, kl, 300, 0.05), rel=1e-12)
+        w, start = torch.tensor([[0.5, -2.0, 0.0, 1.0], [0.25, -1.0, 0.5, 0.0]], dtype=torch.float64)
+        kl, eq5, eq6 = self.solution("2.4b")(0.1, w, start, 0.2, 9, 300, 0.05)
+        assert kl == pytest.approx(theory.gaussian_kl(w.numpy(), 0.2, start.numpy()), rel=1e-12)
+        assert eq5 == pytest.approx(theory.pac_bayes_bound(0.1, kl, 300, 0.05 / 9), rel=1e-12)
+        assert eq6 == pytest.approx(theory.pac_bayes_sqrt(0.1, kl, 300, 0.05 / 9), rel=1e-12)
 
     def test_provable_items_of_2_5_are_the_ones_on_the_sheet(self) -> None:
         """16 → 310.03, and both path norms stay."""
