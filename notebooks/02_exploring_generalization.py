@@ -120,9 +120,9 @@ Chart(lab.across_stops(labels), caption(says, labels.settings))
 
 # %% [markdown]
 # At 50 samples the bare norm is the *smaller* for random labels, as they stopped earlier; over the margin all
-# three are in order. (b) wins. It is no licence to compare anything: at a loss of 0.3, where some samples are
-# still wrong, the margin is nothing to divide by, and $\ell_2$ orders 300 samples the wrong way round. State
-# the loss, always.
+# three are in order. (b) wins. It is no licence to compare anything: at a loss of 0.3 $\ell_2$ orders 300
+# samples the wrong way round, in the mean over seeds, and at 1, where too many samples are still wrong, there
+# is no margin to divide by. State the loss, always.
 #
 # ## 4 · Free rescaling
 #
