@@ -90,7 +90,7 @@ def score_card(
             marks.append(figures.Note(text, (column + 0.3) / len(DEMANDS), 1 - (row + 0.25) / len(table)))
     ticks = [f"factors h {'on' if factors else 'off'}", f"rescaling {'on' if rescaled else 'off'}"]
     return figures.Chart(
-        figures.Panel(" · ".join(ticks), tuple(marks)),
+        (figures.Panel(" · ".join(ticks), tuple(marks)),),
         caption="Which measure meets which demand, in every seed of this notebook's runs.\n"
         f"×: effect over what is asked, {labels.ABOVE:g} · 1/{width.FALLS:g} · {confusion.RISES:g} · none",
     )
