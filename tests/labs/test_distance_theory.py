@@ -116,6 +116,13 @@ VIOLATED: dict[str, list[Violation]] = {
         lambda run: growing(run, "gain", 2.5),
         lambda run: changed(run, loss=lambda v: v * 1e6),
     ],
+    "D22": [
+        lambda run: changed(run, gap=lambda v: 2 * v),
+        lambda run: growing(run, "gap", 0.5),
+        lambda run: growing(run, "gap", -0.5),
+        lambda run: changed(run, gap=lambda v: v[..., ::-1]),
+        lambda run: changed(run, gap=np.ones_like),
+    ],
     "D10": [
         lambda run: changed(run, sup=lambda v: v * 20),
         lambda run: changed(run, sup_m=lambda v: v * 20),

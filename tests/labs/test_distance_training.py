@@ -15,10 +15,11 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.func import functional_call, jacrev
 
+import labkit
 from labkit import models
 from labkit.figures import Bound, Measured, Points
 from labkit.labs import load_lab
-from labkit.labs.distance import bounds, noise, scaling, shared
+from labkit.labs.distance import bounds, noise, over_width, scaling, scaling_claims, shared, which_number
 from labkit.labs.distance.bounds import BOUNDS
 from labkit.labs.distance.noise import NOISE, Noise
 from labkit.labs.distance.scaling import SCALING, Scaling
@@ -67,6 +68,13 @@ def to_exponent(run: Run, name: str, power: float) -> Run:
     """The run whose mean exponent is this one; the spread over seeds stays."""
     x = run.prediction["sizes" if name.endswith("size") else "widths"]
     return tilted(run, name, power - stats.exponent(x, run.last(name)).mean())
+
+
+def everywhere(run: Run, target: str, source: str) -> Run:
+    """One number of all networks put in the place of another."""
+    for phase in scaling.PHASES:
+        run = replaced(run, f"{target}_{phase}", f"{source}_{phase}")
+    return run
 
 
 def reversed_axis(axis: int) -> Change:
@@ -134,6 +142,37 @@ VIOLATED: dict[str, list[Callable[[Run], Run]]] = {
         lambda run: tilted(run, "gap_by_width", 0.5),
         lambda run: replaced(run, "gap_by_width", "origin_by_width"),
         lambda run: changed(run, gap_by_width=lambda v: np.sort(v * [1, 1.2, 1.4, 1.6], axis=1)),
+    ],
+    "D18": [
+        # Another number that agrees as well: r itself, or the gap, in the place of one of the three.
+        lambda run: everywhere(run, "r", "origin"),
+        lambda run: everywhere(run, "frobenius", "gap"),
+        lambda run: everywhere(run, "prefixed", "r"),
+        lambda run: changed(run, **{f"r_{phase}": np.ones_like for phase in scaling.PHASES}),
+        lambda run: changed(run, **{f"r_{phase}": lambda v: 1 / v for phase in scaling.PHASES}),
+    ],
+    "D19": [
+        lambda run: changed(run, error_by_width=reversed_axis(1)),
+        lambda run: tilted(run, "error_by_width", 0.3),
+        lambda run: changed(run, r_by_noise=reversed_axis(1)),
+        lambda run: changed(run, gap_by_noise=np.ones_like),
+        lambda run: changed(run, r_by_size=reversed_axis(1)),
+        lambda run: at_frame(run, "gap_by_size", lambda v: v[::-1]),
+    ],
+    "D20": [
+        lambda run: replaced(run, "other_by_width", "origin_by_width"),
+        lambda run: replaced(run, "other_by_width", "r_by_width"),
+        lambda run: changed(run, other_by_width=lambda v: 1.2 * v),
+        lambda run: tilted(run, "r_by_width", 0.5),
+        lambda run: at_frame(run, "other_by_width", lambda v: 0.8 * v),
+    ],
+    "D21": [
+        lambda run: tilted(run, "spectral_by_width", 0.5),
+        lambda run: tilted(run, "with_r_by_width", 1.0),
+        lambda run: tilted(run, "frobenius_by_width", -1.5),
+        lambda run: tilted(run, "prefixed_by_width", -1.5),
+        lambda run: replaced(run, "with_r_by_width", "frobenius_by_width"),
+        lambda run: replaced(run, "frobenius_by_width", "spectral_by_width"),
     ],
     "D13": [
         lambda run: changed(run, r_end=np.zeros_like),
@@ -215,7 +254,7 @@ class TestTraining(TrainingTests):
 def test_the_lab_covers_the_sheet() -> None:
     """A claim of the sheet that no experiment decides, or a core path that names none."""
     lab = load_lab("distance")
-    assert [claim.id for claim in lab.claims] == [f"D{number}" for number in range(1, 18)]
+    assert [claim.id for claim in lab.claims] == [f"D{number}" for number in range(1, 23)]
     assert set(lab.core) <= {claim.id for claim in lab.claims}
     without = {"initialization", "concentration", "complexity"}  # in test_distance_theory.py
     assert {one.name for one in lab.experiments} == set(CHEAP) | without
@@ -327,7 +366,7 @@ def test_noise_on_the_weights_raises_the_training_error() -> None:
     """Levels of σ in the wrong order, noise that is scaled with the weight, training images for test ones."""
     rates, test = (quick("scaling").last(name) for name in ("noisy_error", "noisy_test_error"))
     for found in (rates, test):
-        assert found.shape == (quick("scaling").settings.seeds, len(scaling.SIGMAS))
+        assert found.shape == (quick("scaling").settings.seeds, len(scaling_claims.SIGMAS))
         assert (found[:, -1] > 0.7).all() and (found <= 1).all()
         assert (np.diff(found, axis=1) > -0.05).all()
     assert (rates[:, 0] < 0.02).all() and (test[:, 0] > 0.05).all()
@@ -339,9 +378,9 @@ def test_a_wider_network_is_trained_to_the_same_loss() -> None:
     run = drain(SCALING, settings, distance=counted)
     setup = SCALING.prepare(settings)
     assert (run.last("reached_by_width") == 1).all() and (run.last("reached_by_size") == 1).all()
-    assert len(counted.ends) == len(setup.jobs) == 6
-    for (phase, place, width, size), end in zip(setup.jobs, counted.ends, strict=True):
-        for seed, one in enumerate(setup.sets[size]):
+    assert len(counted.ends) == len(setup.jobs) == 9
+    for (phase, place, width, size, share), end in zip(setup.jobs, counted.ends, strict=True):
+        for seed, one in enumerate(setup.sets[size, share]):
             net = shared.network(settings, setup.inputs, width, seed, setup.classes)
             weights = {name: value[seed] for name, value in end.items()}
             losses = []
@@ -375,7 +414,9 @@ def test_with_cross_entropy_the_exponent_in_m_leaves_the_interval() -> None:
     [
         ("D11", "scaling", "reached_by_width"), ("D12", "scaling", "reached_by_size"),
         ("D14", "scaling", "reached_by_width"), ("D15", "scaling", "reached_by_width"),
-        ("D16", "scaling", "reached_by_width"), ("D13", "noise", "reached"),
+        ("D16", "scaling", "reached_by_width"), ("D20", "scaling", "reached_by_width"),
+        ("D18", "scaling", "reached_by_noise"), ("D19", "scaling", "reached_by_size"),
+        ("D21", "scaling", "reached_by_width"), ("D13", "noise", "reached"),
     ],
 )  # fmt: skip
 def test_a_missed_stop_decides_nothing(id: str, name: str, reached: str) -> None:
@@ -427,21 +468,22 @@ def test_scaling_draws_every_phase() -> None:
     run = quick("scaling")
     jobs = np.array([frame.values.get("job", [-1])[0] for frame in run.frames])
     titles, earlier = [], []
-    for job in range(8):
+    for job in range(11):
         first = int(np.flatnonzero(jobs == job)[0])
         for end in (first + 1, first + 10):
             chart = SCALING.figure(run.frames[:end], run.prediction, (run,), run.settings)
             assert chart.png()[:4] == b"\x89PNG"
-        titles.append(chart.panels[0].title[-7:].strip(" :,"))
+        titles.append(chart.panels[0].title.removeprefix("Distance, "))
         earlier.append(sum(mark.label == "networks before" for mark in chart.panels[0].marks))
         now = [mark for mark in chart.panels[0].marks if isinstance(mark, Measured)]
         assert len(now) == 1 and np.asarray(now[0].y).shape == (run.settings.seeds, 9)
         points = [mark for panel in chart.panels[1:] for mark in panel.marks if isinstance(mark, Points)]
         known = [np.isfinite(mark.y).all(axis=0).sum() for mark in points]
-        assert known == [min(job, 4), min(job, 4), max(0, job - 4)]
+        assert known == [min(job, 4), min(job, 4), min(max(0, job - 4), 4), max(0, job - 8)]
     assert titles[:4] == ["H = 40", "H = 80", "H = 160", "H = 320"]
-    assert titles[4:] == ["m = 64", "m = 128", "m = 256", "m = 512"]
-    assert earlier == list(range(8))
+    assert titles[4:8] == ["m = 64", "m = 128", "m = 256", "m = 512"]
+    assert titles[8:] == ["noise = 0", "noise = 0.3", "noise = 0.6"]
+    assert earlier == list(range(11))
 
 
 @pytest.mark.parametrize("name", ["scaling", "noise"])
@@ -457,7 +499,83 @@ def test_a_partial_run_is_not_judged(name: str) -> None:
     if name == "scaling":  # All widths are there, not all sample sizes.
         partial = replace(run, frames=run.frames[: int(np.flatnonzero(which == 6)[-1])])
         found = {claim.id: word(claim, partial) for claim in SCALING.claims}
-        assert found == {"D11": "holds", "D12": "", "D14": "holds", "D15": "holds", "D16": "holds"}
+        waiting = {"D12", "D18", "D19"}
+        assert found == {claim.id: "" if claim.id in waiting else "holds" for claim in SCALING.claims}
+
+
+@pytest.mark.parametrize(("labels", "classes"), [("classes", 10), ("parity", 2), ("pair", 2)])
+def test_labels_are_what_they_are_called(labels: str, classes: int) -> None:
+    """Test labels that are noisy, ±1 that is not half of each, images of a third class in a pair."""
+    setup = SCALING.prepare(small("scaling", labels=labels, label_noise=1.0))
+    clean, noisy = setup.sets[64, 0.0][0], setup.sets[64, 1.0][0]
+    whole = labkit.load("digits", n_train=64, flatten=True, classes=2 if labels == "pair" else 10)
+    expected = whole.y_train % 2 if labels == "parity" else whole.y_train
+    assert clean.classes == classes == setup.classes
+    assert torch.equal(clean.y_train, expected) and torch.equal(noisy.clean_train, expected)
+    assert torch.equal(clean.y_test, noisy.y_test) and torch.equal(clean.x_train, noisy.x_train)
+    assert abs(float((noisy.y_train == expected).double().mean()) - 1 / classes) < 0.2
+    assert shared.outputs(setup.settings, classes) == (1 if classes == 2 else 10)
+
+
+def test_one_output_errs_where_its_sign_does() -> None:
+    """±1 compared with a class number, or the noise of the weights in the wires behind them."""
+    settings = small("scaling", labels="parity", seeds=2)
+    setup = SCALING.prepare(settings)
+    sets = setup.sets[64, 0.0]
+    ensemble = Ensemble([shared.network(settings, 64, 20, seed, 2) for seed in range(2)])
+    found = scaling._generalization(ensemble, sets, "squared")
+    for seed, one in enumerate(sets):
+        model = ensemble.member(seed)
+        f, sign = model(one.x_test)[:, 0].detach(), 2.0 * one.y_test - 1
+        assert found["error"][seed] == pytest.approx(float((f * sign <= 0).double().mean()))
+        train = float((model(one.x_train)[:, 0] - 2.0 * one.y_train + 1).square().mean())
+        assert found["gap"][seed] == pytest.approx(float((f - sign).square().mean()) - train, rel=1e-4)
+        two = scaling._one_a_class(model, 2)
+        assert torch.equal(two(one.x_test).argmax(1), (f > 0).long())
+        assert sum(p.numel() for p in two.parameters() if p.requires_grad) == sum(
+            p.numel() for p in model.parameters()
+        )
+
+
+def test_products_are_those_of_the_weights() -> None:
+    """A bias among the factors, a power of H too many, r of another copy."""
+    nets, starts = ([models.mlp(5, 7, 2, 3, seed=s + more) for s in range(2)] for more in (0, 9))
+    r = np.array([0.5, 2.0])
+    found = scaling._products(Ensemble(nets), Ensemble(starts).weights(), r)
+    for seed, (net, start) in enumerate(zip(nets, starts, strict=True)):
+        spectral, other = (
+            [np.linalg.svd(layer.weight.detach().double().numpy())[1][0] for layer in one.layers]
+            for one in (net, start)
+        )
+        frobenius = math.prod(float((layer.weight.detach() ** 2).sum()) for layer in net.layers)
+        assert found["spectral"][seed] == pytest.approx(math.prod(spectral), rel=1e-6)
+        assert found["frobenius"][seed] == pytest.approx(frobenius, rel=1e-5)
+        assert found["prefixed"][seed] == pytest.approx(49 * math.prod(spectral), rel=1e-6)
+        assert found["with_r"][seed] == pytest.approx(math.prod(z + r[seed] for z in other), rel=1e-6)
+
+
+def test_from_another_start_the_distance_grows_with_the_width() -> None:
+    """One click: nothing is trained anew, r jumps to √2 ‖Z‖, and D11 turns."""
+    settings = small("scaling", seeds=3)
+    own, another = (drain(SCALING, settings.replace(start=start)) for start in ("own", "another"))
+    np.testing.assert_array_equal(own.last("other_by_width"), another.last("r_by_width"))
+    np.testing.assert_array_equal(own.last("gap_by_noise"), another.last("gap_by_noise"))
+    assert (another.last("r_by_width") > 5 * own.last("r_by_width")).all()
+    expected = math.sqrt(2) * own.prediction["origin"]
+    np.testing.assert_allclose(another.last("r_by_width"), np.tile(expected, (3, 1)), rtol=0.1)
+    assert verdict("D11", another).word == "fails" and verdict("D20", another).word == "fails"
+
+
+def test_the_figures_of_a_finished_run_say_what_the_claims_measure() -> None:
+    """A number under another's name, panels that are not in the order of the ranking."""
+    run = quick("scaling")
+    titles = [panel.title for panel in which_number(run).panels]
+    assert titles[0].startswith("r: correlation 0.") and "± 0." in titles[0]
+    assert len(titles) == 4 and all("−" in title for title in titles[1:])
+    growth, looser = over_width(run).panels
+    labels = [mark.label for mark in growth.marks]
+    assert labels[1].startswith("∏(‖Z‖₂ + r), Prop. 6.2 ∝ H^−0.6") and labels[2].startswith("∏‖W‖_F² ∝ H^3.")
+    assert all((np.asarray(mark.y) >= 1 - 1e-9).all() for mark in looser.marks)
 
 
 # Noise.
@@ -545,7 +663,7 @@ def test_spectral_norms_are_those_of_numpy() -> None:
     """Frobenius norms, or single precision."""
     model = models.mlp(12, 30, 2, 5, seed=3)
     expected = [np.linalg.svd(layer.weight.detach().numpy().astype(float))[1][0] for layer in model.layers]
-    np.testing.assert_allclose(bounds.spectral_norms(model.layers), expected, rtol=1e-12)
+    np.testing.assert_allclose(shared.spectral_norms(model.layers), expected, rtol=1e-12)
 
 
 def test_the_frames_of_bounds_are_what_the_weights_say() -> None:

@@ -6,7 +6,7 @@ bounds have much room, and would have it without r; at the mean image, x = 0, al
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from labkit import data, figures, measure, models, training
+from labkit import data, figures, models, training
 from labkit.labs import common
 from labkit.labs.distance import shared
 from labkit.measure.distance import distances
@@ -30,20 +30,12 @@ SIZES = ("output", "output_bound", "gradient", "gradient_bound")
 
 
 @dataclass(frozen=True)
-class Bounds(common.OnData):
+class Bounds(shared.Trained):
     width: int = knob(160, "hidden units H", slider=(40, 640), bounds=(1, None), scale="log2")
-    depth: int = knob(4, "hidden layers", slider=(1, 6), bounds=(1, None), step=1)
     n: int = knob(300, "training samples m", slider=(100, 1400), bounds=(10, None), step=100)
     label_noise: float = shared.label_noise()
     lr: float = shared.learning_rate(0.1)
     stop: float = shared.stop_at(0.002)
-    loss: str = knob("squared", "what is minimised", choices=("squared", "cross-entropy"))
-    margin: float = knob(10.0, "stop when 99 % of margins reach it (cross-entropy)", slider=(1, 10), step=1)
-    init: str = knob("glorot", "initialisation", choices=("glorot", "inverse-sqrt-width", "lecun"))
-    momentum: float = knob(0.9, "momentum of SGD", slider=(0, 0.95), bounds=(0, 0.999))
-    batch_size: int = knob(64, "samples a step", slider=(16, 256), bounds=(1, None))
-    epochs: int = knob(1000, "passes over the data, at most", slider=(100, 2000), bounds=(1, None))
-    dataset: str = knob("digits", "images", choices=("digits", "mnist-5k", "mnist", "cifar10"))
 
 
 @dataclass(frozen=True)
@@ -78,15 +70,10 @@ def predict(setup: Setup) -> Prediction:
     dims = theory.layer_shapes(inputs, settings.width, settings.depth + 1, setup.sets[0].classes)
     expected = theory.initial_norms(dims, theory.xavier_sds(settings.init, dims)).spectral
     return {
-        "z_spec": np.array([spectral_norms(model.layers) for model in setup.models]),
+        "z_spec": np.array([shared.spectral_norms(model.layers) for model in setup.models]),
         "product": np.asarray(expected.prod()),
         "x_norm": np.array([points.norm(dim=1).cpu().numpy() for points in setup.points], dtype=float),
     }
-
-
-def spectral_norms(layers: Iterable[Any]) -> np.ndarray:
-    """‖W_k‖₂ of every layer, (d,), exact in float64."""
-    return np.array([float(measure.spectral(one.weight)) for one in layers])
 
 
 def gradient_norms(model: Any, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -125,7 +112,7 @@ def run(setup: Setup, prediction: Prediction) -> Iterator[Frame]:
             model: Any = ensemble.member(seed).double()
             z, whole = prediction["z_spec"][seed], float(r[seed])
             moved = distances(model, {name: value[seed] for name, value in start.items()}).layers.numpy()
-            levels = theory.spectral_products(spectral_norms(model.layers), z, moved, whole)
+            levels = theory.spectral_products(shared.spectral_norms(model.layers), z, moved, whole)
             near = closest(model, points.double(), z, whole, prediction["x_norm"][seed])
             mean = closest(model, torch.zeros_like(points[:1]).double(), z, whole, np.zeros(1))
             rows.append([whole, levels.product, levels.layerwise, levels.with_r, *near, *mean])

@@ -1,5 +1,5 @@
 """What do the norms of an untrained network say?
-They grow with its width (D1, D2, D3), the bound on its output and loss does not (D8).
+They grow with its width (D1, D2, D3), its loss and its generalisation error do not (D8, D22).
 
 Cor. A.2.1 with constants: E‖Z_k‖_F² = n_k·n_(k−1)·σ_k² exactly, and ‖Z_k‖₂ is near σ_k(√n_k + √n_(k−1)).
 Both are known from shapes and standard deviations alone, before a single weight is drawn.
@@ -26,6 +26,7 @@ from labkit.theory import distance as theory
 NARROWEST = 40  # as in the paper; then by octaves
 SIGMAS = 5.0  # a sum of squares is further from its mean than this, in standard deviations, once in 10^6
 NEAR = 3.0  # the same of ‖Z‖₂ in units of σ: it is 0.7 ± 0.5 of them below σ(√n_k + √n_(k-1))
+SAMPLES, DRAWS = (16, 64, 256), 400  # sizes of training sets for an untrained network, and draws of each
 LEAST = 1 / 16  # inputs a unit: from here down the exponents are near those of the limit
 ENDS = ("first layer", "hidden layers", "last layer")
 INITS = ("glorot-normal", "inverse-sqrt-width", "lecun", "glorot")
@@ -117,7 +118,7 @@ def run(
     work = (prediction["widths"] ** 2.0).cumsum()
     for step, width in enumerate(prediction["widths"]):
         dims, found = settings.dims(int(prediction["inputs"]), width), []
-        for dataset, generator in zip(setup.sets, generators, strict=True):
+        for seed, dataset, generator in zip(common.seeds(settings), setup.sets, generators, strict=True):
             h, squared, spectral = dataset.x_train, [], []
             for k, sd in enumerate(prediction["sds"][step]):
                 weight = float(sd) * _draw(settings.init, dims[k + 1], dims[k], generator).to(h.device)
@@ -127,6 +128,7 @@ def run(
                 h = (h.relu() if k else h) @ weight.T
                 yield Frame.tick(step, progress=float((work[step] - width**2) / work[-1]))
             found.append({"frobenius": squared, "spectral": spectral, **_loss(h, dataset, spectral)})
+            found[-1]["gap"] = _gaps(h, dataset, seed)
         done = step == len(work) - 1
         values = {name: np.array([one[name] for one in found]) for name in found[0]}
         yield Frame(step, values, float(work[step] / work[-1]), "done" if done else "running")
@@ -150,6 +152,14 @@ def _loss(outputs: Tensor, dataset: data.Dataset, spectral: list[float]) -> dict
         "loss": float((outputs - targets).square().mean()), "loss_bound": float(bound),
         "gain": float((outputs.norm(dim=1) / sizes).max()), "output": float(outputs.square().mean()),
     }  # fmt: skip
+
+
+def _gaps(outputs: Tensor, dataset: data.Dataset, seed: int) -> list[float]:
+    """Root mean square of the share of wrong images on m drawn ones minus that on all, for each m."""
+    wrong = (outputs.argmax(1) != dataset.y_train).double().cpu()
+    generator = torch.Generator().manual_seed(seed)
+    drawn = [wrong[torch.randint(len(wrong), (DRAWS, m), generator=generator)].mean(1) for m in SAMPLES]
+    return [float((part - wrong.mean()).square().mean().sqrt()) for part in drawn]
 
 
 def figure(
@@ -283,6 +293,17 @@ def _initial_loss(run: Run) -> tuple[Evidence, Evidence]:
     return Evidence(gain, product), Evidence(loss, _measured(run, "loss_bound"), note=note)
 
 
+def _untrained(run: Run) -> tuple[Evidence, Evidence, Evidence]:
+    gap, widths = _measured(run, "gap"), run.prediction["widths"]
+    # A network that is wrong everywhere has no gap at all.
+    seen = np.maximum(gap, 1e-12)
+    in_m = np.stack([exponent(np.array(SAMPLES), seen[:, i]) for i in range(len(widths))], axis=1)
+    in_width = np.stack([exponent(widths, seen[..., i]) for i in range(len(SAMPLES))], axis=1)
+    listed = ", ".join(f"{value:.3f}" for value in gap.mean((0, 1)))
+    note = f"at m = {', '.join(map(str, SAMPLES))}: {listed}"
+    return Evidence(gap, 0.5 / np.sqrt(SAMPLES), note=note), Evidence(in_m), Evidence(in_width)
+
+
 FAN_IN = World("σ_k = 1/√n_(k−1): the first layer’s norms grow with H", {"init": "lecun", "widest": 1280})
 D1 = Claim(
     "D1", "prediction",
@@ -335,9 +356,22 @@ D8 = Claim(
               "bound",
      "fails": "an output or the initial loss exceeds its bound"},
 )  # fmt: skip
+D22 = Claim(
+    "D22", "theorem",
+    "The share of wrong images of an untrained network on m drawn images is off that on all by at most "
+    "1/(2√m) in the root mean square, at every H.",
+    "paper 1, Prop. 6.1",
+    (AtMost("generalisation error before training, root mean square over draws"),
+     Between("its exponent in m, a width each", low=-0.65, high=-0.35, by=EVERY),
+     Between("its exponent in H", tuple(f"m = {m}" for m in SAMPLES), low=-0.25, high=0.25, by=EVERY)),
+    _untrained, "holds",
+    {"holds": "before training the gap falls as 1/√m and knows nothing of the width, whatever the norms say",
+     "fails": "the gap of an untrained network exceeds 1/(2√m), or depends on the width"},
+)  # fmt: skip
 
 INITIALIZATION = Experiment(
     "initialization", "What do the norms of an untrained network say?", Initialization,
     {"quick": Initialization(), "paper": Initialization(widest=5120, dataset="mnist", n=1000, seeds=5)},
-    prepare, predict, run, figure, (D1, D2, D3, D8), controls=("widest", "matrices", "init", "n", "classes"),
+    prepare, predict, run, figure, (D1, D2, D3, D8, D22),
+    controls=("widest", "matrices", "init", "n", "classes"),
 )  # fmt: skip

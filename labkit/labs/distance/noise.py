@@ -24,20 +24,12 @@ SMALLER = 0.3  # of n: the smaller of the two samples
 
 
 @dataclass(frozen=True)
-class Noise(common.OnData):
+class Noise(shared.Trained):
     width: int = knob(100, "hidden units H", slider=(25, 400), bounds=(1, None), scale="log2")
     n: int = knob(1000, "samples m of the larger sample", slider=(200, 1400), bounds=(40, None), step=100)
     lr: float = shared.learning_rate(0.1)
     stop: float = shared.stop_at(0.01, least=1e-3)
-    loss: str = knob("squared", "what is minimised", choices=("squared", "cross-entropy"))
-    margin: float = knob(10.0, "stop when 99 % of margins reach it (cross-entropy)", slider=(1, 10), step=1)
     noise_kind: str = knob("redraw", "how a label is corrupted", choices=("redraw", "strict"))
-    depth: int = knob(4, "hidden layers", slider=(2, 6), bounds=(1, None), step=1)
-    init: str = knob("glorot", "initialisation", choices=("glorot", "inverse-sqrt-width", "lecun"))
-    momentum: float = knob(0.9, "momentum of SGD", slider=(0, 0.95), bounds=(0, 0.999))
-    batch_size: int = knob(64, "samples a step", slider=(16, 256), bounds=(1, None))
-    epochs: int = knob(1000, "passes over the data, at most", slider=(100, 2000), bounds=(1, None))
-    dataset: str = knob("digits", "images", choices=("digits", "mnist-5k", "mnist", "cifar10"))
 
     @property
     def sizes(self) -> tuple[int, int]:

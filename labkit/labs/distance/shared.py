@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from labkit import data, models, training
+from labkit import data, measure, models, training
 from labkit.labs import common
 from labkit.protocol.experiment import Frame
 from labkit.protocol.settings import knob
@@ -74,11 +75,29 @@ def growth(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     return np.where(still, 0.0, exponent(x, np.where(still[:, None], 1.0, y)))
 
 
-def network(settings: Any, inputs: int, width: int, seed: int, outputs: int = 10) -> models.MLP:
+def outputs(settings: Any, classes: int) -> int:
+    """One a class; a single one for two classes under the squared loss, whose labels are then ±1 (Fig. 5)."""
+    return 1 if classes == 2 and settings.loss == "squared" else classes
+
+
+def targets(loss: str, y: Tensor, classes: int) -> Tensor:
+    """What the outputs are compared with: class numbers, one-hot rows, or ±1 for two classes."""
+    if loss != "squared":
+        return y
+    return 2.0 * y[:, None] - 1 if classes == 2 else data.one_hot(y, classes)
+
+
+def network(settings: Any, inputs: int, width: int, seed: int, classes: int = 10) -> models.MLP:
     """Hidden layers of one width, ReLU, biases 0 at the start, Glorot or sd 1/√H (§2, App. D)."""
     return models.mlp(
-        inputs, width, settings.depth, outputs, init=settings.init, seed=seed, device=settings.device
-    )
+        inputs, width, settings.depth, outputs(settings, classes), init=settings.init, seed=seed,
+        device=settings.device,
+    )  # fmt: skip
+
+
+def spectral_norms(layers: Iterable[Any]) -> np.ndarray:
+    """‖W_k‖₂ of every layer, (d,), exact in float64."""
+    return np.array([float(measure.spectral(one.weight)) for one in layers])
 
 
 # Settings that several experiments have; the slider's own default and range are each experiment's.
@@ -103,6 +122,20 @@ def stop_at(default: float, least: float = 5e-4) -> float:
     )  # fmt: skip
 
 
+@dataclass(frozen=True)
+class Trained(common.OnData):
+    """What every experiment that trains can be asked for (App. D)."""
+
+    loss: str = knob("squared", "what is minimised", choices=("squared", "cross-entropy"))
+    margin: float = knob(10.0, "stop when 99 % of margins reach it (cross-entropy)", slider=(1, 10), step=1)
+    depth: int = knob(4, "hidden layers", slider=(1, 6), bounds=(1, None), step=1)
+    init: str = knob("glorot", "initialisation", choices=("glorot", "inverse-sqrt-width", "lecun"))
+    momentum: float = knob(0.9, "momentum of SGD", slider=(0, 0.95), bounds=(0, 0.999))
+    batch_size: int = knob(64, "samples a step", slider=(16, 256), bounds=(1, None))
+    epochs: int = knob(1000, "passes over the data, at most", slider=(100, 2000), bounds=(1, None))
+    dataset: str = knob("digits", "images", choices=("digits", "mnist-5k", "mnist", "cifar10"))
+
+
 def stop_rule(settings: Any) -> StopRule:
     """A loss value, or 99 % of the points with a margin of at least 10 (Fig. 1)."""
     return LossBelow(settings.stop) if settings.loss == "squared" else MarginAtLeast(settings.margin, 0.99)
@@ -115,10 +148,10 @@ def fit(
     """Trains each copy on its own data until it meets the stop rule: SGD, batch 64 (App. D).
 
     The copies are one a seed, or several of each seed in a row. The squared loss is (1/K)Σ(f − y)² against
-    one-hot labels, averaged over samples.
+    one-hot labels (or ±1), averaged over samples.
     """
     squared = settings.loss == "squared"
-    targets = [data.one_hot(one.y_train, one.classes) if squared else one.y_train for one in sets]
+    wanted_outputs = [targets(settings.loss, one.y_train, one.classes) for one in sets]
     longest = longest_training(settings, sets[0].n)
     # A copy's batches follow from its seed alone, whatever else is trained beside it.
     copies = ensemble.size // settings.seeds
@@ -126,7 +159,7 @@ def fit(
     # The length of a run is not known beforehand, so the moments of measuring grow with the step.
     wanted = np.unique(np.geomspace(1, longest, 4 * measured).round().astype(int))
     return training.train(
-        ensemble, [one.x_train for one in sets], targets,
+        ensemble, [one.x_train for one in sets], wanted_outputs,
         loss="mean" if squared else "cross-entropy", lr=settings.lr, momentum=settings.momentum,
         batch_size=settings.batch_size, epochs=settings.epochs, stop=stop_rule(settings), measure=measure,
         measure_at=wanted.tolist(), seed=orders,
