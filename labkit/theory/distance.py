@@ -5,8 +5,8 @@
     Cor. A.2.1      initial_norms; gaussian.frobenius_squared              D1
     Thms A.1, A.2   gaussian.chi_square_tail, gaussian.gaussian_spectral   D1, D4
     Cor. A.3.1      gaussian.khintchine_bound                              D5, D10
-    Prop. 6.1       frobenius_product, local_exponent                      D2, D3
-    Prop. 6.2       spectral_products                                      D6
+    Prop. 6.1       the product of initial_norms; local_exponent           D2, D3
+    Prop. 6.2       spectral_products                                      D6, D21
     Thm C.1         output_bound                                           D7
     Cor. C.1.1      initial_loss_bound                                     D8
     Thm C.2         gradient_bound                                         D9
@@ -46,7 +46,6 @@ __all__ = [
     "GradientBound",
     "InitialNorms",
     "SpectralProducts",
-    "frobenius_product",
     "gradient_bound",
     "initial_loss_bound",
     "initial_norms",
@@ -164,21 +163,6 @@ def initial_norms(dims: Sequence[int], sds: Any) -> InitialNorms:
     return InitialNorms(
         frobenius_squared(sizes[1:], sizes[:-1], scales), gaussian_spectral(sizes[1:], sizes[:-1], scales)
     )
-
-
-def frobenius_product(dims: Sequence[int], sds: Any) -> float:
-    """Prop. 6.1, exact at any width: E prod ||Z_k||_F^2 = prod n_k n_(k-1) sd_k^2 for independent layers.
-
-    Args:
-        dims: (n_0, .., n_d). sds: (d,), or one number for all layers.
-
-    Returns:
-        The product.
-
-    Raises:
-        ValueError: an argument is out of its range, or an array is not finite or of another shape.
-    """
-    return float(initial_norms(dims, sds).frobenius_squared.prod())
 
 
 def local_exponent(x: Any, y: Any) -> Array:

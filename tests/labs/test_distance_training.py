@@ -528,7 +528,7 @@ def test_one_output_errs_where_its_sign_does() -> None:
         model = ensemble.member(seed)
         f, sign = model(one.x_test)[:, 0].detach(), 2.0 * one.y_test - 1
         assert found["error"][seed] == pytest.approx(float((f * sign <= 0).double().mean()))
-        train = float((model(one.x_train)[:, 0] - 2.0 * one.y_train + 1).square().mean())
+        train = float((model(one.x_train)[:, 0].detach() - 2.0 * one.y_train + 1).square().mean())
         assert found["gap"][seed] == pytest.approx(float((f - sign).square().mean()) - train, rel=1e-4)
         two = scaling._one_a_class(model, 2)
         assert torch.equal(two(one.x_test).argmax(1), (f > 0).long())

@@ -394,7 +394,10 @@ class TestNotebook1(ExerciseTests):
         provable = solved_prediction()["provable"]
         assert provable == {"factor": pytest.approx(131072 / 11)}
         dims = [[64, H, H, H, H, 10] for H in (40, 640)]
-        products = [theory.frobenius_product(sizes, theory.xavier_sds("glorot", sizes)) for sizes in dims]
+        products = [
+            theory.initial_norms(sizes, theory.xavier_sds("glorot", sizes)).frobenius_squared.prod()
+            for sizes in dims
+        ]
         assert provable["factor"] == pytest.approx(products[1] / products[0], rel=1e-12)
 
     def test_open_items_of_1_5_are_never_marked(self, capsys: pytest.CaptureFixture[str]) -> None:

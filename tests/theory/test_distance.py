@@ -198,7 +198,7 @@ def test_the_product_grows_with_the_limit_d_minus_2(depth):
         curve = []
         for width in widths:
             dims = theory.layer_shapes(inputs, int(width), depth, 10)
-            curve.append(theory.frobenius_product(dims, theory.xavier_sds(init, dims)))
+            curve.append(theory.initial_norms(dims, theory.xavier_sds(init, dims)).frobenius_squared.prod())
         return theory.local_exponent(widths, curve)
 
     assert exponents("inverse-sqrt-width") == pytest.approx([depth - 2] * (len(widths) - 1))
@@ -212,7 +212,7 @@ def test_the_sheets_value_for_784_inputs():
     values = []
     for width in (2560, 5120):
         dims = theory.layer_shapes(784, width, 5, 10)
-        values.append(theory.frobenius_product(dims, theory.xavier_sds("glorot", dims)))
+        values.append(theory.initial_norms(dims, theory.xavier_sds("glorot", dims)).frobenius_squared.prod())
     assert theory.local_exponent([2560, 5120], values)[0] == pytest.approx(3.18, abs=0.01)
 
 

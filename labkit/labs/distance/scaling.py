@@ -282,7 +282,7 @@ SCALING = Experiment(
     "scaling", "Does a wider network travel further?", Scaling,
     {
         "quick": Scaling(seeds=6),
-        "cross-entropy": Scaling(loss="cross-entropy", lr=0.03, margin=10.0, width=160, n=256, seeds=5),
+        "cross-entropy": Scaling(loss="cross-entropy", lr=0.03, margin=4.0, width=160, n=256, seeds=5),
         "signs": Scaling(labels="parity", label_noise=1.0, stop=0.1, width=160, n=256),
         "pair": Scaling(labels="pair", stop=0.1, width=160, n=256),
         "paper": Scaling(
