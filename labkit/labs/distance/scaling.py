@@ -178,7 +178,7 @@ def run(setup: Setup, prediction: Prediction, *, distance: shared.Distance | Non
             if frame.status == "done":
                 ends = {name: values[name] for name in ("r", "origin")}
                 ends["reached"] = shared.reached(frame, settings, size)
-                ends["other"] = travel(ensemble.weights(), another).cpu().numpy()
+                ends["other"] = shared.distance(ensemble.weights(), another).cpu().numpy()
                 ends |= _generalization(ensemble, sets, settings.loss)
                 ends |= _products(ensemble, start, values["r"])
                 for name, value in ends.items():
@@ -290,5 +290,5 @@ SCALING = Experiment(
         ),
     },
     prepare, predict, run, figure, CLAIMS,
-    controls=("width", "n", "label_noise", "lr", "loss", "stop", "margin", "start"),
+    controls=("width", "n", "label_noise", "lr", "loss", "stop", "start"),
 )  # fmt: skip
