@@ -400,7 +400,7 @@ def test_with_cross_entropy_the_exponent_in_m_leaves_the_interval() -> None:
     """The sheet: .11 to .12 with cross-entropy, outside the paper's .25 to .4; r still falls with
     the width, and ‖W‖ leaves the curve of the start.
     """
-    run = drain(SCALING, SCALING.preset("cross-entropy"))
+    run = drain(SCALING, SCALING.preset("cross-entropy", dataset="digits"))
     found = verdict("D12", run)
     assert found.word == "fails" and found.distance >= 3
     assert found.parts[0].measured[0] == pytest.approx(0.11, abs=0.03)
