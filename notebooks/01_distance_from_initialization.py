@@ -206,7 +206,7 @@ display(lab.which_number(scaling), labkit.judge_all(scaling, ("D18", "D19")))
 
 # %% [markdown]
 # $r$ comes first, and not by much of a correlation. Follow the colours. Over the *noise* all four rise with
-# the error. Over the *width* the error stays; $r$ moves least, and the other way: the norms from the origin
+# the error. Over the *width* the error stays; $r$ moves least, and the other way: the two products
 # run through three decades for nothing. That is the paper's point, and all that ranks the four. Over
 # *sample sizes* all four go the wrong way: more images, a smaller error and a larger $r$. A bound has a
 # $1/\sqrt m$ to pay for that, and with $(r+1)^d$ at $d=5$ it does not: $(r+1)^d/\sqrt m$ grows as
@@ -296,12 +296,14 @@ display(labkit.Panel(capacity), labkit.judge_all(capacity))
 # ## 9 · Where it fails
 #
 # - **ReLU is not covered.** Thm 5.1 is proved for linear units; for ReLU it is the paper's open question.
-# - **The constants.** The bound is 8 times above the climb at $d=3$, 17 times at $d=4$: exponential in depth.
+# - **The constants.** The bound is 8 times above the climb at $d=3$, 19 times at $d=4$: exponential in depth.
 # - **Another loss, other data.** The exponent in $m$ depends on both. To tell them apart, all four pairs at
 #   equal $H$ and $m$ (two seeds; cross-entropy stops when 99 % of the margins, the output of the right
 #   class minus the largest other one, reach 4):
 
 # %%
+from labkit.protocol.statistics import exponent
+
 small = {"width": 80, "n": 256, "seeds": 2}
 losses = {"squared": {}, "cross-entropy": {"loss": "cross-entropy", "lr": 0.03, "margin": 4.0}}
 marks, sizes = [], [32, 64, 128, 256]
@@ -309,7 +311,8 @@ for color, (loss, how) in enumerate(losses.items()):
     for shade, images in enumerate(("mnist-5k", "digits")):
         found = labkit.drain(lab.SCALING, lab.SCALING.preset(dataset=images, **how, **small))
         r = found.last("r_by_size")
-        marks.append(Points(sizes, r / r[:, :1], f"{loss}, {images}", color + 2 * shade))
+        label = f"{loss}, {images}: m^{exponent(np.array(sizes), r).mean():.2f}"
+        marks.append(Points(sizes, r / r[:, :1], label, color + 2 * shade))
 marks += [Predicted(sizes, (np.array(sizes) / 32) ** power, f"m^{power}", "ink") for power in (0.25, 0.4)]
 ticks = [(m, str(m)) for m in sizes]
 panel = Panel("Distance over that at m = 32", marks, "samples m", "ratio", "log", "log", xticks=ticks)
