@@ -62,7 +62,11 @@ class Confusion:
 
 
 def confusion(
-    gram: Tensor | np.ndarray, pairs: int | None = None, generator: torch.Generator | None = None
+    gram: Tensor | np.ndarray,
+    pairs: int | None = None,
+    generator: torch.Generator | None = None,
+    *,
+    sides: Tensor | None = None,
 ) -> Confusion:
     """Confusion and cosines of the gradients behind a Gram matrix, over pairs i < j.
 
@@ -71,12 +75,14 @@ def confusion(
         pairs: how many pairs, drawn without replacement; None takes all N (N - 1) / 2.
         generator: for the draw, a CPU generator. Draws of equal seed are nested: the first 100 of 1000 pairs
             are those drawn when 100 are asked for.
+        sides: (N,) numbers; only pairs of different ones count, such as of minibatches that share no sample.
 
     Returns:
         Confusion, of the pairs looked at.
 
     Raises:
-        ValueError: `gram` is not such a matrix, `pairs` is out of its range, or there is no generator.
+        ValueError: `gram` is not such a matrix, `pairs` is out of its range, there is no generator, or all
+            gradients are of one side.
 
     Cost: N^2 operations and about 4 N^2 float64 numbers, however few `pairs` are drawn.
 
@@ -84,8 +90,15 @@ def confusion(
     """
     G = _square(gram, least=2)
     N = len(G)
-    total = N * (N - 1) // 2
     i, j = torch.triu_indices(N, N, 1, device=G.device)
+    if sides is not None:
+        apart = sides.to(G.device)[i] != sides.to(G.device)[j]
+        i, j = i[apart], j[apart]
+        if not len(i):
+            raise ValueError(
+                f"sides: got {sides.unique().tolist()} alone; takes two different numbers or more"
+            )
+    total = len(i)
     if pairs is not None:
         if isinstance(pairs, bool) or not isinstance(pairs, int) or not 1 <= pairs <= total:
             raise ValueError(f"pairs: got {pairs!r}; {N} gradients have 1 to {total} pairs")
