@@ -244,6 +244,7 @@ def figure(
         figures.Predicted(sizes, prediction["floor_mean"], label="mean pair", color=MEAN),
         figures.Predicted(sizes, prediction["floor"], label="SGD exactly", color=EXACT),
         figures.Points(SIZES, ends, label="SGD", color=EXACT, line=False),
+        *_at_the_step(frames, settings),
     )
     exact = np.minimum.accumulate(prediction["gradient"], axis=1)
     slopes = (
@@ -257,14 +258,24 @@ def figure(
         (
             figures.Panel("Thm 3.1 along the path", tuple(rate), xlabel="step", ylabel="E F − F*",
                           ylim=(1e-4, None), **logs),
-            figures.Panel("Where it ends", floors, xlabel="step size × nL", ylabel="floor of E F − F*",
-                          **logs),
+            figures.Panel("Three floors, over the step", floors, xlabel="step size × nL",
+                          ylabel="floor of E F − F*", **logs),
             figures.Panel("Thm 3.2: least slope so far", slopes, xlabel="step", ylabel="min E‖∇F‖²", **logs),
         ),
         caption=figures.caption(
             "Loss and slope of SGD on least squares, beside the bounds of Thms 3.1 and 3.2.", settings
         ),
     )  # fmt: skip
+
+
+def _at_the_step(frames: Sequence[Frame], settings: Rate | None) -> list[figures.Mark]:
+    """Where the step of the slider stands, and where the two bounds and the run end there."""
+    step, marks = (settings or Rate()).step, list[figures.Mark]()
+    for name, color in (("worst", WORST), ("mean", MEAN), ("gap", EXACT)):
+        end = common.newest(frames, name)
+        values = np.full((1, 1), np.nan) if end is None else end[:, None]
+        marks.append(figures.Points(np.array([step]), values, color=color, line=False))
+    return [figures.Level(step, axis="x", label="this step", color="grey"), *marks]
 
 
 def _range(run: Run) -> Condition:
