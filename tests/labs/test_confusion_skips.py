@@ -15,9 +15,10 @@ from torch.nn import functional as F
 from labkit.labs.confusion import tuning
 from labkit.labs.confusion.chains import Chains
 from labkit.labs.confusion.regression import REGRESSION, expected_minimum, mean_loss, modes
-from labkit.labs.confusion.skips import BOTH, KINDS, NORM, PLAIN, SKIP, SKIPS
+from labkit.labs.confusion.skips import BOTH, ENDING, KINDS, NORM, PLAIN, SKIP, SKIPS, gram
 from labkit.measure.confusion import Confusion, confusion
-from labkit.protocol.experiment import Frame, Run, drain
+from labkit.measure.gradients import batch_gram
+from labkit.protocol.experiment import Experiment, Frame, Run, drain
 from labkit.theory.confusion_rates import exact_moments
 from tests.labs.checks import Change, LabTests, TrainingTests, at_frame, changed, quick_runs, verdict, word
 
@@ -55,7 +56,7 @@ def as_deep(kind: int) -> Change:
 
 
 regression_runs = quick_runs((REGRESSION,))
-skips_runs = quick_runs((SKIPS,))
+skips_runs = quick_runs((SKIPS, ENDING))
 
 
 class TestRegression(LabTests):
@@ -92,6 +93,23 @@ class TestSkips(TrainingTests):
         ],
         # Refuted as it stands; that it could hold is tested below.
         "C16": [lambda run: run],
+    }
+
+
+class TestEnding(TrainingTests):
+    lab = "confusion"
+    experiments = (ENDING,)
+    quick = staticmethod(skips_runs)
+    cheap = {"ending": {"base": 8, "steps": 4, "batch_size": 8, "minibatches": 4, "n": 60, "rates": 2}}
+    too_fast = {"ending": {"base": 8, "steps": 20, "batch_size": 16, "lr": 1e9, "n": 60, "rates": 2}}
+    violated: ClassVar[dict[str, list[Callable[[Run], Run]]]] = {
+        # Refuted as it stands; that it could hold is tested below.
+        "C9": [lambda run: run],
+        "C21": [
+            *[lambda run, k=k: changed(run, loss=as_kind(k, PLAIN)) for k in (SKIP, BOTH)],
+            lambda run: changed(run, loss=as_deep(PLAIN)),
+            lambda run: changed(run, end_mean=as_deep(PLAIN)),
+        ],
     }
 
 
@@ -231,7 +249,7 @@ def test_training_side_by_side_is_training_alone() -> None:
     setup = SKIPS.prepare(settings)
     nets = [setup.network(BOTH, 10, 1, seed).double() for seed in range(2)]
     sets = [replace(one, x_train=one.x_train.double(), x_test=one.x_test.double()) for one in setup.sets]
-    steps = tuning.tuned(settings, sets, nets, lambda s, net: 0.0, Frame.tick(0))
+    steps = tuning.tuned(settings, sets, nets, Frame.tick(0), lambda s, net: (0.0,))
     ticks = 0
     while True:
         try:
@@ -260,6 +278,49 @@ def test_training_side_by_side_is_training_alone() -> None:
         assert tuning.test_error(theirs, sets[s]) == pytest.approx(error)
 
 
+@pytest.mark.parametrize("experiment", [SKIPS, ENDING], ids=lambda one: one.name)
+@pytest.mark.parametrize("kind", range(4))
+def test_minibatches_at_once_are_those_one_by_one(kind: int, experiment: Experiment) -> None:
+    """Batch norm over all minibatches together, a mean over the wrong samples, a pass that is left out."""
+    small = {"steps": 1, "batch_size": 16, "base": 4, "n": 400, "minibatches": 80, "seeds": 1}
+    settings = experiment.preset(**small, looks=0)
+    setup = experiment.prepare(settings)
+    net, one = setup.network(kind, *settings.shapes[0], 0), setup.sets[0]
+    slow = batch_gram(net, one.x_train, one.y_train, setup.draws[0]).double()
+    fast = gram(net, one.x_train, one.y_train, setup.draws[0])
+    assert fast.shape == (80, 80) and torch.allclose(
+        fast, slow, rtol=1e-3, atol=1e-4 * float(slow.abs().max())
+    )
+
+
+def test_minibatches_share_no_sample_within_a_pass() -> None:
+    """Cosines that samples in common make positive."""
+    draws = SKIPS.prepare(SKIPS.preset(**CHEAP["skips"] | {"minibatches": 12, "seeds": 1})).draws[0]
+    assert draws.shape == (12, 16)
+    for one in (draws[:7], draws[7:]):  # a pass over 120 samples has seven minibatches of 16
+        assert len(one.unique()) == one.numel()
+
+
+def test_the_end_would_hold_if_deep_networks_were_confused() -> None:
+    """A verdict on C9 that is "fails" whatever was measured, or that looks at one of its parts alone."""
+
+    def sloped(by: float) -> Change:
+        return lambda values: by * np.broadcast_to(np.arange(values.shape[-1]), values.shape).astype(float)
+
+    ideal = changed(skips_runs("ending"), end_minimum=sloped(-0.2), loss=sloped(0.1))
+    assert verdict("C9", ideal).word == "holds"
+    for values in ({"end_minimum": sloped(-0.02)}, {"loss": sloped(-0.1)}):
+        assert verdict("C9", changed(ideal, **values)).word == "fails"
+
+
+def test_a_run_that_never_decreased_is_told() -> None:
+    """A network that stayed at its first loss among those that learned, unnamed."""
+    run = drain(ENDING, ENDING.preset(**TestEnding.cheap["ending"] | {"lr": 1e-9, "seeds": 1}))
+    assert "no decrease: neither 3, neither 24" in verdict("C21", run).notes
+    assert any("no decrease" in getattr(mark, "text", "") for mark in run.figure().panels[1].marks)
+    assert "no decrease" not in verdict("C21", skips_runs("ending")).notes
+
+
 @pytest.mark.parametrize("kind", range(4))
 def test_the_four_networks_are_what_they_are_called(kind: int) -> None:
     """Names in another order than the flags; biases beside batch norm."""
@@ -280,9 +341,11 @@ def test_a_single_family_has_its_curves(changes: dict[str, Any]) -> None:
     assert run.status == "done"
     assert word(run.claim("C10"), run) == "undecided"
     path = run.last("path")
-    assert path.shape[2:] == (len(run.settings.shapes), changes["looks"]) and np.isfinite(path).all()
+    assert path.shape[2:] == (len(run.settings.shapes), 2 + changes["looks"], 4) and np.isfinite(path).all()
+    assert np.array_equal(path[..., 0, 2], run.last("start_minimum"))
+    assert np.array_equal(path[..., -1, 2:], np.stack([run.last("end_minimum"), run.last("end_mean")], -1))
     chart = run.figure((run,))
-    assert len(chart.panels) == 5 and chart.png()[:4] == b"\x89PNG"
+    assert len(chart.panels) == 7 and chart.png()[:4] == b"\x89PNG"
     assert run.last("density").sum(axis=-1) * 2 / 80 == pytest.approx(1.0, abs=0.1)
 
 

@@ -9,7 +9,7 @@ from labkit.labs.confusion.rate import RATE
 from labkit.labs.confusion.regression import REGRESSION
 from labkit.labs.confusion.scale import SCALE
 from labkit.labs.confusion.shared import PAPER
-from labkit.labs.confusion.skips import SKIPS
+from labkit.labs.confusion.skips import ENDING, SKIPS
 from labkit.labs.confusion.sphere import SPHERE
 from labkit.protocol.experiment import Lab
 
@@ -19,13 +19,14 @@ LAB = Lab(
     title="Gradient confusion",
     paper=PAPER,
     experiments=(
-        REGRESSION, SPHERE, RATE, INITIALIZATION, SCALE, NETWORKS, SKIPS, BATCHES, DIVERSITY, HESSIAN,
+        REGRESSION, SPHERE, RATE, INITIALIZATION, SCALE, NETWORKS, ENDING, SKIPS, BATCHES,
+        DIVERSITY, HESSIAN,
     ),
-    core=("C1", "C2", "C3", "C5", "C7", "C8", "C10", "C11"),
+    core=("C1", "C2", "C3", "C5", "C7", "C8", "C11", "C17", "C18", "C19", "C20", "C21"),
     notebook="05_gradient_confusion",
 )  # fmt: skip
 
 __all__ = [
-    "BATCHES", "DIVERSITY", "HESSIAN", "INITIALIZATION", "LAB", "NETWORKS", "RATE", "REGRESSION", "SCALE",
-    "SKIPS", "SPHERE",
+    "BATCHES", "DIVERSITY", "ENDING", "HESSIAN", "INITIALIZATION", "LAB", "NETWORKS", "RATE", "REGRESSION",
+    "SCALE", "SKIPS", "SPHERE",
 ]  # fmt: skip

@@ -7,8 +7,11 @@ Glorot's and LeCun's then differ by constants in the first and in the last layer
 Dashed is the law of wide networks (`wide`): it has scale exactly and the angles of infinite width. What is
 measured below it is fluctuation, which grows with depth/width: that is what confuses narrow deep networks.
 
-Strategy 4.1 is run with samples of length 1, as Thm 4.2 asks, and over depth at three κ: the theorem leaves κ
-open, and κ decides which way η and the angle go.
+Strategy 4.1 (the first layer of variance 1/d, the others 1/(κℓ)) is run with samples of length 1, as Thm 4.2
+asks, and over depth at four more κ: the theorem leaves κ open, and κ decides which way η and the angle go.
+Above 1 signals and gradients die out with depth (order), below 1 gradients explode and inputs lose sight of
+each other (chaos; Schoenholz et al. 2016): C19. And Glorot's networks are run with widths in proportion to
+their depths, as two axes in one: fluctuations go as depth/width (C20).
 """
 
 from __future__ import annotations
@@ -42,11 +45,17 @@ KINDS = {
     "Strategy 4.1": ("strategy", False, False, shared.STRATEGY),
     "κ = 1/2": ("strategy", False, False, shared.COSINE),
     "κ = 1": ("strategy", False, False, shared.ETA),
+    "κ = 0.7": ("strategy", False, False, shared.COSINE),
+    "κ = 2": ("strategy", False, False, shared.ETA),
 }
 NAMES = tuple(KINDS)
-GLOROT, LECUN, LINEAR, SKIPS, STRATEGY, HALF, ONE = range(len(KINDS))
+GLOROT, LECUN, LINEAR, SKIPS, STRATEGY, HALF, ONE, SEVENTENTHS, TWO = range(len(KINDS))
 PLAIN = (GLOROT, LECUN, LINEAR)
-KAPPAS = {HALF: 0.5, ONE: 1.0}  # over depth alone; Strategy 4.1 itself has the κ of the settings
+# Over depth alone; Strategy 4.1 itself has the κ of the settings.
+KAPPAS = {HALF: 0.5, SEVENTENTHS: 0.7, ONE: 1.0, TWO: 2.0}
+OVER = (HALF, SEVENTENTHS, ONE, TWO)
+WIDEST = 1000  # of widths in proportion to depths
+TINIEST = 1e-12  # of mean |g|² in float32
 TINY = 1e-300  # a wide ReLU network may have no negative product at all, and that has no logarithm
 Gram = Callable[[nn.Module, Tensor, Tensor], Tensor]
 
@@ -78,16 +87,24 @@ class Initialization(common.OnData):
         """(width, depth) of every network, each once."""
         over_width = [(width, self.depth) for width in self.widths]
         over_depth = [(self.width, depth) for depth in self.depths]
-        return tuple(dict.fromkeys(over_width + over_depth))
+        return tuple(dict.fromkeys([*over_width, *over_depth, *self.diagonal]))
 
     @property
-    def places(self) -> tuple[np.ndarray, np.ndarray]:
-        """The jobs of the sweep over width, and of that over depth."""
-        jobs = self.jobs
-        return (
-            np.array([jobs.index((width, self.depth)) for width in self.widths]),
-            np.array([jobs.index((self.width, depth)) for depth in self.depths]),
+    def diagonal(self) -> list[tuple[int, int]]:
+        """Widths in proportion to depths."""
+        pairs = [(max(1, round(self.width * depth / self.depth)), depth) for depth in self.depths]
+        return [pair for pair in pairs if pair[0] <= max(WIDEST, self.width)]
+
+    @property
+    def places(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The jobs of the sweep over width, of that over depth, and of both at once."""
+        sweeps = (
+            [(w, self.depth) for w in self.widths],
+            [(self.width, d) for d in self.depths],
+            self.diagonal,
         )
+        first, second, third = (np.array([self.jobs.index(job) for job in sweep]) for sweep in sweeps)
+        return first, second, third
 
 
 @dataclass(frozen=True)
@@ -121,7 +138,7 @@ def prepare(settings: Initialization) -> Setup:
 def predict(setup: Setup) -> Prediction:
     """What wide networks would have, for each seed's data; Strategy 4.1's scale, were it linear."""
     settings = setup.settings
-    widths, depths = settings.places
+    widths, depths, both = settings.places
     found = {name: np.full((settings.seeds, len(KINDS), len(settings.jobs)), np.nan) for name in QUANTITIES}
     for s, one in enumerate(setup.sets):
         cosines, labels = (one.x_train @ one.x_train.T).cpu().numpy(), np.eye(one.classes)[one.y_train.cpu()]
@@ -138,12 +155,15 @@ def predict(setup: Setup) -> Prediction:
                 found[quantity][s, kind, j] = value
     return {
         "widths": np.array(settings.widths), "depths": np.array(settings.depths),
-        "over_width": widths, "over_depth": depths, **found,
+        "over_width": widths, "over_depth": depths, "over_both": both,
+        "boths": np.array([depth for _, depth in settings.diagonal]), **found,
     }  # fmt: skip
 
 
 def _wanted(settings: Initialization, kind: int, j: int) -> bool:
-    return kind not in KAPPAS or j in settings.places[1]
+    """The other κ over depth alone, and widths in proportion to depths of Glorot's networks alone."""
+    over_width, over_depth, _ = settings.places
+    return j in over_depth or kind not in KAPPAS and (j in over_width or kind == GLOROT)
 
 
 def _measured(gram: np.ndarray | Tensor) -> Mapping[str, float]:
@@ -169,8 +189,9 @@ def run(setup: Setup, prediction: Prediction, *, gram: Gram | None = None) -> It
                 scales = [v**0.5 for v in setup.variances(kind, job)]
                 activation = "identity" if linear else settings.activation
                 net = shared.network(weights, scales, activation, skip=skip)
-                # In float32 the squares of what Strategy 4.1 leaves of a gradient would be zero.
-                kept = torch.float64 if kind == STRATEGY else torch.float32
+                # In float32 the squares of what a large κ leaves of a gradient would be zero.
+                tiny = prediction["square"][s, kind, j] < TINIEST
+                kept = torch.float64 if tiny else torch.float32
                 found = gram(net.to(kept), (setup.length(kind) * x).to(kept), y)
                 for name, value in _measured(found).items():
                     values[name][s, kind, j] = value
@@ -190,51 +211,75 @@ def figure(
 ) -> figures.Chart:
     now = {name: common.newest(frames, name) for name in QUANTITIES}
     olds = [(run.prediction, old) for run in previous if (old := _newest(run.frames)) is not None]
-    shown = (*PLAIN, SKIPS)
 
-    def panel(sweep: str, name: str, kinds: Sequence[int], title: str) -> figures.Panel:
-        at = prediction[f"over_{sweep}"]
-        marks: list[figures.Mark] = []
-        places = prediction[f"{sweep}s"]
+    def panel(title: str, sweep: str, name: str, kinds: Sequence[int]) -> figures.Panel:
+        places, marks = prediction[f"{sweep}s"], list[figures.Mark]()
         for earlier, old in olds:
             values = old[name][:, GLOROT, earlier[f"over_{sweep}"]]
             marks.append(figures.Earlier(earlier[f"{sweep}s"], values, label="earlier, Glorot"))
-        for kind in kinds:
-            color = KINDS[NAMES[kind]][3]
+        curves = [(kind, prediction[f"over_{sweep}"], NAMES[kind], KINDS[NAMES[kind]][3]) for kind in kinds]
+        if sweep == "depth" and name == "cosine":
+            curves.append((GLOROT, prediction["over_both"], "width ∝ depth", shared.ETA))
+        for kind, at, label, color in curves:
+            x = places[: len(at)]
             # Of the smallest cosines, those of wide plain networks all but coincide.
-            if name != "cosine" or kind in (GLOROT, SKIPS):
-                expected = prediction[name][:, kind, at]
-                marks.append(figures.Predicted(places, expected, label=NAMES[kind], color=color))
+            if name != "cosine" or label in ("Glorot", "skips"):
+                marks.append(figures.Predicted(x, prediction[name][:, kind, at], label=label, color=color))
             found = now[name]
             values = np.full((1, len(at)), np.nan) if found is None else found[:, kind, at]
-            marks.append(figures.Points(places, values, label=NAMES[kind], color=color))
-        # A live axis stands still, and a logarithmic one is cut at the smallest measured value otherwise.
-        low = (
-            (1e-2 * float(max(np.nanmin(prediction["eta"][:, STRATEGY:]), TINY)), None)
-            if STRATEGY in kinds
-            else None
-        )
-        words = {"cosine": "smallest cosine", "eta": "η", "square": "mean |g|²"}
+            marks.append(figures.Points(x, values, label=label, color=color))
         return figures.Panel(
             title, tuple(marks), xlabel="hidden units" if sweep == "width" else "hidden layers",
-            ylabel=words[name], xscale="log", yscale="linear" if name == "cosine" else "log",
-            ylim=(-1.0, 0.0) if name == "cosine" else low, xticks=[(float(p), str(p)) for p in places],
+            ylabel="smallest cosine" if name == "cosine" else "η", xscale="log",
+            yscale="linear" if name == "cosine" else "log",
+            ylim=(-1.0, 0.0) if name == "cosine" else None, xticks=[(float(p), str(p)) for p in places],
         )  # fmt: skip
 
-    every = range(len(KINDS))
+    shown = (*PLAIN, SKIPS)
     return figures.Chart(
         (
-            panel("width", "cosine", every[:HALF], "Angle, by width"),
-            panel("width", "eta", shown, "η, by width"),
-            panel("width", "square", shown, "Length, by width"),
-            panel("depth", "cosine", every, "Angle, by depth"),
-            panel("depth", "eta", shown, "η, by depth"),
-            panel("depth", "eta", every[STRATEGY:], "η under Strategy 4.1"),
+            panel("Angle, by width", "width", "cosine", (*shown, STRATEGY)),
+            panel("η, by width", "width", "eta", shown),
+            _over_kappa("η, over κ", "eta", now["eta"], prediction, settings),
+            panel("Angle, by depth", "depth", "cosine", (*shown, STRATEGY)),
+            panel("η, by depth", "depth", "eta", shown),
+            _over_kappa("Angle, over κ", "cosine", now["cosine"], prediction, settings),
         ),
         caption=figures.caption(
-            "Confusion of gradients before training: wider networks above, deeper ones below.", settings
+            "Confusion before training, by width, by depth, and across order and chaos.", settings
         ),
     )  # fmt: skip
+
+
+def _over_kappa(
+    title: str, name: str, found: np.ndarray | None, prediction: Prediction, settings: Initialization | None
+) -> figures.Panel:
+    """What depth does to η, as decades, or to the smallest cosine, over κ; the slider's as a point."""
+    kinds = sorted(
+        (*KAPPAS, STRATEGY), key=lambda kind: KAPPAS.get(kind, settings.kappa if settings else 4.0)
+    )
+    kappa = np.array([KAPPAS.get(kind, settings.kappa if settings else 4.0) for kind in kinds])
+    measured = np.full_like(prediction[name], np.nan) if found is None else found
+    law, now = (
+        _change(name, values[:, kinds], prediction["over_depth"]) for values in (prediction[name], measured)
+    )
+    place = kinds.index(STRATEGY)
+    marks = (
+        figures.Level(0.0, label="no change"), figures.Level(1.0, axis="x", label="κ = 1"),
+        figures.Predicted(kappa, law, label="wide", color=shared.STRATEGY),
+        figures.Points(kappa, now, label="measured", color=shared.STRATEGY),
+        figures.Points(kappa[[place]], now[:, [place]], label="κ as set", color=shared.ETA, line=False),
+    )  # fmt: skip
+    depths = prediction["depths"]
+    what = "log₁₀ of η" if name == "eta" else "smallest cosine"
+    return figures.Panel(title, marks, xlabel="κ", ylabel=f"{what}, depth {depths[-1]} − {depths[0]}",
+                         xscale="log2")  # fmt: skip
+
+
+def _change(name: str, values: np.ndarray, over_depth: np.ndarray) -> np.ndarray:
+    """Greatest depth minus least, of η and |g|² in decades; (S, kinds)."""
+    ends = values[..., over_depth[[0, -1]]]
+    return np.diff(ends if name == "cosine" else np.log10(np.maximum(ends, TINY)), axis=-1)[..., 0]
 
 
 def _newest(frames: Sequence[Frame]) -> Mapping[str, np.ndarray] | None:
@@ -311,6 +356,46 @@ def _strategy(run: Run) -> tuple[Evidence, ...]:
     )
 
 
+def _kappas(run: Run) -> tuple[Evidence, ...]:
+    at = run.prediction["over_depth"]
+    found = {name: _change(name, run.last(name)[:, OVER], at) for name in ("square", "eta", "cosine")}
+    law = _change("square", run.prediction["square"][:, OVER], at)
+    note = "; ".join(
+        f"{NAMES[kind]}: mean |g|² by {found['square'][:, k].mean():+.1f} decades (wide "
+        f"{law[:, k].mean():+.1f}), η by {found['eta'][:, k].mean():+.1f}, smallest cosine by "
+        f"{found['cosine'][:, k].mean():+.2f}"
+        for k, kind in enumerate(OVER)
+    )
+    return (
+        Evidence(found["square"], law, note=f"over depth, {note}"),
+        Evidence(found["eta"][:, :3]),
+        Evidence(found["eta"][:, 3]),
+        Evidence(found["cosine"][:, 0] - found["cosine"][:, 3]),
+    )
+
+
+def _both_axes(run: Run) -> tuple[Evidence, ...]:
+    depths, start = run.prediction["depths"], int(np.searchsorted(run.prediction["depths"], 10))
+    fixed, both, angles = (
+        run.last(name)[:, GLOROT, run.prediction[f"over_{sweep}"]]
+        for name, sweep in (("sd", "depth"), ("sd", "both"), ("cosine", "both"))
+    )
+    enough = (
+        Check("widths in proportion to depths", float(len(depths)), float(both.shape[1]), "lower width"),
+        Check("sweep over depth beyond 10", float(start + 2), float(len(depths)), "go deeper"),
+    )
+    if not all(check.met for check in enough):
+        return (Evidence(checks=enough),) * 2
+    note = (
+        f"sd of cosines over depth {', '.join(map(str, depths))} at one width {_words(fixed)}, at widths in "
+    )
+    rises = [one[:, -1] - one[:, start] for one in (both, fixed)]
+    return (
+        Evidence(rises[0], note=f"{note}proportion {_words(both)} (smallest cosine {_words(angles)})"),
+        Evidence(rises[1] - rises[0]),
+    )
+
+
 def lecun_throughout(variances: Callable[..., tuple[float, ...]]) -> Callable[..., tuple[float, ...]]:
     """A fault for a world: Strategy 4.1 at κ = 1, whatever κ is asked for."""
 
@@ -328,7 +413,7 @@ _FAULTS = (
 )  # fmt: skip
 _UNOPPOSED = tuple(replace(world, word="undecided") for world in _FAULTS)
 
-_PLAIN = tuple(NAMES[kind] for kind in PLAIN)
+_PLAIN, _OVER = (tuple(NAMES[kind] for kind in kinds) for kinds in (PLAIN, OVER))
 
 C7 = Claim(
     "C7", "finding",
@@ -391,12 +476,50 @@ C11 = Claim(
     because="Thm 4.2 leaves κ open, and its order in depth is that of one κ: gradients vanish above it",
 )  # fmt: skip
 
+C19 = Claim(
+    "C19", "prediction",
+    "κ decides between order and chaos. From the least depth to the greatest mean |g|² changes by as many "
+    "decades, at κ = ½, .7, 1 and 2, as the law of wide layers says, give or take one; η grows by half a "
+    "decade or more at κ ≤ 1 and falls by twenty or more at κ = 2; and the smallest cosine falls by .2 more "
+    "at κ = 2 than at κ = ½.",
+    "paper 5, Thm 4.2 (Strategy 4.1), §6",
+    (
+        Equals("log₁₀ of mean |g|², deepest minus shallowest", _OVER, tolerance=1.0, absolute=True),
+        Between("log₁₀ of η, deepest minus shallowest", _OVER[:3], low=0.5, by=EVERY),
+        Between("log₁₀ of η at κ = 2, deepest minus shallowest", high=-20.0, by=EVERY),
+        Between("fall of the smallest cosine, κ = 2 minus κ = ½", low=0.2),
+    ),
+    _kappas, "holds",
+    {"holds": "chaos lengthens gradients and keeps their angles, order shortens them and spoils the angles",
+     "fails": "gradients do not grow and shrink over κ as wide networks say, or angles do not go with it"},
+    worlds=(
+        World("κ = 1, LeCun's variances, whatever κ is",
+              faults={f"{__name__}:shared.variances": lecun_throughout}),
+        *_FAULTS,
+    ),
+)  # fmt: skip
+C20 = Claim(
+    "C20", "finding",
+    "Width in proportion to depth keeps cosines together: from 10 hidden layers to the deepest their "
+    "standard deviation rises by at most .06, and by at least .03 less than at one width.",
+    "paper 5, §7 (width should grow linearly with depth)",
+    (
+        Between("rise of the sd of cosines, widths in proportion to depths", high=0.06, by=EVERY),
+        Between("rise of the sd of cosines, one width minus widths in proportion", low=0.03, by=EVERY),
+    ),
+    _both_axes, "holds",
+    {"holds": "depth over width is one axis: along it little changes",
+     "fails": "confusion changes with depth although width grows with it",
+     "undecided": "there are no such widths for the greatest depths"},
+    worlds=_FAULTS[:1],
+)  # fmt: skip
+
 INITIALIZATION = Experiment(
     "initialization", "Width and depth before training: angle or scale?", Initialization,
     {
         "quick": Initialization(),
         "paper": Initialization(dataset="mnist", widest=1000, deepest=1000, seeds=10),
     },
-    prepare, predict, run, figure, (C7, C8, C11),
+    prepare, predict, run, figure, (C7, C8, C11, C19, C20),
     controls=("n", "depth", "width", "activation", "kappa"),
 )  # fmt: skip

@@ -1,8 +1,8 @@
-"""The panels of the live experiment on networks: loss, cosines, their density, and a map over all runs."""
+"""The panels of one network, live: its course, the worst pair, classes, and the two traps."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,59 +12,72 @@ from labkit.labs import common
 from labkit.labs.confusion import shared
 from labkit.protocol.experiment import Frame, Prediction, Run
 
-MAP_DEPTHS, MAP_WIDTHS = (3, 10, 30, 60), (10, 30, 100, 300)
 GRID = np.linspace(-1.0, 1.0, 81)  # cosines at which a density is evaluated
 NONE = np.zeros((1, 0))
+EMPTY = np.full((1, len(GRID)), np.nan)
 
 
-def found(frames: Sequence[Frame]) -> Mapping[str, np.ndarray] | None:
-    """What the first of these frames says that carries cosines."""
-    return next((frame.values for frame in frames if "cosine" in frame.values), None)
+def found(frames: Sequence[Frame], name: str = "cosine") -> Mapping[str, np.ndarray] | None:
+    """What the first of these frames says that carries this."""
+    return next((frame.values for frame in frames if name in frame.values), None)
 
 
-def loss(frames: Sequence[Frame], olds: Sequence[Run], end: float) -> figures.Panel:
-    marks = _earlier(olds, "loss")
-    steps, values = common.curve(frames, "loss")
-    marks += [
-        figures.Level(float(np.log(10)), label="guessing", color="grey"),
-        figures.Measured(steps, values if len(steps) else NONE, label="loss", color=shared.LOSS),
+def course(frames: Sequence[Frame], prediction: Prediction, olds: Sequence[Run], end: float) -> figures.Panel:
+    """Loss and cosines along the training."""
+    curves = {name: common.curve(frames, name) for name in ("loss", "mean", "cosine")}
+    marks: list[figures.Mark] = [
+        figures.Earlier(*common.curve(old.frames, "cosine"), label="earlier smallest") for old in olds
     ]
-    return figures.Panel(
-        "Training loss", tuple(marks), xlabel="step", ylabel="loss", yscale="log", xlim=(0, end)
-    )
-
-
-def _earlier(olds: Sequence[Run], name: str) -> list[figures.Mark]:
-    return [figures.Earlier(*common.curve(old.frames, name), label="earlier run") for old in olds]
-
-
-def cosines(
-    frames: Sequence[Frame], prediction: Prediction, olds: Sequence[Run], end: float
-) -> figures.Panel:
-    marks = _earlier(olds, "cosine")
     # A short dash at the start, where alone something is predicted.
     dash = np.array([0.0, 0.06 * end]), np.repeat(prediction["cosine"][:, None], 2, axis=1)
     marks.append(figures.Predicted(*dash, label="smallest", color=shared.COSINE))
-    for name, label, color in (("cosine", "smallest", shared.COSINE), ("mean", "mean", shared.ETA)):
-        steps, values = common.curve(frames, name)
+    for (name, (steps, values)), color in zip(
+        curves.items(), (shared.LOSS, shared.ETA, shared.COSINE), strict=True
+    ):
+        values = values / np.log(10) if name == "loss" and len(steps) else values
+        label = {"loss": "loss / ln 10", "mean": "mean cosine", "cosine": "smallest"}[name]
         marks.append(figures.Measured(steps, values if len(steps) else NONE, label=label, color=color))
-    marks += [
-        figures.Note(_says("start", found(frames)), 0.04, 0.98),
-        figures.Note(_says("now", found(frames[::-1])), 0.04, 0.88),
-    ]
+    marks.append(figures.Note(_says(found(frames[::-1])), 0.04, 0.98))
     return figures.Panel(
-        "Cosines of gradients", tuple(marks), xlabel="step", ylabel="cosine", xlim=(0, end), ylim=(-1, 1)
+        "Loss and cosines", tuple(marks), xlabel="step", ylabel="", xlim=(0, end), ylim=(-1, 1.5)
     )
 
 
-def _says(when: str, values: Mapping[str, np.ndarray] | None) -> str:
+def _says(values: Mapping[str, np.ndarray] | None) -> str:
     if values is None:
-        return f"{when}: –"
-    return f"{when}: smallest {_signed(values['cosine'].mean())}, η {values['eta'].mean():.3g}"
+        return "now: –"
+    return f"now: smallest {_signed(values['cosine'].mean())}, η {values['eta'].mean():.3g}"
 
 
 def _signed(value: float) -> str:
     return f"{value:.2f}".replace("-", "−")
+
+
+def classes(frames: Sequence[Frame]) -> figures.Panel:
+    """Pairs of one class and pairs of two, at the newest full look."""
+    values = found(frames[::-1], "within_density")
+    marks = [
+        figures.Measured(
+            GRID, EMPTY if values is None else values[f"{name}_density"], label=label, color=color
+        )
+        for name, label, color in (
+            ("within", "one class", shared.SKIP),
+            ("across", "two classes", shared.DEPTH),
+        )
+    ]
+    return figures.Panel(
+        "Pairs by class", tuple(marks), xlabel="cosine", ylabel="density", xlim=(-1, 1), ylim=(0, None)
+    )
+
+
+def worst(frames: Sequence[Frame], prediction: Prediction) -> figures.Panel:
+    """The two images whose gradients oppose each other most, of the first seed."""
+    values, says = found(frames[::-1], "images"), ""
+    if values is not None:
+        _, _, a, b = values["pair"][0].astype(int)
+        says = f"classes {a} and {b}: cosine {_signed(float(values['worst'][0]))}"
+    images = prediction["blank"] if values is None else values["images"][0]
+    return figures.Panel("The worst pair", (figures.Raster(images),), xlabel=says, xticks=(), yticks=())
 
 
 def densities(frames: Sequence[Frame], prediction: Prediction, olds: Sequence[Run]) -> figures.Panel:
@@ -74,63 +87,62 @@ def densities(frames: Sequence[Frame], prediction: Prediction, olds: Sequence[Ru
     marks.append(figures.Predicted(GRID, prediction["density"], label="start", color=shared.WIDTH))
     for label, order, color in (("start", 1, shared.WIDTH), ("now", -1, shared.COSINE)):
         values = found(frames[::order])
-        curve = np.full((1, len(GRID)), np.nan) if values is None else values["density"]
+        curve = EMPTY if values is None else values["density"]
         marks.append(figures.Measured(GRID, curve, label=label, color=color))
     return figures.Panel(
-        "Density of cosines", tuple(marks), xlabel="cosine", ylabel="density", xlim=(-1, 1), ylim=(0, None)
+        "All that are compared", tuple(marks), xlabel="cosine", ylabel="density", xlim=(-1, 1), ylim=(0, None)
     )
 
 
-def sizes(
+def by_size(
     frames: Sequence[Frame], prediction: Prediction, olds: Sequence[Run], settings: Any
 ) -> figures.Panel:
-    """The newest smallest cosine of networks of all sizes, from the runs that can be compared."""
-    runs = [
-        (old.settings, old.prediction, old.frames)
-        for old in olds
-        if settings and _comparable(old.settings) == _comparable(settings)
-    ]
-    cells = _cells([*runs, *([(settings, prediction, frames)] if settings else [])])
-    raster = figures.Raster(
-        cells, [str(w) for w in MAP_WIDTHS], [str(d) for d in MAP_DEPTHS], diverging=True
-    )  # fmt: skip
-    return figures.Panel(
-        "Smallest cosine by size", (raster, *_numbers(cells)), xlabel="hidden units", ylabel="hidden layers"
-    )
+    """The smallest and the mean cosine of minibatches, by their size; where the slider stands, a point."""
+
+    def of(values: np.ndarray) -> np.ndarray:
+        return values[:, 0]
+
+    marks = _trap("by_size", "sizes", of, frames, prediction, olds)
+    values = found(frames[::-1], "by_size")
+    mean = np.full((1, len(prediction["sizes"])), np.nan) if values is None else values["by_size"][:, 1]
+    marks.append(figures.Measured(prediction["sizes"], mean, label="mean, now", color=shared.ETA))
+    marks.append(_here(frames, None if settings is None else float(settings.group)))
+    return _against("Trap 1: the minibatch", marks, "samples B in a gradient", "log2")
 
 
-def _comparable(settings: Any) -> Any:
-    """What two runs must share to stand in one map: all but their size, and how they were trained."""
-    return settings.replace(width=1, depth=1, column=False, lr=1.0)
+def by_pairs(
+    frames: Sequence[Frame], prediction: Prediction, olds: Sequence[Run], settings: Any
+) -> figures.Panel:
+    """The smallest cosine of single samples, by the number of pairs; where the slider stands, a point."""
+    marks = _trap("by_pairs", "pairs", np.asarray, frames, prediction, olds)
+    now = found(frames[::-1])
+    place = None if now is None or settings is None or settings.group > 1 else float(now["compared"][0])
+    return _against("Trap 2: how many pairs", [*marks, _here(frames, place)], "pairs of samples", "log")
 
 
-def _cells(runs: Sequence[tuple[Any, Prediction, Sequence[Frame]]]) -> np.ndarray:
-    """(depths, widths) of the map: each network in the cell that is nearest to its size."""
-    cells = np.full((len(MAP_DEPTHS), len(MAP_WIDTHS)), np.nan)
-    for settings, prediction, frames in runs:
-        column = _near(MAP_WIDTHS, settings.width)
-        final = common.newest(frames, "column_final")
-        if final is not None:
-            for depth, value in zip(prediction["depths"], final.mean(axis=0), strict=True):
-                if np.isfinite(value):
-                    cells[_near(MAP_DEPTHS, depth), column] = value
-        now = found(frames[::-1])
-        if now is not None:
-            cells[_near(MAP_DEPTHS, settings.depth), column] = now["cosine"].mean()
-    return cells
+def _trap(
+    name: str, axis: str, part: Callable[[np.ndarray], np.ndarray], frames: Sequence[Frame],
+    prediction: Prediction, olds: Sequence[Run],
+) -> list[figures.Mark]:  # fmt: skip
+    marks: list[figures.Mark] = []
+    for old in olds:
+        before = found(old.frames[::-1], name)
+        if before is not None:
+            marks.append(figures.Earlier(old.prediction[axis], part(before[name]), label="earlier run"))
+    expected = part(prediction[name])
+    marks.append(figures.Predicted(prediction[axis], expected, label="smallest, start", color=shared.WIDTH))
+    for label, order, color in (("smallest, start", 1, shared.WIDTH), ("smallest, now", -1, shared.COSINE)):
+        values = found(frames[::order], name)
+        curve = np.full((1, len(prediction[axis])), np.nan) if values is None else part(values[name])
+        marks.append(figures.Measured(prediction[axis], curve, label=label, color=color))
+    return marks
 
 
-def _near(places: Sequence[int], value: float) -> int:
-    return int(np.abs(np.log(np.array(places) / value)).argmin())
+def _here(frames: Sequence[Frame], place: float | None) -> figures.Mark:
+    now = found(frames[::-1])
+    here = np.full((1, 1), np.nan) if now is None or place is None else now["cosine"][:, None]
+    return figures.Points(np.array([place or 1.0]), here, label="as set", color=shared.COSINE, line=False)
 
 
-def _numbers(cells: np.ndarray) -> list[figures.Note]:
-    """What stands in each cell; always as many, so that a live picture need not be laid out anew."""
-    rows, columns = cells.shape
-    return [
-        figures.Note(
-            _signed(value) if np.isfinite(value) else "",
-            (column + 0.32) / columns, 1 - (row + 0.36) / rows,
-        )
-        for (row, column), value in np.ndenumerate(cells)
-    ]  # fmt: skip
+def _against(title: str, marks: Sequence[figures.Mark], xlabel: str, xscale: str) -> figures.Panel:
+    return figures.Panel(title, tuple(marks), xlabel=xlabel, ylabel="cosine", xscale=xscale, ylim=(-1, 1))

@@ -1,10 +1,15 @@
-"""Slide width and depth, and watch loss and cosines move together (C9; paper 5, section 5, Figs 5, 6).
+"""One network under the hand: what trains, which pair is the worst, and two traps (C17, C18; paper 5, section
+5).
 
 A fully connected network without biases is trained by SGD on images on the sphere of radius √d. At each look
 the gradients of the first `samples` of them are compared, all pairs: the samples of a smaller number are
-among those of a larger one. With `group` above 1 it is the mean gradients of minibatches that are compared.
-The network that was chosen comes first; then others of the same width, which with all runs kept in grey fill
-a map over depth and width.
+among those of a larger one. With `group` above 1 it is the mean gradients of minibatches that are compared,
+of two halves of the data in turn, and only pairs from different halves: no two share a sample. All of it
+follows from the inner products of single samples' gradients, so that both sliders act on networks that stand.
+
+The two traps by which two teams disagree over one network: the size of a minibatch, whose mean gradient
+drowns what samples dispute, and the number of pairs, whose least can only fall. And the worst pair itself,
+with all pairs apart by class.
 
 Batch norm uses the statistics of each minibatch in training, and those of all samples, held fixed, where
 gradients of samples are compared: with the former there is no gradient of one sample.
@@ -13,7 +18,7 @@ gradients of samples are compared: with the former there is no gradient of one s
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -25,19 +30,22 @@ from labkit import data, figures, training
 from labkit.labs import common
 from labkit.labs.confusion import network_panels, shared, wide
 from labkit.labs.confusion.network_panels import GRID
-from labkit.measure.confusion import confusion, density
+from labkit.measure.confusion import Confusion, confusion, density
 from labkit.measure.gradients import gradient_gram
 from labkit.models.mlp import ResidualMLP
 from labkit.protocol.claims import Claim, World
 from labkit.protocol.experiment import Experiment, Frame, Prediction, Run
-from labkit.protocol.rules import EVERY, Between, Check, Evidence
+from labkit.protocol.rules import EVERY, Between, Check, Equals, Evidence
 from labkit.protocol.settings import knob
 
-COLUMN = (3, 10, 60)  # depths that are trained besides the chosen one
+SIZES = 2 ** np.arange(8)  # of minibatches: 1 ... 128
+MINIBATCHES = 100  # of each size
+COUNTS = np.array([15, 25, 50, 100, 200, 400])  # samples, all pairs of which are looked at: 105 ... 79,800
+TINY = 1e-300
+WORST = 0.01  # share of all pairs that are called the most opposed
 DRAWN = 2000  # cosines, at most, in a density
 LOOKS, LOSSES = 10, 30  # how often gradients, and the loss, are looked at
-STAGES = ("least depth to last but one", "last but one to greatest")
-MINIBATCHES = 48  # at the end, of the size that training takes
+MOMENTS = ("start", "end")
 Gram = Callable[[nn.Module, Tensor, Tensor], Tensor]
 
 
@@ -45,17 +53,16 @@ Gram = Callable[[nn.Module, Tensor, Tensor], Tensor]
 class Networks(common.OnData):
     width: int = knob(100, "hidden units ℓ", slider=(10, 300), bounds=(1, 10_000), scale="log")
     depth: int = knob(30, "hidden layers β", slider=(1, 60), bounds=(1, 1000))
-    samples: int = knob(100, "gradients compared, all pairs; few of them are among many", slider=(25, 400),
-                        bounds=(2, 10_000), scale="log2", remeasures=True)  # fmt: skip
-    group: int = knob(1, "samples averaged in a gradient", slider=(1, 64), bounds=(1, 10_000), scale="log2",
-                      label="samples a gradient", remeasures=True)  # fmt: skip
+    samples: int = knob(100, "gradients compared, all pairs; few of them are among many", slider=(15, 400),
+                        bounds=(2, 10_000), scale="log", remeasures=True)  # fmt: skip
+    group: int = knob(1, "samples averaged in a gradient, B", slider=(1, 128), bounds=(1, 10_000),
+                      scale="log2", label="samples a gradient", remeasures=True)  # fmt: skip
     activation: str = knob("tanh", "of the hidden layers", choices=shared.ACTIVATIONS)
     init: str = knob("glorot", "initialisation", choices=shared.INITS)
     skip: bool = knob(False, "skip connections", label="skip connections")
     batch_norm: bool = knob(False, "batch norm before each activation")
     lr: float = knob(0.03, "learning rate", slider=(1e-3, 1), bounds=(0, None), scale="log")
     steps: int = knob(150, "steps of SGD; 0 stays at the start", slider=(0, 400), bounds=(0, None), step=50)
-    column: bool = knob(True, "train other depths as well", label="other depths")
     batch_size: int = knob(64, "samples a step", slider=(8, 400), bounds=(1, None))
     n: int = knob(400, "training samples N", slider=(100, 1000), bounds=(2, None), step=100)
     kappa: float = knob(4.0, "κ of Strategy 4.1", slider=(0.5, 8), bounds=(0.01, 100), label="κ")
@@ -63,23 +70,28 @@ class Networks(common.OnData):
 
     @property
     def limits(self) -> Mapping[str, tuple[int, str]]:
-        return {"samples": (self.n, "n")} if self.group == 1 else {}
+        return {"samples": (self.n, "n")} if self.group == 1 else {"group": (self.n // 2, "n/2")}
 
     @property
-    def depths(self) -> tuple[int, ...]:
-        """All depths that are trained."""
-        return tuple(sorted({self.depth, *(COLUMN if self.column else ())}))
+    def batch_sizes(self) -> np.ndarray:
+        return SIZES[max(self.n, 2) >= 2 * SIZES]
+
+    @property
+    def counts(self) -> np.ndarray:
+        """Of samples, all pairs of which are looked at."""
+        return COUNTS[self.n >= COUNTS] if self.n >= COUNTS[0] else np.array([self.n])
 
 
 @dataclass(frozen=True)
 class Setup:
-    """compared: for each seed the minibatches whose gradients are compared, (samples, group) sample numbers;
-    minibatches: those of the end, (MINIBATCHES, batch_size)."""
+    """For each seed: pictures, (n, h, w), the images as they are; compared, the minibatches whose gradients
+    are compared, (samples, group) sample numbers; minibatches, MINIBATCHES of each of the batch sizes."""
 
     settings: Networks
     sets: tuple[data.Dataset, ...]
+    pictures: tuple[Tensor, ...]
     compared: tuple[Tensor, ...]
-    minibatches: tuple[Tensor, ...]
+    minibatches: tuple[tuple[Tensor, ...], ...]
 
     @property
     def xs(self) -> list[Tensor]:
@@ -89,58 +101,104 @@ class Setup:
     def ys(self) -> list[Tensor]:
         return [one.y_train for one in self.sets]
 
-    def sizes(self, depth: int) -> list[int]:
+    @property
+    def sizes(self) -> list[int]:
         one = self.sets[0]
-        return [int(one.x_train.shape[1]), *[self.settings.width] * depth, one.classes]
+        return [int(one.x_train.shape[1]), *[self.settings.width] * self.settings.depth, one.classes]
 
 
 def prepare(settings: Networks) -> Setup:
-    sets, compared, minibatches = [], [], []
+    sets, pictures, compared, minibatches = [], [], [], []
     for seed in common.seeds(settings):
         sets.append(shared.samples(settings.dataset, settings.n, seed, settings.device, torch.float32))
-        generator = torch.Generator().manual_seed(seed)
-        shape = MINIBATCHES, min(settings.batch_size, settings.n)
-        minibatches.append(torch.randint(settings.n, shape, generator=generator))
-        # Row by row, so that a smaller number of minibatches is the beginning of a larger one.
-        drawn = torch.randint(settings.n, (settings.samples, settings.group), generator=generator)
-        compared.append(torch.arange(settings.samples)[:, None] if settings.group == 1 else drawn)
-    return Setup(settings, tuple(sets), tuple(compared), tuple(minibatches))
+        plain = common.classification(
+            settings.dataset, n=settings.n, classes=10, n_test=1, label_noise=0.0, normalize="none",
+            seed=seed, flatten=False,
+        )  # fmt: skip
+        pictures.append(plain.x_train.mean(1))
+        compared.append(
+            torch.arange(settings.samples)[:, None] if settings.group == 1
+            else _minibatches(settings.n, settings.samples, settings.group, seed)
+        )  # fmt: skip
+        minibatches.append(
+            tuple(_minibatches(settings.n, MINIBATCHES, int(B), seed) for B in settings.batch_sizes)
+        )
+    return Setup(settings, tuple(sets), tuple(pictures), tuple(compared), tuple(minibatches))
+
+
+def _minibatches(n: int, count: int, size: int, seed: int) -> Tensor:
+    """Sample numbers (count, size), of two halves of the data in turn; fewer are the beginning of more."""
+    generator = torch.Generator().manual_seed(seed)
+    halves = torch.randperm(n, generator=generator).tensor_split(2)
+    half = [halves[k % 2] for k in range(count)]
+    return torch.stack([one[torch.randperm(len(one), generator=generator)[:size]] for one in half])
 
 
 def predict(setup: Setup) -> Prediction:
-    """The smallest cosine, η and density at the start, were the layers wide; unknown with batch norm."""
-    settings = setup.settings
-    found = {"cosine": np.full(settings.seeds, np.nan), "eta": np.full(settings.seeds, np.nan)}
-    found["density"] = np.full((settings.seeds, len(GRID)), np.nan)
-    if not settings.batch_norm:
-        for s, one in enumerate(setup.sets):
-            sizes = setup.sizes(settings.depth)
-            law = wide.kernels(
-                settings.activation, sizes[0], settings.width, settings.depth,
-                shared.variances(settings.init, sizes, settings.kappa), settings.skip,
-            )  # fmt: skip
-            used, places = setup.compared[s].unique(return_inverse=True)
-            x = one.x_train[used.to(one.x_train.device)].double()
-            labels = np.eye(one.classes)[one.y_train.cpu()[used]]
-            rng = np.random.default_rng(common.seeds(settings)[s])
-            gram = wide.gram(law, (x @ x.T).cpu().numpy(), labels, rng)
-            for name, value in _compared(torch.from_numpy(gram), places).items():
-                if name in found:
-                    found[name][s] = value
-    return {"grid": GRID, "depths": np.array(settings.depths), **found}
+    """What gradients say at the start, were the layers wide; unknown with batch norm."""
+    settings, seeds = setup.settings, common.seeds(setup.settings)
+    law = wide.kernels(
+        settings.activation, setup.sizes[0], settings.width, settings.depth,
+        shared.variances(settings.init, setup.sizes, settings.kappa), settings.skip,
+    )  # fmt: skip
+    found = []
+    for s, (seed, one) in enumerate(zip(seeds, setup.sets, strict=True)):
+        x, labels = one.x_train.double().cpu(), np.eye(one.classes)[one.y_train.cpu()]
+        gram = torch.from_numpy(wide.gram(law, (x @ x.T).numpy(), labels, np.random.default_rng(seed)))
+        found.append({**_compared(gram, setup.compared[s], settings.group), **_traps(setup, s, gram)})
+    known = {name: np.stack([np.asarray(one[name], dtype=float) for one in found]) for name in found[0]}
+    if settings.batch_norm:
+        known = {name: np.full_like(value, np.nan) for name, value in known.items()}
+    counts, (height, width) = settings.counts, setup.pictures[0].shape[1:]
+    known["blank"] = np.full((height, 2 * width + 1), np.nan)
+    return {"grid": GRID, "sizes": settings.batch_sizes, "pairs": counts * (counts - 1) // 2, **known}
 
 
-def _compared(gram: Tensor, rows: Tensor) -> Mapping[str, float | np.ndarray]:
+def _compared(gram: Tensor, rows: Tensor, group: int) -> Mapping[str, float | np.ndarray]:
     """What the gradients say that are means over `rows` (m, B) of those behind `gram`."""
-    if rows.shape[1] > 1:
-        mean = torch.zeros(len(rows), len(gram), dtype=torch.float64)
-        mean.scatter_add_(1, rows, torch.full(rows.shape, 1 / rows.shape[1], dtype=torch.float64))
-        gram = mean @ gram.double() @ mean.T
-    found = confusion(gram)
+    found = _grouped(gram, rows) if group > 1 else confusion(gram[rows, rows.T])
     some = found.cosines[:: max(1, found.pairs // DRAWN)]
     return {
-        "cosine": found.minimum_cosine, "mean": found.mean_cosine, "eta": found.eta,
+        "cosine": found.minimum_cosine, "mean": found.mean_cosine, "eta": found.eta, "compared": found.pairs,
         "density": density(some, GRID),
+    }  # fmt: skip
+
+
+def _grouped(gram: Tensor, rows: Tensor) -> Confusion:
+    """The confusion of minibatches, over pairs from different halves of the data."""
+    mean = torch.zeros(len(rows), len(gram), dtype=torch.float64)
+    mean.scatter_add_(1, rows, torch.full(rows.shape, 1 / rows.shape[1], dtype=torch.float64))
+    return confusion(mean @ gram.double() @ mean.T, sides=torch.arange(len(rows)) % 2)
+
+
+def _traps(setup: Setup, s: int, gram: Tensor) -> Mapping[str, np.ndarray]:
+    """The same gradients, compared by minibatches of each size, (3, sizes), and over more and more pairs."""
+    unit = max(float(gram.diagonal().mean()), TINY)
+    by_size = [_grouped(gram, rows) for rows in setup.minibatches[s]]
+    values = [(one.minimum_cosine, one.mean_cosine, one.eta / unit) for one in by_size]
+    return {
+        "by_size": np.array(values).T,
+        "by_pairs": np.array([confusion(gram[:m, :m]).minimum_cosine for m in setup.settings.counts]),
+    }
+
+
+def _by_class(setup: Setup, s: int, gram: Tensor) -> Mapping[str, Any]:
+    """The pairs of a class and those of two classes apart, and the worst of all."""
+    found, y = confusion(gram), setup.ys[s].cpu()
+    i, j = torch.triu_indices(len(gram), len(gram), 1)
+    same = y[i] == y[j]
+    opposed = found.cosines.argsort()[: max(1, round(WORST * found.pairs))]
+    a, b = int(i[opposed[0]]), int(j[opposed[0]])
+    pictures = setup.pictures[s]
+    gap = torch.full((pictures.shape[1], 1), torch.nan)
+    parts = {"within": found.cosines[same], "across": found.cosines[~same]}
+    return {
+        "pair": np.array([a, b, int(y[a]), int(y[b])]), "worst": found.minimum_cosine,
+        "images": torch.cat([pictures[a], gap, pictures[b]], 1).numpy(),
+        "same": np.array([float(same[opposed].double().mean()), float(same.double().mean())]),
+        **{f"{name}_mean": float(part.mean()) if len(part) else np.nan for name, part in parts.items()},
+        **{f"{name}_density": density(part[:: max(1, len(part) // DRAWN)], GRID) if len(part)
+           else np.full(len(GRID), np.nan) for name, part in parts.items()},
     }  # fmt: skip
 
 
@@ -148,40 +206,36 @@ def run(setup: Setup, prediction: Prediction, *, gram: Gram | None = None) -> It
     """`gram` gives the inner products of all per-sample gradients of a network, samples and classes;
     `gradient_gram` when left out."""
     settings, gram = setup.settings, gram or gradient_gram
-    order = (settings.depth, *(depth for depth in settings.depths if depth != settings.depth))
-    shape = settings.seeds, len(settings.depths)
-    column = {name: np.full(shape, np.nan) for name in ("first", "final", "loss_at", "batch", "aligned")}
-    begun, step = 0.0, 0
-    for depth in order:
-        place, share = settings.depths.index(depth), depth / sum(order)
-        ensemble = training.Ensemble([_network(setup, depth, seed) for seed in common.seeds(settings)])
-        last: dict[str, np.ndarray] = {}
-        for frame in _trained(setup, ensemble, depth == settings.depth, gram):
-            progress = begun + 0.9 * share * (frame.progress or 0.0)
-            if frame.status == "diverged":
-                note = f"{depth} hidden layers: {frame.note}"
-                yield Frame(step + frame.step, frame.values, progress, "diverged", note)
-                return
-            shown = frame.values if depth == settings.depth else {}
-            yield Frame(step + frame.step, shown, progress)
-            last = dict(frame.values) or last
-            if "cosine" in last:
-                column["first"][:, place] = np.where(frame.step, column["first"][:, place], last["cosine"])
-                column["final"][:, place] = last["cosine"]
-        step += settings.steps
-        column["loss_at"][:, place] = last["loss"]
+    ensemble = training.Ensemble([_network(setup, seed) for seed in common.seeds(settings)])
+    losses, looks = ({round(settings.steps * i / many) for i in range(many + 1)} for many in (LOSSES, LOOKS))
+    due, found = iter(sorted(losses | looks)), dict[int, Mapping[str, np.ndarray]]()
+
+    def measured(now: training.Ensemble) -> np.ndarray:
+        """The loss over all samples, (S,); what gradients say goes to `found`."""
+        step, loss, rows = next(due), [], []
         for s in range(settings.seeds):
-            at_the_end = _look(setup, ensemble.member(s), s, gram, setup.minibatches[s])
-            column["batch"][s, place], column["aligned"][s, place] = at_the_end["cosine"], at_the_end["mean"]
-            yield Frame.tick(step, begun + share * (0.9 + 0.1 * (s + 1) / settings.seeds))
-        begun += share
-        end = depth == order[-1]
-        values = {f"column_{name}": value.copy() for name, value in column.items()}
-        yield Frame(step, values, 1.0 if end else min(begun, 1.0), "done" if end else "running")
+            x, y = setup.xs[s], setup.ys[s]
+            net = _fixed(now.member(s), x)
+            loss.append(F.cross_entropy(net(x), y).item())
+            if step in looks:
+                rows.append(_look(setup, net, s, gram, whole=step in (0, settings.steps)))
+        if rows:
+            found[step] = {name: np.stack([np.asarray(one[name], float) for one in rows]) for name in rows[0]}
+        return np.array(loss)
+
+    for frame in training.train(
+        ensemble, setup.xs, setup.ys, loss="cross-entropy", lr=settings.lr, batch_size=settings.batch_size,
+        steps=settings.steps, measure={"over_all": measured}, measure_at=sorted(losses | looks),
+        seed=list(common.seeds(settings)),
+    ):  # fmt: skip
+        values: Mapping[str, np.ndarray] = {}
+        if "over_all" in frame.values:
+            values = {"loss": frame.values["over_all"], **found.pop(frame.step, {})}
+        yield replace(frame, values=values)
 
 
-def _network(setup: Setup, depth: int, seed: int) -> nn.Module:
-    settings, sizes = setup.settings, setup.sizes(depth)
+def _network(setup: Setup, seed: int) -> nn.Module:
+    settings, sizes = setup.settings, setup.sizes
     weights = shared.draws(sizes, seed, settings.init, settings.device, torch.float32)
     scales = [v**0.5 for v in shared.variances(settings.init, sizes, settings.kappa)]
     if settings.init == "orthogonal":
@@ -191,49 +245,15 @@ def _network(setup: Setup, depth: int, seed: int) -> nn.Module:
     )
 
 
-def _trained(setup: Setup, ensemble: training.Ensemble, often: bool, gram: Gram) -> Iterator[Frame]:
-    """Trains an ensemble: frames with the loss over all samples, and at some with what the gradients say."""
-    settings, xs, ys = setup.settings, setup.xs, setup.ys
-    count = (LOSSES, LOOKS) if often else (1, 1)
-    losses, looks = (
-        {round(settings.steps * i / many) for i in range(many + 1)} for many in (count[0], count[1])
-    )
-    due = sorted(losses | looks)
-    at = iter(due)
-
-    def measured(now: training.Ensemble) -> np.ndarray:
-        """(S, 1 + number of quantities): the loss, and where gradients are looked at the rest."""
-        rows, look = [], next(at) in looks
-        for s in range(settings.seeds):
-            net = now.member(s)
-            loss = F.cross_entropy(_fixed(net, xs[s])(xs[s]), ys[s]).item()
-            found: dict[str, float | np.ndarray] = {"loss": loss}
-            if look:
-                found.update(_look(setup, net, s, gram, setup.compared[s]))
-            rows.append(np.concatenate([np.atleast_1d(value) for value in found.values()]))
-        return np.stack(rows)
-
-    for frame in training.train(
-        ensemble, xs, ys, loss="cross-entropy", lr=settings.lr, batch_size=settings.batch_size,
-        steps=settings.steps, measure={"measured": measured}, measure_at=due,
-        seed=list(common.seeds(settings)),
-    ):  # fmt: skip
-        values = {}
-        if "measured" in frame.values:
-            found = frame.values["measured"]
-            values = {"loss": found[:, 0]}
-            if found.shape[1] > 1:
-                values |= {"cosine": found[:, 1], "mean": found[:, 2], "eta": found[:, 3]}
-                values["density"] = found[:, 4:]
-        yield Frame(frame.step, values, frame.progress, frame.status, frame.note)
-
-
-def _look(setup: Setup, net: nn.Module, s: int, gram: Gram, rows: Tensor) -> Mapping[str, Any]:
-    """What the mean gradients of the samples in each of `rows` (m, B) say."""
-    x, y = setup.xs[s], setup.ys[s]
-    used, places = rows.unique(return_inverse=True)
-    net = _fixed(net, x)
-    return _compared(gram(net, x[used.to(x.device)], y[used.to(y.device)]).cpu(), places)
+def _look(setup: Setup, net: nn.Module, s: int, gram: Gram, whole: bool) -> Mapping[str, Any]:
+    """What gradients say; of the `whole` data set, also the traps and the classes."""
+    x, y, rows = setup.xs[s], setup.ys[s], setup.compared[s]
+    used = torch.arange(len(x)) if whole else rows.unique()
+    found = gram(net, x[used.to(x.device)], y[used.to(y.device)]).cpu()
+    place = torch.zeros(len(x), dtype=torch.long)
+    place[used] = torch.arange(len(used))
+    more = {**_traps(setup, s, found), **_by_class(setup, s, found)} if whole else {}
+    return {**_compared(found, place[rows], setup.settings.group), **more}
 
 
 def _fixed(net: nn.Module, x: Tensor) -> nn.Module:
@@ -258,64 +278,112 @@ def figure(
     end = float(max(settings.steps if settings else 1, 1))
     return figures.Chart(
         (
-            network_panels.loss(frames, olds, end), network_panels.cosines(frames, prediction, olds, end),
+            network_panels.course(frames, prediction, olds, end), network_panels.classes(frames),
+            network_panels.worst(frames, prediction),
+            network_panels.by_size(frames, prediction, olds, settings),
+            network_panels.by_pairs(frames, prediction, olds, settings),
             network_panels.densities(frames, prediction, olds),
-            network_panels.sizes(frames, prediction, olds, settings),
         ),
         caption=figures.caption(
-            "Cosines of gradients while a network trains, and the smallest for each size tried.", settings
+            "A network in training: its cosines, the worst pair, and two ways to count pairs.", settings
         ),
     )  # fmt: skip
 
 
-def _at_the_end(run: Run) -> tuple[Evidence, Evidence]:
-    depths = run.prediction["depths"]
-    found = {name: run.last(f"column_{name}") for name in ("first", "final", "loss_at", "batch", "aligned")}
-    words = "; ".join(
-        f"{depth} layers: loss {found['loss_at'][:, g].mean():.2g}, smallest cosine of samples "
-        f"{found['first'][:, g].mean():.2f} at the start and {found['final'][:, g].mean():.2f} at the end "
-        f"(± {found['final'][:, g].std():.2f}), of minibatches {found['batch'][:, g].mean():.2f}, their mean "
-        f"{found['aligned'][:, g].mean():.2f}"
-        for g, depth in enumerate(depths)
+def _ends(run: Run, name: str) -> np.ndarray:
+    """A quantity at the start and at the end, (S, 2, ...)."""
+    found = run.series(name)[1]
+    return np.stack([found[0], found[-1]], axis=1)
+
+
+def _trapped(run: Run) -> tuple[Evidence, ...]:
+    sizes, pairs = run.prediction["sizes"], run.prediction["pairs"]
+    by_size, by_pairs = _ends(run, "by_size"), _ends(run, "by_pairs")
+    enough = (
+        Check("largest minibatch", 128.0, float(sizes[-1]), "raise n: no two minibatches share a sample"),
+        Check("pairs", 79_800.0, float(pairs[-1]), "raise n"),
     )
-    several = Check("depths that were trained", 3.0, float(len(depths)), "train other depths, too")
-    if not several.met:
-        return (Evidence(checks=(several,)),) * 2
-    batch, loss = (np.diff(found[name][:, [0, -2, -1]], axis=1) for name in ("batch", "loss_at"))
-    return Evidence(-batch, note=words), Evidence(loss)
+    note = "; ".join(
+        f"{when}: smallest cosine {by_size[:, k, 0, 0].mean():.2f} at B = 1 and "
+        f"{by_size[:, k, 0, -1].mean():.2f} at {sizes[-1]}, η / mean |g|² {by_size[:, k, 2, 0].mean():.2g} "
+        f"and {by_size[:, k, 2, -1].mean():.2g}; over {pairs[0]} pairs {by_pairs[:, k, 0].mean():.2f}, over "
+        f"{pairs[-1]} {by_pairs[:, k, -1].mean():.2f}"
+        for k, when in enumerate(MOMENTS)
+    )
+    return (
+        Evidence(by_size[:, 0, 0, -1] - by_size[:, 0, 0, 0], checks=enough, note=note),
+        Evidence(by_size[:, 1, 0, -1] - by_size[:, 1, 0, 0], checks=enough),
+        Evidence(by_size[:, 0, 2, -1], 0.0, checks=enough),
+        Evidence(by_pairs[:, :, 0] - by_pairs[:, :, -1], checks=enough),
+    )
 
 
-C9 = Claim(
-    "C9", "finding",
-    "At the end of training, at one learning rate for all depths, a deeper network is more confused and has "
-    "a higher loss: from the least depth to the last but one and on to the greatest the smallest cosine of "
-    "minibatch gradients falls, by .05 or more each time, and the loss does not fall.",
-    "paper 5, §5, Figs 2, 3, 5, 6",
+def _disputed(run: Run) -> tuple[Evidence, ...]:
+    within, across, same = (_ends(run, name) for name in ("within_mean", "across_mean", "same"))
+    note = "; ".join(
+        f"{when}: mean cosine {within[:, k].mean():.2f} within classes and {across[:, k].mean():.2f} "
+        f"across; of the most opposed hundredth {same[:, k, 0].mean():.0%} are of one class, of all pairs "
+        f"{same[:, k, 1].mean():.0%}"
+        for k, when in enumerate(MOMENTS)
+    )
+    excess = np.log2(np.maximum(same[..., 0], TINY) / np.maximum(same[..., 1], TINY))
+    return Evidence(within - across, note=note), Evidence(excess[:, 0]), Evidence(excess[:, 0] - excess[:, 1])
+
+
+C17 = Claim(
+    "C17", "finding",
+    "One network, two numbers. From minibatches of 1 to minibatches of 128 that share no sample the "
+    "smallest cosine rises, by .5 or more at the start and by .1 or more at the end of training, and at the "
+    "start η falls to 0; from 105 pairs of samples to 79,800 the smallest cosine falls by .05 or more, at "
+    "both.",
+    "paper 5, Def. 2.1 and its remarks, §5, §A.1, §A.2",
     (
-        Between("fall of the smallest cosine of minibatch gradients at the end", STAGES, low=0.05, by=EVERY),
-        Between("rise of the training loss at the end", STAGES, low=0.0, by=EVERY),
+        Between("smallest cosine, minibatches of 128 minus samples, start", low=0.5, by=EVERY),
+        Between("smallest cosine, minibatches of 128 minus samples, end", low=0.1, by=EVERY),
+        Equals("η / mean |g|² of minibatches of 128, at the start", tolerance=1e-3, absolute=True),
+        Between("smallest cosine, 105 pairs minus 79,800", MOMENTS, low=0.05, by=EVERY),
     ),
-    _at_the_end, "fails",
-    {"holds": "the deeper the network, the more confused it ends, and with the higher loss",
-     "fails": "a network of moderate depth ends with the lower loss, and one that learned little may have "
-              "minibatches that all agree: cosines at the end do not tell which network has learned",
-     "undecided": "it takes three depths or more"},
-    worlds=(World("a tenth of the learning rate: no depth learns much", {"lr": 0.003}, word="holds"),),
-    because="at the one learning rate thirty layers learn faster than three, and the deepest network is "
-            "stopped where its minibatch gradients agree or not as its start has it",
+    _trapped, "holds",
+    {"holds": "η is not of the network alone: say the size of the minibatch, and how many pairs",
+     "fails": "neither the size of the minibatch nor the number of pairs decides",
+     "undecided": "it takes minibatches of 128, and 400 samples"},
+    worlds=(
+        World("every gradient replaced by their mean",
+              faults={f"{__name__}:gradient_gram": shared.same_gradient}),
+        World("the mean pair for the worst", faults={f"{__name__}:confusion": shared.mean_for_worst}),
+    ),
+)  # fmt: skip
+C18 = Claim(
+    "C18", "finding",
+    "Gradients of images of one class agree more, by .1 or more in the mean cosine, at the start and at the "
+    "end of training; and yet, at the start, pairs of one class are at least twice as frequent among the "
+    "most opposed hundredth of all pairs as among all, and √2 times as much so as at the end.",
+    "paper 5, §7 (within a class and across classes)",
+    (
+        Between("mean cosine, within classes minus across", MOMENTS, low=0.1, by=EVERY),
+        Between("log₂ of the share of one class among the most opposed pairs over that among all, start",
+                low=1.0, by=EVERY),
+        Between("the same, start minus end", low=0.5, by=EVERY),
+    ),
+    _disputed, "holds",
+    {"holds": "a class agrees in the mean, and has its worst quarrels within while outputs say nothing yet",
+     "fails": "pairs of one class do not agree more, or are not over-represented among the worst"},
+    worlds=(
+        World("every gradient replaced by their mean",
+              faults={f"{__name__}:gradient_gram": shared.same_gradient}),
+    ),
 )  # fmt: skip
 
 NETWORKS = Experiment(
-    "networks", "Width, depth and confusion, live", Networks,
+    "networks", "One network, live: what is worst, and how to count", Networks,
     {
         "quick": Networks(),
-        "start": Networks(steps=0, column=False),
+        "start": Networks(steps=0),
         "paper": Networks(dataset="mnist", n=10_000, batch_size=128, steps=40_000, samples=50, group=128,
                           seeds=10),
     },
-    prepare, predict, run, figure, (C9,),
+    prepare, predict, run, figure, (C17, C18),
     controls=(
-        "width", "depth", "samples", "group", "activation", "init", "skip", "batch_norm", "lr", "steps",
-        "column",
+        "width", "depth", "samples", "group", "activation", "init", "skip", "batch_norm", "lr", "steps", "n",
     ),
 )  # fmt: skip

@@ -1,9 +1,14 @@
-"""Do skip connections and batch norm keep confusion low as depth grows? (C10; paper 5, Figs 4 and 15)
+"""The end of training, as the paper has it: depth by kind of network (C9, C10, C16, C21; Figs 2-15).
 
 CNN-β-ℓ is a wide residual network of depth β and width factor ℓ without skips and batch norm. Skips and batch
 norm are put back, each alone and both, and the smallest cosine over pairs of minibatch gradients is measured
 at initialisation and after training, each network at its own best learning rate, with as many pairs at every
-depth. Batch norm takes each minibatch's statistics, as in a step of SGD.
+depth; no two minibatches share a sample while there are samples enough. Batch norm takes each minibatch's
+statistics, as in a step of SGD. A run whose loss never decreased is told by name.
+
+Convolutional networks learn little within a minute. The same four kinds of fully connected networks, with
+tanh and Glorot's variances as in appendix A.1, do: they are an experiment of their own, with curves along
+training.
 
 What can be said beforehand: a network so deep that it gives all images the same outputs sees of a minibatch
 its labels alone. Its gradients point as (mean output probabilities - class frequencies) do, and with
@@ -20,7 +25,7 @@ paper's other families, with cosines along the training.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -28,11 +33,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from labkit import data, figures
+from labkit import data, figures, training
 from labkit.labs import common
 from labkit.labs.confusion import shared, tuning
 from labkit.measure.confusion import Confusion, confusion, density
-from labkit.measure.gradients import batch_gram
 from labkit.models.wideresnet import wide_resnet
 from labkit.protocol.claims import Claim, World
 from labkit.protocol.experiment import Experiment, Frame, Prediction, Run
@@ -44,17 +48,26 @@ Measure = Callable[[Tensor], Confusion]
 
 PLAIN, SKIP, NORM, BOTH = range(4)
 KINDS = ("neither", "skips", "batch norm", "both")
+CONVOLUTIONAL, CONNECTED = "convolutional", "fully connected"
+LOSS, ACCURACY, LEAST, MEAN = range(4)  # what is followed along a training
+STAGES = ("least depth to last but one", "last but one to greatest")
+STUCK = 0.99  # of the first loss: a run that ends above has not decreased it
 COLORS = (shared.DEPTH, shared.SKIP, shared.ETA, shared.COSINE)
-DEPTHS = ("10, 22", "10, 16, 28", "10, 22, 34", "10", "16", "22", "16, 22, 28, 34, 40",
-          "16, 22, 28, 34, 40, 52, 76, 100")  # fmt: skip
+DEPTHS = (
+    "10, 22", "10, 16, 28", "10, 22, 34", "3, 8, 24", "3, 10, 30, 100", "10", "16", "22",
+    "16, 22, 28, 34, 40", "16, 22, 28, 34, 40, 52, 76, 100",
+)  # fmt: skip
 WIDTHS = ("1", "2", "2, 3, 4, 5, 6")
 RATIO = 10**0.5
+TINY = 1e-300
+AT_ONCE = 1024  # samples whose gradients are taken in one pass
 COSINES = np.linspace(-1, 1, 81)  # where their density is drawn
 
 
 @dataclass(frozen=True)
 class Skips(common.OnData):
-    depths: str = knob("10, 22", "depths β = 6n + 4 of the networks", choices=DEPTHS)
+    network: str = knob(CONVOLUTIONAL, "kind of layers", choices=(CONVOLUTIONAL, CONNECTED))
+    depths: str = knob("10, 22", "depths β: 6n + 4 if convolutional, else hidden layers", choices=DEPTHS)
     widths: str = knob("1", "width factors ℓ; several with a single depth", choices=WIDTHS)
     families: str = knob("all", "networks: all four, or those with neither, or with skips alone",
                          choices=("all", "neither", "skips"))  # fmt: skip
@@ -70,10 +83,10 @@ class Skips(common.OnData):
     minibatches: int = knob(
         10, "minibatches whose pairs are measured", slider=(5, 20), bounds=(3, 200), remeasures=True
     )
-    looks: int = knob(0, "measurements on the way, at every rate of the search", slider=(0, 4),
-                      bounds=(0, 1000))  # fmt: skip
-    base: int = knob(4, "channels of the first convolution; groups have ℓ, 2ℓ and 4ℓ times as many",
-                     slider=(2, 16), bounds=(1, None), scale="log2", label="base channels")  # fmt: skip
+    looks: int = knob(0, "measurements on the way, at the best rate", slider=(0, 8), bounds=(0, 1000))
+    base: int = knob(4, "channels of the first convolution, groups have ℓ, 2ℓ and 4ℓ times as many; or 1/ℓ "
+                     "of the units", slider=(2, 64), bounds=(1, None), scale="log2",
+                     label="base width")  # fmt: skip
     n: int = knob(1000, "training samples", slider=(200, 1400), bounds=(10, None), step=200)
     dataset: str = knob("digits", "images: name of a data set, or path to an .npz")
 
@@ -131,9 +144,15 @@ class Setup:
 
     def network(self, kind: int, depth: int, width: int, seed: int) -> nn.Module:
         settings, one = self.settings, self.sets[0]
+        skip, norm = kind in (SKIP, BOTH), kind in (NORM, BOTH)
+        if settings.network == CONNECTED:
+            sizes = [one.dim, *[settings.base * width] * depth, one.classes]
+            scales = [v**0.5 for v in shared.variances("glorot", sizes)]
+            weights = shared.draws(sizes, seed, device=settings.device, dtype=torch.float32)
+            return shared.network(weights, scales, "tanh", skip=skip, batch_norm=norm)
         return wide_resnet(
             depth, width, one.classes, one.x_train.shape[1], base=settings.base, seed=seed,
-            skip=kind in (SKIP, BOTH), batch_norm=kind in (NORM, BOTH), device=settings.device,
+            skip=skip, batch_norm=norm, device=settings.device,
         )  # fmt: skip
 
 
@@ -146,14 +165,18 @@ def prepare(settings: Skips) -> Setup:
         )
         for seed in common.seeds(settings)
     )  # fmt: skip
-    draws = []
-    for seed in common.seeds(settings):
-        generator = torch.Generator().manual_seed(seed)
-        draws.append(torch.stack([
-            torch.randperm(settings.n, generator=generator)[: settings.batch_size]
-            for _ in range(settings.minibatches)
-        ]))  # fmt: skip
-    return Setup(settings, sets, tuple(draws))
+    return Setup(settings, sets, tuple(_draws(settings, seed) for seed in common.seeds(settings)))
+
+
+def _draws(settings: Skips, seed: int) -> Tensor:
+    """Minibatches that share no sample; from one pass over the data to the next they do."""
+    generator, (m, B) = torch.Generator().manual_seed(seed), (settings.minibatches, settings.batch_size)
+    whole = settings.n // B
+    passes = [
+        torch.randperm(settings.n, generator=generator)[: whole * B].view(whole, B)
+        for _ in range(-(-m // whole))
+    ]
+    return torch.cat(passes)[:m]
 
 
 def predict(setup: Setup) -> Prediction:
@@ -182,8 +205,8 @@ def run(setup: Setup, prediction: Prediction, *, measure: Measure | None = None)
         f"{when}_{name}": np.full(shape, np.nan)
         for when in ("start", "end") for name in ("minimum", "mean", "sd")
     }  # fmt: skip
-    values |= {name: np.full(shape, np.nan) for name in ("loss", "error", "rate")}
-    values["path"] = np.full((*shape, len(settings.moments)), np.nan)
+    values |= {name: np.full(shape, np.nan) for name in ("loss", "first", "error", "rate")}
+    values["path"] = np.full((*shape, 2 + len(settings.moments), 4), np.nan)
     values["density"] = np.full((*shape, len(COSINES)), np.nan)
     places = [(i, j) for j in range(shape[2]) for i in range(shape[1])]
     cost = np.cumsum([0, *(settings.shapes[j][0] for _, j in places)]) / sum(d for d, _ in settings.shapes)
@@ -197,13 +220,14 @@ def run(setup: Setup, prediction: Prediction, *, measure: Measure | None = None)
             _note_cosines(values, "start", (s, i, j), _look(setup, s, net, measure))
             yield Frame.tick(number, 0.3 * done[number])
         yield Frame(number + 1, _copied(values), 0.3 * done[number + 1])
+
+    def look(s: int, net: nn.Module) -> tuple[float, float, float]:
+        found = _look(setup, s, net, measure)
+        return 1 - tuning.test_error(net, setup.sets[s]), found.minimum_cosine, found.mean_cosine
+
     for number, (i, j) in enumerate(places):
         before = Frame.tick(len(places) + number, 0.3 + 0.69 * done[number])
-
-        def look(s: int, net: nn.Module) -> float:
-            return _look(setup, s, net, measure).minimum_cosine
-
-        best = yield from tuning.tuned(settings, setup.sets, drawn[number], look, before)
+        best = yield from tuning.tuned(settings, setup.sets, drawn[number], before, look)
         if best is None:
             note = (
                 f"{KINDS[settings.kinds[i]]}, depth {settings.shapes[j][0]}: no learning rate of the search "
@@ -212,7 +236,7 @@ def run(setup: Setup, prediction: Prediction, *, measure: Measure | None = None)
             yield Frame(before.step, _copied(values), before.progress, "diverged", note)
             return
         values["loss"][:, i, j], values["rate"][:, i, j] = best.loss, best.rate
-        values["path"][:, i, j] = best.path
+        values["first"][:, i, j] = best.losses[:, 0]
         for s, at in enumerate(best.places):
             if not np.isfinite(best.loss[s]):
                 continue
@@ -221,10 +245,25 @@ def run(setup: Setup, prediction: Prediction, *, measure: Measure | None = None)
             _note_cosines(values, "end", (s, i, j), found)
             values["density"][s, i, j] = density(found.cosines, COSINES)
             values["error"][s, i, j] = tuning.test_error(net, setup.sets[s])
+            if settings.moments:
+                path = values["path"][s, i, j]
+                path[:, LOSS] = _losses(best.losses[s], settings)
+                path[1:-1, ACCURACY:] = best.path[s]
+                path[[0, -1], ACCURACY] = [
+                    1 - tuning.test_error(one, setup.sets[s]) for one in (drawn[number][s], net)
+                ]
+                for which, name in ((LEAST, "minimum"), (MEAN, "mean")):
+                    path[[0, -1], which] = [values[f"{when}_{name}"][s, i, j] for when in ("start", "end")]
             yield before
         last = number + 1 == len(places)
         progress = 1.0 if last else 0.3 + 0.69 * done[number + 1]
         yield Frame(before.step + 1, _copied(values), progress, "done" if last else "running")
+
+
+def _losses(losses: np.ndarray, settings: Skips) -> list[float]:
+    """At the start, and the mean since the moment before."""
+    edges = [0, *settings.moments, settings.steps]
+    return [losses[0], *(losses[a:b].mean() for a, b in zip(edges[:-1], edges[1:], strict=True))]
 
 
 def _copied(values: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -234,7 +273,20 @@ def _copied(values: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 def _look(setup: Setup, s: int, net: nn.Module, measure: Measure) -> Confusion:
     """The confusion of the gradients of seed s's minibatches; it is zero for gradients that overflow."""
     one = setup.sets[s]
-    return measure(batch_gram(net, one.x_train, one.y_train, setup.draws[s]).double().cpu())
+    return measure(gram(net, one.x_train, one.y_train, setup.draws[s]))
+
+
+def gram(net: nn.Module, x: Tensor, y: Tensor, draws: Tensor) -> Tensor:
+    """Inner products of minibatches' gradients, (m, B) -> (m, m): a copy of the network for each, at once."""
+    rows = []
+    for some in draws.split(max(1, AT_ONCE // draws.shape[1])):
+        copies = training.Ensemble([net] * len(some))
+        outputs, labels = copies(x[some]).flatten(0, 1), y[some].flatten()
+        each = F.cross_entropy(outputs, labels, reduction="none").view(len(some), -1).mean(1)
+        slopes = torch.autograd.grad(each.sum(), list(copies.parameters()))
+        rows.append(torch.cat([slope.flatten(1) for slope in slopes], 1))
+    gradients = torch.cat(rows).double().cpu()
+    return gradients @ gradients.T
 
 
 def _note_cosines(
@@ -251,24 +303,41 @@ def figure(
     settings: Skips | None = None,
 ) -> figures.Chart:
     settings = settings or Skips()
-    axis = _axis(settings, prediction)
-    panels = []
+    axis, panels = _axis(settings, prediction), []
     for title, name, ylim in (
         ("Before training", "start_minimum", (-1, 1)),
         ("After training", "end_minimum", (-1, 1)),
         ("Loss at the best rate", "loss", (0, None)),
-    ):
-        marks = tuple(_points(name, frames, prediction, previous, settings))
+    )[bool(settings.moments) :]:
+        marks = _points(name, frames, prediction, previous, settings)
+        if name == "loss":
+            marks.append(figures.Note(_stuck(frames, settings)))
         ylabel = "training loss" if name == "loss" else "minimum cosine"
-        panels.append(figures.Panel(title, marks, ylabel=ylabel, ylim=ylim, **axis))
-    if settings.families != "all":
+        panels.append(figures.Panel(title, tuple(marks), ylabel=ylabel, ylim=ylim, **axis))
+    if settings.moments:
         panels += _curves(frames, settings)
+    if settings.families != "all":
+        panels.append(_density(frames, settings))
     return figures.Chart(
         tuple(panels),
         caption=figures.caption(
             "Cosines and loss of networks with skip connections, batch norm, both or neither.", settings
         ),
     )
+
+
+def _stuck(frames: Sequence[Frame], settings: Skips) -> str:
+    """Names of the networks whose loss did not decrease, in any seed."""
+    if not frames or "first" not in frames[-1].values:
+        return ""
+    loss, first = (frames[-1].values[name] for name in ("loss", "first"))
+    named = [
+        f"{KINDS[kind]} {depth}"
+        for i, kind in enumerate(settings.kinds)
+        for j, (depth, _) in enumerate(settings.shapes)
+        if (loss[:, i, j] > STUCK * first[:, i, j]).any()
+    ]
+    return f"no decrease: {', '.join(named)}" if named else ""
 
 
 def _axis(settings: Skips, prediction: Prediction) -> dict[str, Any]:
@@ -308,24 +377,53 @@ def _points(
     return marks
 
 
+def _lines(settings: Skips) -> list[tuple[int, int, str, int]]:
+    """(kind, shape, name, colour) of curves: the kinds at the greatest depth, or the shapes of one kind."""
+    if settings.families == "all":
+        last = len(settings.shapes) - 1
+        return [(i, last, KINDS[kind], COLORS[kind]) for i, kind in enumerate(settings.kinds)]
+    names = [f"ℓ = {width}" if settings.over_width else f"β = {depth}" for depth, width in settings.shapes]
+    return [(0, j, name, j) for j, name in enumerate(names)]
+
+
 def _curves(frames: Sequence[Frame], settings: Skips) -> list[figures.Panel]:
-    """The least cosine along the training and the density of all at its end, for each network of one kind."""
-    along: list[figures.Mark] = []
-    spread: list[figures.Mark] = []
-    if frames and "density" in frames[-1].values:
-        start, path, end, shape = (
-            frames[-1].values[name] for name in ("start_minimum", "path", "end_minimum", "density")
-        )
-        steps = np.array([0, *settings.moments, settings.steps])
-        for j, (depth, width) in enumerate(settings.shapes):
-            name = f"ℓ = {width}" if settings.over_width else f"β = {depth}"
-            curve = np.concatenate([start[:, 0, j, None], path[:, 0, j], end[:, 0, j, None]], axis=1)
-            along.append(figures.Measured(steps, curve, label=name, color=j))
-            spread.append(figures.Measured(COSINES, shape[:, 0, j], label=name, color=j))
-    return [
-        figures.Panel("During training", tuple(along), xlabel="step", ylabel="minimum cosine"),
-        figures.Panel("All pairs after training", tuple(spread), xlabel="cosine", ylabel="density"),
+    """Loss, test accuracy, smallest and mean cosine along the training."""
+    path, panels = common.newest(frames, "path"), []
+    at = np.array([0, *settings.moments, settings.steps])
+    where = f", β = {settings.shapes[-1][0]}" if settings.families == "all" else ""
+    for which, title, ylim in (
+        (LOSS, f"Loss{where}", (0, None)), (ACCURACY, "Test accuracy", (0, 1)),
+        (LEAST, "Smallest cosine", (-1, 1)), (MEAN, "Mean cosine", (-1, 1)),
+    ):  # fmt: skip
+        marks = [
+            figures.Measured(
+                at, np.full((1, len(at)), np.nan) if path is None else path[:, i, j, :, which], label=name,
+                color=color,
+            )
+            for i, j, name, color in _lines(settings)
+        ]  # fmt: skip
+        panels.append(figures.Panel(title, tuple(marks), xlabel="step", ylim=ylim))
+    return panels
+
+
+def _density(frames: Sequence[Frame], settings: Skips) -> figures.Panel:
+    shape = common.newest(frames, "density")
+    marks = [
+        figures.Measured(COSINES, shape[:, i, j], label=name, color=color)
+        for i, j, name, color in _lines(settings)
+        if shape is not None
     ]
+    return figures.Panel("All pairs after training", tuple(marks), xlabel="cosine", ylabel="density")
+
+
+def opposed_for_agreed(look: Callable[..., Confusion]) -> Callable[..., Confusion]:
+    """A fault for a world: the smallest cosine is the mean one with its sign turned."""
+
+    def faulty(*args: Any) -> Confusion:
+        found = look(*args)
+        return replace(found, minimum_cosine=-found.mean_cosine)
+
+    return faulty
 
 
 def _whole(run: Run) -> tuple[Check, ...]:
@@ -339,15 +437,16 @@ def _whole(run: Run) -> tuple[Check, ...]:
 def _note(run: Run) -> str:
     def row(name: str, digits: int = 2) -> str:
         return "; ".join(
-            f"{kind} {', '.join(f'{value:.{digits}f}' for value in values)}"
-            for kind, values in zip(KINDS, run.last(name).mean(axis=0), strict=True)
+            f"{KINDS[kind]} {', '.join(f'{value:.{digits}f}' for value in values)}"
+            for kind, values in zip(run.settings.kinds, run.last(name).mean(axis=0), strict=True)
         )
 
     rates = ", ".join(f"{rate:g}" for rate in run.last("rate")[0, :, -1])
     return (
         f"depths {run.settings.depths}: least cosine before training {row('start_minimum')}; after "
         f"{row('end_minimum')}, mean {row('end_mean')}; training loss {row('loss')}; test error "
-        f"{row('error')}; rates at the greatest depth {rates}"
+        f"{row('error')}; rates at the greatest depth {rates}; "
+        f"{_stuck(run.frames, run.settings) or 'all learned'}"
     )
 
 
@@ -373,7 +472,28 @@ def _after(run: Run) -> Evidence:
     return Evidence(end[:, [SKIP, NORM, BOTH]] - end[:, [PLAIN]], note=_note(run))
 
 
-# Both look at gradients of minibatches, and at their worst pair.
+def _deeper(run: Run) -> tuple[Evidence, Evidence]:
+    depths = run.settings.values(run.settings.depths)
+    several = Check("depths of plain networks", 3, len(depths) * (PLAIN in run.settings.kinds), "take three")
+    if not several.met:
+        return (Evidence(checks=(several,)),) * 2
+    end, loss = (run.last(name)[:, 0][:, [0, -2, -1]] for name in ("end_minimum", "loss"))
+    return Evidence(-np.diff(end, axis=1), note=_note(run)), Evidence(np.diff(loss, axis=1))
+
+
+def _learned(run: Run) -> tuple[Evidence, ...]:
+    if not all(check.met for check in _whole(run)):
+        return (Evidence(checks=_whole(run)),) * 3
+    decades, mean = np.log10(np.maximum(run.last("loss"), TINY)), run.last("end_mean")
+    deepest, grown = decades[..., -1], decades[..., -1] - decades[..., 0]
+    return (
+        Evidence(deepest[:, [PLAIN]] - deepest[:, [SKIP, BOTH]], note=_note(run)),
+        Evidence(grown[:, [PLAIN]] - grown[:, [BOTH]]),
+        Evidence(mean[:, PLAIN, -1] - mean[:, PLAIN, 0]),
+    )
+
+
+# All look at gradients of minibatches, and at their worst pair.
 _FAULTS = (
     World("every minibatch's gradient replaced by their mean",
           faults={f"{__name__}:confusion": shared.all_alike}),
@@ -421,6 +541,47 @@ C16 = Claim(
             "minibatch gradients point one way",
 )  # fmt: skip
 
+C9 = Claim(
+    "C9", "finding",
+    "At the end of training, each network at its own best learning rate, a deeper plain network is more "
+    "confused and has a higher loss: from the least depth to the last but one and on to the greatest the "
+    "smallest cosine of minibatch gradients falls, by .05 or more each time, and the loss does not fall.",
+    "paper 5, §5, Figs 2, 3, 5, 6",
+    (
+        Between("fall of the smallest cosine of minibatch gradients at the end", STAGES, low=0.05, by=EVERY),
+        Between("rise of the training loss at the end", STAGES, low=0.0, by=EVERY),
+    ),
+    _deeper, "fails",
+    {"holds": "the deeper the network, the more confused it ends, and with the higher loss",
+     "fails": "deeper networks end with the higher loss, and not with the lower cosines: what has learned "
+              "little has minibatches that agree",
+     "undecided": "it takes plain networks of three depths or more"},
+    worlds=(
+        World("minibatches that oppose each other by as much as they agree",
+              {"families": "neither"}, {f"{__name__}:_look": opposed_for_agreed}, word="holds"),
+    ),
+    because="the loss rises with depth, and with it what all minibatches have in common, their mean gradient",
+)  # fmt: skip
+C21 = Claim(
+    "C21", "finding",
+    "Skips keep deep networks trainable, alone and with batch norm: at the greatest depth, each at its best "
+    "rate, they end at a third of the plain network's loss or less; the plain network's loss rises with "
+    "depth at least three times as much as with both. And the deep plain network, which has learned least, "
+    "has minibatches that agree more than those of the shallow one, by .05 or more in the mean cosine.",
+    "paper 5, Figs 4, 5, 15, §5, §A.1",
+    (
+        Between("log₁₀ of the loss at the greatest depth", ("neither − skips", "neither − both"), low=0.5,
+                by=EVERY),
+        Between("rise of log₁₀ loss with depth, neither − both", low=0.5, by=EVERY),
+        Between("mean cosine at the end, neither, greatest depth − least", low=0.05, by=EVERY),
+    ),
+    _learned, "holds",
+    {"holds": "what trains is told by the loss: cosines at the end are high where nothing was learned",
+     "fails": "skips do not keep the loss low, or the deep plain network does not agree more",
+     "undecided": "it takes all four kinds of networks, at several depths"},
+    worlds=(World("a single step of training", {"steps": 1, "looks": 0}), _FAULTS[0]),
+)  # fmt: skip
+
 _CIFAR = Skips(
     dataset="cifar10", n=40_000, batch_size=128, minibatches=15, base=16, widths="2", steps=62_400,
     decay=True, lr=3e-5, rates=12, extend=4, seeds=5, looks=199,
@@ -437,5 +598,21 @@ SKIPS = Experiment(
         "wrn-width": _CIFAR.replace(depths="16", widths=WIDTHS[-1], families="skips"),
     },
     prepare, predict, run, figure, (C10, C16),
+    controls=("depths", "steps", "batch_size", "lr", "rates", "minibatches", "base"),
+)  # fmt: skip
+
+_CONNECTED = Skips(
+    network=CONNECTED, depths="3, 8, 24", base=32, steps=80, lr=0.01, rates=5, minibatches=15, looks=3
+)
+ENDING = Experiment(
+    "ending", "The end of training: what has been learned, beside every cosine", Skips,
+    {
+        "quick": _CONNECTED,
+        "paper": _CONNECTED.replace(
+            dataset="mnist", depths="3, 10, 30, 100", base=100, n=40_000, batch_size=128, steps=40_000,
+            lr=1e-6, rates=13, seeds=10, looks=99,
+        ),
+    },
+    prepare, predict, run, figure, (C9, C21),
     controls=("depths", "steps", "batch_size", "lr", "rates", "minibatches", "base"),
 )  # fmt: skip

@@ -16,10 +16,10 @@ from labkit.labs import common
 from labkit.protocol.experiment import Frame
 from labkit.training.search import LearningRateSearch
 
-# (number of the seed, network) -> the least cosine of its gradients.
-Look = Callable[[int, nn.Module], float]
+# (number of the seed, network) -> what is measured of it on the way.
+Look = Callable[[int, nn.Module], Sequence[float]]
 
-GROUP = 9  # networks trained side by side: one a seed and learning rate
+GROUP = 15  # networks trained side by side: one a seed and learning rate
 DECAY = (0.4, 0.8)  # shares of the training after which the rate is divided by 10
 
 
@@ -27,30 +27,32 @@ DECAY = (0.4, 0.8)  # shares of the training after which the rate is divided by 
 class Trained:
     """The networks of one architecture at one learning rate, one a seed.
 
-    loss: (S,) of the last quarter of the steps' minibatches, inf where it is not finite. path: (S, moments),
-    least cosines on the way. places: where they stand among `networks`.
+    losses: (S, steps) of each minibatch. loss: (S,) over the last quarter of them, inf where it is not
+    finite. path: for each seed and moment, what was looked at. places: where they stand among `networks`.
     """
 
     rate: float
+    losses: np.ndarray
     loss: np.ndarray
-    path: np.ndarray
+    path: tuple[tuple[Sequence[float], ...], ...]
     networks: training.Ensemble
     places: tuple[int, ...]
 
 
 def tuned(
-    settings: Any, sets: Sequence[data.Dataset], nets: Sequence[nn.Module], look: Look, tick: Frame
+    settings: Any, sets: Sequence[data.Dataset], nets: Sequence[nn.Module], tick: Frame, look: Look
 ) -> Generator[Frame, None, Trained | None]:
     """Trains at each rate of the search, and returns what the best gave, or None if none is stable.
 
-    Unlike the paper's, this search does not pass over networks that stay at their first loss: the plain
-    ones do so at every rate.
+    Where there are moments to look at, the best is trained once more, looked at on the way. Unlike the
+    paper's, this search does not pass over networks that stay at their first loss, since some do so at every
+    rate.
 
     Args:
         settings: grid, extend, steps, batch_size, decay, moments, n, seed, seeds, device.
         sets, nets: one a seed; the networks stay as they are.
-        look: what is measured at `settings.moments`.
         tick: yielded after each step.
+        look: what is measured at `settings.moments`.
     """
     search = LearningRateSearch(settings.grid, settings.extend)
     ready: dict[float, Trained] = {}
@@ -59,12 +61,14 @@ def tuned(
         if rate not in ready:
             untried = [one for one in settings.grid if one not in search.losses and one != rate]
             group = [rate, *untried][: max(1, GROUP // settings.seeds)]
-            for one in (yield from _side_by_side(settings, sets, nets, group, look, tick)):
+            for one in (yield from _side_by_side(settings, sets, nets, group, tick)):
                 ready[one.rate] = one
         found = ready.pop(rate)
         search.tell(rate, found.loss)
         if np.isfinite(search.means[rate]) and search.best == rate:
             best = found
+    if best is not None and settings.moments:
+        (best,) = yield from _side_by_side(settings, sets, nets, [best.rate], tick, look)
     return best
 
 
@@ -73,8 +77,8 @@ def _side_by_side(
     sets: Sequence[data.Dataset],
     nets: Sequence[nn.Module],
     rates: Sequence[float],
-    look: Look,
     tick: Frame,
+    look: Look | None = None,
 ) -> Generator[Frame, None, list[Trained]]:
     """Trains one network a seed and rate, all at once; the rates of a seed see the same minibatches."""
     S, R = settings.seeds, len(rates)
@@ -84,21 +88,18 @@ def _side_by_side(
     # Apart from the generators of the minibatches that are measured.
     orders = [torch.Generator().manual_seed(seed + 1_000_000) for seed in common.seeds(settings)]
     losses = np.full((S, R, settings.steps), np.nan)
-    path = np.full((S, R, len(settings.moments)), np.nan)
+    path: list[list[Sequence[float]]] = [[] for _ in range(S * R)]
     per_epoch = settings.n // settings.batch_size
     epoch: list[torch.Tensor] = []
     for step in range(settings.steps):
-        if step in settings.moments:
-            for s in range(S):
-                for r in range(R):
-                    if np.isfinite(losses[s, r, step - 1]):
-                        net = ensemble.member(s * R + r)
-                        path[s, r, settings.moments.index(step)] = look(s, net)
-                    yield tick
+        if look is not None and step in settings.moments:
+            for place in range(S * R):
+                path[place].append(look(place // R, ensemble.member(place)))
+                yield tick
         if step % per_epoch == 0:
             epoch = [torch.randperm(settings.n, generator=order) for order in orders]
-        place = slice(step % per_epoch * settings.batch_size, (step % per_epoch + 1) * settings.batch_size)
-        rows = [order[place] for order in epoch]
+        part = slice(step % per_epoch * settings.batch_size, (step % per_epoch + 1) * settings.batch_size)
+        rows = [order[part] for order in epoch]
         x = torch.stack([one.x_train[row] for one, row in zip(sets, rows, strict=True)])
         y = torch.stack([one.y_train[row] for one, row in zip(sets, rows, strict=True)])
         outputs, labels = ensemble(x.repeat_interleave(R, 0)), y.repeat_interleave(R, 0)
@@ -114,9 +115,12 @@ def _side_by_side(
     final = losses[:, :, -max(1, settings.steps // 4) :].mean(axis=-1)
     final = np.where(np.isfinite(final), final, np.inf)
     return [
-        Trained(rate, final[:, r], path[:, r], ensemble, tuple(range(r, S * R, R)))
+        Trained(
+            rate, losses[:, r], final[:, r], tuple(map(tuple, path[r::R])), ensemble,
+            tuple(range(r, S * R, R)),
+        )
         for r, rate in enumerate(rates)
-    ]
+    ]  # fmt: skip
 
 
 @torch.no_grad()
