@@ -4,10 +4,8 @@
     Lemma B.1         near_orthogonality_bound, near_orthogonality_level         C2
     (exact)           pair_tail, pair_level, some_pair_probability               C2, C5
     Lemma D.1         lemma_constants, zeta0                                     C6
-    Thm 4.1           confusion_probability, confusion_level                     C5
-    Cor. 4.1          ball_probability                                           C5
-    Thm 4.2           random_weights_probability                                 C7, C11
-    Strategy 4.1      strategy_norms, strategy_gradient_scale                    C11
+    Thm 4.1           confusion_level                                            C5
+    Cor. 4.1, Thm 4.2 none: emptier than Thm 4.1, or of constants left open      C7, C11, C19
     section 2, C      hessian_bound, subspace_cosine                             C14
     Thms 3.1, 3.2     in confusion_rates                                         C3, C4
 
@@ -35,30 +33,24 @@ Errata:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from scipy.special import betainc, betaincinv
 
-from labkit.theory._checks import Array, array, integer, nonnegative, positive
+from labkit.theory._checks import Array, array, integer, positive
 
 __all__ = [
     "LemmaConstants",
-    "ball_probability",
     "confusion_level",
-    "confusion_probability",
     "hessian_bound",
     "lemma_constants",
     "near_orthogonality_bound",
     "near_orthogonality_level",
     "pair_level",
     "pair_tail",
-    "random_weights_probability",
     "some_pair_probability",
-    "strategy_gradient_scale",
-    "strategy_norms",
     "subspace_cosine",
     "zeta0",
 ]
@@ -197,26 +189,11 @@ def lemma_constants(depth: int) -> LemmaConstants:
     return LemmaConstants(1.0, constant / 2, 2.0, constant, constant)
 
 
-def confusion_probability(eta: Any, n: int, d: int, depth: int, *, c: float = SPHERE_CONSTANT) -> Array:
-    """Thm 4.1: P(confusion <= eta) >= 1 - n^2 exp(-c d eta^2/(16 zeta0^4 (depth + 2)^4)).
-
-    Negative where it says nothing. For data uniform on the sphere, weights fixed under Assumption 1.
-
-    Args:
-        eta: confusion, any shape. n: samples. d: dimension of the vectors.
-        depth: b, matrices after the first. c: the theorem's constant.
-
-    Returns:
-        A lower bound on the probability, in the shape of `eta`.
-
-    Raises:
-        ValueError: an argument is out of its range, or an array is not finite or of another shape.
-    """
-    return 1.0 - integer("n", n, 2) ** 2 * np.exp(-_exponent(eta, d, depth, 16.0, c))
-
-
 def confusion_level(probability: Any, n: int, d: int, depth: int, *, c: float = SPHERE_CONSTANT) -> Array:
     """The eta that Thm 4.1 allows with this failure probability: as depth^3 and as 1/sqrt(d).
+
+    It says P(confusion <= eta) >= 1 - n^2 exp(-c d eta^2/(16 zeta0^4 (depth + 2)^4)), for data uniform on the
+    sphere and weights fixed under Assumption 1.
 
     Args:
         probability: in (0, 1], any shape. n: samples. d: dimension of the vectors.
@@ -231,111 +208,6 @@ def confusion_level(probability: Any, n: int, d: int, depth: int, *, c: float = 
     share = _probability(probability)
     room = np.log(integer("n", n, 2) ** 2 / share) / (positive("c", c) * integer("d", d, 1))
     return 4.0 * zeta0(depth) ** 2 * (depth + 2) ** 2 * np.sqrt(room)
-
-
-def ball_probability(
-    eta: float, n: int, d: int, depth: int, radius: float, *, weights: int = 0, c: float = SPHERE_CONSTANT
-) -> float:
-    """Cor. 4.1: the same for all weights within `radius` at once; negative where it says nothing.
-
-    n^2 exp(-c d eta^2/(64 zeta0^4 (depth + 2)^4) + 8 D zeta0^2 radius/eta), without the last term while
-    radius <= eta/(4 zeta0^2).
-
-    Args:
-        weights: dimension D of the ball; 0 takes d, as printed (right for the linear model).
-        eta: confusion. n: samples. depth: b, matrices after the first. radius: of the ball of weights.
-        c: the theorem's constant.
-
-    Returns:
-        A lower bound on the probability.
-
-    Raises:
-        ValueError: an argument is out of its range, or an array is not finite or of another shape.
-    """
-    level, r, constant = positive("eta", eta), nonnegative("radius", radius), zeta0(depth)
-    net = 0.0 if r <= level / (4 * constant**2) else 8.0 * constant**2 * r / level
-    power = net * (integer("weights", weights, 0) or d) - _exponent(level, d, depth, 64.0, c)
-    return float(1.0 - integer("n", n, 2) ** 2 * np.exp(min(float(power), 700.0)))
-
-
-def random_weights_probability(
-    eta: float, n: int, d: int, depth: int, width: int, kappa: float, *, sphere: bool,
-    c1: float = 1.0, c2: float = 1.0, expectation: float | None = None,
-) -> float:  # fmt: skip
-    """Thm 4.2: 1 - depth exp(-c1 kappa^2 width^2) - n^2 exp(-c2 D (eta - e)^2/(64 zeta0^4 (depth + 2)^4)).
-
-    The constants c1, c2 are not given in the paper; 64 is the square of the 8 that its proof adds up to. See
-    the
-    errata: the theorem is kept here to be compared with, not to be relied on.
-
-    Args:
-        eta: confusion. sphere: False for part 1 (any data with |x_i| <= 1, D = width^2 depth), True for part
-            2 (data uniform on the sphere, D = width d + width^2 depth).
-        expectation: e, what the expectation of an inner product may be below 0; by default the safe
-            4 (depth + 1) in part 1 (the paper takes 4) and 0 in part 2. -inf is returned unless eta > e.
-        n: samples. kappa: weights have variance 1/(kappa width). c1: a constant of the theorem.
-        c2: the other.
-
-    Returns:
-        A lower bound on the probability, as far as the theorem holds.
-
-    Raises:
-        ValueError: an argument is out of its range.
-    """
-    level, dim, layers = positive("eta", eta), integer("d", d, 1), integer("depth", depth, 1)
-    if expectation is None:
-        expectation = 0.0 if sphere else 4.0 * (layers + 1)
-    if level <= nonnegative("expectation", expectation):
-        return -np.inf
-    size = integer("width", width, 1) ** 2 * layers + (width * dim if sphere else 0)
-    power = (
-        positive("c2", c2) * size * (level - expectation) ** 2 / (64 * zeta0(layers) ** 4 * (layers + 2) ** 4)
-    )
-    norms = layers * np.exp(-positive("c1", c1) * positive("kappa", kappa) ** 2 * width**2)
-    return float(1.0 - norms - integer("n", n, 2) ** 2 * np.exp(-power))
-
-
-def strategy_norms(d: int, widths: Sequence[int], kappa: float) -> Array:
-    """Operator norms under Strategy 4.1, near: 1 + sqrt(l_0/d), then (1 + sqrt(l_p/l_{p-1}))/sqrt(kappa).
-
-    Args:
-        d: inputs; entries of W_0 are N(0, 1/d). widths: rows of W_0 ... W_b; entries of W_p are
-            N(0, 1/(kappa l_{p-1})). Gordon's bound on the expected norm, so an upper bound in the mean.
-
-    Returns:
-        (b + 1,). Assumption 1 asks for at most 1.
-
-    Raises:
-        ValueError: an argument is out of its range.
-    """
-    sizes = [integer("widths", width, 1) for width in widths]
-    if not sizes:
-        raise ValueError("widths: expected at least one, the rows of W_0.")
-    ratios = np.array(sizes) / np.array([integer("d", d, 1), *sizes[:-1]])
-    return (1.0 + np.sqrt(ratios)) / np.where(
-        np.arange(len(sizes)) > 0, np.sqrt(positive("kappa", kappa)), 1.0
-    )
-
-
-def strategy_gradient_scale(depth: int, width: int, d: int, kappa: float) -> float:
-    """E |grad_W g(x)|^2 under Strategy 4.1 for a linear network at |x| = 1, exact.
-
-    kappa^-depth + depth (width/d) kappa^(1 - depth): at kappa = 4, as Assumption 1 needs, it vanishes with
-    depth, and so does any eta, whatever the angles.
-
-    Args:
-        depth: b, matrices after the first. width: units of a hidden layer. d: inputs.
-        kappa: weights have variance 1/(kappa width).
-
-    Returns:
-        A squared norm.
-
-    Raises:
-        ValueError: an argument is out of its range.
-    """
-    layers, ratio = integer("depth", depth, 0), integer("width", width, 1) / integer("d", d, 1)
-    power = positive("kappa", kappa) ** -float(layers)
-    return float(power * (1.0 + layers * ratio * kappa))
 
 
 def hessian_bound(w_norm: Any, product: Any, norm_i: Any, norm_j: Any, lipschitz: Any = 0.0) -> Array:
@@ -392,15 +264,6 @@ def subspace_cosine(d: Any, r: int, n: int) -> Array:
     share = rank / dims
     edge = np.where(share < 0.5, 2 * np.sqrt(share * (1 - share)), 1.0)
     return np.minimum(edge + np.sqrt(2 * np.log(pairs) / dims), 1.0)
-
-
-def _exponent(eta: Any, d: int, depth: int, factor: float, c: float) -> Array:
-    """c d eta^2/(factor zeta0^4 (depth + 2)^4)."""
-    level = array("eta", eta, (0, 1, 2))
-    if (level < 0).any():
-        raise ValueError(f"eta: expected values >= 0, got {level.min():g}.")
-    scale = factor * zeta0(depth) ** 4 * (depth + 2) ** 4
-    return positive("c", c) * integer("d", d, 1) * level**2 / scale
 
 
 def _unit(name: str, value: Any) -> Array:

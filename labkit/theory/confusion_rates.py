@@ -1,8 +1,8 @@
 """How fast SGD converges when gradients do not fight: section 3 of paper 5.
 
     equation        function                                               claim
-    (A1), (A2)      least_squares_constants, largest_step                  C3, C4
-    Thm 3.1         contraction, sgd_bound, sgd_bound_closed, sgd_floor    C3
+    (A1), (A2)      largest_step                                           C3, C4
+    Thm 3.1         contraction, sgd_bound, sgd_floor                      C3
     Thm 3.2         stationary_bound                                       C4
     Def. 2.1, mean  average_confusion                                      C3, C4
     section 2       orthogonal_loss                                        C3
@@ -41,34 +41,11 @@ __all__ = [
     "exact_floor",
     "exact_moments",
     "largest_step",
-    "least_squares_constants",
     "orthogonal_loss",
     "sgd_bound",
-    "sgd_bound_closed",
     "sgd_floor",
     "stationary_bound",
 ]
-
-
-def least_squares_constants(x: Any) -> tuple[float, float]:
-    """(L, mu) of (A1) and (A2) for f_i = (x_i.w - y_i)^2/2: the largest and the smallest |x_i|^2.
-
-    Both are exact, since |grad f_i|^2 = 2 |x_i|^2 f_i. They are those of the single f_i; F itself is
-    smoother.
-
-    Args:
-        x: (n, d), no row 0.
-
-    Returns:
-        (L, mu).
-
-    Raises:
-        ValueError: an argument is out of its range, or an array is not finite or of another shape.
-    """
-    squared = (array("x", x, 2) ** 2).sum(axis=1)
-    if len(squared) == 0 or squared.min() == 0:
-        raise ValueError("x: expected rows that are not zero; a zero row has mu = 0.")
-    return float(squared.max()), float(squared.min())
 
 
 def largest_step(L: float, n: int) -> float:
@@ -133,23 +110,6 @@ def sgd_bound(gap0: Any, etas: Any, L: float, mu: float, n: int, alpha: float) -
     for t in range(path.shape[-1]):
         bound[..., t + 1] = rho * bound[..., t] + alpha * path[..., t]
     return bound
-
-
-def sgd_bound_closed(gap0: float, eta: float, L: float, mu: float, n: int, alpha: float, steps: Any) -> Array:
-    """Thm 3.1 as printed: rho^T gap0 + alpha eta/(1 - rho), with the worst eta of the path; (T,).
-
-    Args:
-        gap0: F(w_0) - F*, >= 0. eta: confusion, >= 0. L: of (A1). mu: of (A2), at most L. n: functions.
-        alpha: step size, below 2/(n L). steps: (T,) whole numbers.
-
-    Returns:
-        (T,), in units of F.
-
-    Raises:
-        ValueError: an argument is out of its range, or an array is not finite or of another shape.
-    """
-    rho, t = contraction(L, mu, n, alpha), whole_steps(steps)
-    return nonnegative("gap0", gap0) * rho**t + sgd_floor(eta, L, mu, n, alpha)
 
 
 def sgd_floor(eta: float, L: float, mu: float, n: int, alpha: float) -> float:
