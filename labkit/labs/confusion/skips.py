@@ -26,7 +26,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -48,7 +48,6 @@ Measure = Callable[[Tensor], Confusion]
 
 PLAIN, SKIP, NORM, BOTH = range(4)
 KINDS = ("neither", "skips", "batch norm", "both")
-CONVOLUTIONAL, CONNECTED = "convolutional", "fully connected"
 LOSS, ACCURACY, LEAST, MEAN = range(4)  # what is followed along a training
 STAGES = ("least depth to last but one", "last but one to greatest")
 STUCK = 0.99  # of the first loss: a run that ends above has not decreased it
@@ -66,7 +65,8 @@ COSINES = np.linspace(-1, 1, 81)  # where their density is drawn
 
 @dataclass(frozen=True)
 class Skips(common.OnData):
-    network: str = knob(CONVOLUTIONAL, "kind of layers", choices=(CONVOLUTIONAL, CONNECTED))
+    connected: ClassVar[bool] = False
+
     depths: str = knob("10, 22", "depths β: 6n + 4 if convolutional, else hidden layers", choices=DEPTHS)
     widths: str = knob("1", "width factors ℓ; several with a single depth", choices=WIDTHS)
     families: str = knob("all", "networks: all four, or those with neither, or with skips alone",
@@ -135,6 +135,13 @@ class Skips(common.OnData):
 
 
 @dataclass(frozen=True)
+class Ending(Skips):
+    """The same of fully connected networks."""
+
+    connected: ClassVar[bool] = True
+
+
+@dataclass(frozen=True)
 class Setup:
     """draws: (minibatches, B) sample numbers, one such a seed: those whose gradients are measured."""
 
@@ -145,7 +152,7 @@ class Setup:
     def network(self, kind: int, depth: int, width: int, seed: int) -> nn.Module:
         settings, one = self.settings, self.sets[0]
         skip, norm = kind in (SKIP, BOTH), kind in (NORM, BOTH)
-        if settings.network == CONNECTED:
+        if settings.connected:
             sizes = [one.dim, *[settings.base * width] * depth, one.classes]
             scales = [v**0.5 for v in shared.variances("glorot", sizes)]
             weights = shared.draws(sizes, seed, device=settings.device, dtype=torch.float32)
@@ -601,11 +608,9 @@ SKIPS = Experiment(
     controls=("depths", "steps", "batch_size", "lr", "rates", "minibatches", "base"),
 )  # fmt: skip
 
-_CONNECTED = Skips(
-    network=CONNECTED, depths="3, 8, 24", base=32, steps=80, lr=0.01, rates=5, minibatches=15, looks=3
-)
+_CONNECTED = Ending(depths="3, 8, 24", base=32, steps=80, lr=0.01, rates=5, minibatches=15, looks=3)
 ENDING = Experiment(
-    "ending", "The end of training: what has been learned, beside every cosine", Skips,
+    "ending", "The end of training: what has been learned, beside every cosine", Ending,
     {
         "quick": _CONNECTED,
         "paper": _CONNECTED.replace(
