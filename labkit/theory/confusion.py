@@ -27,6 +27,8 @@ Errata:
                 The vector of all weights has length near sqrt(width b/kappa), not 1, so its dimension alone
                 does not give the rate of concentration
     Strat. 4.1  breaks Assumption 1: |W_0| is near 1 + sqrt(width/d), and the others need kappa >= 4
+    Eq. (7)     the trace ends in H_{p-1}(x_i)^T for H_{p-1}(x_j)^T; and D's recurrence takes s' at H_p, which
+                s has passed already
     App. C      a is d x r. With |H_i| |H_j| as printed nothing falls with the rank; the step before it has
                 |H_i H_j|, which does
 """

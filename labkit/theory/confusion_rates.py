@@ -15,13 +15,13 @@ drawn uniformly, w <- w - alpha grad f_k. One step of the proof reads, for 0 < a
     E F_{t+1} - F* <= rho (E F_t - F*) + alpha eta_t,     rho = 1 - (2 mu/n)(alpha - n L alpha^2/2).
 
 Errata:
-    (A2)      the inequality meant is |grad f_i|^2/2 >= mu (f_i - f_i*)
+    (A2)      the inequality meant is |grad f_i|^2/2 >= mu (f_i - f_i*): perhaps lost in our copy of the text
     Def. 2.1  a mean over *all* pairs is |grad F|^2 >= 0, so eta would be 0 always and Thm 3.1 false; the
-    pairs
-              i = j must stay out. What the proof uses is the mean over i != j times (n - 1)/n
-    Thm 3.1   alpha < 2/(n L); the term is alpha eta/(1 - rho) = n eta/(2 mu (1 - n L alpha/2)), which tends
-              to n eta/(2 mu), not to 0, as alpha -> 0. SGD's own floor does vanish (`exact_floor`)
-    Thm 3.2   rho = 2n/(2 - n L alpha), the gap is F(w_1) - F*, and 1/alpha belongs to that term alone
+              pairs i = j must stay out. What the proof uses is the mean over i != j times (n - 1)/n
+    Thm 3.2   rho = 2n/(2 - n L alpha), the gap is F(w_1) - F*, and 1/alpha belongs to that term: likewise
+
+Thm 3.1 holds for alpha < 2/(n L). Its floor alpha eta/(1 - rho) = n eta/(2 mu (1 - n L alpha/2)) tends to
+n eta/(2 mu), not to 0, as alpha -> 0, as section 6 says, too; SGD's own floor does vanish (`exact_floor`).
 """
 
 from __future__ import annotations

@@ -97,15 +97,20 @@ def densities(frames: Sequence[Frame], prediction: Prediction, olds: Sequence[Ru
 def by_size(
     frames: Sequence[Frame], prediction: Prediction, olds: Sequence[Run], settings: Any
 ) -> figures.Panel:
-    """The smallest and the mean cosine of minibatches, by their size; where the slider stands, a point."""
+    """Smallest and mean cosine, and η, of minibatches by their size; where the slider stands, a point."""
 
     def of(values: np.ndarray) -> np.ndarray:
         return values[:, 0]
 
     marks = _trap("by_size", "sizes", of, frames, prediction, olds)
-    values = found(frames[::-1], "by_size")
-    mean = np.full((1, len(prediction["sizes"])), np.nan) if values is None else values["by_size"][:, 1]
-    marks.append(figures.Measured(prediction["sizes"], mean, label="mean, now", color=shared.ETA))
+    for label, order, row, color in (
+        ("η / mean |g|², start", 1, 2, shared.SKIP), ("mean, now", -1, 1, shared.ETA)
+    ):  # fmt: skip
+        values = found(frames[::order], "by_size")
+        curve = (
+            np.full((1, len(prediction["sizes"])), np.nan) if values is None else values["by_size"][:, row]
+        )
+        marks.append(figures.Measured(prediction["sizes"], curve, label=label, color=color))
     marks.append(_here(frames, None if settings is None else float(settings.group)))
     return _against("Trap 1: the minibatch", marks, "samples B in a gradient", "log2")
 
