@@ -22,7 +22,7 @@
 import labkit
 import numpy as np
 from labkit import measure
-from labkit.figures import Chart, Level, Measured, Panel, Predicted
+from labkit.figures import Chart, Level, Measured, Panel
 from labkit.labs import confusion as lab
 
 # %% [markdown]
@@ -52,6 +52,9 @@ says = "Angles between the gradients of two images, in a narrow and a wide netwo
 Chart(panel, f"{says}\n100 digits, 30 layers, untrained")
 
 # %% [markdown]
+# Width changes how widely the cosines spread, and hardly how many are negative: 48 of 100 at width 10, 44 at
+# width 300. What a narrow network has more of is pairs that *oppose* each other.
+#
 # No gradient was ever formed: on dense layers $\langle g_i,g_j\rangle$ is a sum over layers of
 # $\langle\delta_i,\delta_j\rangle\langle h_i,h_j\rangle$ (exercise 5.4 lets you write it).
 #
@@ -78,8 +81,8 @@ display(labkit.Panel(regression), labkit.judge_all(regression))
 
 # %% [markdown]
 # It replicates: more dimensions are nearer to orthogonal, and faster. But $d=80$ also has labels that no $w$
-# fits. Two
-# explanations, one experiment; remember it when the networks come.
+# fits: two explanations, one experiment. *Label noise* 0 tells them apart: both dimensions then reach their
+# labels, and $d=80$, still the more confused, is the faster. Here it was the labels.
 #
 # ## 3 · The lemma
 #
@@ -104,9 +107,11 @@ display(labkit.Panel(directions), labkit.judge_all(directions))
 #
 # ## 4 · The theorem
 #
-# Thm 3.1: for $\alpha<2/(NL)$ the expected gap obeys $b\leftarrow\rho\,b+\alpha\eta_t$ with
-# $\rho=1-\frac{2\mu}N(\alpha-\frac{NL\alpha^2}2)$. **The step that matters** is this one; the experiment gets
-# it from here.
+# Let each $f_i$ be $L$-*smooth*, its gradient changing by at most $L\|w-w'\|$, and obey the
+# *Polyak–Łojasiewicz* (PL) inequality $\frac12\|\nabla f_i\|^2\ge\mu(f_i-f_i^*)$: where its slope is small,
+# it is near its minimum. Thm 3.1: for $\alpha<2/(NL)$ the expected gap $\mathbb E F-F^*$ obeys
+# $b\leftarrow\rho\,b+\alpha\eta_t$ with $\rho=1-\frac{2\mu}N(\alpha-\frac{NL\alpha^2}2)$. **The step that
+# matters** is this one; the experiment gets it from here.
 
 
 # %%
@@ -127,81 +132,98 @@ rate = labkit.drain(lab.RATE, recursion=recursion)
 display(labkit.Panel(rate), labkit.judge_all(rate, ("C3",)))
 
 # %% [markdown]
-# Valid, and two thousand times too high. Which step of the proof loses? It adds up *all* pairs as if each
-# were the worst one. Put the mean over pairs $i\ne j$ in the place of the worst: still valid, as it is all
-# that the proof uses, and eighty times nearer. Leave $\eta$ out: false. (The mean must leave out $i=j$. Over
-# all $i,j$ it is $\|\nabla F\|^2\ge0$, so $\eta$ would always be 0.)
+# Valid, and almost two thousand times too high. Which step of the proof loses? It adds up *all* pairs as if
+# each were the worst one. Put the mean over pairs $i\ne j$ in the place of the worst: still valid, as it is
+# all that the proof uses, and eighty times nearer. Leave $\eta$ out: false. (The mean must leave out $i=j$.
+# Over all $i,j$ it is $\|\nabla F\|^2\ge0$, so $\eta$ would always be 0.)
 #
 # ## 5 · Slide the step
 #
-# The floor of the theorem is $N\eta/\big(2\mu(1-NL\alpha/2)\big)$. From $\alpha=1/(NL)$ to half of that it
-# falls by a third, and then hardly any more:
-
-# %%
-from labkit.theory.confusion_rates import sgd_floor
-
-alphas = np.linspace(0.02, 1.9, 60)
-floors = [sgd_floor(1.0, 1.0, 1.0, 40, alpha / 40) for alpha in alphas]
-Chart(
-    [
-        Panel(
-            "The floor of Thm 3.1, at η = 1",
-            [Predicted(alphas, floors), Level(20.0, "Nη/2μ")],
-            "step size × NL",
-            "floor",
-            yscale="log",
-        )
-    ],
-    "The floor that the theorem leaves SGD, for each step size.\nN 40, L = μ = 1",
-)
-
-# %% [markdown]
-# It never tends to 0, as the floor of real SGD does (in the table above its exponent in $\alpha$ is near
-# 1). **The
-# theorem's floor is not SGD's**: "a smaller step removes the floor" is true of the run and not of the bound.
+# The floor of the theorem is $N\eta/\big(2\mu(1-NL\alpha/2)\big)$. In the panel above, slide *step size ×
+# nL* from 1 to .5 and watch three floors move together (middle): the theorem's, with the worst pair, falls
+# by a third and then hardly any more; so does the mean pair's; SGD's own falls by half, and goes on. **The
+# theorem's floor is not SGD's**: "a smaller step removes the floor" is true of the run and not of the bound
+# (§6 of the paper says so, too).
 #
 # ## 6 · Architecture
 #
-# Now networks, at initialisation, over a **fixed** number of pairs of gradients of *single samples*. (The
-# paper's figures take minibatches of 128, at the end of training.) Its claims: wider is less confused, deeper
-# is more confused, skip connections mend it. Dashed, where theory knows it beforehand: the
-# law of infinitely wide layers.
+# Now networks, at initialisation, over a **fixed** number of pairs of gradients of *single samples*. The
+# paper's claims: wider is less confused, deeper is more confused, skip connections mend it. **Strategy
+# 4.1**, for which Thm 4.2 speaks, draws the first layer with variance $1/d$ and all others with
+# $1/(\kappa\ell)$: $\kappa=1$ is LeCun's initialisation, $\kappa=\frac12$ He's. Dashed is the law of
+# infinitely wide layers, known beforehand.
 
 # %%
 start = labkit.drain(lab.INITIALIZATION)
-display(labkit.Panel(start), labkit.judge_all(start, ("C7", "C8")))
+display(labkit.Panel(start), labkit.judge_all(start, ("C7", "C8", "C20")))
 
 # %% [markdown]
-# Both findings replicate, in angle, in networks as deep and as narrow as these. With one hidden layer width
-# changes little, and at three times the width depth does: the claims name these worlds, and fail there.
+# Both findings replicate, in angle, in networks as deep and as narrow as these. The dashed line of Glorot's
+# networks goes the *other* way, a little down with width: angles of infinite width get no better by width.
+# What falls is fluctuation, and it goes as depth over width. So the two axes are one: with widths in
+# proportion to depths (left, below) the cosines stay together from 10 layers to 100 (C20).
 #
-# ### Play
+# ### Order and chaos
 #
-# Loss, smallest cosine and the density of cosines move together while a network trains; each run you keep
-# fills a place of the map. **(1)** *Hidden units* 100 → 10: what does the density do? **(2)** *Hidden layers*
-# 30 → 60: does it train? Then switch *skip connections* on. **(3)** *Samples* 100 → 400, nothing else: the
-# smallest cosine can only fall, because 100 of the samples are the same. It is a property of network **and**
-# number of pairs.
+# Thm 4.2 leaves $\kappa$ open. It decides (right, both panels): *below* 1 a signal's small differences grow
+# from layer to layer, gradients explode, and images lose sight of each other (chaos); *above* 1 signals and
+# gradients die out (order). **Predict**, then slide $\kappa$ from 4 to $\frac12$: does $\eta$ grow with
+# depth, and does the angle get worse?
+
+# %%
+display(labkit.judge_all(start, ("C11", "C19")))
+
+# %% [markdown]
+# $\eta$ and the angle go opposite ways. At $\kappa=4$, which small weights ask for, $\eta$ shrinks by 56
+# decades over depth while the smallest cosine falls by .5; at He's $\kappa=\frac12$ $\eta$ grows by six
+# decades and the angle hardly moves. Only at $\kappa=1$ do both go as the theorem says. So C11, the promise
+# for every $\kappa$, *fails*, and C19, stated over $\kappa$, holds: never read "small $\eta$" as "trains
+# fast".
+#
+# ### Two teams, one network
+#
+# One says that its network is confused, the other that it is not. Same weights, same images. They differ in
+# two numbers that reach no training, so that both sliders act at once: how many *samples* stand in a
+# gradient (the paper takes minibatches of 128), and over how many pairs the worst is sought. And which pair
+# *is* the worst?
 
 # %%
 end = labkit.drain(lab.NETWORKS)
-labkit.Panel(end)
+display(labkit.Panel(end), labkit.judge_all(end))
+
+# %% [markdown]
+# At the start the smallest cosine goes from below −.5 to above .5 between minibatches of 1 and of 128: of
+# the mean gradient, which all share, a minibatch of $B$ keeps the whole and of what samples dispute
+# $1/\sqrt B$. So $\eta$ is 0 at the paper's $B$, in every untrained network here. From 105 pairs to 79,800
+# the smallest cosine can only fall. **$\eta$ belongs to network, $B$ and number of pairs.**
+#
+# The two images of the worst pair: at the start they are often of *one* class. Their residuals are nearly
+# the same vector, so that their gradients agree as the images do, and oppose each other where the images do
+# (cosines of centred images are of both signs). Between classes residuals are nearly orthogonal, and little
+# can happen. Once something is learned, the worst pairs are images that are taken for each other.
+#
+# ### Play
+#
+# **(1)** *Samples* 100 → 400: the point slides down its curve. **(2)** *Samples a gradient* 1 → 128: η
+# becomes 0 or nearly. **(3)** *Hidden units* 100 → 10: the cosines spread, and the smallest comes near −1.
+# **(4)** *Hidden layers* 30 → 60: the loss stays near 1. Then switch *skip connections* on: it falls below
+# .5.
 
 # %% [markdown]
 # ## 7 · Angle is not scale
 #
 # $\eta$ has the unit of a squared gradient. In the width sweep above it **grows** with the width, as
-# gradients get longer, while the cosines say less confused. On the sphere, with orthogonal weights, the two
-# come apart cleanly (Thm 4.1):
+# gradients get longer, while the cosines say less confused. Thm 4.1 asks for *small weights*, $\|W_p\|\le1$
+# (Assumption 1), and data on the sphere. With orthogonal weights angle and scale come apart cleanly:
 
 # %%
 scale = labkit.drain(lab.SCALE)
 display(labkit.Panel(scale), labkit.judge_all(scale, ("C5",)))
 
 # %% [markdown]
-# Here the cosine knows the dimension and not the depth, while $\eta$ grows with depth. Is that depth as such?
-# No: it is an identity of *orthogonal* matrices, which turn nothing. Gaussian ones divided by their norm keep
-# the theorem's assumption just as well:
+# Here the cosine knows the dimension and not the depth, while $\eta$ grows with depth. Is that depth as
+# such? No: it is an identity of *orthogonal* matrices, which turn nothing. *Weights* in the panel is the
+# control: Gaussian ones divided by their norm keep Assumption 1 just as well (the run above in grey):
 
 # %%
 other = labkit.drain(lab.SCALE, lab.SCALE.preset(weights="gaussian"))
@@ -209,34 +231,25 @@ display(other.figure((scale,)), labkit.judge_all(other, ("C5",)))
 
 # %% [markdown]
 # Now the angle gets worse with depth. So the experiment shows that $\eta$ *can* grow by scale alone, and no
-# more than that. The other way round, Strategy 4.1 makes gradients shrink or grow with depth as its $\kappa$
-# has it; the theorem leaves $\kappa$ open. The networks of section 6 once more (last panel), at three
-# $\kappa$:
-
-# %%
-display(start.figure(), labkit.judge_all(start, ("C11",)))
-
-# %% [markdown]
-# *Fails*, as a promise for every $\kappa$. At $\kappa=1$, LeCun's, $\eta$ and the angle go as the theorem
-# says. At $\kappa=4$, which its small weights ask for, gradients are so short in deep networks that $\eta$
-# vanishes and nothing trains. At $\kappa=\frac12$, He's, $\eta$ explodes, and the angle hardly moves. So
-# never read "small $\eta$" as "trains fast": ask for cosines, and for the loss beside them.
+# more than that: ask for cosines, and for the loss beside them.
 #
 # ## 8 · Where it fails
 #
-# All of this was at the start. At the end of training, beside the loss at which it ended:
+# All of this was at the start. Now the end of training as the paper has it: three depths, networks with
+# skips, batch norm, both or neither, **each at its own best learning rate**, minibatches that share no
+# sample (shared samples alone make cosines positive), and the loss beside every cosine.
 
 # %%
-display(end.figure(), labkit.judge_all(end))
+ending = labkit.drain(lab.ENDING)
+display(labkit.Panel(ending), labkit.judge_all(ending))
 
 # %% [markdown]
-# *Fails*: the paper's order does not replicate here, at *one* learning rate for all depths. Thirty layers end
-# below three in loss, and the network of 60 layers, which has learned least, has minibatches that all agree
-# in some seeds and oppose each other in others. The paper tunes the rate for each network; at a tenth of this
-# one, where no depth learns much, its order is there. What the end of training shows depends on what was
-# learned: the loss belongs beside every cosine.
+# The loss goes as the paper says: depth hurts the plain network, and skips, alone or with batch norm, mend
+# it (C21). The cosines do not: C9 *fails*. What the deep plain network has not learned, all its minibatches
+# still ask for, so they *agree*. The paper's order of cosines is one of networks that have all learned the
+# same; here the loss belongs beside every cosine.
 #
-# **Your bet** was (a), (b) or (c)? Sections 1 and 6 speak for (b), in angle.
+# **Your bet** was (a), (b) or (c)? Sections 1 and 6 speak for (b), in angle, before training.
 
 # %% [markdown]
 # ## Further claims
@@ -254,7 +267,8 @@ display(labkit.Panel(skips), labkit.judge_all(skips))
 # replicates). High is not good by itself: with skips alone an untrained network errs in the same way on all
 # images, and its gradients all agree. After training the paper's order of the cosines does not replicate
 # (C16): at depth 22 the plain network is still near the loss of guessing, 2.3; at depth 10 it has begun to
-# learn, later than the others, and its gradients agree, too.
+# learn, later than the others, and its gradients agree, too. The paper's own families are presets:
+# `labkit run 5 --experiment skips --preset cnn-depth`, `cnn-width`, `wrn-depth`, `wrn-width` (hours, a GPU).
 #
 # **Stationary points (Thm 3.2),** without the PL condition: a check, valid and vacuous (right panel).
 
@@ -262,7 +276,8 @@ display(labkit.Panel(skips), labkit.judge_all(skips))
 display(rate.figure(), labkit.judge_all(rate, ("C4",)))
 
 # %% [markdown]
-# **The constants of Lemma D.1,** at sampled points: a check (right panel).
+# **The constants of Lemma D.1,** at sampled points: a check (right panel). $\zeta=\partial f/\partial g$ is
+# how the loss follows the output; the lemma's $\zeta_0=2\sqrt{\beta+1}$ bounds how fast it changes.
 
 # %%
 display(scale.figure(), labkit.judge_all(scale, ("C6",)))
@@ -299,10 +314,33 @@ display(labkit.Panel(hessian), labkit.judge_all(hessian))
 #
 # ## Errata and notes
 #
-# (A2) reads $\frac12\|\nabla f_i\|^2\ge\mu(f_i-f_i^*)$. An "average" confusion must leave out $i=j$. Thm 3.2
-# starts from $F(w_1)$, with $1/\alpha$ on that term alone. Strategy 4.1 breaks Assumption 1
-# ($\|W_0\|\approx1+\sqrt{\ell/d}$) and needs $\kappa\ge4$. $\zeta_0\le2\sqrt{\beta+1}$. More, with the
-# function for each equation: `labkit.theory.confusion` and `labkit.theory.confusion_rates`.
+# Of the paper: an "average" confusion must leave out $i=j$; the trace in eq. (7) has $x_i$ twice where the
+# last factor belongs to $x_j$, and App. D's recurrence takes $\sigma'$ of $H_p$, which $\sigma$ has passed
+# already; Strategy 4.1 breaks Assumption 1 ($\|W_0\|\approx1+\sqrt{\ell/d}$) and needs $\kappa\ge4$;
+# $\zeta_0\le2\sqrt{\beta+1}$. In our copy of the text alone, perhaps: the halves of (A1) and (A2), and the
+# factors in Thms 3.1 and 3.2. More, with the function for each equation: `labkit.theory.confusion`,
+# `confusion_rates`.
+#
+# ## Every figure and theorem of the paper
+#
+# | paper | here | word |
+# | --- | --- | --- |
+# | Fig. 1, linear regression | C1, section 2 | holds |
+# | Figs 2, 3, 7, 8: CNN, curves over depth and width | C9 (MLP); presets `cnn-depth`, `cnn-width` | *fails* |
+# | Figs 4, 15: skips and batch norm | C10, C16 (CNN), C21 (MLP) | C16 *fails* |
+# | Figs 5, 6: MLP over depth and width | C9; at the start C7, C8, C20 | C9 *fails* |
+# | Figs 9, 10, 12, 14: CIFAR-100 | none: no preset takes it; only the data differ | |
+# | Figs 11, 13: WRN without batch norm | *skips* in C8, C21; presets `wrn-depth`, `wrn-width` | hold |
+# | Def. 2.1, its remarks: minibatches, pairs | C12, C17 | hold |
+# | §2: logistic regression, orthogonal data | none: there $\eta=0$ by definition; least squares in C3 | |
+# | §2, App. C: Hessians of low rank | C14 | holds |
+# | Thms 3.1, 3.2 | C3, C4, sections 4 and 5 | vacuous |
+# | Lemmas B.1, D.1 | C2, C6 | hold |
+# | Thm 4.1, Assumption 1 | C5, section 7 | vacuous |
+# | Cor. 4.1 | none: Thm 4.1 at half the $\eta$, emptier than what is empty | |
+# | Thm 4.2, both parts | C7, C8, C11, C19; of its numbers none, $c_1$, $c_2$ are open | C11 *fails* |
+# | §6: variance, diversity | C13, C15 | hold |
+# | §7: width with depth; classes | C20; C18 | hold |
 
 # %% [markdown]
 # ## Exercises
