@@ -77,7 +77,8 @@ def worst(frames: Sequence[Frame], prediction: Prediction) -> figures.Panel:
         _, _, a, b = values["pair"][0].astype(int)
         says = f"classes {a} and {b}: cosine {_signed(float(values['worst'][0]))}"
     images = prediction["blank"] if values is None else values["images"][0]
-    return figures.Panel("The worst pair", (figures.Raster(images),), xlabel=says, xticks=(), yticks=())
+    rows, columns = ([""] * count for count in images.shape)
+    return figures.Panel("The worst pair", (figures.Raster(images, columns, rows),), xlabel=says)
 
 
 def densities(frames: Sequence[Frame], prediction: Prediction, olds: Sequence[Run]) -> figures.Panel:

@@ -269,9 +269,9 @@ def figure(
 
 
 def _at_the_step(frames: Sequence[Frame], settings: Rate | None) -> list[figures.Mark]:
-    """Where the step of the slider stands, and where the two bounds and the run end there."""
+    """Where the step of the slider stands, and where the two bounds end there; the run falls on."""
     step, marks = (settings or Rate()).step, list[figures.Mark]()
-    for name, color in (("worst", WORST), ("mean", MEAN), ("gap", EXACT)):
+    for name, color in (("worst", WORST), ("mean", MEAN)):
         end = common.newest(frames, name)
         values = np.full((1, 1), np.nan) if end is None else end[:, None]
         marks.append(figures.Points(np.array([step]), values, color=color, line=False))
