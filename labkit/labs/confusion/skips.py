@@ -244,27 +244,32 @@ def run(setup: Setup, prediction: Prediction, *, measure: Measure | None = None)
             return
         values["loss"][:, i, j], values["rate"][:, i, j] = best.loss, best.rate
         values["first"][:, i, j] = best.losses[:, 0]
-        for s, at in enumerate(best.places):
-            if not np.isfinite(best.loss[s]):
-                continue
-            net = best.networks.member(at)
-            found = _look(setup, s, net, measure)
-            _note_cosines(values, "end", (s, i, j), found)
-            values["density"][s, i, j] = density(found.cosines, COSINES)
-            values["error"][s, i, j] = tuning.test_error(net, setup.sets[s])
-            if settings.moments:
-                path = values["path"][s, i, j]
-                path[:, LOSS] = _losses(best.losses[s], settings)
-                path[1:-1, ACCURACY:] = best.path[s]
-                path[[0, -1], ACCURACY] = [
-                    1 - tuning.test_error(one, setup.sets[s]) for one in (drawn[number][s], net)
-                ]
-                for which, name in ((LEAST, "minimum"), (MEAN, "mean")):
-                    path[[0, -1], which] = [values[f"{when}_{name}"][s, i, j] for when in ("start", "end")]
+        for s in range(settings.seeds):
+            if np.isfinite(best.loss[s]):
+                _note_end(setup, values, (s, i, j), drawn[number][s], best, measure)
             yield before
         last = number + 1 == len(places)
         progress = 1.0 if last else 0.3 + 0.69 * done[number + 1]
         yield Frame(before.step + 1, _copied(values), progress, "done" if last else "running")
+
+
+def _note_end(
+    setup: Setup, values: dict[str, np.ndarray], place: tuple[int, int, int], start: nn.Module,
+    best: tuning.Trained, measure: Measure,
+) -> None:  # fmt: skip
+    """What a trained network says, and how it came there."""
+    s, one, net = place[0], setup.sets[place[0]], best.networks.member(best.places[place[0]])
+    found = _look(setup, s, net, measure)
+    _note_cosines(values, "end", place, found)
+    values["density"][place] = density(found.cosines, COSINES)
+    values["error"][place] = tuning.test_error(net, one)
+    if setup.settings.moments:
+        path = values["path"][place]
+        path[:, LOSS] = _losses(best.losses[s], setup.settings)
+        path[1:-1, ACCURACY:] = best.path[s]
+        path[[0, -1], ACCURACY] = [1 - tuning.test_error(each, one) for each in (start, net)]
+        for which, name in ((LEAST, "minimum"), (MEAN, "mean")):
+            path[[0, -1], which] = [values[f"{when}_{name}"][place] for when in ("start", "end")]
 
 
 def _losses(losses: np.ndarray, settings: Skips) -> list[float]:
