@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
-from labkit.theory._checks import Array, array, integer, nonnegative
+from labkit.theory._checks import integer
 
 
 def chance_share(rank: int, m: int) -> float:
@@ -73,39 +71,6 @@ def adaptation_tail(dim: int, n: int) -> float:
         ValueError: an argument is out of its range.
     """
     return float(np.sqrt(integer("dim", dim, 1) / integer("n", n, 1)))
-
-
-def adaptation_gradient(theta: Any, v: Any) -> Array:
-    """(D.5): expected gradient in W at a small start, -(1/2) v theta^T, of rank one.
-
-    For f(x) = v.relu(Wx), the loss 1/(2n) sum (f - y)^2, y = theta.x and x ~ N(0, I). The paper has the
-    opposite sign, from residual = y where it is -y; a descent step moves W by +(lr/2) v theta^T.
-
-    Args:
-        theta: (d,). v: (k,).
-
-    Returns:
-        (k, d).
-
-    Raises:
-        ValueError: an array is not finite or of another shape.
-    """
-    return -0.5 * np.outer(array("v", v, 1), array("theta", theta, 1))
-
-
-def adaptation_gradient_deviation(dim: int, n: int, v_norm: float) -> float:
-    """App. D: order of |gradient - expectation|, |v| sqrt(d/n), for |theta| = 1.
-
-    Args:
-        dim: d, inputs. n: samples. v_norm: |v|, of the readout.
-
-    Returns:
-        An order, without its constant, in units of the gradient.
-
-    Raises:
-        ValueError: an argument is out of its range.
-    """
-    return nonnegative("v_norm", v_norm) * adaptation_tail(dim, n)
 
 
 def _rank(rank: int, m: int) -> int:

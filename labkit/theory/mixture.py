@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from labkit.theory._checks import Array, array, integer, nonnegative, positive
+from labkit.theory._checks import array, integer, positive
 
 
 def mixture_rank(classes: int, clusters: int) -> int:
@@ -73,82 +73,6 @@ def mixture_interval_probability(classes: int, clusters: int, n: int) -> float:
     return max(0.0, 1.0 - total * float(np.exp(-integer("n", n, 1) / (8.0 * total))))
 
 
-def mixture_perturbation(sigma: float, n: int, dim: int, x_norm: float, B: float = 1.0) -> float:
-    """Delta of Lemma A.2 with its constants: |Sigma(X + noise) - Sigma(X)| <= Delta for one output.
-
-    2 B^2 (|X|^2 (m^2 + m) + s^2 + |X| s), with m^2 = 8 sigma^2 (1 + log n) for the largest shift of a
-    pre-activation and s^2 = 8 sigma^2 (1 + n/d) for the norm of the noise; fails with probability n e^(-d/2)
-    + e^(-(n+d)/2). The paper keeps the orders only (A.1). B bounds phi' and phi'', so ReLU is excluded.
-
-    Args:
-        sigma: noise of Def. 2.4 (variance sigma^2/d a coordinate). dim: d. x_norm: |X| of the clean data.
-        n: samples. B: bound on phi' and phi''.
-
-    Returns:
-        Delta, in units of Sigma.
-
-    Raises:
-        ValueError: an argument is out of its range.
-    """
-    level = nonnegative("sigma", sigma)
-    shift = level * np.sqrt(8.0 * (1.0 + np.log(integer("n", n, 1))))
-    noise = level * np.sqrt(8.0 * (1.0 + n / integer("dim", dim, 1)))
-    return float(2.0 * B**2 * (x_norm**2 * (shift**2 + shift) + noise**2 + x_norm * noise))
-
-
-def mixture_subspace_bound(perturbation: float, eigenvalue: float) -> float:
-    """Lemma A.2: |P~ - P| <= Delta/(lambda_r - Delta), P projecting on the top r; ``inf`` past the gap.
-
-    Args:
-        perturbation: Delta, as `mixture_perturbation` gives it. eigenvalue: lambda_r.
-
-    Returns:
-        The bound, in the operator norm; inf where it says nothing.
-    """
-    return perturbation / (eigenvalue - perturbation) if perturbation < eigenvalue else float("inf")
-
-
-def mixture_cutoff(n: int, classes: int, clusters: int, lambda_m: float) -> float:
-    """Spectral cutoff of Thm A.3: alpha_0^2 = lambda_M n/(2 K C), the lower end in Thm A.1.
-
-    Args:
-        n: samples. classes: K. clusters: C, in each class.
-        lambda_m: lambda_M, the least eigenvalue of the centres' kernel.
-
-    Returns:
-        alpha_0, a singular value.
-
-    Raises:
-        ValueError: an argument is out of its range.
-    """
-    return float(np.sqrt(positive("lambda_m", lambda_m) * n / (2.0 * classes * clusters)))
-
-
-def mixture_steps(
-    n: int, classes: int, clusters: int, lambda_m: float, Gamma: float, lr: float, nu: float
-) -> float:
-    """Thms 2.5, A.3: T = 2 Gamma K^2 C/(lr nu^2 n lambda_M), for V of entries +-nu/sqrt(kK).
-
-    Args:
-        n: samples. classes: K. clusters: C, in each class.
-        lambda_m: lambda_M, the least eigenvalue of the centres' kernel. Gamma: duration. lr: step size.
-        nu: scale of V.
-
-    Returns:
-        T, in steps; not a whole number in general.
-
-    Raises:
-        ValueError: an argument is out of its range.
-    """
-    return (
-        2.0
-        * Gamma
-        * classes**2
-        * clusters
-        / (positive("lr", lr) * nu**2 * n * positive("lambda_m", lambda_m))
-    )
-
-
 def mixture_width(classes: int, clusters: int, lambda_m: float, Gamma: float = 1.0) -> float:
     """Thm 2.5: order of the width, Gamma^4 K^8 C^4/lambda_M^4 (constants, logarithm, zeta and B dropped).
 
@@ -163,39 +87,3 @@ def mixture_width(classes: int, clusters: int, lambda_m: float, Gamma: float = 1
         ValueError: an argument is out of its range.
     """
     return Gamma**4 * float(classes) ** 8 * float(clusters) ** 4 / positive("lambda_m", lambda_m) ** 4
-
-
-def mixture_error_rate(
-    n: int, classes: int, clusters: int, lambda_m: float, Gamma: float = 1.0, B: float = 1.0
-) -> float:
-    """Thm 2.5: order of the classification error, Gamma B sqrt(K^2 C/(n lambda_M)): n >> K^2 C learns.
-
-    Args:
-        n: samples. classes: K. clusters: C, in each class.
-        lambda_m: lambda_M, the least eigenvalue of the centres' kernel. Gamma: duration.
-        B: bound on phi' and phi''.
-
-    Returns:
-        An order, without its constant.
-
-    Raises:
-        ValueError: an argument is out of its range.
-    """
-    return float(Gamma * B * np.sqrt(mixture_rank(classes, clusters) / (n * positive("lambda_m", lambda_m))))
-
-
-def cluster_basis(labels: Any) -> Array:
-    """Orthonormal indicators of the clusters, (n, KC): they span range Sigma(X) and each label column.
-
-    Args:
-        labels: cluster of each sample (n,), whole numbers; columns follow their sorted distinct values.
-
-    Returns:
-        (n, KC), orthonormal columns.
-
-    Raises:
-        ValueError: an array is not finite or of another shape.
-    """
-    values, where = np.unique(array("labels", labels, 1), return_inverse=True)
-    indicator = (where[:, None] == np.arange(len(values))[None, :]).astype(np.float64)
-    return indicator / np.sqrt(indicator.sum(axis=0))

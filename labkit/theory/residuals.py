@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from labkit.theory._checks import Array, array, integer, positive, spectrum
+from labkit.theory._checks import Array, array, integer, nonnegative, positive, spectrum
 from labkit.theory._checks import steps as whole_steps
 
 
@@ -106,28 +106,6 @@ def linearized_residual(gram: Any, r0: Any, lr: float, steps: Any) -> Array:
     return np.einsum("ms,tsb->tmb", basis, factors[:, :, None] * coef)
 
 
-def linearized_residual_from_svd(u: Any, singular_values: Any, r0: Any, lr: float, steps: Any) -> Array:
-    """(5.11) from a truncated SVD: modes outside the given ones are taken as still (lambda = 0).
-
-    Args:
-        u: left singular vectors (m, k), orthonormal. singular_values: (k,). r0: (m,). steps: (T,).
-        lr: step size.
-
-    Returns:
-        (T, m). The error of a mode left out is at most its coefficient times 1 - (1 - lr lambda_(k+1)^2)^tau.
-
-    Raises:
-        ValueError: an argument is out of its range, or an array is not finite or of another shape.
-    """
-    basis, start = array("u", u, 2), array("r0", r0, 1)
-    lam = array("singular_values", singular_values, 1)
-    if basis.shape != (len(start), len(lam)):
-        raise ValueError(
-            f"u: expected shape {(len(start), len(lam))} from r0 and singular_values, got {basis.shape}."
-        )
-    return start - (progress(lam**2, lr, steps) * (basis.T @ start)) @ basis.T
-
-
 @dataclass(frozen=True)
 class ResidualParts:
     """Norms of the linearised residual at each step: on I, on N and in all, each (T,)."""
@@ -160,21 +138,29 @@ def residual_parts(
     return ResidualParts(information, nuisance, np.hypot(information, nuisance))
 
 
-def information_rank(singular_values: Any, alpha: float) -> int:
-    """r(alpha) of Defs. 1.1 and 5.2: how many singular values are >= alpha.
+def stopping_rank(coefficients: Any, noise: float) -> int:
+    """The r whose cut loses least: |Pi_N y|^2 + 2 r noise, the loss on fresh labels up to a constant.
 
-    The paper prints the *smallest* such index, which would always be 1.
+    A direction is worth learning while the labels on it have more than the noise that is learned with them.
+    That is Mallows' C_p for the projection on I: unbiased, if the noise has the same variance everywhere.
 
     Args:
-        singular_values: (m,), any order. alpha: cutoff.
+        coefficients: <u_s, y> (m,), by descending singular value; or <u_s, r_0>.
+        noise: variance of the labels in each direction, >= 0.
 
     Returns:
-        The rank, 0 to m.
+        r, from 1 to m.
 
     Raises:
         ValueError: an argument is out of its range, or an array is not finite or of another shape.
+
+    Example:
+        >>> stopping_rank([3.0, 0.1, 2.0, 0.1, 0.1], 1.0)
+        3
     """
-    return int((array("singular_values", singular_values, 1) >= positive("alpha", alpha)).sum())
+    coef = array("coefficients", coefficients, 1)
+    left = np.cumsum(coef[::-1] ** 2)[::-1] - coef**2  # |Pi_N y|^2 for r = 1, ..., m
+    return int(np.argmin(left + 2.0 * nonnegative("noise", noise) * np.arange(1, len(coef) + 1))) + 1
 
 
 def pinv_norm(singular_values: Any, coefficients: Any, rank: int) -> float:
@@ -255,46 +241,6 @@ def early_stopping_bounds(
     return EarlyStoppingBounds(
         lower, float(np.hypot(inside, gamma * outside)), max(1.0, gamma) * float(np.linalg.norm(coef))
     )
-
-
-def linear_distance_bound(singular_values: Any, coefficients: Any, rank: int, lr: float, step: int) -> float:
-    """(6.6): how far the linear model is from its start after ``step`` steps, at most; lr <= 1/lambda_1^2.
-
-    (sum_I coef_s^2/lambda_s^2 + step^2 lr^2 sum_N lambda_s^2 coef_s^2)^(1/2).
-
-    Args:
-        singular_values: (m,) descending. coefficients: (m,), coef_s. rank: r, the dimension of I.
-        lr: step size. step: a whole number of steps.
-
-    Returns:
-        In units of theta.
-
-    Raises:
-        ValueError: an argument is out of its range, or an array is not finite or of another shape.
-    """
-    lam, coef, r = _split(singular_values, coefficients, rank)
-    moved = integer("step", step, 0) * positive("lr", lr) * lam[r:] * coef[r:]
-    return float(np.hypot(pinv_norm(lam, coef, r), np.linalg.norm(moved)))
-
-
-def linear_residual_bound(
-    information_norm: float, nuisance_norm: float, alpha: float, lr: float, steps: Any
-) -> Array:
-    """(6.9): |r_tau| <= (1 - lr alpha^2)^tau |Pi_I r_0| + |Pi_N r_0| for the linear model, (T,).
-
-    At tau = Gamma/(lr alpha^2) the factor is at most e^(-Gamma): (6.10).
-
-    Args:
-        information_norm: |Pi_I r_0|. nuisance_norm: |Pi_N r_0|. alpha: cutoff. lr: step size.
-        steps: (T,) whole numbers.
-
-    Returns:
-        (T,), in units of a residual.
-
-    Raises:
-        ValueError: an argument is out of its range, or an array is not finite or of another shape.
-    """
-    return decay(np.array([alpha**2]), lr, steps)[:, 0] * information_norm + nuisance_norm
 
 
 def _split(singular_values: Any, coefficients: Any, rank: int) -> tuple[Array, Array, int]:

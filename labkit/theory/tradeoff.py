@@ -1,4 +1,4 @@
-"""Cutoff against bias, variance and width: Theorems 2.2, 2.3, 6.21 and 6.24 of paper 4.
+"""Cutoff against bias, variance and width: Theorems 2.2 and 2.3 of paper 4.
 
 Two cutoffs are in play. The *spectral* cutoff alpha_0 is compared with singular values. The *relative* cutoff
 a of the theorems is alpha_0/sqrt(n K) for a random start (spectrum of Sigma(X)^(1/2)) and alpha_0/sqrt(n) for
@@ -107,30 +107,6 @@ def tradeoff(
     return Tradeoff(cut, alpha, rank, bias, unfinished, variance, bias + unfinished + variance)
 
 
-def best_cutoff(curves: Tradeoff) -> float:
-    """Cutoff with the least ``total``; of equals the largest (smallest information space).
-
-    Args:
-        curves: of `tradeoff`.
-
-    Returns:
-        A spectral cutoff, one of those in `curves`.
-    """
-    return float(curves.cutoff[int(np.argmin(curves.total))])
-
-
-def training_loss_bound(nuisance_norm: float, n: int, Gamma: float) -> float:
-    """Thm 2.2: |f(W_T) - y| is of order |Pi_N y| + e^-Gamma sqrt(n); Thm 2.3 with r_0 for y.
-
-    Args:
-        nuisance_norm: |Pi_N y|. n: samples. Gamma: duration, >= 1.
-
-    Returns:
-        An order, without its constant, in units of a residual.
-    """
-    return float(nuisance_norm + np.exp(-Gamma) * np.sqrt(n))
-
-
 def width_condition(alpha: float, n: int, Gamma: float, *, start: str = "random") -> float:
     """Order of the width asked for: Gamma^4 log(n)/a^8 (2.2), or Gamma^4/a^8 (Thm 2.3); constants dropped.
 
@@ -145,40 +121,6 @@ def width_condition(alpha: float, n: int, Gamma: float, *, start: str = "random"
     """
     base = positive("Gamma", Gamma) ** 4 / positive("alpha", alpha) ** 8
     return float(base * np.log(n)) if _start(start) == "random" else float(base)
-
-
-def width_random(alpha: float, n: int, Gamma: float, zeta: float, c: float = 1.0) -> float:
-    """Width of (6.89), constants included: 1.2e8 Gamma^4 log(n)/(c^4 zeta^4 a^8), if |Pi_I y| >= c |y|.
-
-    Args:
-        alpha: a, the relative cutoff. n: samples. Gamma: duration, >= 1.
-        zeta: size of the start, as in (6.67). c: of the premise.
-
-    Returns:
-        Hidden units.
-
-    Raises:
-        ValueError: an argument is out of its range.
-    """
-    return float(1.2e8 * Gamma**4 * np.log(n) / (positive("c", c) * positive("zeta", zeta)) ** 4 / alpha**8)
-
-
-def width_given(
-    alpha: float, Gamma: float, zeta: float, nu: float = 1.0, B: float = 1.0, c_r: float = 1.0
-) -> float:
-    """Width of (6.59), constants included: 25600 C_r^2 Gamma^4/(a^8 nu^2 B^2 zeta^2); |r_0| <= C_r sqrt n.
-
-    Args:
-        alpha: a, the relative cutoff. Gamma: duration, >= 1. zeta: size of the start, as in (6.67).
-        nu: scale of V. B: bound on |phi'|. c_r: C_r of |r_0| <= C_r sqrt n.
-
-    Returns:
-        Hidden units.
-
-    Raises:
-        ValueError: an argument is out of its range.
-    """
-    return float(25600.0 * c_r**2 * Gamma**4 / (alpha**8 * (nu * B * positive("zeta", zeta)) ** 2))
 
 
 def full_rank_width(n: int, outputs: int, lambda_min: float, Gamma: float = 1.0) -> float:
@@ -196,110 +138,6 @@ def full_rank_width(n: int, outputs: int, lambda_min: float, Gamma: float = 1.0)
         ValueError: an argument is out of its range.
     """
     return width_condition(relative_cutoff(float(np.sqrt(lambda_min)), n, outputs), n, Gamma)
-
-
-@dataclass(frozen=True)
-class GeneralizationBound:
-    """A bound on the classification error, in the parts the paper names; above 1 it says nothing."""
-
-    bias: float  # from the labels on N
-    variance: float  # from the distance travelled
-    confidence: float  # from the finite sample, at failure probability delta
-    unfinished: float  # e^-Gamma and the precision zeta
-
-    @property
-    def total(self) -> float:
-        """The bound."""
-        return self.bias + self.variance + self.confidence + self.unfinished
-
-
-def generalization_bound_given(
-    pinv_norm: float,
-    nuisance_norm: float,
-    n: int,
-    alpha: float,
-    Gamma: float,
-    *,
-    zeta: float,
-    delta: float,
-    nu: float = 1.0,
-    B: float = 1.0,
-    c_r: float = 1.0,
-) -> GeneralizationBound:
-    """Thm 6.21: bound on the classification error from any start.
-
-    2 |Pi_N r_0|/sqrt n + 12 nu B (|J_I^+ r_0| + (Gamma/alpha)|Pi_N r_0|)/sqrt n + 5 sqrt(log(2/delta)/n)
-    + 2 C_r (e^-Gamma + zeta).
-
-    Args:
-        pinv_norm, nuisance_norm: of r_0, for J(W_0) cut at the *spectral* cutoff ``alpha``. zeta: <= 1/2.
-        delta: failure probability. Assumes unit-length inputs, one-hot labels, |V|_inf <= nu/sqrt(kK), a
-        width of ``width_given``.
-        n: samples. Gamma: duration, >= 1. B: bound on |phi'|. c_r: C_r of |r_0| <= C_r sqrt n.
-
-    Returns:
-        GeneralizationBound: the terms above, of which `total` is the sum.
-
-    Raises:
-        ValueError: an argument is out of its range.
-    """
-    root = float(np.sqrt(n))
-    return GeneralizationBound(
-        bias=2.0 * nuisance_norm / root,
-        variance=12.0 * nu * B * (pinv_norm + Gamma / alpha * nuisance_norm) / root,
-        confidence=_confidence(n, delta),
-        unfinished=2.0 * c_r * float(np.exp(-Gamma) + zeta),
-    )
-
-
-def generalization_bound_random(
-    pinv_norm: float,
-    nuisance_norm: float,
-    n: int,
-    outputs: int,
-    alpha0: float,
-    Gamma: float,
-    *,
-    zeta: float,
-    delta: float,
-    B: float = 1.0,
-    x_norm: float | None = None,
-) -> GeneralizationBound:
-    """Thm 6.24: bound on the classification error from a random start.
-
-    2 |Pi_N y|/sqrt n + 12 B sqrt(K/n) (|J_I^+ y| + (Gamma/alpha_0)|Pi_N y|) + 12 (1 + Gamma/(a
-    (n|X|^2)^(1/4))) zeta + 5 sqrt(log(2/delta)/n) + 2 e^-Gamma.
-
-    Thm 6.25 prints 10 for the 5; the lemma behind both, (6.43), gives 2 sqrt(5) < 5.
-
-    Args:
-        pinv_norm, nuisance_norm: of y, for Sigma(X)^(1/2) cut at the *spectral* cutoff ``alpha0``.
-        x_norm: spectral norm of X; sqrt(n) if None. Assumes unit-length inputs, one-hot labels, a width of
-        ``width_random``.
-        outputs: K. Gamma: duration, >= 1. zeta: size of the start, as in (6.67).
-        delta: failure probability. B: bound on |phi'|.
-
-    Returns:
-        GeneralizationBound: the terms above, of which `total` is the sum.
-
-    Raises:
-        ValueError: an argument is out of its range.
-    """
-    root = float(np.sqrt(n))
-    relative = relative_cutoff(alpha0, n, outputs, x_norm=x_norm, B=B)
-    scale = (n * (n if x_norm is None else x_norm**2)) ** 0.25
-    return GeneralizationBound(
-        bias=2.0 * nuisance_norm / root,
-        variance=12.0 * B * float(np.sqrt(outputs)) * (pinv_norm + Gamma / alpha0 * nuisance_norm) / root,
-        confidence=_confidence(n, delta),
-        unfinished=12.0 * (1.0 + Gamma / (relative * scale)) * zeta + 2.0 * float(np.exp(-Gamma)),
-    )
-
-
-def _confidence(n: int, delta: float) -> float:
-    if not 0.0 < delta < 1.0:
-        raise ValueError(f"delta: a failure probability lies in (0, 1), got {delta!r}.")
-    return 5.0 * float(np.sqrt(np.log(2.0 / delta) / n))
 
 
 def _start(start: str) -> str:

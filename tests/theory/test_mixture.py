@@ -1,4 +1,4 @@
-"""The Gaussian mixture: Theorem A.1 on exact kernels and by sampling, Lemma A.2 on noisy data."""
+"""The Gaussian mixture: Theorem A.1 on exact kernels and by sampling."""
 
 from __future__ import annotations
 
@@ -36,9 +36,6 @@ def test_theorem_a1_rank_interval_and_labels(activation, seed):
     assert low <= exact_low <= top[0] and top[-1] <= exact_high <= high
     outside = y.ravel() - basis[:, -rank:] @ (basis[:, -rank:].T @ y.ravel())
     assert np.linalg.norm(outside) < 1e-11 * np.sqrt(n)
-    space = theory.cluster_basis(cluster)
-    np.testing.assert_allclose(space.T @ space, np.eye(K * C), atol=1e-14)
-    np.testing.assert_allclose(space @ (space.T @ y), y, atol=1e-13)
 
 
 def test_interval_with_equal_sizes_is_reached_at_both_ends():
@@ -66,34 +63,8 @@ def test_probability_of_balanced_clusters_is_a_lower_bound(n):
     assert theory.mixture_interval_probability(K, C, 10_000) > 0.999
 
 
-@pytest.mark.parametrize("sigma", [0.001, 0.01, 0.1])
-def test_lemma_a2_bounds_the_change_of_kernel_and_subspace(sigma):
-    """Catches sigma where sigma^2/d is meant; true for every noise level, and at 0 an equality."""
-    rng = np.random.default_rng(3)
-    clean = np.repeat(centers(2), 10, axis=0)
-    n, x_norm = len(clean), np.linalg.norm(clean, 2)
-    noisy = clean + sigma / np.sqrt(DIM) * rng.standard_normal(clean.shape)
-    before, after = kernels.mntk(clean, "softplus"), kernels.mntk(noisy, "softplus")
-    delta = theory.mixture_perturbation(sigma, n, DIM, x_norm)
-    change = np.linalg.norm(after - before, 2)
-    assert change <= delta
-    assert theory.mixture_perturbation(0.0, n, DIM, x_norm) == 0.0
-    values, first = np.linalg.eigh(before)
-    second = np.linalg.eigh(after)[1]
-    p, q = (v[:, -K * C :] @ v[:, -K * C :].T for v in (first, second))
-    # Davis-Kahan holds with the true change too, where it says something.
-    assert np.linalg.norm(p - q, 2) <= theory.mixture_subspace_bound(change, values[-K * C]) + 1e-12
-    assert theory.mixture_subspace_bound(1.0, 0.5) == float("inf")
-
-
-def test_scalings_of_theorem_2_5():
-    """Catches a power of K, C, n or lambda; T and the cutoff must belong together."""
-    cutoff = theory.mixture_cutoff(600, K, C, 0.2)
-    assert cutoff**2 == pytest.approx(theory.mixture_eigenvalue_interval(0.2 * np.eye(K * C), 600)[0])
-    steps = theory.mixture_steps(600, K, C, 0.2, 1.5, 0.01, 0.3)
-    assert steps == pytest.approx(theory.stopping_time(1.5, 0.01, 0.3 * cutoff / np.sqrt(K)))
-    relative = theory.relative_cutoff(cutoff, 600, K)
-    assert theory.mixture_width(K, C, 0.2) == pytest.approx(relative**-8 / 16)
-    assert theory.mixture_error_rate(600, K, C, 0.2, 1.5) == pytest.approx(
-        1.5 / (relative * np.sqrt(600)) / np.sqrt(2)
-    )
+def test_width_of_theorem_2_5_is_that_of_2_2_at_its_cutoff():
+    """Catches a power of K, C or lambda: the cutoff is the lower end in Thm A.1."""
+    low, _ = theory.mixture_eigenvalue_interval(0.2 * np.eye(K * C), 600)
+    relative = theory.relative_cutoff(np.sqrt(low), 600, K)
+    assert theory.mixture_width(K, C, 0.2, 1.5) == pytest.approx(1.5**4 * relative**-8 / 16)
