@@ -17,7 +17,7 @@
     tables 1-18             pinv_norm, chance_share, one_hot_chance_share                         J11
     App. D                  adaptation_rank, adaptation_tail                                      J15
     Thm B.1                 joint_jacobian_bound                                                  J16
-    Thm 2.2 with (1.3)      stopping_rank, stopping_time                                          J19
+    Thm 2.2 with (5.11)     fresh_loss                                                            J19
 
 Names: the loss is 1/2 |f - y|^2, ``lr`` is the paper's eta, ``alpha`` a spectrum cutoff, ``Gamma`` a
 duration. Layout: row i*K + k is output k of sample i; the paper stacks class by class. A bound returns a
@@ -58,19 +58,19 @@ from labkit.theory.residuals import (
     decay,
     early_stopping_bounds,
     early_stopping_value,
+    fresh_loss,
     linearized_residual,
     pinv_norm,
     progress,
     residual_parts,
-    stopping_rank,
 )
 from labkit.theory.tradeoff import Tradeoff, full_rank_width, relative_cutoff, tradeoff, width_condition
 
 __all__ = [
     "EarlyStoppingBounds", "ResidualParts", "Tradeoff", "adaptation_rank", "adaptation_tail",
     "chance_share", "decay", "distance_bound", "early_stopping_bounds", "early_stopping_value",
-    "final_residual_bound", "full_rank_width", "joint_jacobian_bound", "linearized_residual",
+    "final_residual_bound", "fresh_loss", "full_rank_width", "joint_jacobian_bound", "linearized_residual",
     "meta_theorem_bound", "mixture_eigenvalue_interval", "mixture_interval_probability", "mixture_rank",
     "mixture_width", "one_hot_chance_share", "pinv_norm", "progress", "relative_cutoff", "residual_parts",
-    "smallest_delta", "stopping_rank", "stopping_time", "tradeoff", "width_condition",
+    "smallest_delta", "stopping_time", "tradeoff", "width_condition",
 ]  # fmt: skip

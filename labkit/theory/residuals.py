@@ -138,29 +138,26 @@ def residual_parts(
     return ResidualParts(information, nuisance, np.hypot(information, nuisance))
 
 
-def stopping_rank(coefficients: Any, noise: float) -> int:
-    """The r whose cut loses least: |Pi_N y|^2 + 2 r noise, the loss on fresh labels up to a constant.
+def fresh_loss(singular_values: Any, coefficients: Any, noise: float, lr: float, steps: Any) -> Array:
+    """|r~_tau|^2 + 2 noise sum_s (1 - (1 - lr lambda_s^2)^tau): loss on fresh labels, up to a constant.
 
-    A direction is worth learning while the labels on it have more than the noise that is learned with them.
-    That is Mallows' C_p for the projection on I: unbiased, if the noise has the same variance everywhere.
+    Mallows' C_p along gradient descent: what is left, and twice the noise that was fitted. Unbiased if
+    the noise has the same variance in every direction. At tau the directions with lambda_s >= alpha,
+    tau = Gamma/(lr alpha^2), are learned; it is least where one more holds more noise than label.
 
     Args:
-        coefficients: <u_s, y> (m,), by descending singular value; or <u_s, r_0>.
-        noise: variance of the labels in each direction, >= 0.
+        singular_values: (m,) descending. coefficients: <u_s, r_0> (m,).
+        noise: variance of the labels in each direction, >= 0. lr: step size. steps: (T,) whole numbers.
 
     Returns:
-        r, from 1 to m.
+        (T,).
 
     Raises:
         ValueError: an argument is out of its range, or an array is not finite or of another shape.
-
-    Example:
-        >>> stopping_rank([3.0, 0.1, 2.0, 0.1, 0.1], 1.0)
-        3
     """
-    coef = array("coefficients", coefficients, 1)
-    left = np.cumsum(coef[::-1] ** 2)[::-1] - coef**2  # |Pi_N y|^2 for r = 1, ..., m
-    return int(np.argmin(left + 2.0 * nonnegative("noise", noise) * np.arange(1, len(coef) + 1))) + 1
+    lam, coef = spectrum(singular_values, coefficients)
+    kept, learned = _factors(lam**2, lr, steps)
+    return ((kept * coef) ** 2).sum(axis=1) + 2.0 * nonnegative("noise", noise) * learned.sum(axis=1)
 
 
 def pinv_norm(singular_values: Any, coefficients: Any, rank: int) -> float:

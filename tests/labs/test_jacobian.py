@@ -117,6 +117,14 @@ VIOLATED: dict[str, list[Violation]] = {
         lambda run: changed(run, joint_norm=lambda v: v * 10),
     ],
     "J17": [lambda run: changed(run, adam=np.zeros_like)],
+    "J18": [
+        lambda run: changed(run, prediction_gradients=lambda v: v * [[2.0, 1.0], [1.0, 1.0]]),
+        lambda run: changed(run, prediction_gradients=lambda v: v[:, ::-1] ** [1.0, 2.0]),
+    ],
+    "J19": [
+        lambda run: changed(run, prediction_told=lambda v: v * 0 + 1),
+        lambda run: changed(run, prediction_told=lambda v: v * 0 + 400),
+    ],
 }  # fmt: skip
 
 
@@ -171,7 +179,7 @@ def test_j6_is_out_of_regime_at_500_units() -> None:
 
 def test_the_lab_covers_the_sheet() -> None:
     """A claim of the sheet that no experiment decides, or a core path that names none."""
-    assert [claim.id for claim in LAB.claims] == [f"J{number}" for number in range(1, 18)]
+    assert [claim.id for claim in LAB.claims] == [f"J{number}" for number in range(1, 20)]
     assert set(LAB.core) <= {claim.id for claim in LAB.claims}
     assert {one.name for one in LAB.experiments} == set(CHEAP)
 

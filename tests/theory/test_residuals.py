@@ -149,20 +149,21 @@ def test_pinv_norm_equals_the_pseudo_inverse_of_the_truncated_jacobian():
         theory.pinv_norm([1.0, 0.0], [1.0, 1.0], 2)
 
 
-def test_stopping_rank_is_where_fresh_labels_are_met_best():
-    """Catches noise counted once for twice: the mean loss on fresh labels over draws is least there."""
-    rng, noise, m = np.random.default_rng(5), 0.3, 40
-    signal = 3 * 0.8 ** np.arange(m)
-    losses = np.zeros(m)
-    ranks = []
-    for _ in range(400):
+def test_fresh_loss_is_the_mean_loss_on_labels_drawn_anew():
+    """Catches noise counted once for twice, and the constant that may be left out growing with the step."""
+    rng, noise, m, draws = np.random.default_rng(5), 0.3, 40, 2000
+    lam, signal, steps = np.linspace(2.0, 0.1, m), 3 * 0.8 ** np.arange(m), np.array([0, 1, 5, 30, 1000])
+    kept = (1 - 0.2 * lam**2) ** steps[:, None]
+    told, met = np.zeros(len(steps)), np.zeros(len(steps))
+    for _ in range(draws):
         y, fresh = signal + np.sqrt(noise) * rng.standard_normal((2, m))
-        losses += np.array([((fresh - np.where(np.arange(m) < r, y, 0)) ** 2).sum() for r in range(1, m + 1)])
-        ranks.append(theory.stopping_rank(y, noise))
-    assert abs(np.median(ranks) - (losses.argmin() + 1)) <= 2
-    assert theory.stopping_rank(signal, 0.0) == m
+        told += theory.fresh_loss(lam, y, noise, 0.2, steps) / draws
+        met += ((fresh - (1 - kept) * y) ** 2).sum(axis=1) / draws
+    assert 0 < met.argmin() < 4
+    # Some fifty labels of variance .3 and 2000 draws: a standard error of .1.
+    np.testing.assert_allclose(told - told[0], met - met[0], atol=0.5)
     with pytest.raises(ValueError, match="^noise"):
-        theory.stopping_rank(signal, -1.0)
+        theory.fresh_loss(lam, signal, -1.0, 0.2, steps)
 
 
 @pytest.mark.parametrize(

@@ -1,15 +1,17 @@
-"""Where does learning go fast?
-The residual on the information and the nuisance space (Def. 1.1, eq. 5.11, Lemma 6.2).
+"""Where does learning go fast, and why is the truth learned first?
+The residual on the information and the nuisance space (Def. 1.1, eq. 5.11, Lemma 6.2; J4, J7, J18, J19).
 
 The theory is told before training: with J the Jacobian at the start, the residual of the linearised network
-is r̃_τ = (I − ηJJᵀ)^τ r₀, so the part along a left singular vector u_s shrinks by 1 − ηλ_s² a step. Network:
-(1.1), gradient descent on ½‖f − y‖² (1.3).
+is r̃_τ = (I − ηJJᵀ)^τ r₀, so the part along a left singular vector u_s shrinks by 1 − ηλ_s² a step. What is
+learned of wrong labels on the way is known, too, and so is the step after which more is lost than won.
+Network: (1.1), gradient descent on ½‖f − y‖² (1.3).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -34,7 +36,7 @@ class Residuals(common.OnData):
     width: int = knob(512, "hidden units k", slider=(16, 4096), bounds=(1, None), scale="log2")
     depth: int = knob(1, "hidden layers; 1 is the network of (1.1)", slider=(1, 4), bounds=(1, 50), step=1)
     label_noise: float = knob(
-        0.0, "share of training labels moved to a strictly different class", slider=(0, 1), step=0.05,
+        0.5, "share of training labels moved to a strictly different class", slider=(0, 1), step=0.05,
         label="label noise (strict)",
     )  # fmt: skip
     lr: float = knob(
@@ -46,7 +48,7 @@ class Residuals(common.OnData):
         label="learning rate",
     )
     rank: int = knob(
-        15, "dimension r of the information space", slider=(1, 100), bounds=(1, None), step=1, remeasures=True
+        25, "dimension r of the information space", slider=(1, 100), bounds=(1, None), step=1, remeasures=True
     )
     steps: int = knob(400, "steps of gradient descent", slider=(50, 2000), bounds=(1, None), scale="log")
     activation: str = knob("softplus", "activation φ", choices=("softplus", "relu", "tanh"))
@@ -54,8 +56,8 @@ class Residuals(common.OnData):
         0.1, "ν: the output layer has variance ν²/k", slider=(0.01, 2), bounds=(1e-6, 1e3), scale="log",
         label="output scale ν",
     )  # fmt: skip
-    n: int = knob(120, "training images", slider=(30, 400), bounds=(4, None), step=10)
-    classes: int = knob(3, "classes K", slider=(2, 10), bounds=(2, None), step=1)
+    n: int = knob(160, "training images", slider=(30, 400), bounds=(4, None), step=10)
+    classes: int = knob(5, "classes K", slider=(2, 10), bounds=(2, None), step=1)
     dataset: str = knob("digits", "name of a data set, or path to an .npz")
 
     @property
@@ -70,6 +72,12 @@ class Setup:
     models: tuple[nn.Module, ...]
     targets: tuple[Tensor, ...]
     steps: tuple[int, ...]
+
+    @property
+    def noise(self) -> float:
+        """Variance of strict label noise in each direction of label space."""
+        rho, classes = self.settings.label_noise, self.settings.classes
+        return (1 - (1 - rho) ** 2 - rho**2 / (classes - 1)) / classes
 
     @property
     def x(self) -> tuple[Tensor, ...]:
@@ -98,11 +106,15 @@ def prepare(settings: Residuals) -> Setup:
 
 
 def predict(setup: Setup) -> Prediction:
-    """The curves of (5.11) from the Jacobian at the start, alone."""
+    """From the Jacobian at the start, alone: the curves of (5.11), how long the gradients of right and wrong
+    labels are, and the step to stop at.
+    """
     rank, steps = setup.settings.rank, np.asarray(setup.steps)
-    spectra, bases, coefficients = [], [], []
-    for model, x, y in zip(setup.models, setup.x, setup.targets, strict=True):
+    spectra, bases, coefficients, gradients = [], [], [], []
+    for model, one, y in zip(setup.models, setup.sets, setup.targets, strict=True):
+        x = one.x_train
         values, basis = once(shared.gram_spectrum, model, x)
+        gradients.append(_gradients(values, basis, shared.residual(model, x, y), y, one))
         spectra.append(values.cpu().numpy())
         bases.append(basis.cpu().numpy())
         coefficients.append((basis.T @ shared.residual(model, x, y)).cpu().numpy())
@@ -110,12 +122,33 @@ def predict(setup: Setup) -> Prediction:
     lr = setup.settings.lr / max(float(spectrum[0]) ** 2 for spectrum in spectra)
     start = np.linalg.norm(coefficients, axis=1)
     parts = [theory.residual_parts(s, c, rank, lr, steps) for s, c in zip(spectra, coefficients, strict=True)]
+    path = np.arange(setup.settings.steps + 1)
+    told = [
+        theory.fresh_loss(s, c, setup.noise, lr, path).argmin()
+        for s, c in zip(spectra, coefficients, strict=True)
+    ]
     return {
+        "told": np.array(told), "gradients": np.array(gradients),
+        "guess": np.asarray(1 - 1 / setup.settings.classes),
         "steps": steps, "rank": np.asarray(rank), "lr": np.asarray(lr), "start": start,
         "spectrum": np.array(spectra), "basis": np.array(bases), "coefficients": np.array(coefficients),
         "information": np.array([p.information for p in parts]) / start[:, None],
         "nuisance": np.array([p.nuisance for p in parts]) / start[:, None],
     }  # fmt: skip
+
+
+def _gradients(
+    values: Tensor, basis: Tensor, residual: Tensor, y: Tensor, one: data.Dataset
+) -> list[list[float]]:
+    """Of right and of wrong labels: mean ‖J_iᵀr_i‖ of an image, and ‖Σ_i J_iᵀ(y_i − 1/K)‖ by their number."""
+    n, classes = y.shape
+    images = values * (basis.unflatten(0, (n, classes)) * residual.view(n, classes, 1)).sum(1)
+    labels = (y.double() - 1 / classes).flatten()
+    found = []
+    for chosen in (one.y_train == one.clean_train, one.y_train != one.clean_train):
+        summed = values * (basis.T @ (labels * chosen.repeat_interleave(classes)))
+        found.append([float(images[chosen].norm(dim=1).mean()), float(summed.norm() / chosen.sum())])
+    return found
 
 
 def run(
@@ -133,6 +166,7 @@ def run(
     y_test = torch.stack([one.y_test for one in setup.sets])
     y_train = torch.stack([one.y_train for one in setup.sets])
     x, y = torch.stack(setup.x), torch.stack(setup.targets)
+    right = y_train == torch.stack([one.clean_train for one in setup.sets])
 
     def measure(ensemble: nn.Module) -> np.ndarray:
         with torch.no_grad():
@@ -140,9 +174,12 @@ def run(
         residuals = (outputs.double() - y.double()).flatten(1)
         parts = [project(basis, r, settings.rank) for basis, r in zip(bases, residuals, strict=True)]
         shares = common.stack([torch.stack(pair) for pair in parts]) / prediction["start"][:, None]
-        return np.column_stack([shares, common.error_rate(outputs, y_train), common.error_rate(test, y_test)])
+        each = (outputs - y).norm(dim=2)
+        kinds = [(each * chosen).sum(1) / chosen.sum(1) for chosen in (right, ~right)]
+        errors = common.error_rate(outputs, y_train), common.error_rate(test, y_test)
+        return np.column_stack([shares, *(kind.cpu().numpy() for kind in kinds), *errors])
 
-    names = ("information", "nuisance", "train_error", "test_error")
+    names = ("information", "nuisance", "right", "wrong", "train_error", "test_error")
     frames = training.train(
         training.Ensemble(setup.models), list(x), list(y), loss="half-sum", lr=float(prediction["lr"]),
         steps=settings.steps, measure={"parts": measure}, measure_at=setup.steps, seed=settings.seed,
@@ -151,7 +188,8 @@ def run(
         values = dict(frame.values)
         parts = values.pop("parts", None)
         if parts is not None:
-            values |= {name: parts[:, column] for column, name in enumerate(names)}
+            found = dict(zip(names, parts.T, strict=True))
+            values |= {name: value for name, value in found.items() if not np.isnan(value).all()}
         yield Frame(frame.step, values, frame.progress, frame.status, frame.note)
 
 
@@ -162,7 +200,8 @@ def figure(
     settings: Residuals | None = None,
 ) -> figures.Chart:
     left: list[figures.Mark] = []
-    right: list[figures.Mark] = []
+    right: list[figures.Mark] = [figures.Level(float(prediction["guess"]), label="guessing, 1 − 1/K")]
+    kinds: list[figures.Mark] = []
     for old in previous:
         for name in ("information", "nuisance"):
             label = "earlier run" if name == "information" else ""
@@ -177,12 +216,15 @@ def figure(
         )
         steps, values = common.curve(frames, name)
         left.append(figures.Measured(steps, values, label=f"{label}, trained", color=color))
-    for name, label, color in (
-        ("train_error", "training", shared.TRAIN),
-        ("test_error", "test", shared.TEST),
+    for marks, name, label, color in (
+        (right, "train_error", "training labels", shared.TRAIN),
+        (right, "test_error", "test", shared.TEST),
+        (kinds, "right", "right labels", shared.INFORMATION),
+        (kinds, "wrong", "wrong labels", shared.NUISANCE),
     ):
         steps, values = common.curve(frames, name)
-        right.append(figures.Measured(steps, values, label=label, color=color))
+        marks.append(figures.Measured(steps, values, label=label, color=color))
+    right.append(figures.Level(float(prediction["told"].mean()), axis="x", label="stop, told before"))
     end = int(prediction["steps"][-1])
     return figures.Chart(
         (
@@ -194,9 +236,15 @@ def figure(
                 "Error rate", tuple(right), xlabel="step τ", ylabel="share of wrong classes", xscale="symlog",
                 xlim=(0, end), ylim=(0, 1),
             ),
+            figures.Panel(
+                "Training labels apart", tuple(kinds), xlabel="step τ", ylabel="mean ‖f(x_i) − y_i‖",
+                xscale="symlog", xlim=(0, end), ylim=(0, None),
+            ),
         ),
         caption=figures.caption(
-            "The residual on information and nuisance space while a network trains, and its errors.", settings
+            "The residual on information and nuisance space while a network trains, its errors, and the "
+            "residuals of right and of wrong labels.",
+            settings,
         ),
     )  # fmt: skip
 
@@ -215,6 +263,35 @@ def _follows_the_formula(run: Run) -> tuple[Evidence, Evidence]:
         Evidence(parts[at], predicted, note=f"{end}{left[-1, :, 1].mean():.2g} of the part on N"),
         Evidence(left[at, :, 1] - left[at, :, 0]),
     )
+
+
+def _gradient_lengths(run: Run) -> tuple[Evidence, Evidence]:
+    found = run.prediction["gradients"]  # (S, right or wrong, image or sum)
+    if np.isnan(found).any():
+        raise ValueError("there are no right or no wrong labels")
+    ratio = found[:, 0] / found[:, 1]
+    image, summed = (f"right {a:.2g}, wrong {b:.2g}" for a, b in found.mean(axis=0).T)
+    return Evidence(ratio[:, 0], note=image), Evidence(ratio[:, 1], note=summed)
+
+
+def _stopping(run: Run) -> tuple[Evidence, Evidence]:
+    steps, error = run.series("test_error")
+    if not len(steps) or steps[-1] < run.settings.steps:
+        raise ValueError("the run has not come to its end")
+    told, each = run.prediction["told"], np.arange(error.shape[1])
+    there = error[np.searchsorted(steps, told, side="right") - 1, each]
+    alpha = 1 / np.sqrt(np.maximum(told, 1) * run.prediction["lr"])
+    rank = (run.prediction["spectrum"] >= alpha[:, None]).sum(axis=1)
+    dips, words = (
+        steps[error.argmin(axis=0)],
+        "told {}, dip at {}; α = Γ/(ηα²) with Γ = 1 there is λ_r, r = {}",
+    )
+    note = words.format(*(" ".join(str(v) for v in values) for values in (told, dips, rank)))
+    return (
+        Evidence(there - error.min(axis=0), note=note),
+        Evidence(error[-1] - there, note=f"errors {error.min(axis=0).mean():.2f} at the dip, "
+                 f"{there.mean():.2f} at the step told, {error[-1].mean():.2f} at the end"),
+    )  # fmt: skip
 
 
 def _early_stopping_value(run: Run) -> tuple[Evidence, Evidence, Evidence]:
@@ -238,6 +315,21 @@ def _early_stopping_value(run: Run) -> tuple[Evidence, Evidence, Evidence]:
     below, b, above, crude = (np.stack([column[:sizes] for column in store]) for store in stores)
     note = f"over {sizes} pairs (α, Γ) a seed"
     return Evidence(below, b, note=note), Evidence(b, above), Evidence(above, crude)
+
+
+def _blind(datasets: Callable[..., Any]) -> Callable[..., tuple[data.Dataset, ...]]:
+    """A fault: images in another order than their labels, right and wrong."""
+
+    def faulty(*args: Any, **kwargs: Any) -> tuple[data.Dataset, ...]:
+        found = datasets(*args, **kwargs)
+        return tuple(
+            replace(
+                one, x_train=one.x_train[torch.randperm(one.n, generator=torch.Generator().manual_seed(0))]
+            )
+            for one in found
+        )
+
+    return faulty
 
 
 J4 = Claim(
@@ -273,14 +365,46 @@ J7 = Claim(
           "fails": "a bound is violated"},
 )  # fmt: skip
 
+J18 = Claim(
+    "J18", "finding",
+    "At the start the gradients of right and of wrong labels are as long, image by image; summed over "
+    "images, what right labels ask for is longer: they agree with each other, and wrong ones do not.",
+    "paper 4, §1 and §4: why the truth is learned first",
+    (
+        Between("mean ‖J_iᵀr_i‖ of an image, right over wrong labels", low=0.8, high=1.25, by=EVERY),
+        Between("‖Σ_i J_iᵀ(y_i − 1/K)‖ / n, right over wrong labels", low=1.25, by=EVERY),
+    ),
+    _gradient_lengths,
+    says={"holds": "image by image nothing tells right labels from wrong ones; their sums do",
+          "fails": "right labels have longer gradients image by image, or their sum is no longer"},
+    worlds=(World("labels that say nothing of the images", faults={f"{__name__}:common.datasets": _blind}),),
+)  # fmt: skip
+J19 = Claim(
+    "J19", "prediction",
+    "The step at which spectrum and labels of the first Jacobian promise the least loss on fresh labels, "
+    "told before training, is nearly as good a place to stop as the dip of the test error.",
+    "paper 4, Thm 2.2 with (5.11); Figs. 6 and 12",
+    (
+        Between("test error at the step told, minus that at the dip", high=0.1, by=EVERY),
+        Between("test error at the end, minus that at the step told", low=0.05, by=EVERY),
+    ),
+    _stopping,
+    says={"holds": "the dip is met: stopping at the step told costs little, and going on costs more",
+          "fails": "the dip is missed: the step told is no good place to stop, or there is no dip"},
+    worlds=(
+        World("16 hidden units and outputs that are not small, ν = 2", {"output_std": 2.0, "width": 16}),
+        World("no wrong labels", {"label_noise": 0.0}),
+    ),
+)  # fmt: skip
+
 RESIDUALS = Experiment(
     "residuals", "Where does learning go fast, and where does label noise go?", Residuals,
     {
         "quick": Residuals(),
         "paper": Residuals(
-            dataset="mnist", n=400, classes=10, width=4096, rank=50, steps=2000, label_noise=0.5
+            dataset="mnist", n=400, classes=10, width=4096, rank=50, steps=2000
         ),
     },
-    prepare, predict, run, figure, (J4, J7),
+    prepare, predict, run, figure, (J4, J7, J18, J19),
     controls=("width", "depth", "label_noise", "lr", "rank", "steps"),
 )  # fmt: skip
