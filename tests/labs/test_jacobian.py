@@ -97,9 +97,9 @@ VIOLATED: dict[str, list[Violation]] = {
     ],
     "J12": [
         lambda run: changed(run, test_error=constant(0.4)),
-        lambda run: changed(run, test_information=constant(0.5)),
-        lambda run: swapped(run, "test_information", "test_nuisance"),
-        lambda run: changed(run, test_nuisance=constant(1.0)),
+        lambda run: changed(run, information=constant(0.5)),
+        lambda run: swapped(run, "information", "nuisance"),
+        lambda run: changed(run, nuisance=constant(1.0)),
     ],
     "J13": [lambda run: _reversed_levels(run, "final"), lambda run: _reversed_levels(run, "test_error")],
     "J14": [

@@ -1,8 +1,9 @@
 """Half the labels are wrong: why is the truth learned first?
-Test error dips, then the noise is learned (J12, Fig. 6).
+Test error dips, then the noise is learned (J12, Figs. 5, 6, 10–14, 16–26).
 
 The test residual is projected on the information space of the test Jacobian at the dip. What falls before
-the dip is on I, r of the nK directions; what comes back after it is on N. Prediction before training: what a
+the dip is on I, r of the nK directions; what comes back after it is on N. The training residual, and the
+Jacobian of any other step, are a slider away: on the networks that stand. Prediction before training: what a
 network that knows nothing gets wrong, 1 − 1/K.
 """
 
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -56,6 +58,11 @@ class Corruption(common.OnData):
     rank: int = knob(
         50, "dimension r of the information space", slider=(5, 200), bounds=(1, None), step=5, remeasures=True
     )
+    moment: float = knob(
+        0.0, "where J is taken: −1 at the start, 0 at the dip of the test error, 1 at the end",
+        slider=(-1, 1), bounds=(-1, 1), step=0.1, label="J taken at", remeasures=True,
+    )  # fmt: skip
+    images: str = knob("test", "images of J and of the residual", choices=("test", "train"), remeasures=True)
     n: int = knob(200, "training images", slider=(50, 800), bounds=(10, None), step=50)
     classes: int = knob(10, "classes K", slider=(2, 10), bounds=(2, None), step=1)
     dataset: str = knob("digits", "name of a data set, or path to an .npz")
@@ -84,7 +91,12 @@ def predict(setup: Setup) -> Prediction:
     """Before training:
     guessing errs on 1 − 1/K of the test set, and a perfect fit on 0 of the training set.
     """
-    return {"guess": np.asarray(1 - 1 / setup.settings.classes), "steps": np.asarray(setup.settings.steps)}
+    settings, one = setup.settings, setup.sets[0]
+    shown = min(PROJECTED, len(one.x_test if settings.images == "test" else one.x_train))
+    return {
+        "guess": np.asarray(1 - 1 / settings.classes), "steps": np.asarray(settings.steps),
+        "chance": np.asarray(settings.classes / shown),
+    }  # fmt: skip
 
 
 def run(setup: Setup, prediction: Prediction) -> Iterator[Frame]:
@@ -95,19 +107,15 @@ def run(setup: Setup, prediction: Prediction) -> Iterator[Frame]:
     x_test = torch.stack([one.x_test for one in setup.sets])
     y_test = torch.stack([one.y_test for one in setup.sets])
     truth = data.one_hot(y_test.flatten(), settings.classes).unflatten(0, y_test.shape)
-    best = [np.inf] * settings.seeds
-    dips: list[nn.Module] = [setup.models[0]] * settings.seeds
-    kept: list[Tensor] = []
-    kept_steps: list[int] = []
+    seen: list[_Look] = []
 
     def measure(ensemble: training.Ensemble) -> np.ndarray:
         with torch.no_grad():
             train, test = ensemble(x), ensemble(x_test)
+        shown = test - truth if settings.images == "test" else train - y
+        networks = [ensemble.member(seed) for seed in range(settings.seeds)]
         errors = common.error_rate(test, y_test)
-        kept.append((test - truth)[:, :PROJECTED].flatten(1))
-        for seed, error in enumerate(errors):
-            if error < best[seed]:
-                best[seed], dips[seed] = float(error), ensemble.member(seed)
+        seen.append(_Look(shown[:, :PROJECTED].flatten(1), errors, networks))
         return np.column_stack([common.error_rate(train, labels), errors])
 
     frames = training.train(
@@ -122,38 +130,62 @@ def run(setup: Setup, prediction: Prediction) -> Iterator[Frame]:
         measure_at=common.measured_steps(settings.steps, 60),
         seed=settings.seed,
     )
+    steps: list[int] = []
     for frame in frames:
         values = dict(frame.values)
         errors = values.pop("errors", None)
         if errors is not None:
-            kept_steps.append(frame.step)
+            steps.append(frame.step)
             values |= {"train_error": errors[:, 0], "test_error": errors[:, 1]}
         ending = frame.status != "running"
         if ending:  # the last frame waits for the projections
             yield Frame(frame.step, values, 0.9)
-            parts = []
-            for seed, dip in enumerate(dips):
-                parts.append(_projections(setup, seed, dip, kept[: len(kept_steps)]))
-                yield Frame.tick(frame.step, 0.9 + 0.1 * (seed + 1) / len(dips))
-            inside, outside = (np.array(part) for part in zip(*parts, strict=True))
-            where = np.tile(np.array(kept_steps), (len(dips), 1))
-            values |= {"test_information": inside, "test_nuisance": outside, "test_steps": where}
+            found = []
+            for seed in range(settings.seeds):
+                found.append(_projections(setup, seed, seen[: len(steps)]))
+                yield Frame.tick(frame.step, 0.9 + 0.1 * (seed + 1) / settings.seeds)
+            values |= {name: np.array([one[name] for one in found]) for name in found[0]}
+            values |= {
+                "steps": np.tile(steps, (settings.seeds, 1)),
+                "taken": np.array(steps)[values["taken"]],
+            }
         progress = 1.0 if ending else 0.9 * (frame.progress or 0.0)
         yield Frame(frame.step, values, progress, frame.status, frame.note)
 
 
-def _projections(
-    setup: Setup, seed: int, dip: nn.Module, residuals: Sequence[Tensor]
-) -> tuple[np.ndarray, np.ndarray]:
-    """Test residuals of the whole run on I and on N of the test Jacobian at the dip, over √n: each (T,)."""
-    x = setup.sets[seed].x_test[:PROJECTED]
-    rank = min(setup.settings.rank, len(x) * setup.settings.classes - 1)
-    top = krylov.svd(jacobian(dip, x), rank).U
-    R = torch.stack([residual[seed] for residual in residuals])
+@dataclass(frozen=True)
+class _Look:
+    """What is kept of one measured step, over seeds."""
+
+    residuals: Tensor
+    errors: np.ndarray
+    networks: list[nn.Module]
+
+
+def _projections(setup: Setup, seed: int, seen: Sequence[_Look]) -> dict[str, Any]:
+    """Residuals of the whole run on I and on N of one Jacobian, over √n (T,); and how much of each of its
+    left singular vectors is the same for all images of a class (r,).
+    """
+    settings, one = setup.settings, setup.sets[seed]
+    dip = int(np.argmin([look.errors[seed] for look in seen]))
+    ahead = len(seen) - 1 - dip if settings.moment > 0 else dip
+    taken = dip + round(settings.moment * ahead)
+    test = settings.images == "test"
+    x = (one.x_test if test else one.x_train)[:PROJECTED]
+    true = (one.y_test if test else one.clean_train)[:PROJECTED]
+    rank = min(settings.rank, len(x) * settings.classes - 1)
+    top = krylov.svd(jacobian(seen[taken].networks[seed], x), rank).U
+    R = torch.stack([look.residuals[seed] for look in seen])
     inside = (R @ top.to(R.dtype)).norm(dim=1)
     outside = (R.norm(dim=1) ** 2 - inside**2).clamp(min=0).sqrt()
-    scale = np.sqrt(len(x))
-    return inside.cpu().numpy() / scale, outside.cpu().numpy() / scale
+    each = data.one_hot(true, settings.classes, top.dtype)
+    each = each / each.sum(0).clamp(min=1).sqrt()
+    within = torch.einsum("nc,nkr->ckr", each, top.unflatten(0, (len(x), settings.classes)))
+    found = {
+        name: part.cpu().numpy() / np.sqrt(len(x))
+        for name, part in (("information", inside), ("nuisance", outside))
+    }
+    return found | {"class_share": within.square().sum((0, 1)).cpu().numpy(), "taken": taken}
 
 
 def figure(
@@ -173,17 +205,25 @@ def figure(
     ):
         errors.append(figures.Measured(*common.curve(frames, name), label=label, color=color))
     parts: list[figures.Mark] = []
-    found = next((frame.values for frame in reversed(frames) if "test_nuisance" in frame.values), None)
+    vectors: list[figures.Mark] = []
+    for old in previous:
+        earlier = common.newest(old.frames, "class_share")
+        if earlier is not None:
+            vectors.append(figures.Earlier(1 + np.arange(earlier.shape[1]), earlier, label="earlier run"))
+    found = next((frame.values for frame in reversed(frames) if "nuisance" in frame.values), None)
     if found is None:
         parts.append(figures.Note("drawn when training ends: it needs the Jacobian at the dip"))
     else:
-        steps = found["test_steps"][0]
-        parts.append(
-            figures.Measured(steps, found["test_information"], label="on I", color=shared.INFORMATION)
-        )
-        parts.append(figures.Measured(steps, found["test_nuisance"], label="on N", color=shared.NUISANCE))
-        dip = steps[common.curve(frames, "test_error")[1].mean(axis=0)[: len(steps)].argmin()]
-        parts.append(figures.Level(float(dip), axis="x", label="dip"))
+        steps, share = found["steps"][0], found["class_share"]
+        for name, label, color in (
+            ("information", "on I", shared.INFORMATION),
+            ("nuisance", "on N", shared.NUISANCE),
+        ):
+            parts.append(figures.Measured(steps, found[name], label=label, color=color))
+        parts.append(figures.Level(float(found["taken"].mean()), axis="x", label="J taken here"))
+        index = 1 + np.arange(share.shape[1])
+        vectors.append(figures.Points(index, share, label="measured", color=shared.INFORMATION, line=False))
+    vectors.append(figures.Level(float(prediction["chance"]), label="any direction, K/n"))
     end = int(prediction["steps"])
     return figures.Chart(
         (
@@ -197,7 +237,7 @@ def figure(
                 ylim=(0, 1),
             ),
             figures.Panel(
-                "Test residual on I and N of J at the dip",
+                "Residual on I and N of one J",
                 tuple(parts),
                 xlabel="step",
                 ylabel="‖Π r‖ / √n",
@@ -205,21 +245,32 @@ def figure(
                 xlim=(0, end),
                 ylim=(0, None),
             ),
+            figures.Panel(
+                "Do the u_s see classes?",
+                tuple(vectors),
+                xlabel="index s",
+                ylabel="share of ‖u_s‖² that is class means",
+                ylim=(0, 1.05),
+            ),
         ),
         caption=figures.caption(
-            "Errors while a network learns partly wrong labels, and its test residual in two parts.", settings
+            "Errors while a network learns partly wrong labels, its residual in two parts, and what the left "
+            "singular vectors see.",
+            settings,
         ),
     )
 
 
 def _u_shape(run: Run) -> tuple[Evidence, Evidence, Evidence]:
+    if run.settings.moment or run.settings.images != "test":
+        raise ValueError("J12 takes the Jacobian on test images, at the dip")
     error = common.curve(run.frames, "test_error")[1]
-    parts = np.stack([run.last("test_information"), run.last("test_nuisance")])  # (2, S, T)
+    parts = np.stack([run.last("information"), run.last("nuisance")])  # (2, S, T)
     dip = error[:, : parts.shape[2]].argmin(axis=1)
     each = np.arange(len(dip))
     energy = parts**2
     start, least, end = energy[:, :, 0], energy[:, each, dip], energy[:, :, -1]
-    steps = run.last("test_steps")[0][dip]
+    steps = run.last("steps")[0][dip]
     norms = [f"{factor:.2f}" for factor in np.sqrt(end / least).mean(axis=1)]
     return (
         Evidence(error[:, -1] - error[each, dip], note=f"dip at step {steps.min()} to {steps.max()}"),
@@ -254,5 +305,6 @@ J12 = Claim(
 CORRUPTION = Experiment(
     "corruption", "Half the labels are wrong: why is the truth learned first?", Corruption,
     {"quick": Corruption(), "paper": Corruption(dataset="mnist", n=800, width=256, steps=5000, seeds=5)},
-    prepare, predict, run, figure, (J12,), controls=("width", "depth", "label_noise", "lr", "steps"),
+    prepare, predict, run, figure, (J12,),
+    controls=("width", "depth", "label_noise", "lr", "steps", "moment", "images"),
 )  # fmt: skip
