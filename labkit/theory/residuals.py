@@ -133,8 +133,9 @@ def residual_parts(
     """
     lam, coef, r = _split(singular_values, coefficients, rank)
     modes = decay(lam**2, lr, steps) * coef
-    information = np.linalg.norm(modes[:, :r], axis=1)
-    nuisance = np.hypot(np.linalg.norm(modes[:, r:], axis=1), outside)
+    with np.errstate(over="ignore"):  # far past the edge of stability
+        information = np.linalg.norm(modes[:, :r], axis=1)
+        nuisance = np.hypot(np.linalg.norm(modes[:, r:], axis=1), outside)
     return ResidualParts(information, nuisance, np.hypot(information, nuisance))
 
 
@@ -157,7 +158,9 @@ def fresh_loss(singular_values: Any, coefficients: Any, noise: float, lr: float,
     """
     lam, coef = spectrum(singular_values, coefficients)
     kept, learned = _factors(lam**2, lr, steps)
-    return ((kept * coef) ** 2).sum(axis=1) + 2.0 * nonnegative("noise", noise) * learned.sum(axis=1)
+    with np.errstate(over="ignore"):
+        left = ((kept * coef) ** 2).sum(axis=1)
+    return left + 2.0 * nonnegative("noise", noise) * learned.sum(axis=1)
 
 
 def pinv_norm(singular_values: Any, coefficients: Any, rank: int) -> float:

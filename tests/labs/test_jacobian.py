@@ -122,8 +122,8 @@ VIOLATED: dict[str, list[Violation]] = {
         lambda run: changed(run, prediction_gradients=lambda v: v[:, ::-1] ** [1.0, 2.0]),
     ],
     "J19": [
-        lambda run: changed(run, prediction_told=lambda v: v * 0 + 1),
         lambda run: changed(run, prediction_told=lambda v: v * 0 + 400),
+        lambda run: changed(run, test_error=constant(0.4)),
     ],
 }  # fmt: skip
 
