@@ -1,8 +1,8 @@
 """Where do the conditions of Thm 5.3 hold, and do its inequalities hold there? (J6)
 
-One width, with measured constants: α = λ_r at the start, β the largest ‖J‖ and ε twice the largest
-‖J(θ_τ) − J(θ₀)‖ met along the path (a lower estimate of the theorem's suprema over a ball: if the conditions
-fail with these, they fail).
+Constants are measured, at widths up to the one that is judged: α = λ_r at the start, β the largest ‖J‖ and ε
+twice the largest ‖J(θ_τ) − J(θ₀)‖ met along the path (a lower estimate of the theorem's suprema over a ball:
+if the conditions fail with these, they fail).
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from labkit.theory import jacobian as theory
 MEASURED = (
     "start", "deviation", "epsilon", "beta", "information", "nuisance", "final", "moved", "pinv",
 )  # fmt: skip
+NARROW, WIDTHS = 500, 4  # the figure begins there, far outside the regime, and has so many widths
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,9 @@ def prepare(settings: MetaTheorem) -> Setup:
     return Setup(
         settings,
         common.datasets(settings, n_test=30, normalize="standardize+unit-length", dtype=torch.float64),
-        (settings.width,),
+        tuple(
+            np.unique(np.geomspace(min(NARROW, settings.width), settings.width, WIDTHS).round().astype(int))
+        ),
     )
 
 
@@ -68,45 +71,43 @@ def predict(setup: Setup) -> Prediction:
     """What the theorem asks for before training: α, ‖J₀‖, Γ and the number of steps T at η = 1/β²."""
     settings = setup.settings
     assert isinstance(settings, MetaTheorem)
-    found = []
-    for seed in range(len(setup.sets)):
-        model, x, _ = setup.network(settings.width, "softplus", seed)
+    found = np.empty((2, len(setup.sets), len(setup.widths)))
+    for seed, place in np.ndindex(*found.shape[1:]):
+        model, x, _ = setup.network(setup.widths[place], "softplus", seed)
         spectrum = torch.linalg.eigvalsh(kernel(model, x)).flip(0).clamp(min=0).sqrt()
-        found.append((float(spectrum[settings.rank - 1]), float(spectrum[0])))
-    alpha, beta = np.array(found).T
+        found[:, seed, place] = float(spectrum[settings.rank - 1]), float(spectrum[0])
+    alpha, beta = found
     # A little room: ‖J‖ may grow along the path, and η must stay below 1/β².
     lr = 0.98 / beta**2
     steps = np.ceil(settings.duration / (lr * alpha**2))
     return {
-        "alpha": alpha,
-        "beta": beta,
-        "lr": lr,
-        "steps": steps,
-        "duration": steps * lr * alpha**2,
-        "rank": np.asarray(settings.rank),
-    }
+        "alpha": alpha, "beta": beta, "lr": lr, "steps": steps, "duration": steps * lr * alpha**2,
+        "rank": np.asarray(settings.rank), "widths": np.array(setup.widths),
+    }  # fmt: skip
 
 
 def run(setup: Setup, prediction: Prediction) -> Iterator[Frame]:
-    settings = setup.settings
-    assert isinstance(settings, MetaTheorem)
-    rows, furthest = [], 0
-    for seed in range(len(setup.sets)):
-        lr, steps = float(prediction["lr"][seed]), int(prediction["steps"][seed])
-        for step, row in enumerate(_track(setup, seed, lr, steps)):
-            if row is not None:
-                rows.append(row)
-            furthest = max(furthest, min(step, steps))
-            yield Frame.tick(furthest, (seed + step / (steps + 2)) / len(setup.sets))
-    columns = {name: np.array(column) for name, column in zip(MEASURED, zip(*rows, strict=True), strict=True)}
-    yield Frame(int(prediction["steps"].max()), columns, 1.0, "done")
+    """A frame for each width, of all seeds."""
+    last = len(setup.widths) - 1
+    for place, width in enumerate(setup.widths):
+        rows = []
+        for seed in range(len(setup.sets)):
+            lr, steps = float(prediction["lr"][seed, place]), int(prediction["steps"][seed, place])
+            for step, row in enumerate(_track(setup, seed, width, lr, steps)):
+                if row is not None:
+                    rows.append(row)
+                yield Frame.tick(width, (place + (seed + step / (steps + 2)) / len(setup.sets)) / (last + 1))
+        columns = {
+            name: np.array(column) for name, column in zip(MEASURED, zip(*rows, strict=True), strict=True)
+        }
+        yield Frame(width, columns, (place + 1) / (last + 1), "done" if place == last else "running")
 
 
-def _track(setup: Setup, seed: int, lr: float, steps: int) -> Iterator[tuple[float, ...] | None]:
+def _track(setup: Setup, seed: int, width: int, lr: float, steps: int) -> Iterator[tuple[float, ...] | None]:
     """Trains one seed beside its linearisation; the last item is the row of measured constants."""
     settings = setup.settings
     assert isinstance(settings, MetaTheorem)
-    model, x, y = setup.network(settings.width, "softplus", seed)
+    model, x, y = setup.network(width, "softplus", seed)
     start, gram = model.W.detach().clone(), kernel(model, x)
     eigenvalues, basis = torch.linalg.eigh(gram)
     spectrum, basis = eigenvalues.flip(0).clamp(min=0).sqrt(), basis.flip(1)
@@ -142,42 +143,27 @@ def _track(setup: Setup, seed: int, lr: float, steps: int) -> Iterator[tuple[flo
     )
 
 
-def meta_constants(run: Run) -> dict[str, np.ndarray]:
-    """δ and the two sides of (5.14), (5.15) and (5.16) for each seed, from the measured constants."""
-    found = {name: run.last(name) for name in MEASURED}
-    alpha, gamma = run.prediction["alpha"], run.prediction["duration"]
-    each = range(len(alpha))
-    delta = np.array(
-        [theory.smallest_delta(alpha[s], found["beta"][s], found["epsilon"][s], 0.0, gamma[s]) for s in each]
-    )
-    bounds = {
-        "deviation_bound": [
-            theory.meta_theorem_bound(alpha[s], found["beta"][s], delta[s], found["start"][s]) for s in each
-        ],
-        "moved_bound": [
-            theory.distance_bound(
-                found["pinv"][s], found["nuisance"][s], found["start"][s], alpha[s], gamma[s], delta[s]
-            )
-            for s in each
-        ],
-        "final_bound": [
+def meta_constants(
+    found: Mapping[str, np.ndarray], prediction: Prediction, place: int = -1
+) -> dict[str, np.ndarray]:
+    """δ and the right sides of (5.14), (5.15) and (5.16) for each seed, as measured at the width in this
+    place.
+    """
+    rows = []
+    alphas, durations = (prediction[name][:, place] for name in ("alpha", "duration"))
+    for s, (alpha, gamma) in enumerate(zip(alphas, durations, strict=True)):
+        one = {name: float(values[s]) for name, values in found.items()}
+        delta = theory.smallest_delta(alpha, one["beta"], one["epsilon"], 0.0, gamma)
+        rows.append((
+            delta,
+            theory.meta_theorem_bound(alpha, one["beta"], delta, one["start"]),
+            theory.distance_bound(one["pinv"], one["nuisance"], one["start"], alpha, gamma, delta),
             theory.final_residual_bound(
-                found["information"][s],
-                found["nuisance"][s],
-                found["start"][s],
-                alpha[s],
-                found["beta"][s],
-                gamma[s],
-                delta[s],
-            )
-            for s in each
-        ],
-    }
-    return (
-        found
-        | {"alpha": alpha, "duration": gamma, "delta": delta}
-        | {name: np.array(values) for name, values in bounds.items()}
-    )
+                one["information"], one["nuisance"], one["start"], alpha, one["beta"], gamma, delta
+            ),
+        ))  # fmt: skip
+    columns = zip(("delta", "deviation_bound", "moved_bound", "final_bound"), np.array(rows).T, strict=True)
+    return {**found, **dict(columns)}
 
 
 def figure(
@@ -186,41 +172,67 @@ def figure(
     previous: Sequence[Run] = (),
     settings: MetaTheorem | None = None,
 ) -> figures.Chart:
-    """The three inequalities as measured against bound,
-    one point a seed, with the condition δ ≤ 1 in the title.
-    """
+    """The condition and the deviation over widths; the three inequalities at the widest, one point a seed."""
     names = (("deviation", "‖r − r̃‖"), ("moved", "‖θ − θ₀‖"), ("final", "‖r_T‖"))
-    marks: list[figures.Mark] = []
-    title = "Thm 5.3: measured against bound"
-    for old in previous:
-        constants = meta_constants(old)
-        marks.append(
-            figures.Earlier(
-                np.arange(3), np.stack([constants[n] / constants[f"{n}_bound"] for n, _ in names], axis=1)
-            )
+    marks: dict[str, list[figures.Mark]] = {"delta": [], "deviation": [], "ratio": []}
+    runs = [(frames, prediction, None), *((old.frames, old.prediction, "earlier run") for old in previous)]
+    for shown, told, label in reversed(runs):
+        done = [frame for frame in shown if "start" in frame.values]
+        if not done:
+            continue
+        widths = np.array([frame.step for frame in done])
+        found = [meta_constants(frame.values, told, place) for place, frame in enumerate(done)]
+        delta = np.stack([one["delta"] for one in found], axis=1)
+        gap, bound = (
+            np.stack([one[name] / one["start"] for one in found], axis=1)
+            for name in ("deviation", "deviation_bound")
         )
-    if frames:
-        run = Run(META, settings, prediction, tuple(frames))
-        constants = meta_constants(run)
-        ratio = np.stack([constants[name] / constants[f"{name}_bound"] for name, _ in names], axis=1)
-        marks.append(figures.Points(np.arange(3), ratio, label="measured / bound", color=0, line=False))
-        title = f"Thm 5.3 needs δ ≤ 1; here δ = {constants['delta'].max():.2g}"
-    marks.append(figures.Level(1.0, label="the bound"))
-    panel = figures.Panel(
-        title, tuple(marks), ylabel="share of the bound", yscale="log", xlim=(-0.5, 2.5), ylim=(1e-4, 3),
-        xticks=[(i, label) for i, (_, label) in enumerate(names)],
-    )  # fmt: skip
-    return figures.Chart(
-        (panel,),
-        caption=figures.caption(
-            "Three quantities that Thm 5.3 bounds, each as a share of its bound.", settings
-        ),
+        ratio = np.stack([found[-1][name] / found[-1][f"{name}_bound"] for name, _ in names], axis=1)
+        if label:
+            marks["delta"].append(figures.Earlier(widths, delta, label=label))
+            marks["deviation"].append(figures.Earlier(widths, gap, label=label))
+            marks["ratio"].append(figures.Earlier(np.arange(3), ratio, label=label))
+            continue
+        marks["delta"].append(figures.Points(widths, delta, label="δ, measured", color=shared.NUISANCE))
+        marks["deviation"].append(
+            figures.Bound(widths, bound, label="(5.14), where δ ≤ 1", color=shared.TRAIN)
+        )
+        marks["deviation"].append(figures.Points(widths, gap, label="measured", color=shared.TRAIN))
+        marks["ratio"].append(
+            figures.Points(np.arange(3), ratio, label="measured / bound", color=0, line=False)
+        )
+    marks["delta"].append(figures.Level(1.0, label="the theorem ends here"))
+    marks["ratio"].append(figures.Level(1.0, label="the bound"))
+    ends = float(prediction["widths"][0]) * 0.8, float(prediction["widths"][-1]) * 1.25
+    over_widths = (
+        ("The condition: δ ≤ 1", "delta", "δ of (5.13)"),
+        ("What it is about", "deviation", "max ‖r − r̃‖ / ‖r₀‖"),
     )
+    return figures.Chart(
+        (
+            *(
+                figures.Panel(
+                    title, tuple(marks[name]), xlabel="width k", ylabel=ylabel, xscale="log", yscale="log",
+                    xlim=ends,
+                )
+                for title, name, ylabel in over_widths
+            ),
+            figures.Panel(
+                "Thm 5.3 at the widest", tuple(marks["ratio"]), ylabel="share of the bound", yscale="log",
+                xlim=(-0.5, 2.5), ylim=(1e-4, 3), xticks=[(i, label) for i, (_, label) in enumerate(names)],
+            ),
+        ),
+        caption=figures.caption(
+            "Where the conditions of Thm 5.3 hold, how far training is from its linearisation, and three "
+            "quantities as shares of their bounds.",
+            settings,
+        ),
+    )  # fmt: skip
 
 
 def _meta_theorem(run: Run) -> tuple[Evidence, Evidence, Evidence]:
-    found = meta_constants(run)
-    speed = run.prediction["lr"] * found["beta"] ** 2
+    found = meta_constants({name: run.last(name) for name in MEASURED}, run.prediction)
+    speed = run.prediction["lr"][:, -1] * found["beta"] ** 2
     conditions = (
         Condition("δ, the least for which (5.13) holds", float(found["delta"].max()), 1.0),
         Condition("η‖J‖² along the path", float(speed.max()), 1.0),
