@@ -98,12 +98,12 @@ def prepare(settings: Cutoff) -> Setup:
 
 
 def predict(setup: Setup) -> Prediction:
-    """The three terms at the cutoffs λ_r of ν·Σ(X)^½, the analytic kernel;
-    and the step T at which each is read.
+    """The three terms at the cutoffs λ_r of ν·Σ(X)^½, the analytic kernel; the step T at which each is read;
+    and the order of the width that (2.2) asks for there, and (2.4) for all of label space.
     """
     settings = setup.settings
     found: dict[str, list[np.ndarray]] = {
-        name: [] for name in ("bias", "variance", "total", "cutoff", "step", "nuisance")
+        name: [] for name in ("bias", "variance", "total", "cutoff", "step", "nuisance", "width", "full_rank")
     }
     beta = max(_largest(model, one.x_train) for model, one in zip(setup.models, setup.sets, strict=True))
     lr = settings.lr / beta**2
@@ -129,6 +129,10 @@ def predict(setup: Setup) -> Prediction:
             terms.cutoff,
             step,
             terms.bias * np.sqrt(settings.n),
+            np.array([theory.width_condition(alpha, settings.n, settings.duration) for alpha in terms.alpha]),
+            theory.full_rank_width(
+                settings.n, settings.classes, max(float(eigenvalues[0]), 1e-12), settings.duration
+            ),
         )
         for name, value in zip(found, values, strict=True):
             found[name].append(value)
@@ -244,16 +248,36 @@ def figure(
                 yscale="log",
             ),
             figures.Panel(
-                "Training loss after T = Γ/(ηα²) steps",
+                "Training loss at step T",
                 tuple(loss),
                 xlabel="rank r of I (smaller α →)",
                 ylabel="‖f − y‖/√n",
                 xscale="log",
                 xlim=(1, float(ranks[-1])),
             ),
+            figures.Panel(
+                "Width against bias",
+                (
+                    figures.Predicted(
+                        np.exp(np.log(prediction["width"]).mean(axis=0)),
+                        prediction["bias"],
+                        label="order of k in (2.2)",
+                        color=shared.NUISANCE,
+                    ),
+                    figures.Level(float((settings or Cutoff()).width), axis="x", label="ours"),
+                    figures.Level(float(prediction["full_rank"].mean()), axis="x", label="(2.4): N empty"),
+                ),
+                xlabel="width k",
+                ylabel="‖Π_N y‖/√n",
+                xscale="log",
+                xlim=(10, 10 * float(prediction["full_rank"].mean())),
+                ylim=(0, None),
+            ),
         ),
         caption=figures.caption(
-            "The terms of the bound for each rank of the information space, and what training gave.", settings
+            "The terms of the bound for each rank of the information space, what training gave, and the "
+            "width that the theorem asks for.",
+            settings,
         ),
     )
 
