@@ -8,10 +8,9 @@ anyway.
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
-from importlib.resources import files
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,7 +19,8 @@ from torch import Tensor, nn
 from labkit import data, figures, krylov, models, training
 from labkit.labs import common
 from labkit.labs.jacobian import shared
-from labkit.measure import jacobian, split
+from labkit.labs.jacobian.published import RANK, SETS, published
+from labkit.measure import jacobian, rows
 from labkit.protocol.claims import Claim, World
 from labkit.protocol.experiment import Experiment, Frame, Prediction, Run
 from labkit.protocol.rules import EVERY, Between, Evidence
@@ -84,6 +84,13 @@ class Setup:
     def targets(self, level: int, seed: int) -> Tensor:
         return data.one_hot(self.sets[level][seed].y_train, self.settings.classes)
 
+    def asked(self, level: int, seed: int) -> tuple[Tensor, Tensor]:
+        """y and r₀ of one level and seed, (n, K)."""
+        y = self.targets(level, seed)
+        with torch.no_grad():
+            outputs = [self.models[seed](part) for part in self.sets[level][seed].x_train.split(1000)]
+        return y, torch.cat(outputs) - y
+
 
 def prepare(settings: Alignment) -> Setup:
     sets = tuple(
@@ -115,43 +122,52 @@ def _network(settings: Alignment, inputs: int, seed: int) -> nn.Module:
 def predict(setup: Setup) -> Prediction:
     """The levels of chance."""
     settings = setup.settings
-    size = settings.n * settings.classes
+    size, classes = settings.n * settings.classes, settings.classes
+    ranks = np.unique([0, *np.geomspace(1, size, 60).round().astype(int)])
     return {
-        "levels": np.array(LEVELS),
+        "levels": np.array(LEVELS), "size": np.asarray(size), "guess": np.asarray(1 - 1 / classes),
         "chance": np.asarray(theory.chance_share(settings.rank, size)),
-        "one_hot_chance": np.asarray(theory.one_hot_chance_share(settings.rank, size, settings.classes)),
-    }
+        "energies": ranks / size,
+        "chances": np.array([theory.chance_share(rank, size) for rank in ranks]),
+        "one_hot_chances": np.array([theory.one_hot_chance_share(rank, size, classes) for rank in ranks]),
+    }  # fmt: skip
 
 
-def shares(model: nn.Module, x: Tensor, y: Tensor, rank: int) -> tuple[float, float, float, krylov.SVD]:
-    """‖Π_I y‖/‖y‖ for one-hot labels and for centred ones, and ‖J_I†y‖/‖y‖ (tables 3 to 18)."""
-    found = krylov.svd(jacobian(model, x), rank)
-    return *_shares_on(found, y, rank), found
+def shares(model: nn.Module, x: Tensor, y: Tensor, r0: Tensor, rank: int) -> tuple[np.ndarray, float, float]:
+    """‖Π_I y‖/‖y‖ for one-hot labels, on the first 1 to `rank` directions; at `rank` for centred labels and
+    for the residual of the start (tables 1 to 18).
+    """
+    return _shares_on(krylov.svd(jacobian(model, x), rank), y, r0)
 
 
-def _shares_on(found: krylov.SVD, y: Tensor, rank: int) -> tuple[float, float, float]:
-    one_hot = split(found, y, rank=rank)
-    centred = split(found, y - 1 / y.shape[1], rank=rank)
-    return (
-        float(one_hot.share_information),
-        float(centred.share_information),
-        float(one_hot.pinv_norm / y.norm()),
+def _shares_on(found: krylov.SVD, y: Tensor, r0: Tensor) -> tuple[np.ndarray, float, float]:
+    vectors = torch.stack([rows(v).double() for v in (y, y - 1 / y.shape[1], r0)], dim=1)
+    energy = (found.U.double().T @ vectors).square().cumsum(0) / vectors.square().sum(0)
+    curve = energy.sqrt().cpu().numpy()
+    return curve[:, 0], float(curve[-1, 1]), float(curve[-1, 2])
+
+
+def _named(when: str, found: list[Any], shape: tuple[int, int]) -> dict[str, np.ndarray]:
+    """Frame values (S, L) from `shares` of each seed and level."""
+    curves, centred, residual = (
+        np.array(one).reshape(*shape, *np.shape(one[0])) for one in zip(*found, strict=True)
     )
+    return {
+        when: curves[..., -1],
+        f"{when}_curve": curves,
+        f"{when}_centred": centred,
+        f"{when}_residual": residual,
+    }
 
 
 def run(setup: Setup, prediction: Prediction) -> Iterator[Frame]:
     settings, seeds = setup.settings, len(setup.models)
-    start = []
+    shape, start = (seeds, len(LEVELS)), []
     for seed, model in enumerate(setup.models):
-        *_, found = shares(model, setup.sets[0][seed].x_train, setup.targets(0, seed), settings.rank)
-        start.append(
-            [_shares_on(found, setup.targets(level, seed), settings.rank) for level in range(len(LEVELS))]
-        )
+        svd = krylov.svd(jacobian(model, setup.sets[0][seed].x_train), settings.rank)
+        start += [_shares_on(svd, *setup.asked(level, seed)) for level in range(len(LEVELS))]
         yield Frame.tick(0, 0.3 * (seed + 1) / seeds)
-    begun = np.array(start)
-    yield Frame(
-        0, {"initial": begun[..., 0], "initial_centred": begun[..., 1], "initial_pinv": begun[..., 2]}, 0.3
-    )
+    yield Frame(0, _named("initial", start, shape), 0.3)
 
     # All levels and seeds are one ensemble: copy level·seeds + seed.
     pairs = [(level, seed) for level in range(len(LEVELS)) for seed in range(seeds)]
@@ -166,27 +182,22 @@ def run(setup: Setup, prediction: Prediction) -> Iterator[Frame]:
     if diverged:
         return
 
-    final, errors, adapted = [], [], []
+    final: dict[tuple[int, int], Any] = {}
+    errors = np.empty(shape)
     for index, (level, seed) in enumerate(pairs):
         one, model = setup.sets[level][seed], ensemble.member(index)
-        final.append(shares(model, one.x_train, setup.targets(level, seed), settings.rank)[:3])
+        final[seed, level] = shares(model, one.x_train, *setup.asked(level, seed), settings.rank)
         with torch.no_grad():
             guesses = torch.cat([model(part).argmax(1) for part in one.x_test.split(1000)])
-        errors.append(float((guesses != one.y_test).double().mean()))
+        errors[seed, level] = float((guesses != one.y_test).double().mean())
         yield Frame.tick(settings.steps, 0.7 + 0.25 * index / len(pairs))
+    adapted = np.empty(seeds)
     for seed in range(seeds):
-        model = adam.member(seed)
-        adapted.append(shares(model, setup.sets[0][seed].x_train, setup.targets(0, seed), settings.rank)[:3])
+        x = setup.sets[0][seed].x_train
+        adapted[seed] = shares(adam.member(seed), x, *setup.asked(0, seed), settings.rank)[0][-1]
         yield Frame.tick(settings.steps, 0.95)
-    ended = np.array(final).reshape(len(LEVELS), seeds, 3).swapaxes(0, 1)
-    yield Frame(
-        settings.steps,
-        {
-            "final": ended[..., 0], "final_centred": ended[..., 1], "final_pinv": ended[..., 2],
-            "test_error": np.array(errors).reshape(len(LEVELS), seeds).T, "adam": np.array(adapted)[:, 0],
-        },
-        1.0, "done",
-    )  # fmt: skip
+    ended = _named("final", [final[place] for place in np.ndindex(*shape)], shape)
+    yield Frame(settings.steps, ended | {"test_error": errors, "adam": adapted}, 1.0, "done")
 
 
 def _train(
@@ -228,31 +239,28 @@ def figure(
     settings: Alignment | None = None,
 ) -> figures.Chart:
     levels = prediction["levels"]
-    marks: dict[str, list[figures.Mark]] = {"one-hot": [], "centred": [], "error": []}
-    marks["one-hot"].append(
+    marks: dict[str, list[figures.Mark]] = {
+        "curve": _curves(frames, prediction, previous),
+        "centred": [],
+        "error": [],
+    }
+    marks["centred"] = [
         figures.Predicted(
-            levels, np.full(len(levels), prediction["one_hot_chance"]), label="chance, one-hot", color="ink"
+            levels, np.full(len(levels), prediction["chance"]), label="any direction", color="ink"
         )
-    )
-    marks["centred"].append(
-        figures.Predicted(
-            levels, np.full(len(levels), prediction["chance"]), label="chance, any direction", color="ink"
-        )
-    )
-    for which, suffix in (("one-hot", ""), ("centred", "_centred")):
-        for old in previous:
-            marks[which].extend(
-                figures.Earlier(levels, f.values[f"final{suffix}"])
-                for f in old.frames
-                if f"final{suffix}" in f.values
-            )
-        for name, label, color in (
-            ("initial", "first Jacobian", shared.TRAIN),
-            ("final", "last Jacobian", shared.INFORMATION),
-        ):
-            found = common.newest(frames, name + suffix)
-            if found is not None:
-                marks[which].append(figures.Points(levels, found, label=label, color=color))
+    ]
+    for old in previous:
+        found = common.newest(old.frames, "final_centred")
+        if found is not None:
+            marks["centred"].append(figures.Earlier(levels, found))
+    for name, label, color in (
+        ("initial", "first Jacobian", shared.TRAIN),
+        ("final", "last Jacobian", shared.INFORMATION),
+    ):
+        found = common.newest(frames, f"{name}_centred")
+        if found is not None:
+            marks["centred"].append(figures.Points(levels, found, label=label, color=color))
+    marks["error"].append(figures.Level(float(prediction["guess"]), label="guessing, 1 − 1/K"))
     final, error = common.newest(frames, "final"), common.newest(frames, "test_error")
     if final is not None and error is not None:
         marks["error"].append(
@@ -261,29 +269,58 @@ def figure(
             )
         )
         marks["error"].append(figures.Points(levels, error, label="test error", color=shared.TEST))
-    titles = (
-        ("one-hot", "‖Π_I y‖ / ‖y‖"),
-        ("centred", "the same for y − 1/K"),
-        ("error", "Nuisance and test error"),
-    )
-    panels = tuple(
+    corrupted = {"xlabel": "label corruption", "xlim": (-0.05, 1.05), "ylim": (0, 1.02)}
+    panels = (
         figures.Panel(
-            title, tuple(marks[which]), xlabel="label corruption", xlim=(-0.05, 1.05), ylim=(0, 1.02)
-        )
-        for which, title in titles
-    )
+            "‖Π_I y‖ / ‖y‖ for every r", tuple(marks["curve"]), xlabel="r / nK", xscale="log", xlim=(5e-5, 1),
+            ylim=(0, 1.02),
+        ),
+        figures.Panel("The same for y − 1/K, at r", tuple(marks["centred"]), **corrupted),  # type: ignore[arg-type]
+        figures.Panel("Nuisance and test error", tuple(marks["error"]), **corrupted),  # type: ignore[arg-type]
+    )  # fmt: skip
     return figures.Chart(
         panels,
         caption=figures.caption(
-            "How much of the labels lies in the information space, as more of them are wrong.", settings
+            "How much of the labels lies in the information space, for clean and for wrong labels; single "
+            "points are the paper's ResNet20.",
+            settings,
         ),
     )
 
 
-def published() -> list[dict[str, str]]:
-    """The figures that paper 4 prints: dataset, part, noise, which, jacobian, share."""
-    with files("labkit.labs.jacobian").joinpath("published.csv").open(encoding="utf-8") as file:
-        return list(csv.DictReader(file))
+def _curves(frames: Sequence[Frame], prediction: Prediction, previous: Sequence[Run]) -> list[figures.Mark]:
+    """The share on I against r, at both ends of corruption, beside chance and the paper's tables."""
+    share = prediction["energies"]
+    marks: list[figures.Mark] = [
+        figures.Predicted(share[1:], prediction["one_hot_chances"][1:], label="one-hot", color="ink"),
+        figures.Predicted(share[1:], prediction["chances"][1:], label="any direction", color="ink"),
+    ]
+    kinds = (
+        ("initial", 0, "clean, first J", shared.TRAIN),
+        ("final", 0, "clean, last J", shared.INFORMATION),
+        ("initial", -1, "all wrong, first J", shared.TEST),
+        ("final", -1, "all wrong, last J", shared.NUISANCE),
+    )
+    for when, level, label, color in kinds:
+        for run in previous:
+            found = common.newest(run.frames, f"{when}_curve")
+            if found is not None:
+                x = np.arange(1, found.shape[2] + 1) / int(run.prediction["size"])
+                marks.append(
+                    figures.Earlier(x, found[:, level], label="earlier run" if label == kinds[0][2] else "")
+                )
+        found = common.newest(frames, f"{when}_curve")
+        if found is not None:
+            x = np.arange(1, found.shape[2] + 1) / int(prediction["size"])
+            marks.append(figures.Measured(x, found[:, level], label=label, color=color))
+        noise = f"{float(prediction['levels'][level]):.2f}"
+        paper = [row for row in published() if row["dataset"] != "cifar10-3class" and row["part"] == "train"
+                 and (row["noise"], row["jacobian"]) == (noise, when)]  # fmt: skip
+        marks += [
+            figures.Points([RANK / SETS[row["dataset"]][1]], [[float(row["share"])]], color=color, line=False)
+            for row in paper
+        ]
+    return marks
 
 
 def _adapts(run: Run) -> tuple[Evidence, Evidence]:

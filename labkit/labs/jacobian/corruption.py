@@ -185,6 +185,9 @@ def _projections(setup: Setup, seed: int, seen: Sequence[_Look]) -> dict[str, An
         name: part.cpu().numpy() / np.sqrt(len(x))
         for name, part in (("information", inside), ("nuisance", outside))
     }
+    labels = data.one_hot(one.y_test if test else one.y_train, settings.classes)[: len(x)].flatten()
+    for name, vector in (("share", labels), ("residual_share", R[0])):
+        found[name] = ((vector.to(top.dtype) @ top).norm() / vector.norm()).cpu().numpy()
     return found | {"class_share": within.square().sum((0, 1)).cpu().numpy(), "taken": taken}
 
 
