@@ -24,7 +24,7 @@ J, KERNEL = {f"{ROOM}.shared:jacobian": shuffled_rows}, {f"{ROOM}.mixture:kernel
 RESTING: dict[str, tuple[dict[str, Any], set[str], dict[str, Any]]] = {
     "kernel": ({f"{ROOM}.kernel:jacobian": shuffled_rows}, {"J1"}, {}),
     "mixture": (J | KERNEL, {"J2"}, {"clusters": 5}),
-    "residuals": (J, {"J4"}, {"n": 60, "steps": 10}),
+    "residuals": (J, {"J4", "J18"}, {"n": 100, "steps": 60}),
     "linearization": (
         {f"{ROOM}.linearization:kernel": shuffled_gram}, {"J5"}, {"n": 20, "repeats": 4, "steps": 30}
     ),

@@ -207,26 +207,7 @@ def figure(
         ("test_error", "test", shared.TEST),
     ):
         errors.append(figures.Measured(*common.curve(frames, name), label=label, color=color))
-    parts: list[figures.Mark] = []
-    vectors: list[figures.Mark] = []
-    for old in previous:
-        earlier = common.newest(old.frames, "class_share")
-        if earlier is not None:
-            vectors.append(figures.Earlier(1 + np.arange(earlier.shape[1]), earlier, label="earlier run"))
-    found = next((frame.values for frame in reversed(frames) if "nuisance" in frame.values), None)
-    if found is None:
-        parts.append(figures.Note("drawn when training ends: it needs the Jacobian at the dip"))
-    else:
-        steps, share = found["steps"][0], found["class_share"]
-        for name, label, color in (
-            ("information", "on I", shared.INFORMATION),
-            ("nuisance", "on N", shared.NUISANCE),
-        ):
-            parts.append(figures.Measured(steps, found[name], label=label, color=color))
-        parts.append(figures.Level(float(found["taken"].mean()), axis="x", label="J taken here"))
-        index = 1 + np.arange(share.shape[1])
-        vectors.append(figures.Points(index, share, label="measured", color=shared.INFORMATION, line=False))
-    vectors.append(figures.Level(float(prediction["chance"]), label="any direction, K/n"))
+    parts, vectors = _of_one_jacobian(frames, prediction, previous)
     end = int(prediction["steps"])
     return figures.Chart(
         (
@@ -262,6 +243,33 @@ def figure(
             settings,
         ),
     )
+
+
+def _of_one_jacobian(
+    frames: Sequence[Frame], prediction: Prediction, previous: Sequence[Run]
+) -> tuple[list[figures.Mark], list[figures.Mark]]:
+    """The residual on its I and N; its left singular vectors."""
+    parts: list[figures.Mark] = []
+    vectors: list[figures.Mark] = []
+    for old in previous:
+        earlier = common.newest(old.frames, "class_share")
+        if earlier is not None:
+            vectors.append(figures.Earlier(1 + np.arange(earlier.shape[1]), earlier, label="earlier run"))
+    found = next((frame.values for frame in reversed(frames) if "nuisance" in frame.values), None)
+    if found is None:
+        parts.append(figures.Note("drawn when training ends: it needs the Jacobian at the dip"))
+    else:
+        steps, share = found["steps"][0], found["class_share"]
+        for name, label, color in (
+            ("information", "on I", shared.INFORMATION),
+            ("nuisance", "on N", shared.NUISANCE),
+        ):
+            parts.append(figures.Measured(steps, found[name], label=label, color=color))
+        parts.append(figures.Level(float(found["taken"].mean()), axis="x", label="J taken here"))
+        index = 1 + np.arange(share.shape[1])
+        vectors.append(figures.Points(index, share, label="measured", color=shared.INFORMATION, line=False))
+    vectors.append(figures.Level(float(prediction["chance"]), label="any direction, K/n"))
+    return parts, vectors
 
 
 def _u_shape(run: Run) -> tuple[Evidence, Evidence, Evidence]:

@@ -27,6 +27,7 @@ from labkit.theory import jacobian as theory
 MEASURED = (
     "start", "deviation", "epsilon", "beta", "information", "nuisance", "final", "moved", "pinv",
 )  # fmt: skip
+BOUNDED = (("deviation", "‖r − r̃‖"), ("moved", "‖θ − θ₀‖"), ("final", "‖r_T‖"))
 NARROW, WIDTHS = 500, 4  # the figure begins there, far outside the regime, and has so many widths
 
 
@@ -173,36 +174,7 @@ def figure(
     settings: MetaTheorem | None = None,
 ) -> figures.Chart:
     """The condition and the deviation over widths; the three inequalities at the widest, one point a seed."""
-    names = (("deviation", "‖r − r̃‖"), ("moved", "‖θ − θ₀‖"), ("final", "‖r_T‖"))
-    marks: dict[str, list[figures.Mark]] = {"delta": [], "deviation": [], "ratio": []}
-    runs = [(frames, prediction, None), *((old.frames, old.prediction, "earlier run") for old in previous)]
-    for shown, told, label in reversed(runs):
-        done = [frame for frame in shown if "start" in frame.values]
-        if not done:
-            continue
-        widths = np.array([frame.step for frame in done])
-        found = [meta_constants(frame.values, told, place) for place, frame in enumerate(done)]
-        delta = np.stack([one["delta"] for one in found], axis=1)
-        gap, bound = (
-            np.stack([one[name] / one["start"] for one in found], axis=1)
-            for name in ("deviation", "deviation_bound")
-        )
-        ratio = np.stack([found[-1][name] / found[-1][f"{name}_bound"] for name, _ in names], axis=1)
-        if label:
-            marks["delta"].append(figures.Earlier(widths, delta, label=label))
-            marks["deviation"].append(figures.Earlier(widths, gap, label=label))
-            marks["ratio"].append(figures.Earlier(np.arange(3), ratio, label=label))
-            continue
-        marks["delta"].append(figures.Points(widths, delta, label="δ, measured", color=shared.NUISANCE))
-        marks["deviation"].append(
-            figures.Bound(widths, bound, label="(5.14), where δ ≤ 1", color=shared.TRAIN)
-        )
-        marks["deviation"].append(figures.Points(widths, gap, label="measured", color=shared.TRAIN))
-        marks["ratio"].append(
-            figures.Points(np.arange(3), ratio, label="measured / bound", color=0, line=False)
-        )
-    marks["delta"].append(figures.Level(1.0, label="the theorem ends here"))
-    marks["ratio"].append(figures.Level(1.0, label="the bound"))
+    marks = _marks(frames, prediction, previous)
     ends = float(prediction["widths"][0]) * 0.8, float(prediction["widths"][-1]) * 1.25
     over_widths = (
         ("The condition: δ ≤ 1", "delta", "δ of (5.13)"),
@@ -219,7 +191,7 @@ def figure(
             ),
             figures.Panel(
                 "Thm 5.3 at the widest", tuple(marks["ratio"]), ylabel="share of the bound", yscale="log",
-                xlim=(-0.5, 2.5), ylim=(1e-4, 3), xticks=[(i, label) for i, (_, label) in enumerate(names)],
+                xlim=(-0.5, 2.5), ylim=(1e-4, 3), xticks=[(i, label) for i, (_, label) in enumerate(BOUNDED)],
             ),
         ),
         caption=figures.caption(
@@ -230,7 +202,44 @@ def figure(
     )  # fmt: skip
 
 
+def _marks(
+    frames: Sequence[Frame], prediction: Prediction, previous: Sequence[Run]
+) -> dict[str, list[figures.Mark]]:
+    marks: dict[str, list[figures.Mark]] = {"delta": [], "deviation": [], "ratio": []}
+    runs = [(frames, prediction, None), *((old.frames, old.prediction, "earlier run") for old in previous)]
+    for shown, told, label in reversed(runs):
+        done = [frame for frame in shown if "start" in frame.values]
+        if not done:
+            continue
+        widths = np.array([frame.step for frame in done])
+        found = [meta_constants(frame.values, told, place) for place, frame in enumerate(done)]
+        delta = np.stack([one["delta"] for one in found], axis=1)
+        gap, bound = (
+            np.stack([one[name] / one["start"] for one in found], axis=1)
+            for name in ("deviation", "deviation_bound")
+        )
+        ratio = np.stack([found[-1][name] / found[-1][f"{name}_bound"] for name, _ in BOUNDED], axis=1)
+        if label:
+            marks["delta"].append(figures.Earlier(widths, delta, label=label))
+            marks["deviation"].append(figures.Earlier(widths, gap, label=label))
+            marks["ratio"].append(figures.Earlier(np.arange(3), ratio, label=label))
+            continue
+        marks["delta"].append(figures.Points(widths, delta, label="δ, measured", color=shared.NUISANCE))
+        marks["deviation"].append(
+            figures.Bound(widths, bound, label="(5.14), where δ ≤ 1", color=shared.TRAIN)
+        )
+        marks["deviation"].append(figures.Points(widths, gap, label="measured", color=shared.TRAIN))
+        marks["ratio"].append(
+            figures.Points(np.arange(3), ratio, label="measured / bound", color=0, line=False)
+        )
+    marks["delta"].append(figures.Level(1.0, label="the theorem ends here"))
+    marks["ratio"].append(figures.Level(1.0, label="the bound"))
+    return marks
+
+
 def _meta_theorem(run: Run) -> tuple[Evidence, Evidence, Evidence]:
+    if run.series("start")[0][-1] < run.prediction["widths"][-1]:
+        raise ValueError("the run has not come to its widest network")
     found = meta_constants({name: run.last(name) for name in MEASURED}, run.prediction)
     speed = run.prediction["lr"][:, -1] * found["beta"] ** 2
     conditions = (
