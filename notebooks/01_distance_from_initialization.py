@@ -186,9 +186,9 @@ labkit.judge_all(scaling, ("D20",))
 #
 # Four moves to try. **(1)** *Distance from*: another. Blue jumps above orange and grows with it. **(2)**
 # *Largest width* 320 → 640: another point, and blue keeps falling. **(3)** *Label noise (redraw)* 0 → 0.5:
-# all distances grow. **(4)** *Stop at loss* to 0.02 and to 0.001: smaller and larger $r$ at every width.
-# $r$ is not a property of the network. It belongs to (network, start, loss, stopping rule): compare at
-# equal loss only.
+# all distances over the width grow; over $m$ the more, the more samples. **(4)** *Stop at loss* to 0.02 and
+# to 0.001: smaller and larger $r$ at every width. $r$ is not a property of the network. It belongs to
+# (network, start, loss, stopping rule): compare at equal loss only.
 
 # %%
 labkit.Panel(scaling)
