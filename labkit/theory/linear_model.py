@@ -48,21 +48,27 @@ def gd_iterates(x: Any, y: Any, lr: float, steps: Any, w0: Any = None) -> Array:
     return start + (progress(s**2, lr, steps) * (coef / s)) @ vt
 
 
-def min_norm_limit(x: Any, y: Any, w0: Any = None) -> Array:
+def min_norm_limit(x: Any, y: Any, w0: Any = None, p: Any = None) -> Array:
     """Where ``gd_iterates`` ends for 0 < lr < 2/|X|^2: X^+ y + (I - X^+ X) w_0, (d,).
 
+    With the gradient multiplied by P = diag(p) it ends at w_0 + P X^T (X P X^T)^-1 (y - X w_0): least in
+    |P^(-1/2) (w - w_0)| among the solutions.
+
     Args:
-        x: (n, d). y: (n,). w0: (d,), zeros if None.
+        x: (n, d). y: (n,). w0: (d,), zeros if None. p: (d,), positive; ones if None.
 
     Returns:
         (d,).
 
     Raises:
-        ValueError: an array is not finite or of another shape.
+        ValueError: an array is not finite or of another shape, or an entry of p is not positive.
     """
     features, labels = array("x", x, 2), array("y", y, 1)
     start = np.zeros(features.shape[1]) if w0 is None else array("w0", w0, 1)
-    return start + np.linalg.lstsq(features, labels - features @ start, rcond=None)[0]
+    root = np.ones(features.shape[1]) if p is None else np.sqrt(array("p", p, 1))
+    if not (root > 0).all():
+        raise ValueError(f"p: got {p}; every entry must be positive.")
+    return start + root * np.linalg.lstsq(features * root, labels - features @ start, rcond=None)[0]
 
 
 @dataclass(frozen=True)

@@ -44,6 +44,18 @@ def test_closed_form_ends_at_the_minimum_norm_solution():
     )
 
 
+def test_with_a_diagonal_in_front_of_the_gradient_the_limit_is_that_of_another_length():
+    """Catches P in place of its root, and a limit that forgets the start."""
+    rng = np.random.default_rng(4)
+    x, y, w0, p = (rng.standard_normal(shape) for shape in ((4, 9), 4, 9, 9))
+    p = np.exp(p)
+    found = linear_model.min_norm_limit(x, y, w0, p)
+    expected = w0 + p * (x.T @ np.linalg.solve((x * p) @ x.T, y - x @ w0))
+    np.testing.assert_allclose(found, expected, rtol=1e-10)
+    with pytest.raises(ValueError, match="positive"):
+        linear_model.min_norm_limit(x, y, p=-p)
+
+
 def test_population_risk_and_its_parts_agree_with_fresh_noise():
     """Catches sigma_x^2/n |w|^2 for sigma_x^2 |w|^2, and r/n on the wrong part. Six standard errors."""
     sigma_x, sigma_y, draws = 0.2, 2.0, 3000

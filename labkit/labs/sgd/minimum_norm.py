@@ -1,8 +1,10 @@
-"""Which of all solutions does descent find? (S1, S2; paper 3, §5.3 and §9.6)
+"""Which of all solutions does descent find? (S1, S2, S22; paper 3, §5.3 and §9.6)
 
 More weights than samples: infinitely many w with Xw = y. Every gradient of a loss of Xw lies in the row space
 of X, so that the part of w in the null space stays where it started, with the full gradient and with
-minibatches. From 0 both end at the solution of least norm; from w₀ at w† + P₀w₀.
+minibatches. From 0 both end at the solution of least norm; from w₀ at w† + P₀w₀. This is a choice of plain
+descent: with the gradient multiplied by a diagonal P it is another solution, PXᵀ(XPXᵀ)⁻¹y, and Adam, whose P
+changes from step to step, finds a third.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from labkit.labs import common
 from labkit.labs.sgd import shared
 from labkit.protocol.claims import Claim, World
 from labkit.protocol.experiment import Experiment, Frame, Prediction, Run
-from labkit.protocol.rules import AtMost, Check, Condition, Equals, Evidence
+from labkit.protocol.rules import EVERY, AtMost, Between, Check, Condition, Equals, Evidence
 from labkit.protocol.settings import Settings, knob
 from labkit.theory.least_squares import null_space_part, rms_distance
 from labkit.theory.linear_model import gd_iterates, min_norm_limit
@@ -30,6 +32,8 @@ FITTED = 1e-11  # relative residual at which the end of a run stands for its lim
 LOST = 1e8  # a weight of this size: the run has diverged
 TICK = 200  # steps between two looks at least
 METHODS = ("GD", "SGD")
+STARTS = ("from 0", "from w₀")
+ELSEWHERE = 0.1  # relative distance of P's limit from w†, at least
 Gradient = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
@@ -48,6 +52,14 @@ class MinimumNorm(Settings):
         label="learning rate",
     )  # fmt: skip
     steps: int = knob(2500, "steps", slider=(500, 10_000), bounds=(1, None), scale="log")
+    optimizer: str = knob(
+        "plain", "what GD and SGD make of a gradient: nothing, P times it, or Adam at a rate that falls",
+        choices=("plain", "diagonal P", "Adam"),
+    )  # fmt: skip
+    anisotropy: float = knob(
+        0.5, "κ of P = diag(exp(κz)) with z ~ N(0, 1), such that GD is as stable as without", slider=(0, 2),
+        bounds=(0, 4), step=0.1, label="spread κ of P",
+    )  # fmt: skip
     temperature: float = knob(
         0.0, "isotropic noise added to every step: it does move the null space", slider=(0, 0.01),
         bounds=(0, None), step=0.001,
@@ -64,10 +76,11 @@ class Setup:
     starts: Tensor
     batches: Tensor
     null: Tensor  # (S, d, d), the projections P₀
+    scales: Tensor  # (S, 1, d), the diagonals of P
 
 
 def prepare(settings: MinimumNorm) -> Setup:
-    xs, ys, starts, batches = [], [], [], []
+    xs, ys, starts, batches, scales = [], [], [], [], []
     for seed in common.seeds(settings):
         generator = torch.Generator().manual_seed(seed)
         x = torch.randn(settings.n, settings.d, generator=generator, dtype=torch.float64)
@@ -79,18 +92,25 @@ def prepare(settings: MinimumNorm) -> Setup:
         starts.append(torch.stack([torch.zeros_like(w0), w0]))
         shape = (settings.steps, settings.batch_size)
         batches.append(torch.randint(settings.n, shape, generator=generator))
+        p = torch.exp(settings.anisotropy * torch.randn(settings.d, generator=generator, dtype=torch.float64))
+        norms = [torch.linalg.matrix_norm(one, 2) for one in (x, x * p.sqrt())]
+        scales.append(p[None] * (norms[0] / norms[1]) ** 2)
     null = [torch.from_numpy(null_space_part(x.numpy(), np.eye(settings.d))) for x in xs]
     x, y, w = (torch.stack(part) for part in (xs, ys, starts))
-    return Setup(settings, x, y, w, torch.stack(batches, dim=1), torch.stack(null))
+    return Setup(
+        settings, x, y, w, torch.stack(batches, dim=1), torch.stack(null), torch.stack(scales)
+    )  # fmt: skip
 
 
 def predict(setup: Setup) -> Prediction:
-    """The limit from either start, the way of GD to it, and how far from w† a start at w₀ must end."""
+    """The limit from either start, with P too; the way of GD, and how far from w† a start at w₀ must end."""
     settings = setup.settings
     steps = np.array(common.measured_steps(settings.steps))
-    limits, ways, daggers, along = [], [], [], []
-    for x, y, starts in zip(setup.x.numpy(), setup.y.numpy(), setup.starts.numpy(), strict=True):
+    limits, ways, daggers, along, weighted = [], [], [], [], []
+    parts = (setup.x, setup.y, setup.starts, setup.scales[:, 0])
+    for x, y, starts, p in zip(*(part.numpy() for part in parts), strict=True):
         ends = np.stack([min_norm_limit(x, y, start) for start in starts])
+        weighted.append(np.stack([min_norm_limit(x, y, start, p) for start in starts]))
         # The step is on the mean loss, that of the closed form on the sum.
         paths = (gd_iterates(x, y, settings.lr / settings.n, steps, start) for start in starts)
         with np.errstate(over="ignore", invalid="ignore"):  # a rate past the edge
@@ -99,11 +119,13 @@ def predict(setup: Setup) -> Prediction:
         limits.append(ends)
         daggers.append(np.linalg.norm(ends[0]))
         along.append(starts @ ends[0] / max(daggers[-1], 1e-300))
-    scale = np.array(daggers)
+    scale, aside = np.array(daggers), np.stack(weighted)
     rms = [rms_distance(x, settings.init_scale) for x in setup.x.numpy()]
     return {
         "steps": steps,
         "limit": np.stack(limits),
+        "weighted": aside,
+        "elsewhere": np.linalg.norm(aside[:, 0] - np.stack(limits)[:, 0], axis=1) / scale,
         "distance": np.array(ways) / scale[:, None, None],
         "dagger": scale,
         "start": np.array(along),
@@ -117,16 +139,38 @@ def mean_gradient(w: Tensor, x: Tensor, y: Tensor) -> Tensor:
     return residual @ x / x.shape[1]
 
 
+class _Adam:
+    """The step of Adam for one path, at its usual constants, times 1 − t/T: what it would not settle by."""
+
+    def __init__(self, steps: int) -> None:
+        self.steps, self.mean, self.square = steps, torch.zeros(()), torch.zeros(())
+
+    def __call__(self, g: Tensor, step: int) -> Tensor:
+        self.mean, self.square = 0.9 * self.mean + 0.1 * g, 0.999 * self.square + 0.001 * g**2
+        mean, square = self.mean / (1 - 0.9 ** (step + 1)), self.square / (1 - 0.999 ** (step + 1))
+        return mean / (square.sqrt() + 1e-8) * (1 - step / self.steps)
+
+
+def _step(setup: Setup, optimizer: str) -> Callable[[Tensor, int], Tensor]:
+    """What is made of a gradient (S, C, d)."""
+    if optimizer == "Adam":
+        return _Adam(setup.settings.steps)
+    return lambda g, step: setup.scales * g if optimizer == "diagonal P" else g
+
+
 def run(setup: Setup, prediction: Prediction, *, gradient: Gradient = mean_gradient) -> Iterator[Frame]:
     settings, x, y = setup.settings, setup.x, setup.y
     seeds = torch.arange(len(x))[:, None]
 
-    def full(w: Tensor, step: int) -> Tensor:
-        return gradient(w, x, y)
+    def full(optimizer: str) -> Callable[[Tensor, int], Tensor]:
+        moved = _step(setup, optimizer)
+        return lambda w, step: moved(gradient(w, x, y), step)
+
+    of_batch = _step(setup, settings.optimizer)
 
     def minibatch(w: Tensor, step: int) -> Tensor:
         rows = setup.batches[step]
-        return gradient(w, x[seeds, rows], y[seeds, rows])
+        return of_batch(gradient(w, x[seeds, rows], y[seeds, rows]), step)
 
     shown = set(prediction["steps"].tolist())
     paths = [
@@ -135,14 +179,14 @@ def run(setup: Setup, prediction: Prediction, *, gradient: Gradient = mean_gradi
             generator=[torch.Generator().manual_seed(2 * seed + which) for seed in common.seeds(settings)],
             record=sorted(shown | set(range(0, settings.steps, TICK))),
         )
-        for which, one in enumerate((full, minibatch))
+        for which, one in ((0, full(settings.optimizer)), (1, minibatch), (0, full("diagonal P")))
     ]  # fmt: skip
     look = _Look(setup, prediction)
-    for (step, gd), (_, sgd) in zip(*paths, strict=True):
+    for (step, gd), (_, sgd), (_, scaled) in zip(*paths, strict=True):
         if step not in shown:
             yield Frame.tick(step, step / settings.steps)
             continue
-        w = torch.stack([gd, sgd], dim=1)
+        w = torch.stack([gd, sgd, scaled], dim=1)
         if not bool((w.abs() < LOST).all()):
             yield Frame(step, {}, step / settings.steps, "diverged", _advice(setup))
             return
@@ -151,11 +195,13 @@ def run(setup: Setup, prediction: Prediction, *, gradient: Gradient = mean_gradi
 
 
 class _Look:
-    """What is recorded of states w (S, method, start, d), in units of |w†|."""
+    """What is recorded of states w (S, GD or SGD or GD with P, start, d), in units of |w†|."""
 
     def __init__(self, setup: Setup, prediction: Prediction) -> None:
         self.setup, self.scale = setup, torch.from_numpy(prediction["dagger"])[:, None, None]
         self.limit = torch.from_numpy(prediction["limit"])
+        own = torch.from_numpy(prediction["weighted"])
+        self.ends = torch.stack([self.limit, self.limit, own], dim=1)
         null = (setup.null @ setup.starts[:, 1:].mT)[..., 0]
         # At w₀ = 0 there is no such direction, and any will do.
         chosen = torch.where(null.norm(dim=1, keepdim=True) > 0, null, setup.null[:, 0])
@@ -166,11 +212,12 @@ class _Look:
     def __call__(self, w: Tensor) -> dict[str, np.ndarray]:
         setup = self.setup
         residual = w @ setup.x[:, None].mT - setup.y[:, None, None]
-        moved = (w - setup.starts[:, None]) @ setup.null[:, None]
+        moved = (w - setup.starts[:, None])[:, :2] @ setup.null[:, None]
         found = {
-            "distance": (w - self.limit[:, None]).norm(dim=3) / self.scale,
+            "distance": (w - self.ends).norm(dim=3) / self.scale,
+            "aside": (w[:, 2, 0] - self.limit[:, 0]).norm(dim=1) / self.scale[:, 0, 0],
             # What rounding moves grows with the weights themselves.
-            "null_change": moved.norm(dim=3) / torch.maximum(w.norm(dim=3), self.scale),
+            "null_change": moved.norm(dim=3) / torch.maximum(w[:, :2].norm(dim=3), self.scale),
             "residual": residual.norm(dim=3) / setup.y.norm(dim=1)[:, None, None],
             "norm": w.norm(dim=3),
             "slice": w @ self.axes[:, None].mT,
@@ -221,6 +268,8 @@ def figure(
         figures.Predicted(steps + 0.5, np.maximum(prediction["distance"][:, 1], floor),
                           label="GD, closed form", color=colors[0])
     )  # fmt: skip
+    aside = np.full(len(steps), prediction["elsewhere"].mean())
+    way.append(figures.Predicted(steps + 0.5, aside, label="P's limit, away from w†", color=shared.RIDGE))
     at, values = common.curve(frames, "distance")
     if len(at):
         path = common.curve(frames, "slice")[1]
@@ -233,6 +282,10 @@ def figure(
             names = ("SGD", "GD (every eighth frame)") if start else ("", "")
             plane.append(figures.Measured(u, v, label=names[0], color=colors[1]))
             plane.append(figures.Points(gd_u, gd_v, label=names[1], color=colors[0], line=False))
+        way.append(
+            figures.Measured(at + 0.5, common.curve(frames, "aside")[1], label="P, from 0: away from w†",
+                             color=shared.RIDGE)
+        )  # fmt: skip
         change = common.curve(frames, "null_change")[1].max(axis=(0, 1))
         way.append(
             figures.Measured(at + 0.5, np.maximum(change, floor), label="change of the null-space part",
@@ -260,12 +313,15 @@ def _conditions(run: Run) -> tuple[Condition, ...]:
 
 
 def _fitted(run: Run, start: int) -> Check:
-    left = float(run.last("residual")[:, :, start].max())
-    return Check("residual ‖Xw − y‖/‖y‖ at the end", left, FITTED, "raise steps or the learning rate")
+    left, away = (run.last(name)[:, :2, start] for name in ("residual", "distance"))
+    # A solution within rounding; or at least so near to one that its distance from w† is no matter of steps.
+    enough = max(FITTED, float((1e-3 * away).min()) if run.settings.optimizer != "plain" else 0.0)
+    return Check("residual ‖Xw − y‖/‖y‖ at the end", float(left.max()), enough,
+                 "raise steps or the learning rate")  # fmt: skip
 
 
 def _from_zero(run: Run) -> tuple[Evidence, Evidence]:
-    distance, norm = run.last("distance")[:, :, 0], run.last("norm")
+    distance, norm = run.last("distance")[:, :2, 0], run.last("norm")[:, :2]
     conditions, checks = _conditions(run), (_fitted(run, 0),)
     return (
         Evidence(distance, 0.0, conditions, checks),
@@ -274,13 +330,23 @@ def _from_zero(run: Run) -> tuple[Evidence, Evidence]:
 
 
 def _from_anywhere(run: Run) -> tuple[Evidence, Evidence]:
-    distance, change = run.last("distance")[:, :, 1], run.series("null_change")[1].swapaxes(0, 1)
+    distance, change = run.last("distance")[:, :2, 1], run.series("null_change")[1].swapaxes(0, 1)
     limit = run.prediction["limit"]
     far = np.sqrt(((limit[:, 1] - limit[:, 0]) ** 2).sum(axis=1).mean())
     note = f"w† is {far:.3g} away, s√(d − n) = {run.prediction['rms'].mean():.3g}"
     return (
         Evidence(distance, 0.0, _conditions(run), (_fitted(run, 1),), note=note),
         Evidence(change, 0.0),
+    )
+
+
+def _with_p(run: Run) -> tuple[Evidence, Evidence]:
+    left = float(run.last("residual")[:, 2].max())
+    checks = (Check("residual ‖Xw − y‖/‖y‖ at the end", left, FITTED, "raise steps, or lower κ"),)
+    conditions = _conditions(run)
+    return (
+        Evidence(run.last("distance")[:, 2], 0.0, conditions, checks),
+        Evidence(run.last("aside"), None, conditions, checks),
     )
 
 
@@ -301,7 +367,9 @@ S1 = Claim(
      "fails": "descent from 0 ended at another solution",
      "undecided": "the run ended before it reached a solution",
      "out of regime": "there is one solution at most when n > d, and none is reached under added noise"},
-    (World("isotropic noise added to every step", NOISY, word="out of regime"),),
+    (World("isotropic noise added to every step", NOISY, word="out of regime"),
+     World("gradients times a diagonal P", {"optimizer": "diagonal P"}),
+     World("Adam", {"optimizer": "Adam"})),
 )  # fmt: skip
 S2 = Claim(
     "S2", "theorem",
@@ -318,6 +386,22 @@ S2 = Claim(
      "out of regime": "there is one solution at most when n > d, and none is reached under added noise"},
     (World("isotropic noise added to every step", NOISY),),
 )  # fmt: skip
+S22 = Claim(
+    "S22", "theorem",
+    "With its gradient multiplied by a diagonal P, GD converges from w₀ to w₀ + PXᵀ(XPXᵀ)⁻¹(y − Xw₀): not to "
+    "the solution of least norm, but to that of least ‖P^(−½)(w − w₀)‖.",
+    "after paper 3, §9.6: its proof with P in it",
+    (
+        Equals("distance from P's limit at the end", STARTS, "‖w†‖", tolerance=EXACT, absolute=True),
+        Between("distance from w† at the end, from 0", unit="‖w†‖", low=ELSEWHERE, by=EVERY),
+    ),
+    _with_p, "holds",
+    {"holds": "the limit is the one that P chooses, and another than w†",
+     "fails": "GD with P ended elsewhere, or at w† after all",
+     "undecided": "the run ended before it reached a solution",
+     "out of regime": "there is one solution at most when n > d, and none is reached under added noise"},
+    (World("P is the identity", {"anisotropy": 0.0}),),
+)  # fmt: skip
 
 MINIMUM_NORM = Experiment(
     "minimum-norm", "Which of all solutions does descent find?", MinimumNorm,
@@ -325,6 +409,6 @@ MINIMUM_NORM = Experiment(
         "quick": MinimumNorm(),
         "paper": MinimumNorm(n=200, d=1000, batch_size=1, lr=0.0009, steps=80_000, seeds=5),
     },
-    prepare, predict, run, figure, (S1, S2),
-    controls=("n", "d", "init_scale", "batch_size", "lr", "temperature"),
+    prepare, predict, run, figure, (S1, S2, S22),
+    controls=("optimizer", "anisotropy", "n", "d", "init_scale", "batch_size", "lr", "temperature"),
 )  # fmt: skip
