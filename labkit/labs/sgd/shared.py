@@ -120,6 +120,7 @@ class Found:
 def fit(
     settings: Any, nets: Sequence[nn.Module], sets: Sequence[data.Dataset], *, span: tuple[float, float],
     step: int = 0, lr: float | None = None, stop: float | None = None, seed: int | None = None,
+    batch: int = BATCH,
 ) -> Generator[Frame, None, Found]:  # fmt: skip
     """Trains copies of the networks side by side, each on its set, to the loss at which all stop.
 
@@ -130,13 +131,14 @@ def fit(
         step: the step that its ticks carry.
         lr, stop: in place of the settings' own.
         seed: of the minibatches, the settings' own by default; copy s takes seed + s.
+        batch: samples a step.
     """
     ensemble = training.Ensemble(nets)
     goal = settings.stop if stop is None else stop
     frames = training.train(
         ensemble, [one.x_train for one in sets], [one.y_train for one in sets], loss="cross-entropy",
-        lr=settings.lr if lr is None else lr, momentum=MOMENTUM, batch_size=BATCH, epochs=settings.epochs,
-        stop=training.LossBelow(goal), measure_at=10 * -(-sets[0].n // BATCH),
+        lr=settings.lr if lr is None else lr, momentum=MOMENTUM, batch_size=batch, epochs=settings.epochs,
+        stop=training.LossBelow(goal), measure_at=10 * -(-sets[0].n // batch),
         seed=settings.seed if seed is None else seed, read_at_end=True,
     )  # fmt: skip
     ended = yield from common.to_loss(frames, goal, span, step)

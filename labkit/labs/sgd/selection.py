@@ -1,0 +1,234 @@
+"""What does the noise of SGD select? (S20; paper 3, its title, §5.2 and §6.1)
+
+One start, one set of images, one learning rate and one training loss at the end; what differs is the batch,
+from all samples, which is GD and has no noise, to a few. If noise selects the flat, simple and good minima,
+small batches end in them and GD does not. Random labels stand beside it, by GD at a larger rate: so large is
+an effect that can be seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from labkit import data, figures
+from labkit.labs import common
+from labkit.labs.sgd import shared
+from labkit.measure.flatness import flatness_radius
+from labkit.measure.layers import weight_layers
+from labkit.measure.margins import margins
+from labkit.measure.norms import frobenius
+from labkit.protocol.claims import Claim, World
+from labkit.protocol.experiment import Experiment, Frame, Prediction, Run
+from labkit.protocol.rules import EVERY, Between, Check, Evidence
+from labkit.protocol.settings import knob
+
+CLEAR = 1.2  # times the radius, or the margin over norms, of GD; random labels have a half and a third
+BETTER = 0.02  # of the test error
+FASTER = 4.0  # times the rate, for random labels
+# By how much the losses at the end may differ, relative: small batches pass the stop within an epoch. A
+# radius goes as loss^(-.15) about, and this much is 3 % of it.
+EQUAL = 0.25
+R_MAX = 200.0
+READ = ("radius", "normalized", "norm", "test_error")
+TITLES = ("Flatness radius (16)", "Median margin over ∏‖W‖_F", "‖w‖", "Test error")
+
+
+@dataclass(frozen=True)
+class Selection(shared.Minima):
+    n: int = knob(200, "training samples N", slider=(100, 1000), bounds=(20, None), step=100)
+    width: int = knob(100, "hidden units", slider=(25, 400), bounds=(1, None), scale="log2")
+    stop: float = knob(
+        0.01, "cross-entropy of all samples at which training stops", slider=(1e-3, 0.1), bounds=(1e-6, 0.5),
+        scale="log", label="stop at loss",
+    )  # fmt: skip
+    smallest: int = knob(
+        4, "samples of the smallest batch; batches grow fourfold from it, up to all samples",
+        slider=(2, 64), bounds=(1, None), scale="log2", label="smallest batch",
+    )  # fmt: skip
+    lr: float = knob(
+        0.01, "learning rate, the same for every batch, with momentum .9", slider=(0.005, 0.05),
+        bounds=(1e-6, 100), scale="log", label="learning rate",
+    )  # fmt: skip
+    directions: int = knob(
+        10, "random directions at each minimum", slider=(5, 50), bounds=(2, None), step=5, remeasures=True
+    )
+
+    @property
+    def batches(self) -> tuple[int, ...]:
+        """GD first, the smallest last."""
+        sizes, size = [self.n], self.smallest
+        while size < self.n / 2:
+            sizes.insert(1, size)
+            size *= 4
+        return tuple(sizes)
+
+
+def prepare(settings: Selection) -> shared.Started:
+    return shared.prepare_starts(settings)
+
+
+def predict(setup: shared.Started) -> Prediction:
+    """If the noise selects nothing, every batch ends where GD does: no number is known beforehand."""
+    return {"batches": np.array(setup.settings.batches)}
+
+
+def labelled(setup: shared.Started, kind: int, batch: int) -> tuple[data.Dataset, ...]:
+    """The sets of a training, one a seed."""
+    return setup.sets[kind]
+
+
+def run(
+    setup: shared.Started, prediction: Prediction, *,
+    labelled: Callable[[shared.Started, int, int], tuple[data.Dataset, ...]] | None = None,
+) -> Iterator[Frame]:  # fmt: skip
+    settings, labelled = setup.settings, labelled or globals()["labelled"]
+    batches = settings.batches
+    trainings = [*((0, batch) for batch in batches), (1, batches[0])]  # the last: random labels
+    values = {
+        name: np.full((settings.seeds, len(trainings)), np.nan) for name in (*READ, "loss", "train_error")
+    }
+    notes = []
+    for step, (kind, batch) in enumerate(trainings):
+        begin, end = step / len(trainings), (step + 1) / len(trainings)
+        trained = begin + 0.8 * (end - begin)
+        sets = labelled(setup, kind, batch)
+        found = yield from shared.fit(
+            settings, setup.starts, sets, span=(begin, trained), step=step, batch=batch,
+            lr=settings.lr * (FASTER if kind else 1),
+        )  # fmt: skip
+        who = f"{shared.WORDS[kind]}, batch {batch}"
+        if found.word == "diverged":
+            yield Frame(step, shared.snapshot(values), trained, "diverged", f"{who}: {found.note}")
+            return
+        notes += [f"{who}: {found.note}"] if found.word == "missed" else []
+        for s, (model, one) in enumerate(zip(found.models, sets, strict=True)):
+            for name, value in _read(settings, model, one, settings.seed + s).items():
+                values[name][s, step] = value
+            yield Frame.tick(step, trained)
+        yield Frame(step + 1, shared.snapshot(values), min(end, 0.99))
+    yield Frame(len(trainings), {}, 1.0, "done", "; ".join(notes))
+
+
+def _read(settings: Selection, model: nn.Module, one: data.Dataset, seed: int) -> dict[str, float]:
+    with torch.no_grad():
+        middle = float(margins(model(one.x_train), one.y_train).double().median())
+    layers = torch.stack([frobenius(layer) for layer in weight_layers(model, one.x_train)])
+    radii = flatness_radius(
+        model, one.x_train, one.y_train, epsilon=0.05, directions=settings.directions, r_max=R_MAX,
+        generator=seed,
+    ).radii  # fmt: skip
+    return {
+        **shared.ends(model, one), "radius": float(radii.mean()),
+        "norm": float(layers.square().sum().sqrt()), "normalized": middle / float(layers.prod()),
+    }  # fmt: skip
+
+
+def figure(
+    frames: Sequence[Frame],
+    prediction: Prediction,
+    previous: Sequence[Run] = (),
+    settings: Selection | None = None,
+) -> figures.Chart:
+    batches = prediction["batches"]
+    ticks = [(float(size), "all" if size == batches[0] else str(size)) for size in batches]
+    panels = []
+    for name, title in zip(READ, TITLES, strict=True):
+        marks: list[figures.Mark] = [
+            figures.Earlier(old.prediction["batches"], seen[:, :-1])
+            for old in previous
+            if (seen := common.newest(old.frames, name)) is not None
+        ]
+        now = common.newest(frames, name)
+        seen = np.full((1, len(batches) + 1), np.nan) if now is None else now
+        marks.append(figures.Points(batches, seen[:, :-1], label="natural labels", color=shared.NATURAL))
+        marks.append(figures.Points(batches[:1], seen[:, -1:], label="random labels", color=shared.RANDOM))
+        panels.append(
+            figures.Panel(
+                title,
+                tuple(marks),
+                xlabel="batch size",
+                ylabel="at the minimum",
+                xscale="log2",
+                xticks=ticks,
+                ylim=(0, None),
+            )
+        )
+    return figures.Chart(
+        tuple(panels),
+        caption=figures.caption(
+            "Minima of one training loss, found by GD and with ever smaller batches, and for "
+            "random labels.", settings
+        ),
+    )  # fmt: skip
+
+
+def _selects(run: Run) -> tuple[Evidence, ...]:
+    found = {name: run.last(name) for name in (*READ, "loss", "train_error")}
+    if not all(np.isfinite(values).all() for values in found.values()):
+        raise ValueError("radius: not every batch has been trained with yet")
+    loss = found["loss"]
+    apart = float((loss.max(axis=1) / loss.min(axis=1)).max()) - 1
+    checks = (
+        *shared.converged(found["train_error"], loss, run.settings.stop),
+        Check("difference of the losses at the end, relative", apart, EQUAL, "take a smaller learning rate"),
+    )
+
+    def told(name: str) -> str:
+        gd, few, random = (found[name][:, place].mean() for place in (0, -2, -1))
+        return f"GD {gd:.3g}, batch {run.settings.smallest} {few:.3g}, random labels {random:.3g}"
+
+    ratio = {name: values[:, -2] / values[:, 0] for name, values in found.items() if name != "train_error"}
+    error = found["test_error"]
+    return (
+        Evidence(ratio["radius"], checks=checks, note=told("radius")),
+        Evidence(ratio["normalized"], checks=checks, note=told("normalized")),
+        Evidence(1 / ratio["norm"], checks=checks, note=told("norm")),
+        Evidence(error[:, 0] - error[:, -2], checks=checks, note=told("test_error")),
+    )
+
+
+def against_random(labelled: Callable[..., tuple[data.Dataset, ...]]) -> Callable[..., Any]:
+    """A fault for a world: GD is trained on random labels, small batches on natural ones."""
+
+    def faulty(setup: shared.Started, kind: int, batch: int) -> tuple[data.Dataset, ...]:
+        return labelled(setup, int(kind or batch == setup.settings.n), batch)
+
+    return faulty
+
+
+S20 = Claim(
+    "S20", "finding",
+    "At one start, rate and training loss, small batches end in flatter minima than GD, of a larger margin "
+    "for their norms, a smaller norm and a smaller test error: the noise selects.",
+    "paper 3, title, §5.2, §5.3 and §6.1",
+    (
+        Between("flatness radius, smallest batch over GD", low=CLEAR, by=EVERY),
+        Between("median margin over ∏‖W‖_F, smallest batch over GD", low=CLEAR, by=EVERY),
+        Between("‖w‖, GD over smallest batch", low=1.05, by=EVERY),
+        Between("test error, GD minus smallest batch", low=BETTER, by=EVERY),
+    ),
+    _selects, "fails",
+    {"holds": "the minima of small batches are flatter, simpler and better than those of GD",
+     "fails": "GD, which has no noise, finds minima as good: what is selected, noise does not select",
+     "undecided": "the networks are not fitted, or not to one loss"},
+    (World("GD on random labels", {}, {f"{__name__}:labelled": against_random}, "holds"),),
+    "the start, the loss and the labels decide; the noise of small batches moves a radius by a few per cent",
+)  # fmt: skip
+
+SELECTION = Experiment(
+    "selection", "What does the noise of SGD select?", Selection,
+    {
+        "quick": Selection(),
+        "paper": Selection(
+            dataset="cifar10", n=10_000, width=512, depth=2, smallest=8, lr=0.005, seeds=5, epochs=2000
+        ),
+    },
+    prepare, predict, run, figure, (S20,),
+    controls=("smallest", "lr", "stop", "n", "width", "directions"),
+)  # fmt: skip
