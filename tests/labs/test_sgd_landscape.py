@@ -1,4 +1,4 @@
-"""Lab 3, landscape and noise (S6, S9 to S11, S13, S19): decided as expected at quick, and each can fail."""
+"""Lab 3, landscape and noise (S6, S9 to S11, S13, S19, S20, S24): decided as expected, and each can fail."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ import numpy as np
 import pytest
 import torch
 
+from labkit import models
 from labkit.labs.sgd import shared
-from labkit.labs.sgd.flatness import FLATNESS, TABLE_1
+from labkit.labs.sgd.flatness import FLATNESS, TABLE_1, balanced
 from labkit.labs.sgd.interpolation import INTERPOLATION, both
 from labkit.labs.sgd.margins import MARGINS
 from labkit.labs.sgd.noise import KURTOSIS, NOISE, SKEW, isotropic
 from labkit.labs.sgd.robustness import ROBUSTNESS, borne
+from labkit.labs.sgd.selection import SELECTION
 from labkit.measure.flatness import first_crossing
 from labkit.measure.gradient_noise import gradient_noise
 from labkit.measure.interpolation import simplex
@@ -30,7 +32,7 @@ from tests.labs.checks import (
     verdict,
 )
 
-EXPERIMENTS = (NOISE, FLATNESS, INTERPOLATION, MARGINS, ROBUSTNESS)
+EXPERIMENTS = (NOISE, FLATNESS, INTERPOLATION, MARGINS, ROBUSTNESS, SELECTION)
 TINY = {"n": 60, "width": 10, "stop": 0.05, "epochs": 200}
 CHEAP: dict[str, dict[str, Any]] = {
     "noise": {"n": 128, "width": 8, "draws": 40, "batch_size": 16, "lr": 0.02, "epochs": 200},
@@ -38,6 +40,7 @@ CHEAP: dict[str, dict[str, Any]] = {
     "interpolation": TINY | {"resolution": 4},
     "margins": TINY,
     "robustness": TINY | {"draws": 2},
+    "selection": TINY | {"directions": 2, "smallest": 16},
 }
 FITTED = {"width": 30, "stop": 0.005, "epochs": 2000}
 quick = quick_runs(EXPERIMENTS)
@@ -83,6 +86,13 @@ VIOLATED = {
         lambda run: changed(run, fan_in=flipped(2)),
     ],
     "S13": [lambda run: changed(run, error=flipped(1))],
+    "S20": [same],
+    "S24": [
+        lambda run: changed(run, balanced=flipped(1)),
+        # A balance that remembers what it was rescaled by.
+        lambda run: changed(run, balanced=lambda v: v * np.array([1.0, 1.05])),
+        lambda run: changed(run, rescaled=lambda v: 3 * v),
+    ],
     "S19": [same, lambda run: changed(run, margin=flipped(1))],
 }
 
@@ -215,6 +225,47 @@ def test_walks_that_never_end_are_no_measurement() -> None:
 def test_a_rescaling_that_changed_the_function_is_no_measurement() -> None:
     found = verdict("S9", at_frame(quick("flatness"), "same", constant(0.1)))
     assert found.word == "undecided" and "rescale less" in found.reason
+
+
+# S24.
+
+
+@pytest.mark.parametrize("depth", [1, 2])
+def test_a_balanced_network_has_one_form_whatever_it_was_rescaled_by(depth: int) -> None:
+    """A bias that is left out, or layers that unbalance each other; another function."""
+    model = models.mlp(6, 5, depth, 3, seed=0)
+    with torch.no_grad():
+        for layer in model.layers:
+            layer.bias.normal_(generator=torch.Generator().manual_seed(1))
+    other = models.rescale_nodes(model, generator=torch.Generator().manual_seed(2))
+    x = torch.randn(20, 6, generator=torch.Generator().manual_seed(3))
+    one, two = balanced(model), balanced(other)
+    torch.testing.assert_close(one(x), model(x), rtol=1e-4, atol=1e-5)
+    for into, out, same_layer in zip(one.layers[:-1], one.layers[1:], two.layers[:-1], strict=True):
+        norm = torch.cat([into.weight, into.bias[:, None]], dim=1).norm(dim=1)
+        torch.testing.assert_close(norm, out.weight.norm(dim=0), rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(into.weight, same_layer.weight, rtol=1e-3, atol=1e-4)
+
+
+# S20.
+
+
+def test_each_part_of_what_noise_selects_can_hold_and_fail() -> None:
+    """A verdict whose word is the same whatever one of the four numbers is."""
+    run = quick("selection")
+    few = {"radius": 1.5, "normalized": 1.5, "norm": 0.9}
+    chosen = changed(
+        run,
+        **{name: (lambda v, f=f: np.hstack([v[:, :1], f * v[:, :1].repeat(3, 1), v[:, 4:]]))
+           for name, f in few.items()},
+        test_error=lambda v: v - 0.03 * np.array([0, 1, 1, 1, 0]),
+    )  # fmt: skip
+    assert verdict("S20", chosen).word == "holds"
+    for part, name in enumerate((*few, "test_error")):
+        back = changed(chosen, **{name: lambda v: v[:, [0, 0, 0, 0, 4]]})
+        assert [p.word for p in verdict("S20", back).parts].index("fails") == part
+    apart = changed(run, loss=lambda v: v * np.array([1, 1, 1, 0.7, 1]))
+    assert verdict("S20", apart).word == "undecided"
 
 
 # S10.

@@ -1,9 +1,10 @@
-"""Is a minimum of natural labels flatter than one of random labels? (S9; paper 3, section 6.1, Table 1)
+"""Is a minimum of natural labels flatter than one of random labels? (S9, S24; paper 3, section 6.1, Table 1)
 
 One architecture, one start, one training loss; the labels differ. At each minimum the weights walk in random
 directions until the training loss has changed by epsilon: all weights together, and those of the top layer
 alone. Then the units of the same networks are rescaled, which changes no output, and the walk begins anew:
-the radius belongs to the parameters.
+the radius belongs to the parameters. Last they are *balanced*, as much norm into a unit as out of it: of all
+rescalings of a function this is one, whatever it was rescaled by before.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from labkit.measure.flatness import Radius, first_crossing, flatness_profile, fl
 from labkit.protocol.claims import Claim, World
 from labkit.protocol.experiment import Experiment, Frame, Prediction, Run
 from labkit.protocol.memory import once
-from labkit.protocol.rules import EVERY, Between, Check, Evidence
+from labkit.protocol.rules import EVERY, Between, Check, Equals, Evidence
 from labkit.protocol.settings import knob
 
 PLACES = ("all weights", "top layer")
@@ -32,6 +33,7 @@ PROFILE = np.geomspace(0.25, 64.0, 17)  # distances at which the loss is drawn
 R_MAX = 200.0
 SAME = 1e-3  # of the outputs, relative: what a rescaling may change by rounding in float32
 LARGER = 1.2  # times the radius of random labels
+SWEEPS = 20  # over the layers: to balance one unbalances its neighbours a little
 OTHER = 0.7  # times its own radius, at most, that a network has after rescaling
 
 
@@ -66,7 +68,7 @@ def predict(setup: shared.Started) -> Prediction:
 def run(setup: shared.Started, prediction: Prediction, *, radius: Radius = first_crossing) -> Iterator[Frame]:
     settings = setup.settings
     values = shared.blank(
-        settings.seeds, radii=(2, settings.directions), rescaled=(), same=(), capped=(),
+        settings.seeds, radii=(2, settings.directions), rescaled=(), balanced=(2,), same=(), capped=(),
         profile=(len(PROFILE),),
     )  # fmt: skip
     notes = []
@@ -108,10 +110,21 @@ def _measure(
         before, after = model(x), other(x)
     values["same"][place] = float((after - before).abs().max() / before.abs().max())
     values["rescaled"][place] = float(walks(other, "all").mean())
+    values["balanced"][place] = [float(walks(balanced(one), "all").mean()) for one in (model, other)]
     few = min(5, settings.directions)
     profile = once(flatness_profile, model, x, y, PROFILE.tolist(), directions=few, generator=seed)
     values["profile"][place] = profile.mean(0).numpy()
     yield Frame(place[1], shared.snapshot(values), progress)
+
+
+def balanced(model: nn.Module) -> nn.Module:
+    """The same function, and the norm of what goes into each hidden unit, bias too, that of what leaves."""
+    layers = range(len(model.layers) - 1)
+    for k in [*layers] * (1 if len(layers) == 1 else SWEEPS):
+        into, out = model.layers[k], model.layers[k + 1]
+        norm = torch.cat([into.weight, into.bias[:, None]], dim=1).norm(dim=1)
+        model = models.rescale_nodes(model, {k: (out.weight.norm(dim=0) / norm).sqrt().detach()})
+    return model
 
 
 def figure(
@@ -120,7 +133,7 @@ def figure(
     previous: Sequence[Run] = (),
     settings: Flat | None = None,
 ) -> figures.Chart:
-    distances, places = prediction["distances"], np.arange(3.0)
+    distances, places = prediction["distances"], np.arange(4.0)
     profile = common.newest(frames, "profile")
     walks: list[figures.Mark] = [figures.Level(float(prediction["tolerance"]), label="ε")]
     reach: list[figures.Mark] = []
@@ -136,7 +149,7 @@ def figure(
     now = _radii(frames)[..., :2]
     ratios.append(figures.Points(places[:2], now[:, 0] / now[:, 1], label="here", color="ink", line=False))
     ratios.append(figures.Level(1.0, label="alike"))
-    names = [(0.0, "all weights"), (1.0, "top layer"), (2.0, "all, rescaled")]
+    names = [(0.0, "all"), (1.0, "top layer"), (2.0, "rescaled"), (3.0, "balanced")]
     return figures.Chart(
         (
             figures.Panel(
@@ -144,7 +157,7 @@ def figure(
                 ylabel="|L(w + ru) − L(w)|", xscale="log", yscale="log", ylim=(1e-4, 10),
             ),
             figures.Panel(
-                "Flatness radius (16)", tuple(reach), ylabel="r", xticks=names, xlim=(-0.5, 2.5),
+                "Flatness radius (16)", tuple(reach), ylabel="r", xticks=names, xlim=(-0.5, 3.5),
                 ylim=(0, None),
             ),
             figures.Panel(
@@ -159,11 +172,12 @@ def figure(
 
 
 def _radii(frames: Sequence[Frame]) -> np.ndarray:
-    """Mean radii (S, natural or random, 3): all weights, top layer, all of the rescaled network."""
-    radii, rescaled = common.newest(frames, "radii"), common.newest(frames, "rescaled")
-    if radii is None or rescaled is None:
-        return np.full((1, 2, 3), np.nan)
-    return np.concatenate([radii.mean(axis=-1), rescaled[..., None]], axis=-1)
+    """Mean radii (S, natural or random, 4): all weights, top layer; all, rescaled and balanced."""
+    radii, *others = (common.newest(frames, name) for name in ("radii", "rescaled", "balanced"))
+    if radii is None:
+        return np.full((1, 2, 4), np.nan)
+    rescaled, even = others
+    return np.concatenate([radii.mean(axis=-1), rescaled[..., None], even[..., :1]], axis=-1)
 
 
 def _olds(previous: Sequence[Run]) -> list[np.ndarray]:
@@ -188,6 +202,18 @@ def _flatter(run: Run) -> tuple[Evidence, Evidence]:
     )
 
 
+def _balanced(run: Run) -> tuple[Evidence, ...]:
+    radii, even = _radii(run.frames), run.last("balanced")
+    checks = _flatter(run)[1].checks
+    told = ", ".join(f"{word} {v:.1f}" for word, v in zip(shared.KINDS, even[..., 0].mean(0), strict=True))
+    across = f"natural {radii[:, 0, 2].mean():.1f}, random {radii[:, 1, 0].mean():.1f}"
+    return (
+        Evidence(even[:, 0, 0] / even[:, 1, 0], checks=checks, note=told),
+        Evidence(even[..., 1], even[..., 0], checks=checks),
+        Evidence(radii[:, 0, 2] / radii[:, 1, 0], checks=checks, note=across),
+    )
+
+
 S9 = Claim(
     "S9", "finding",
     "At one training loss the flatness radius is larger for natural than for random labels, of all weights "
@@ -204,6 +230,23 @@ S9 = Claim(
     (World("both networks with natural labels", {"label_noise": 0.0}),),
 )  # fmt: skip
 
+S24 = Claim(
+    "S24", "finding",
+    "Balanced, as much norm into each unit as out of it, natural labels have the flatter minimum, too, and "
+    "no rescaling changes that; while a rescaled network of natural labels is sharper than one of random "
+    "labels that is not.",
+    "paper 3, Table 1, put so that it does not depend on the parameters",
+    (
+        Between("radius of the balanced networks, natural over random labels", low=LARGER, by=EVERY),
+        Equals("radius balanced after rescaling, against before", shared.KINDS, tolerance=0.01),
+        Between("radius, natural labels rescaled over random labels as found", high=1.0, by=EVERY),
+    ),
+    _balanced, "holds",
+    {"holds": "the order of the two is one of functions once they are balanced; as found it can be turned",
+     "fails": "balanced, natural labels are not the flatter ones, or a rescaling shows in it"},
+    (World("both networks with natural labels", {"label_noise": 0.0}),),
+)  # fmt: skip
+
 FLATNESS = Experiment(
     "flatness", "Is a minimum of natural labels flatter than one of random labels?", Flat,
     {
@@ -212,6 +255,6 @@ FLATNESS = Experiment(
             dataset="mnist", n=60_000, width=512, directions=100, stop=1e-3, lr=0.02, seeds=5, epochs=2000
         ),
     },
-    prepare, predict, run, figure, (S9,),
+    prepare, predict, run, figure, (S9, S24),
     controls=("n", "width", "label_noise", "stop", "tolerance", "rescale"),
 )  # fmt: skip
