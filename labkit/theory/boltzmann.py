@@ -3,7 +3,7 @@
     paper 3            here                                claim
     eq 9, Fig. 7         TwoWells, occupancy, marginal       S4
     Figs 8-10            Valley, occupancy, marginal         S5
-    §5.2, volumes        flat_share, harmonic_share          S4
+    §5.2, volumes        flat_share                          S4
 
 Both potentials are functions of z = w₁ and of the transverse radius ρ = |(w₂, ..., w_D)| alone, so that the
 integral of e^(−U/T) over D dimensions is a two-dimensional one with the weight ρ^(D−2), which quadrature does
@@ -249,22 +249,6 @@ def flat_share(ratio: float, dimension: int, *, offset: float = 0.0, temperature
     k, D = _checks.positive("ratio", ratio), _checks.integer("dimension", dimension, 1)
     delta, T = float(_checks.array("offset", offset, 0)), _checks.positive("temperature", temperature)
     return float(1 / (1 + np.exp(min(delta / T - D * np.log(k), 700.0))))
-
-
-def harmonic_share(
-    stiffness: float, dimension: int, *, offset: float = 0.0, temperature: float = 1.0
-) -> float:
-    """The share of a well ½ κ_b |w|² against ½ κ_a |w|²: 1 / (1 + (κ_b/κ_a)^(D/2) e^(δ/T)).
-
-    Args:
-        stiffness: κ_b/κ_a; a well k times wider has 1/k².
-        dimension, offset, temperature: as in `flat_share`.
-
-    Returns:
-        A share from 0 to 1.
-    """
-    stiffness = _checks.positive("stiffness", stiffness)
-    return flat_share(stiffness**-0.5, dimension, offset=offset, temperature=temperature)
 
 
 @lru_cache(maxsize=64)

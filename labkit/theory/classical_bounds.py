@@ -2,7 +2,6 @@
 
     equation           function                                          holds for
     (17)               sample_bound, quantized_gap                       weights of k bits, loss in [0, 1]
-    (18)               travel_bound                                      convex, L-Lipschitz losses
     (19), Lemma 2      covering_log, covering_gap                        weights within G_T of their start
     (20)-(21), Thm 1   robustness_bound                                  a partition of samples into K cells
     (22), Thm 2        robustness_best; grid_log_cells                   the best of several partitions
@@ -89,22 +88,6 @@ def _description(weights: Any, bits: float, delta: float) -> Any:
 
 
 # --- (18), (19): the space explored
-
-
-def travel_bound(radius: float, steps: int) -> float:
-    """(18) for convex losses: G_T <= R sqrt(T), with step size R/(L sqrt(T)).
-
-    Args:
-        radius: R, the distance from the start to the best weights.
-        steps: T.
-
-    Returns:
-        A distance, in units of `radius`.
-
-    Raises:
-        ValueError: an argument is out of its range.
-    """
-    return positive("radius", radius) * float(np.sqrt(integer("steps", steps, 1)))
 
 
 def covering_log(dimension: int, radius: Any, epsilon: Any) -> Any:

@@ -2,7 +2,6 @@
 
     equation           function
     (29)               sample_ratio_log10
-    (30)-(33)          best_units, best_error
     (17) with (29)     network_weights_log10, network_samples_log10
 
 A function of n variables with m derivatives is *compositional* here if it is a binary tree of functions of
@@ -24,7 +23,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from labkit.theory._checks import array, integer, positive
+from labkit.theory._checks import array, positive
 from labkit.theory.classical_bounds import sample_bound
 
 Kind = Literal["shallow", "deep"]
@@ -92,51 +91,6 @@ def network_samples_log10(
     # Linear in W from far below `LARGEST` on, so what is cut off there is added to the logarithm.
     inside = np.minimum(weights, LARGEST)
     return np.log10(sample_bound(10.0**inside, bits, excess, delta)) + (weights - inside)
-
-
-def best_units(kind: Kind, samples: Any, dimension: int, smoothness: float = 1.0) -> Any:
-    """(31): units that balance approximation and (30): (sqrt(M)/n)^(n/(m + n)), or sqrt(M)^(2/(m + 2)).
-
-    Less than one unit where n > sqrt(M). Arguments as `best_error`.
-
-    Args:
-        kind: "shallow" or "deep". samples: M, at least 1; a number or an array.
-        dimension: n, of the inputs, at least 2. smoothness: m.
-
-    Returns:
-        Units, in the shape of `samples`.
-
-    Raises:
-        ValueError: an argument is out of its range, or an array is not finite or of another shape.
-    """
-    variables, rate, m = _one_unit(kind, samples, dimension, smoothness)
-    return rate ** (-variables / (m + variables))
-
-
-def best_error(kind: Kind, samples: Any, dimension: int, smoothness: float = 1.0) -> Any:
-    """(32), (33): the expected error with that many units: (n/sqrt(M))^(m/(m + n)), (1/sqrt(M))^(m/(m + 2)).
-
-    Args:
-        kind: "shallow" or "deep".
-        samples: M, at least 1; a number or an array.
-        dimension: n, of the inputs, at least 2.
-        smoothness: m.
-
-    Returns:
-        An error, without its constant, in the shape of `samples`.
-
-    Raises:
-        ValueError: an argument is out of its range, or an array is not finite or of another shape.
-    """
-    variables, rate, m = _one_unit(kind, samples, dimension, smoothness)
-    return rate ** (m / (m + variables))
-
-
-def _one_unit(kind: Kind, samples: Any, dimension: int, smoothness: float) -> tuple[float, Any, float]:
-    """What a unit sees (all inputs, or two); its share of (30), n/sqrt(M) or 1/sqrt(M); and m."""
-    n, root = integer("dimension", dimension, 2), np.sqrt(_least("samples", samples, 1.0))
-    m = positive("smoothness", smoothness)
-    return (float(n), n / root, m) if _known(kind) == "shallow" else (2.0, 1.0 / root, m)
 
 
 def _known(kind: Kind) -> Kind:

@@ -3,7 +3,7 @@
     Lemmas 3, 4, Cor. 1   linear_model.min_norm_limit, linear_model.gd_iterates      S1
     Lemma 1               null_space_part, rms_distance                              S2
     §9.6, [25]            gd_filter, flow_filter, ridge_filter, matched_ridge        S3
-                          ridge_path, filter_risk, risk_ratio_bound                  S3
+                          filter_risk, risk_ratio_bound                              S3
     §9.10.6, last page    regularized_inverse, regularized_inverse_error             S3
 
 The bound 1.69 on the risk of gradient flow against that of ridge is later work: A. Ali, J. Z. Kolter and
@@ -141,26 +141,6 @@ def matched_ridge(lr: float, steps: Any, samples: int = 1) -> Array:
     """
     with np.errstate(divide="ignore"):
         return integer("samples", samples, 1) / (positive("lr", lr) * _nonnegative("steps", steps))
-
-
-def ridge_path(x: Any, y: Any, penalties: Any) -> Array:
-    """argmin_w 1/2 |Xw - y|^2 + (lambda/2)|w|^2 for each lambda; X^+ y at 0; (L, d).
-
-    Args:
-        x: (n, d). y: (n,). penalties: lambda (L,), >= 0.
-
-    Returns:
-        (L, d).
-
-    Raises:
-        ValueError: an argument is out of its range, or an array is not finite or of another shape.
-    """
-    features, labels = array("x", x, 2), array("y", y, 1)
-    if len(labels) != len(features):
-        raise ValueError(f"y: expected {len(features)} labels to match x, got {len(labels)}.")
-    u, s, vt = np.linalg.svd(features, full_matrices=False)
-    kept = s > s.max(initial=0.0) * max(features.shape) * np.finfo(np.float64).eps
-    return (ridge_filter(s[kept], penalties) * (u[:, kept].T @ labels / s[kept])) @ vt[kept]
 
 
 @dataclass(frozen=True)

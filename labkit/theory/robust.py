@@ -1,10 +1,9 @@
-"""Robust separation and robust regression with linear functions (paper 3, §9.4.1 and §9.6.1; S12, S16).
+"""Robust separation and robust regression with linear functions (paper 3, §9.4.1; S12).
 
     (35)-(37)          robust_radius: the perturbation of the weights that a separator endures
     (38)               margin: what the hard-margin support vector machine makes as large as possible
     (40), (41)         robust_hinge <= regularized_hinge
     (42)               robust_square, against the printed_square
-    §9.6.1, (52)-(54)  data_tolerance: weights of L layers against data
 
 Everything holds for one sample at a time: each sample meets the perturbation that is worst for it, as in the
 paper. One perturbation for all samples together can do no more harm than that.
@@ -21,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from labkit.theory._checks import Array, array, integer, nonnegative
+from labkit.theory._checks import Array, array, nonnegative
 
 NORMS = ("2", "inf")
 
@@ -139,44 +138,6 @@ def printed_square(w: Any, x: Any, y: Any, rho: float) -> Array:
     """
     residual, reach = _reach(w, x, y, rho)
     return residual**2 + reach**2
-
-
-def worst_perturbation(w: Any, x: Any, y: Any, rho: float) -> Array:
-    """The dw that attains ``robust_square``: -sign(r_i) rho |w| x_i/|x_i|, (n, d).
-
-    Args:
-        w: (d,), not 0. x: (n, d). y: (n,). rho: size of the perturbation as a share of |w|, >= 0.
-
-    Returns:
-        (n, d), one dw a sample.
-
-    Raises:
-        ValueError: an argument is out of its range, or an array is not finite or of another shape.
-    """
-    residual, _ = _reach(w, x, y, rho)
-    features, length = array("x", x, 2), float(np.linalg.norm(array("w", w, 1)))
-    sizes = np.linalg.norm(features, axis=1)
-    direction = features / np.where(sizes > 0, sizes, 1.0)[:, None]
-    return -np.where(residual >= 0, 1.0, -1.0)[:, None] * nonnegative("rho", rho) * length * direction
-
-
-def data_tolerance(tolerance: float, layers: int) -> float:
-    """(1 + D)^L: what a share D on each weight of L layers does to a path, as a factor on the data (§9.6.1).
-
-    Args:
-        tolerance: D, >= 0. layers: L.
-
-    Returns:
-        The factor, at least 1.
-
-    Raises:
-        ValueError: an argument is out of its range.
-
-    Example:
-        >>> round(data_tolerance(0.1, 8), 2)
-        2.14
-    """
-    return (1.0 + nonnegative("tolerance", tolerance)) ** integer("layers", layers, 0)
 
 
 def _functional(w: Any, x: Any, y: Any, offset: Any) -> tuple[Array, Array, Array]:

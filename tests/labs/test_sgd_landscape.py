@@ -1,4 +1,4 @@
-"""Lab 3, landscape and noise (S6, S9 to S11, S13, S19, S20, S24): decided as expected, and each can fail."""
+"""Lab 3, landscape and noise (S6, S9 to S11, S13, S16, S19, S20, S24): each is decided, and can fail."""
 
 from __future__ import annotations
 
@@ -93,6 +93,7 @@ VIOLATED = {
         lambda run: changed(run, balanced=lambda v: v * np.array([1.0, 1.05])),
         lambda run: changed(run, rescaled=lambda v: 3 * v),
     ],
+    "S16": [same, lambda run: changed(run, by_weights=lambda v: run.last("error") ** 2)],
     "S19": [same, lambda run: changed(run, margin=flipped(1))],
 }
 

@@ -10,26 +10,24 @@ import pytest
 import torch
 from torch import Tensor
 
-from labkit.labs.sgd import minimum_norm, separator, span, tolerance
+from labkit.labs.sgd import minimum_norm, separator, span
 from labkit.labs.sgd.bridge import BRIDGE
 from labkit.labs.sgd.filters import FILTERS
 from labkit.labs.sgd.minimum_norm import MINIMUM_NORM
 from labkit.labs.sgd.separator import SEPARATOR
 from labkit.labs.sgd.span import SPAN
-from labkit.labs.sgd.tolerance import TOLERANCE
 from labkit.protocol.experiment import Run, drain
 from labkit.protocol.judging import judge
 from labkit.theory import robust
-from tests.labs.checks import TrainingTests, at_frame, changed, constant, quick_runs, swapped, verdict, word
+from tests.labs.checks import TrainingTests, at_frame, changed, constant, quick_runs, swapped, verdict
 
-EXPERIMENTS = (MINIMUM_NORM, FILTERS, SEPARATOR, SPAN, TOLERANCE, BRIDGE)
+EXPERIMENTS = (MINIMUM_NORM, FILTERS, SEPARATOR, SPAN, BRIDGE)
 CHEAP: dict[str, dict[str, Any]] = {
     "minimum-norm": {"n": 10, "d": 20, "steps": 60, "lr": 0.02},
     "early-stopping": {"n": 20, "d": 10, "steps": 60},
     "separator": {"n": 20, "d": 6, "steps": 60},
     "span": {"n": 10, "width": 8, "steps": 40},
     "bridge": {"n": 6, "width": 8, "steps": 60},
-    "tolerance": {"hidden": 16, "layers": 3},
 }
 quick = quick_runs(EXPERIMENTS)
 
@@ -103,14 +101,6 @@ VIOLATED: dict[str, list[Callable[[Run], Run]]] = {
         lambda run: changed(run, across=constant(1e-6)),
         # One kind of unit in one seed.
         lambda run: at_frame(run, "across", lambda v: v + 1e-9 * (np.arange(4) == 1), seed=2),
-    ],
-    "S16": [
-        lambda run: at_frame(run, "weight_slope", times(1.01), frame=3),
-        lambda run: swapped(run, "weight_slope", "input_slope"),
-        lambda run: changed(run, input_slope=np.sqrt),
-        lambda run: at_frame(run, "factor", times(0.99)),
-        lambda run: changed(run, data=lambda v: 1 + (v - 1) / 2),
-        lambda run: at_frame(run, "mixed", times(1.3)),
     ],
 }
 
@@ -329,30 +319,3 @@ def test_the_first_layer_stays_with_biases_and_without(bias: bool) -> None:
     assert judge(span.S15, run).word == "holds"
     assert run.prediction["inputs"] == 64 + bias
     assert (run.prediction["spanned"] <= 10).all() and (run.prediction["spanned"] >= 9).all()
-
-
-def test_the_tree_is_a_product_along_each_path() -> None:
-    """A network in which the layers do not multiply."""
-    generator = torch.Generator().manual_seed(0)
-    weights = [torch.rand(size, 2, generator=generator, dtype=torch.float64) for size in (4, 2, 1)]
-    x = torch.rand(8, generator=generator, dtype=torch.float64)
-    total = 0.0
-    for leaf in range(8):
-        path = float(x[leaf])
-        for layer, weight in enumerate(weights):
-            path *= float(weight[leaf >> (layer + 1), (leaf >> layer) & 1])
-        total += path
-    assert float(tolerance.tree(weights, x)) == pytest.approx(total, rel=1e-14)
-
-
-def test_the_tolerance_of_another_share_is_not_the_same() -> None:
-    """Weights that are not all changed: one layer less is another factor."""
-
-    def shy(weights: Tensor, share: float, signs: Tensor) -> Tensor:
-        return weights * (1 + 0.9 * share * signs)
-
-    assert verdict("S16", drain(TOLERANCE, scaled=shy)).word == "fails"
-    for changes in ({"share": 0.3}, {"layers": 5}, {"b": 7.0}, {"hidden": 100}):
-        assert verdict("S16", drain(TOLERANCE, small("tolerance", **changes))).word == "holds"
-    assert word(tolerance.S16, quick("tolerance")) == "holds"
-    assert quick("tolerance").last("factor") == pytest.approx([2.14358881] * 3)

@@ -389,7 +389,7 @@ class TestNotebook3(ExerciseTests):
             share = boltzmann.flat_share(2.0, D, offset=0.4, temperature=0.5)
             assert found == pytest.approx(share, abs=1e-6)
             found = well_share(lambda r: r**2 / 2, lambda r: 0.4 + 1.5 * r**2, 20.0, 20.0, D, 0.5)
-            share = boltzmann.harmonic_share(3.0, D, offset=0.4, temperature=0.5)
+            share = boltzmann.flat_share(3.0**-0.5, D, offset=0.4, temperature=0.5)
             assert found == pytest.approx(share, abs=1e-6)
 
         def bumps(v: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from scipy import integrate
 
 from labkit.theory import boltzmann
-from labkit.theory.boltzmann import TwoWells, Valley, flat_share, harmonic_share, marginal, occupancy
+from labkit.theory.boltzmann import TwoWells, Valley, flat_share, marginal, occupancy
 
 POTENTIALS = [TwoWells(height=0.4), TwoWells(offset=0.7, ratio=1.5), Valley(), Valley(length=2.0, width=0.8)]
 
@@ -195,7 +195,6 @@ def test_closed_forms(ratio: float, dimension: int, offset: float, temperature: 
     """k^D/(1 + k^D), the harmonic limit, and e^(−δ/T) on top of the odds."""
     k = ratio**dimension
     assert flat_share(ratio, dimension) == pytest.approx(k / (1 + k))
-    assert harmonic_share(ratio**-2, dimension) == pytest.approx(k / (1 + k))
     share = flat_share(ratio, dimension, offset=offset, temperature=temperature)
     assert share / (1 - share) == pytest.approx(k * np.exp(-offset / temperature), rel=1e-6)
     other = flat_share(1 / ratio, dimension, offset=-offset, temperature=temperature)
@@ -235,7 +234,6 @@ def test_shares_rise_with_the_dimension_and_a_valley_starts_from_half() -> None:
         (lambda: marginal(Valley(), 2, 1.0, [0.0, 1.0, 1.0]), "edges: expected at least two ascending"),
         (lambda: flat_share(0.0, 2), "ratio: expected a finite number > 0"),
         (lambda: flat_share(2.0, 1, temperature=0), "temperature: expected a finite number > 0"),
-        (lambda: harmonic_share(-1.0, 2), "stiffness: expected a finite number > 0"),
     ],
 )
 def test_errors(call: Any, message: str) -> None:

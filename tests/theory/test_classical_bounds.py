@@ -101,14 +101,6 @@ def test_gap_over_a_cover_grows_with_dimension_and_travel(d: int, travel: float,
     assert gap > bounds.covering_gap(d, travel, eps, 4 * n)
 
 
-def test_convex_travel_is_as_long_as_its_steps_added_up() -> None:
-    """T for √T: steps of R/(L√T) along gradients of length L."""
-    radius, lipschitz, steps = 3.0, 7.0, 50
-    assert bounds.travel_bound(radius, steps) == pytest.approx(
-        sum(radius / (lipschitz * math.sqrt(steps)) * lipschitz for _ in range(steps))
-    )
-
-
 # --- (20) to (22)
 
 
@@ -286,35 +278,11 @@ def test_samples_are_17_at_so_many_weights() -> None:
     assert np.diff(around) == pytest.approx(1, abs=0.01)
 
 
-@pytest.mark.parametrize("kind", ("shallow", "deep"))
-@pytest.mark.parametrize("m", (1.0, 3.0))
-def test_units_of_31_balance_approximation_and_30(kind: Any, m: float) -> None:
-    """An exponent that does not follow from (30): minimised over a fine grid, up to a constant."""
-    n, grid, ratios = 5, np.geomspace(1e-3, 1e7, 200_001), []
-    variables, factor = (n, n) if kind == "shallow" else (2, 1)
-    for samples in (1e6, 1e8, 1e10):
-        total = grid ** (-m / variables) + grid * factor / math.sqrt(samples)
-        best = grid[total.argmin()], total.min()
-        formula = (f(kind, samples, n, m) for f in (compositional.best_units, compositional.best_error))
-        ratios.append([a / b for a, b in zip(best, formula, strict=True)])
-    assert np.ptp(np.log(ratios), axis=0) == pytest.approx(0, abs=1e-3)
-
-
-@given(st.integers(3, 1000), st.floats(1, 1e12), st.floats(0.5, 5))
-def test_deep_error_falls_faster_than_the_shallow_one(n: int, samples: float, m: float) -> None:
-    """Shallow and deep exchanged."""
-    deep, shallow = (compositional.best_error(kind, samples, n, m) for kind in ("deep", "shallow"))
-    assert deep <= shallow
-    slope = math.log(compositional.best_error("deep", 100 * samples, n, m) / deep) / math.log(100)
-    assert slope == pytest.approx(-m / (2 * (m + 2)))
-
-
 # --- messages
 
 GOOD: dict[Callable[..., Any], tuple[tuple[Any, ...], dict[str, Any]]] = {
     bounds.sample_bound: ((10, 8, 0.1), {}),
     bounds.quantized_gap: ((10, 8, 100), {}),
-    bounds.travel_bound: ((1.0, 10), {}),
     bounds.covering_log: ((3, 1.0, 0.1), {}),
     bounds.covering_gap: ((3, 1.0, 0.1, 100), {}),
     bounds.robustness_bound: ((1.0, 0.1, 100), {}),
@@ -327,8 +295,6 @@ GOOD: dict[Callable[..., Any], tuple[tuple[Any, ...], dict[str, Any]]] = {
     compositional.sample_ratio_log10: ((3, 0.1), {}),
     compositional.network_weights_log10: (("deep", 3, 0.1), {}),
     compositional.network_samples_log10: (("deep", 3, 0.1), {}),
-    compositional.best_units: (("deep", 100, 3), {}),
-    compositional.best_error: (("deep", 100, 3), {}),
 }
 # What is wrong: function, place or name of the argument, value, message.
 BAD: list[tuple[Callable[..., Any], int | str, Any, str]] = [
@@ -337,8 +303,6 @@ BAD: list[tuple[Callable[..., Any], int | str, Any, str]] = [
     (bounds.sample_bound, 2, 1.0, r"epsilon: expected a number in \(0, 1\), got 1.0"),
     (bounds.sample_bound, "delta", 1.5, r"delta: expected a number in \(0, 1\), got 1.5"),
     (bounds.quantized_gap, 2, 0, "n: expected an integer >= 1, got 0"),
-    (bounds.travel_bound, 0, -1, "radius: expected a finite number > 0, got -1"),
-    (bounds.travel_bound, 1, 2.5, "steps: expected an integer >= 1, got 2.5"),
     (bounds.covering_log, 0, 0, "dimension: expected an integer >= 1, got 0"),
     (bounds.covering_log, 1, [1.0, 0.0], "radius: expected values > 0, got 0"),
     (bounds.covering_log, 2, -0.1, "epsilon: expected values > 0, got -0.1"),
@@ -364,8 +328,6 @@ BAD: list[tuple[Callable[..., Any], int | str, Any, str]] = [
     (compositional.sample_ratio_log10, 1, 1, r"epsilon: expected a number in \(0, 1\), got 1"),
     (compositional.network_weights_log10, 0, "flat", "kind: expected 'shallow' or 'deep', got 'flat'"),
     (compositional.network_samples_log10, "smoothness", 0, "smoothness: expected a finite number > 0, got 0"),
-    (compositional.best_units, 1, 0.5, "samples: expected values >= 1, got 0.5"),
-    (compositional.best_error, 2, 1, "dimension: expected an integer >= 2, got 1"),
 ]  # fmt: skip
 
 

@@ -16,7 +16,6 @@ from labkit.labs.sgd.selection import SELECTION
 from labkit.labs.sgd.separator import SEPARATOR
 from labkit.labs.sgd.shared import PAPER
 from labkit.labs.sgd.span import SPAN
-from labkit.labs.sgd.tolerance import TOLERANCE
 from labkit.labs.sgd.valley import VALLEY
 from labkit.labs.sgd.wells import WELLS
 from labkit.protocol.experiment import Lab
@@ -28,7 +27,7 @@ LAB = Lab(
     paper=PAPER,
     experiments=(
         PUZZLE, SELECTION, MINIMUM_NORM, SPAN, BRIDGE, FILTERS, WELLS, NOISE, FLATNESS, VALLEY, LANGEVIN,
-        INTERPOLATION, MARGINS, SEPARATOR, ROBUSTNESS, POLYNOMIAL, TOLERANCE, BOUNDS,
+        INTERPOLATION, MARGINS, SEPARATOR, ROBUSTNESS, POLYNOMIAL, BOUNDS,
     ),
     core=("S1", "S2", "S3", "S4", "S6", "S8", "S9", "S15", "S20", "S21"),
     notebook="03_sgd_and_flat_minima",
@@ -36,6 +35,5 @@ LAB = Lab(
 
 __all__ = [
     "BOUNDS", "BRIDGE", "FILTERS", "FLATNESS", "INTERPOLATION", "LAB", "LANGEVIN", "MARGINS", "MINIMUM_NORM",
-    "NOISE", "POLYNOMIAL", "PUZZLE", "ROBUSTNESS", "SELECTION", "SEPARATOR", "SPAN", "TOLERANCE", "VALLEY",
-    "WELLS",
+    "NOISE", "POLYNOMIAL", "PUZZLE", "ROBUSTNESS", "SELECTION", "SEPARATOR", "SPAN", "VALLEY", "WELLS",
 ]  # fmt: skip

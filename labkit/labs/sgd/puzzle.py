@@ -263,11 +263,30 @@ def figure(
         (
             errors(frames, prediction, previous, "n", f"Over N, W = {edge:,}", "training samples N"),
             errors(frames, prediction, previous, "w", f"Over W, N = {n}", "weights W"),
+            gap(frames, prediction, "n"),
+            gap(frames, prediction, "w"),
         ),
         caption=figures.caption(
-            "Training and test error around the point at which weights outnumber samples.", settings
+            "Training and test error, and their gap, around the point at which weights outnumber samples.",
+            settings,
         ),
     )
+
+
+def gap(frames: Sequence[Frame], prediction: Prediction, sweep: str) -> figures.Panel:
+    """Test minus training error of both kinds of labels (Figs 13 to 15)."""
+    places, x = prediction["sizes" if sweep == "n" else "weights"], "NW"[sweep == "w"]
+    test, train = (common.newest(frames, f"{part}_{sweep}") for part in ("test", "train"))
+    marks: list[figures.Mark] = []
+    for kind, color in enumerate(shared.COLORS):
+        y = np.full((1, len(places)), np.nan)
+        if test is not None and train is not None:
+            y = test[:, kind] - train[:, kind]
+        marks.append(figures.Points(places, y, label=shared.WORDS[kind], color=color))
+    return figures.Panel(
+        f"Test − training error over {x}", tuple(marks), xlabel=x, ylabel="difference", xscale="log",
+        ylim=(-0.03, 1.0),
+    )  # fmt: skip
 
 
 def errors(

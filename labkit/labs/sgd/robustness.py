@@ -1,29 +1,34 @@
-"""How much noise on the images do fitted labels bear? (S13; paper 3, section 9.5, Fig. 20)
+"""How much noise on images, or on weights, do fitted labels bear? (S13, S16; paper 3, §9.5, §9.6.1, Fig. 20)
 
 Two networks fit the same images without an error, one with natural labels, one with random ones. Gaussian
-noise is added to the images that they were fitted to: how soon are the fitted labels lost?
+noise is added to the images that they were fitted to: how soon are the fitted labels lost? The same with all
+weights changed by a random share: Conjecture 3 has a share Δ on the weights of L layers be (1 + Δ)^L − 1 on
+the images, 2.14 for 10 % of 8 layers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import copy
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch import nn
 
-from labkit import figures
+from labkit import data, figures
 from labkit.labs import common
 from labkit.labs.sgd import shared
 from labkit.measure.input_noise import error_under_noise
 from labkit.protocol.claims import Claim, World
 from labkit.protocol.experiment import Experiment, Frame, Prediction, Run
-from labkit.protocol.rules import EVERY, Between, Evidence
+from labkit.protocol.rules import EVERY, Between, Equals, Evidence
 from labkit.protocol.settings import knob
 
 CHANCE = 0.9  # ten classes
 HALF = 0.5  # the error at which the noise that is borne is read off
 MORE = 1.5  # times the noise that random labels bear
+AS_MUCH = 0.25  # relative: how near (1 + Δ)^L has to come
 
 
 @dataclass(frozen=True)
@@ -62,9 +67,25 @@ def predict(setup: shared.Started) -> Prediction:
     return {"gammas": setup.settings.gammas, "chance": np.array(CHANCE)}
 
 
-def run(setup: shared.Started, prediction: Prediction) -> Iterator[Frame]:
-    settings = setup.settings
-    values = shared.blank(settings.seeds, error=(len(settings.gammas),))
+def error_by_weights(
+    model: nn.Module, one: data.Dataset, shares: np.ndarray, draws: int, generator: torch.Generator
+) -> np.ndarray:
+    """Training error with each weight times 1 + Δ ξ, ξ ~ N(0, 1), for every Δ: (G,)."""
+    other, error = copy.deepcopy(model), np.zeros(len(shares))
+    with torch.no_grad():
+        for place, share in enumerate(shares):
+            for _ in range(draws):
+                for now, was in zip(other.parameters(), model.parameters(), strict=True):
+                    now.copy_(was * (1 + share * torch.randn(was.shape, generator=generator).to(was)))
+                error[place] += shared.fitted(other, one.x_train, one.y_train)[1] / draws
+    return error
+
+
+def run(
+    setup: shared.Started, prediction: Prediction, *, by_weights: Callable[..., np.ndarray] | None = None
+) -> Iterator[Frame]:
+    settings, by_weights = setup.settings, by_weights or error_by_weights
+    values = shared.blank(settings.seeds, error=(len(settings.gammas),), by_weights=(len(settings.gammas),))
     notes = []
     for k, (begin, end) in enumerate(shared.PARTS):
         trained = begin + 0.9 * (end - begin)
@@ -82,6 +103,7 @@ def run(setup: shared.Started, prediction: Prediction) -> Iterator[Frame]:
                 model, one.x_train, one.y_train, settings.gammas.tolist(), draws=settings.draws,
                 generator=generator,
             ).numpy()  # fmt: skip
+            values["by_weights"][s, k] = by_weights(model, one, settings.gammas, settings.draws, generator)
             yield Frame.tick(k, trained)
         yield Frame(k + 1, shared.snapshot(values), end - 0.01)
     yield Frame(len(shared.KINDS), {}, 1.0, "done", "; ".join(notes))
@@ -94,36 +116,35 @@ def figure(
     settings: Robust | None = None,
 ) -> figures.Chart:
     gammas = prediction["gammas"]
-    now = common.newest(frames, "error")
-    curves: list[figures.Mark] = []
-    for k, (words, color) in enumerate(zip(shared.WORDS, shared.COLORS, strict=True)):
-        for old in previous:
-            before = common.newest(old.frames, "error")
-            if before is not None:
-                curves.append(figures.Earlier(old.prediction["gammas"], before[:, k]))
-        seen = np.full((1, len(gammas)), np.nan) if now is None else now[:, k]
-        curves.append(figures.Measured(gammas, seen, label=words, color=color))
-    curves.append(
-        figures.Predicted(
-            gammas, np.full(len(gammas), float(prediction["chance"])), label="chance", color="ink"
-        )
+    chance = figures.Predicted(
+        gammas, np.full(len(gammas), float(prediction["chance"])), label="chance", color="ink"
     )
-    top, size = float(gammas[-1]), "noise γ (standard deviations of a pixel)"
+    panels = []
+    for name, title, size in (
+        ("error", "Error on noisy training images (47)", "noise γ (standard deviations of a pixel)"),
+        ("by_weights", "Error with noisy weights", "noise Δ (share of each weight)"),
+    ):
+        marks: list[figures.Mark] = []
+        now = common.newest(frames, name)
+        for k, (words, color) in enumerate(zip(shared.WORDS, shared.COLORS, strict=True)):
+            for old in previous:
+                if (before := common.newest(old.frames, name)) is not None:
+                    marks.append(figures.Earlier(old.prediction["gammas"], before[:, k]))
+            seen = np.full((1, len(gammas)), np.nan) if now is None else now[:, k]
+            marks.append(figures.Measured(gammas, seen, label=words, color=color))
+        panels.append(
+            figures.Panel(
+                title, (*marks, chance), xlabel=size, ylabel="error rate", xlim=(0, float(gammas[-1])),
+                ylim=(0, 1),
+            )
+        )  # fmt: skip
     return figures.Chart(
-        (
-            figures.Panel(
-                "Error on noisy training images (47)", tuple(curves), xlabel=size, ylabel="error rate",
-                xlim=(0, top), ylim=(0, 1),
-            ),
-            figures.Panel(
-                "The same, near 0", tuple(curves), xlabel=size, ylabel="error rate",
-                xlim=(0, 0.15 * top), ylim=(0, 0.6),
-            ),
-        ),
+        tuple(panels),
         caption=figures.caption(
-            "Error on noisy training images, after a fit to natural and to random labels.", settings
+            "Error with noise on training images and on weights, fitted to natural and to random labels.",
+            settings,
         ),
-    )  # fmt: skip
+    )
 
 
 def borne(gammas: np.ndarray, error: np.ndarray, level: float = HALF) -> np.ndarray:
@@ -149,6 +170,32 @@ def _worse(run: Run) -> Evidence:
     return Evidence(at[:, 0] / at[:, 1], checks=checks, note=f"γ: {found}")
 
 
+def _as_conjectured(run: Run) -> tuple[Evidence, Evidence]:
+    gammas = run.prediction["gammas"]
+    checks = shared.converged(run.last("train_error"), run.last("loss"), run.settings.stop)
+    images, weights = (borne(gammas, run.last(name)) for name in ("error", "by_weights"))
+    note = f"Δ: {', '.join(f'{word} {v:.2f}' for word, v in zip(shared.KINDS, weights.mean(0), strict=True))}"
+    return (
+        Evidence(images / weights, checks=checks, note=note),
+        Evidence(1 + images, (1 + weights) ** (run.settings.depth + 1), checks=checks),
+    )
+
+
+def on_images(by_weights: Callable[..., np.ndarray]) -> Callable[..., np.ndarray]:
+    """A fault for a world: noise on the images, as large as the conjecture has it for two layers."""
+
+    def faulty(
+        model: nn.Module, one: data.Dataset, shares: np.ndarray, draws: int, generator: torch.Generator
+    ) -> np.ndarray:
+        sizes = ((1 + shares) ** 2 - 1).tolist()
+        found = error_under_noise(
+            model, one.x_train, one.y_train, sizes, draws=draws, generator=generator
+        )  # fmt: skip
+        return found.numpy()
+
+    return faulty
+
+
 S13 = Claim(
     "S13", "finding",
     "Of two networks that fit their labels without an error, the one of random labels loses them under less "
@@ -162,6 +209,24 @@ S13 = Claim(
     (World("both networks with natural labels", {"label_noise": 0.0}),),
 )  # fmt: skip
 
+S16 = Claim(
+    "S16", "finding",
+    "A share Δ of noise on all weights of L layers costs as many labels as noise of (1 + Δ)^L − 1 on the "
+    "images, which is more.",
+    "paper 3, §9.6.1, eqs 53 and 54, Conjecture 3",
+    (
+        Between("noise at which half the labels are lost, on images over on weights", shared.KINDS, low=1.0,
+                by=EVERY),
+        Equals("1 + that noise on images, against (1 + that on weights)^L", shared.KINDS, tolerance=AS_MUCH),
+    ),
+    _as_conjectured, "fails",
+    {"holds": "weights and images bear noise as the product over layers has it",
+     "fails": "images bear much less noise than the product over layers has it for the weights",
+     "undecided": "the labels are not fitted, or half of them are never lost under so little noise"},
+    (World("noise on the images in its place", {}, {f"{__name__}:error_by_weights": on_images}, "holds"),),
+    "the product is that of one path, all of whose weights grow; changes of many weights average out",
+)  # fmt: skip
+
 ROBUSTNESS = Experiment(
     "robustness", "How much noise on the images do fitted labels bear?", Robust,
     {
@@ -170,6 +235,6 @@ ROBUSTNESS = Experiment(
             dataset="cifar10", n=10_000, width=512, depth=2, draws=10, lr=0.01, seeds=3, epochs=2000
         ),
     },
-    prepare, predict, run, figure, (S13,),
+    prepare, predict, run, figure, (S13, S16),
     controls=("n", "width", "label_noise", "stop", "largest", "draws"),
 )  # fmt: skip

@@ -22,7 +22,7 @@ from labkit.labs import common
 from labkit.labs.sgd import shared
 from labkit.protocol.claims import Claim, World
 from labkit.protocol.experiment import Experiment, Frame, Prediction, Run
-from labkit.protocol.rules import EVERY, AtMost, Between, Check, Condition, Equals, Evidence
+from labkit.protocol.rules import EVERY, INTERVAL, AtMost, Between, Check, Condition, Equals, Evidence
 from labkit.protocol.settings import Settings, knob
 from labkit.theory import robust
 from labkit.training.dynamics import descend
@@ -307,7 +307,7 @@ def _as_ridge(run: Run) -> Evidence:
     best = run.prediction["margin"]
     separable = (Condition("not separable: minus the margin", -float(best.min()), -1e-6),)
     note = f"at the end {away[-1, :, 0].mean():.1e}"
-    return Evidence(away[late, :, 0].T, run.prediction["ridge"][:, late], separable, note=note)
+    return Evidence(away[late, :, 0].T / run.prediction["ridge"][:, late], 1.0, separable, note=note)
 
 
 def as_fast(plain: Descent) -> Descent:
@@ -341,7 +341,8 @@ S23 = Claim(
     "Plain GD on the logistic loss is after t steps as far in direction from the hard-margin SVM as ridge "
     "logistic regression at λ = 1/(ηt) is: its own rate, a power of 1/log t.",
     "paper 3, §9.4.1 and §9.6; that the limit is so slow: Soudry et al. 2018",
-    (Equals(f"1 − cosine to the SVM, plain GD against ridge, from step {EARLY} on", tolerance=LIKE),),
+    (Equals(f"1 − cosine to the SVM of plain GD over that of ridge, from step {EARLY} on", by=INTERVAL,
+            tolerance=LIKE),),
     _as_ridge, "holds",
     {"holds": "at every step plain GD has the angle of the ridge that its time stands for",
      "fails": "plain GD comes nearer to the SVM, or less near, than its ridge",
