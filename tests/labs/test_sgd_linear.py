@@ -91,10 +91,10 @@ VIOLATED: dict[str, list[Callable[[Run], Run]]] = {
         lambda run: changed(run, aside=constant(0.01)),
     ],
     "S23": [
-        # As fast as the one that is divided by the loss; one that stands still; one step that is off.
+        # As fast as the one that is divided by the loss; one that stands still; another normalisation of λ.
         lambda run: changed(run, away=lambda v: v[:, ::-1]),
         lambda run: changed(run, away=constant(0.1)),
-        lambda run: at_frame(run, "away", times(1.6), frame=60),
+        lambda run: changed(run, prediction_ridge=times(1.5)),
     ],
     "S15": [
         lambda run: at_frame(run, "across", plus(1e-9), frame=15),

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -117,7 +118,7 @@ def _measure(
     yield Frame(place[1], shared.snapshot(values), progress)
 
 
-def balanced(model: nn.Module) -> nn.Module:
+def balanced(model: Any) -> Any:
     """The same function, and the norm of what goes into each hidden unit, bias too, that of what leaves."""
     layers = range(len(model.layers) - 1)
     for k in [*layers] * (1 if len(layers) == 1 else SWEEPS):
@@ -173,10 +174,9 @@ def figure(
 
 def _radii(frames: Sequence[Frame]) -> np.ndarray:
     """Mean radii (S, natural or random, 4): all weights, top layer; all, rescaled and balanced."""
-    radii, *others = (common.newest(frames, name) for name in ("radii", "rescaled", "balanced"))
-    if radii is None:
+    radii, rescaled, even = (common.newest(frames, name) for name in ("radii", "rescaled", "balanced"))
+    if radii is None or rescaled is None or even is None:
         return np.full((1, 2, 4), np.nan)
-    rescaled, even = others
     return np.concatenate([radii.mean(axis=-1), rescaled[..., None], even[..., :1]], axis=-1)
 
 
