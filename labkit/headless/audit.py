@@ -126,6 +126,7 @@ def audit(
     progress: Progress | None = None,
     approve: Callable[[Sequence[Task]], None] | None = None,
     folder: Path | None = None,
+    page: Callable[[AuditResult], str] | None = None,
 ) -> AuditResult:
     """Runs the experiments that decide the selected claims, and judges those claims.
 
@@ -144,6 +145,7 @@ def audit(
         progress: told the share done, of the time expected, and the experiment's name.
         approve: is given what will be run before anything is, and may raise.
         folder: where the run is kept while it goes on; one that was ended there goes on from there.
+        page: makes the page of an experiment so far, for the folder; at the top level of a module.
 
     Returns:
         AuditResult: the runs, the verdicts and, with `keep_going`, the failures.
@@ -165,10 +167,21 @@ def audit(
     facts = {"seed": tasks[0].settings.seed if tasks else seed, "device": device, "preset": preset}
     with nullcontext() if folder is None else opened(folder, _settled(tasks)):
         if folder is not None:
-            place = Place(folder, partial(_page_so_far, lab, facts))
+            place = Place(folder, page and partial(_page_so_far, page, lab, facts))
             tasks = [replace(task, place=place) for task in tasks]
         (result,) = _audit([lab], tasks, facts, keep_going, draw, executor, progress)
     return result
+
+
+def _page_so_far(
+    page: Callable[[AuditResult], str], lab: Lab, facts: Mapping[str, Any], run: Run, picture: str
+) -> str:
+    found = {run.experiment.name: picture}
+    return page(
+        AuditResult(
+            lab, (run,), Verdicts(()), versions=versions(), seconds=run.seconds, pictures=found, **facts
+        )
+    )
 
 
 def _settled(tasks: Sequence[Task]) -> dict[str, Any]:
@@ -177,15 +190,6 @@ def _settled(tasks: Sequence[Task]) -> dict[str, Any]:
     for task in tasks:
         found |= {f"{task.experiment.name}: {k}": v for k, v in task.settings.to_dict().items()}
     return plain(found)
-
-
-def _page_so_far(lab: Lab, facts: Mapping[str, Any], run: Run) -> str:
-    from labkit.headless.report import to_html
-    from labkit.headless.report.pictures import figure
-
-    pictures = {run.experiment.name: figure(run)}
-    return to_html(AuditResult(lab, (run,), Verdicts(()), versions=versions(), seconds=run.seconds,
-                               pictures=pictures, **facts))  # fmt: skip
 
 
 def audit_labs(

@@ -79,11 +79,11 @@ class Place:
 
     Attributes:
         root: the folder of the run.
-        page: makes the page of a run so far, as HTML; at the top level of a module.
+        page: makes the page of a run so far from it and its figure, as HTML; None: no pages.
     """
 
     root: Path
-    page: Callable[[Run], str]
+    page: Callable[[Run, str], str] | None = None
 
     def drained(self, experiment: Experiment, settings: Any, progress: Callable[[Frame], None] | None) -> Run:
         """`drain`, from where it stood.
@@ -132,8 +132,11 @@ class Place:
         return watch
 
     def _write_page(self, folder: Path, run: Run) -> None:
-        with written(folder / "page.html") as out:
-            out.write(self.page(run).encode())
+        if self.page is not None:
+            from labkit.headless.report.pictures import figure
+
+            with written(folder / "page.html") as out:
+                out.write(self.page(run, figure(run)).encode())
 
     def _log(self, line: str) -> None:
         with (self.root / "log.txt").open("a", encoding="utf-8") as log:
