@@ -1,3 +1,11 @@
+# ---
+# jupyter:
+#   kernelspec:
+#     display_name: Python 3 (ipykernel)
+#     language: python
+#     name: python3
+# ---
+
 # %% [markdown]
 # # What does theory know of a network before it is trained?
 #
@@ -54,9 +62,11 @@ for place, width in enumerate(widths):
     for s, (start, end) in enumerate(zip(*fit(width, digits(200)), strict=True)):
         found = measure.distances(end, start)
         ends[:, s, place] = found.from_start, found.from_origin
-marks = [Points(widths, ends[0], "from the start", 2), Points(widths, ends[1], "from the origin", 3)]
+marks = [Points(widths, ends[0], "from the start", 2),
+         Points(widths, ends[1], "from the origin", 3)]
 says = "How far networks of five widths went to fit 200 digits, and how far from zero they end."
-picture(says, "Distance of the trained weights", marks, "hidden units", "norm", xscale="log2", ylim=(0, None))
+picture(says, "Distance of the trained weights", marks, "hidden units", "norm", xscale="log2",
+        ylim=(0, None))
 
 # %% [markdown]
 # No: the wider, the *less* it travels, while its distance from the origin only grows. Complexity should be
@@ -75,8 +85,10 @@ for noise, label in enumerate(("true labels", "random labels")):
             gap = measure.margin(net(8 * data.x_train).detach(), data.y_train)
             ratio[s, place] = measure.layer_norms(net, data.x_train).spectral.prod() / gap
     marks.append(Points(sizes, ratio, label, noise))
-says = "Product of spectral norms over the margin, for networks of 64 units that fit all labels."
-picture(says, "Norm over margin, after a perfect fit", marks, "training images", "∏‖W‖₂ / γ", ylim=(0, None))
+says = ("Product of spectral norms over the margin, for networks of 64 units that fit all "
+        "labels.")
+picture(says, "Norm over margin, after a perfect fit", marks, "training images", "∏‖W‖₂ / γ",
+        ylim=(0, None))
 
 # %% [markdown]
 # Norm over margin grows much faster on random labels. → [Notebook 2](02_exploring_generalization.ipynb)
@@ -93,8 +105,10 @@ for noise, label in enumerate(("true labels", "random labels")):
     x, y = 8 * data.x_train, data.y_train
     rise = [flatness_profile(net, x, y, radii.tolist()).mean(0) for net in fit(64, data)[1]]
     marks.append(Measured(radii, np.stack(rise), label, noise))
-says = "Loss of two fitted networks, a distance away in random directions; 300 digits, 64 units."
-picture(says, "Rise of the loss around a minimum", marks, "distance walked", "loss − loss at the minimum")
+says = ("Loss of two fitted networks, a distance away in random directions; 300 digits, 64 "
+        "units.")
+picture(says, "Rise of the loss around a minimum", marks, "distance walked",
+        "loss − loss at the minimum")
 
 # %% [markdown]
 # Both fit every image; the minimum that has learned something lies in the wider valley.
@@ -114,7 +128,8 @@ for noise, label in enumerate(("true labels", "random labels")):
     marks.append(Measured(count, share.numpy(), label, noise))
 marks.append(Predicted(count, count / 1000, "chance", 4))
 says = "Share of the labels in the fastest directions of a fresh network; 100 digits, 64 units."
-picture(says, "Labels in the fastest directions", marks, "directions, of 1000", "share of ‖y‖²", ylim=(0, 1))
+picture(says, "Labels in the fastest directions", marks, "directions, of 1000", "share of ‖y‖²",
+        ylim=(0, 1))
 
 # %% [markdown]
 # True labels lie where learning is fast, random ones do not. → [Notebook 4](04_low_rank_jacobian.ipynb)
@@ -129,8 +144,10 @@ for color, width in enumerate((10, 300)):
     gram = measure.gradient_gram(net, 8 * data.x_train, data.y_train)
     counts = np.histogram(measure.confusion(gram).cosines, edges, density=True)[0]
     marks.append(Measured((edges[1:] + edges[:-1]) / 2, counts, f"width {width}", color))
-says = "How often two of 100 digits pull the weights at which angle, in a narrow and a wide network."
-picture(says, "Pairs of gradients, 30 layers, untrained", marks, "cosine of the angle", "density")
+says = ("How often two of 100 digits pull the weights at which angle, in a narrow and a wide "
+        "network.")
+picture(says, "Pairs of gradients, 30 layers, untrained", marks, "cosine of the angle",
+        "density")
 
 # %% [markdown]
 # In the narrow network many pairs point against each other, in the wide one hardly any.

@@ -1,3 +1,11 @@
+# ---
+# jupyter:
+#   kernelspec:
+#     display_name: Python 3 (ipykernel)
+#     language: python
+#     name: python3
+# ---
+
 # %% [markdown]
 # # Must a larger network be more complex?
 #
@@ -51,7 +59,8 @@ from labkit.labs import distance as lab
 
 # %%
 def distance(now, start):
-    """r = ‖(W, B) − (Z, C)‖_F of every copy: over all layers, weights and biases together (§2)."""
+    """r = ‖(W, B) − (Z, C)‖_F of every copy: over all layers, weights and biases together
+    (§2)."""
     moved = [((now[name] - start[name]) ** 2).flatten(1).sum(1) for name in now]
     return sum(moved).sqrt()
 
@@ -81,7 +90,8 @@ errors = Chart(
             ("Wrong test images", "error_by_width", "share"),
         )
     ],
-    caption("How well networks of several widths generalise after the same fit.", scaling.settings),
+    caption("How well networks of several widths generalise after the same fit.",
+            scaling.settings),
 )
 display(errors, labkit.judge_all(scaling, ("D16",)))
 
@@ -102,7 +112,8 @@ display(errors, labkit.judge_all(scaling, ("D16",)))
 
 # %%
 start = lab.INITIALIZATION.preset()
-lab.INITIALIZATION.figure((), lab.INITIALIZATION.predict(lab.INITIALIZATION.prepare(start)), settings=start)
+lab.INITIALIZATION.figure((), lab.INITIALIZATION.predict(lab.INITIALIZATION.prepare(start)),
+                          settings=start)
 
 # %%
 untrained = labkit.drain(lab.INITIALIZATION, start)
@@ -144,7 +155,8 @@ slopes = [
     Predicted(octaves[1:], local_exponent(octaves, product), f"{inputs} inputs", color)
     for color, (inputs, product) in enumerate(zip((64, 784), exact, strict=True))
 ]
-panel = Panel("Slope of the exact product", [*slopes, Level(3, "d − 2")], "width H", "exponent", "log")
+panel = Panel("Slope of the exact product", [*slopes, Level(3, "d − 2")], "width H", "exponent",
+              "log")
 says = "How fast the exact product of norms grows, from one width to the next."
 Chart(panel, f"{says}\n5 layers, Glorot")
 
@@ -282,7 +294,8 @@ display(lab.over_width(scaling), labkit.judge_all(scaling, ("D21",)))
 
 # %%
 linear = lab.COMPLEXITY.preset()
-lab.COMPLEXITY.figure((), lab.COMPLEXITY.predict(lab.COMPLEXITY.prepare(linear)), settings=linear)
+lab.COMPLEXITY.figure((), lab.COMPLEXITY.predict(lab.COMPLEXITY.prepare(linear)),
+                      settings=linear)
 
 # %%
 capacity = labkit.drain(lab.COMPLEXITY, linear)
@@ -313,10 +326,14 @@ for color, (loss, how) in enumerate(losses.items()):
         r = found.last("r_by_size")
         label = f"{loss}, {images}: m^{exponent(np.array(sizes), r).mean():.2f}"
         marks.append(Points(sizes, r / r[:, :1], label, color + 2 * shade))
-marks += [Predicted(sizes, (np.array(sizes) / 32) ** power, f"m^{power}", "ink") for power in (0.25, 0.4)]
+marks += [Predicted(sizes, (np.array(sizes) / 32) ** power, f"m^{power}", "ink")
+          for power in (0.25, 0.4)]
 ticks = [(m, str(m)) for m in sizes]
-panel = Panel("Distance over that at m = 32", marks, "samples m", "ratio", "log", "log", xticks=ticks)
-Chart(panel, caption("How fast the distance grows with the sample, by loss and data set.", H=80, seeds="0–1"))
+panel = Panel("Distance over that at m = 32", marks, "samples m", "ratio", "log", "log",
+              xticks=ticks)
+Chart(panel,
+      caption("How fast the distance grows with the sample, by loss and data set.", H=80,
+              seeds="0–1"))
 
 # %% [markdown]
 # Four lines, four exponents: say the loss, the images, their number, the rate and the stopping rule, always.
@@ -337,7 +354,8 @@ display(labkit.Panel(lemmas), labkit.judge_all(lemmas))
 # `margin`: here 4, to be quick; the paper's 10 is on the slider.
 
 # %%
-entropy = labkit.drain(lab.SCALING, lab.SCALING.preset("cross-entropy", seeds=2), distance=distance)
+entropy = labkit.drain(lab.SCALING, lab.SCALING.preset("cross-entropy", seeds=2),
+                       distance=distance)
 labkit.Panel(entropy, controls=("margin", "width", "label_noise", "lr", "start"))
 
 # %% [markdown]
@@ -439,7 +457,8 @@ from labkit.figures import Bound, Chart, Measured, Panel, Points, Predicted
 def layer_norms(dims, sds):
     """What two norms of each layer are before training.
 
-    dims = [n_0, ..., n_d], whole numbers, inputs first; sds: d floats, the standard deviation in each layer.
+    dims = [n_0, ..., n_d], whole numbers, inputs first; sds: d floats, the standard deviation
+    in each layer.
     Returns two float64 tensors (d,): E||Z_k||_F^2, and the bound on E||Z_k||_2.
     """
     raise NotImplementedError
@@ -591,13 +610,15 @@ grade("1.2", check_norm_chain, solution=solution_norm_chain, answer=norm_chain)
 # %% tags=["then-1.2"]
 digits = labkit.load("digits", n_train=200, flatten=True, dtype=torch.float64)
 targets = labkit.one_hot(digits.y_train, 10, torch.float64)
-steps, trained, levels = list(range(0, 101, 10)), [], np.empty((3, 3, 11))  # levels: level, seed, frame
+# levels: level, seed, frame
+steps, trained, levels = list(range(0, 101, 10)), [], np.empty((3, 3, 11))
 for seed in range(3):
     net = labkit.mlp(64, 100, 4, 10, seed=seed, dtype=torch.float64)
     Z = [layer.weight.detach().clone() for layer in net.layers]
     for step in range(101):
         if step in steps:
-            W, b = ([getattr(layer, name).detach() for layer in net.layers] for name in ("weight", "bias"))
+            W, b = ([getattr(layer, name).detach() for layer in net.layers]
+                    for name in ("weight", "bias"))
             levels[:, seed, steps.index(step)] = solution_norm_chain(W, Z, b)[:3]
         net.zero_grad()
         (net(digits.x_train) - targets).square().mean().backward()
@@ -708,14 +729,18 @@ for net, Z in trained:
     for k, layer in enumerate(net.layers):
         h = layer(h).detach().relu() if k < 4 else layer(h).detach()
         norms.append(float(h.norm(dim=1).max()))
-    W, b = ([getattr(layer, name).detach() for layer in net.layers] for name in ("weight", "bias"))
+    W, b = ([getattr(layer, name).detach() for layer in net.layers]
+            for name in ("weight", "bias"))
     r = solution_norm_chain(W, Z, b)[3]
     z_spec = [float(torch.linalg.matrix_norm(A, 2)) for A in Z]
-    bounds.append(solution_output_bound(z_spec, r, float(digits.x_test[:200].norm(dim=1).max())).numpy())
+    bounds.append(solution_output_bound(z_spec, r,
+                                        float(digits.x_test[:200].norm(dim=1).max())).numpy())
     measured.append(norms)
-marks = [Points(range(1, 6), measured, "measured"), Bound(range(1, 6), np.max(bounds, axis=0), "bound")]
+marks = [Points(range(1, 6), measured, "measured"),
+         Bound(range(1, 6), np.max(bounds, axis=0), "bound")]
 ticks = [(k, str(k)) for k in range(1, 6)]
-panel = Panel("Norm after each layer", marks, "layer", "largest norm", yscale="log", xticks=ticks)
+panel = Panel("Norm after each layer", marks, "layer", "largest norm", yscale="log",
+              xticks=ticks)
 says = "The largest norm after each layer, and what bounds it."
 Chart(panel, f"{says}\n200 test digits · H 100 · seeds 0–2")
 
@@ -750,8 +775,10 @@ def ball_sup(Z, v, r):
 
 
 with attempt("1.4"):
-    Z, v = [torch.tensor([[1.0, 2.0]], dtype=torch.float64)], torch.tensor([3.0, 4.0], dtype=torch.float64)
-    assert math.isclose(ball_sup(Z, v, 2.0)[0], 11 + 2 * 5, rel_tol=1e-3)  # one layer: z·v + r‖v‖
+    Z, v = [torch.tensor([[1.0, 2.0]], dtype=torch.float64)], torch.tensor([3.0, 4.0],
+                                                                           dtype=torch.float64)
+    # one layer: z·v + r‖v‖
+    assert math.isclose(ball_sup(Z, v, 2.0)[0], 11 + 2 * 5, rel_tol=1e-3)
 
 
 # %% jupyter={"source_hidden": true} tags=["solution-1.4"]
@@ -834,12 +861,14 @@ x, values, bounds = digits.x_train[:100], np.empty((8, 5)), np.empty((8, 5))
 for i, j in np.ndindex(8, 5):
     signs = 2.0 * torch.randint(2, (100,), generator=generator) - 1
     v, sizes = signs.double() @ x / 100, list(pairwise([64, widths[j], widths[j], 1]))
-    Z = [(2 / (a + b)) ** 0.5 * torch.randn(b, a, generator=generator, dtype=torch.float64) for a, b in sizes]
+    Z = [(2 / (a + b)) ** 0.5 * torch.randn(b, a, generator=generator, dtype=torch.float64)
+         for a, b in sizes]
     values[i, j] = solution_ball_sup(Z, v, r)[0]
     bounds[i, j] = v.norm() * math.prod(float(torch.linalg.matrix_norm(A, 2)) + r for A in Z)
 exponent = np.polyfit(np.log(widths), np.log(values.mean(0)), 1)[0]
 print(f"the exponent in H is {'near 0' if abs(exponent) < 0.2 else 'not near 0'}")
-marks = [Points(widths, values, "reached by climbing"), Bound(widths, bounds.mean(0), "mean of the bounds")]
+marks = [Points(widths, values, "reached by climbing"),
+         Bound(widths, bounds.mean(0), "mean of the bounds")]
 panel = Panel("Capacity of linear networks within r", marks, "width H", "", "log2", "log")
 says = "The bound on what linear networks within r of their start can fit of random signs."
 Chart(panel, f"{says}\n100 digits · 3 layers · r 2 · 8 draws")
@@ -873,7 +902,8 @@ prediction = {
 observed = dict.fromkeys(prediction)  # fill in afterwards: observed["factor"] = ...
 
 # %%
-labkit.Panel(lab.SCALING, lab.SCALING.preset(dataset="digits", seeds=3), controls=("width", "n", "stop"))
+labkit.Panel(lab.SCALING, lab.SCALING.preset(dataset="digits", seeds=3),
+             controls=("width", "n", "stop"))
 
 # %%
 labkit.Panel(noise, controls=("n", "stop"))

@@ -1,3 +1,11 @@
+# ---
+# jupyter:
+#   kernelspec:
+#     display_name: Python 3 (ipykernel)
+#     language: python
+#     name: python3
+# ---
+
 # %% [markdown]
 # # Which number knows true labels from random ones?
 #
@@ -32,7 +40,8 @@ from labkit.labs import generalization as lab
 
 # %%
 labels = labkit.drain(lab.LABELS)
-sizes, ends = labels.prediction["sizes"], labels.last("test_error")[..., -1]  # (seeds, sizes, true or random)
+# (seeds, sizes, true or random)
+sizes, ends = labels.prediction["sizes"], labels.last("test_error")[..., -1]
 fitted = labels.last("train_error")[..., -1]
 Chart(
     [
@@ -50,7 +59,8 @@ Chart(
         )
         for title, error in (("On the training set", fitted), ("On the test set", ends))
     ],
-    caption("Error of networks that fit true labels, and of networks that fit random ones.", labels.settings),
+    caption("Error of networks that fit true labels, and of networks that fit random ones.",
+            labels.settings),
 )
 
 # %% [markdown]
@@ -105,7 +115,8 @@ Chart(chart.panels[0], caption(says, labels.settings))
 # measures of the paper, and the norm without a margin (black), random over true, at the same loss:
 
 # %%
-says = caption("Four measures and the bare norm, on random labels over true ones.", labels.settings)
+says = caption("Four measures and the bare norm, on random labels over true ones.",
+               labels.settings)
 display(Chart(chart.panels[1], says), labkit.judge_all(labels, ("E1",)))
 
 # %% [markdown]
@@ -142,7 +153,8 @@ def one_pass(weights, p):
 
 # %%
 W1, W2 = torch.tensor([[1.0, -2.0], [0.0, 3.0]]), torch.tensor([[1.0, 1.0]])
-by_hand = [sum(abs(W2[0, j] * W1[j, i]) ** p for i in range(2) for j in range(2)) for p in (1, 2)]
+by_hand = [sum(abs(W2[0, j] * W1[j, i]) ** p for i in range(2) for j in range(2))
+           for p in (1, 2)]
 [one_pass((W1, W2), p) == float(total) for p, total in zip((1, 2), by_hand, strict=True)]
 
 # %% [markdown]
@@ -165,7 +177,8 @@ display(labkit.Panel(single), labkit.judge_all(single, ("E2", "E3")))
 
 # %%
 whole = labkit.drain(lab.RESCALING, lab.RESCALING.preset(kind="whole layer"))
-display(Chart(whole.figure().panels[:2], caption=whole.figure().caption), labkit.judge_all(whole, ("E2",)))
+display(Chart(whole.figure().panels[:2], caption=whole.figure().caption),
+        labkit.judge_all(whole, ("E2",)))
 
 # %% [markdown]
 # ## 5 · Flatness?
@@ -174,7 +187,8 @@ display(Chart(whole.figure().panels[:2], caption=whole.figure().caption), labkit
 # loss little.
 
 # %%
-says = caption("Sharpness of fitted networks, and of the same functions rescaled.", labels.settings)
+says = caption("Sharpness of fitted networks, and of the same functions rescaled.",
+               labels.settings)
 display(Chart(chart.panels[3], says), labkit.judge_all(labels, ("E6",)))
 
 # %% [markdown]
@@ -203,7 +217,8 @@ display(Chart(chart.panels[3], says), labkit.judge_all(labels, ("E6",)))
 # knows the weights knows the data: this KL is a measure, and no theorem holds with it.)
 
 # %%
-says = caption("Divergence at each expected sharpness, and at the one compared.", labels.settings)
+says = caption("Divergence at each expected sharpness, and at the one compared.",
+               labels.settings)
 display(Chart([chart.panels[2], chart.panels[4]], says), labkit.judge_all(labels, ("E7",)))
 
 # %% [markdown]
@@ -219,7 +234,8 @@ labkit.judge_all(single, ("E19",))
 # data, so pay for trying nine. Expect a number below 1?
 
 # %%
-says = caption("Test error of a network with noise on its weights, and bound (5) on it.", labels.settings)
+says = caption("Test error of a network with noise on its weights, and bound (5) on it.",
+               labels.settings)
 display(Chart(chart.panels[5], says), labkit.judge_all(labels, ("E8",)))
 
 # %% [markdown]
@@ -455,7 +471,8 @@ def margin(logits, y, eps):
 
 with attempt("2.1"):
     logits = torch.tensor([[3.0, 1, 0], [0, 2, 5], [1, 1, 0], [4, 0, -2]])
-    assert margin(logits, torch.tensor([0, 1, 0, 0]), 0.5) == 0  # the margins are 2, -3, 0 and 4
+    # the margins are 2, -3, 0 and 4
+    assert margin(logits, torch.tensor([0, 1, 0, 0]), 0.5) == 0
 
 # %% jupyter={"source_hidden": true} tags=["solution-2.1"]
 def solution_margin(logits, y, eps):
@@ -511,10 +528,12 @@ for color, (kind, y) in enumerate(labels.items()):
         if loss <= 0.01:
             break
         with torch.no_grad():
-            for weight, v, gradient in zip(weights, speed, torch.autograd.grad(loss, weights), strict=True):
+            for weight, v, gradient in zip(weights, speed, torch.autograd.grad(loss, weights),
+                                           strict=True):
                 weight -= v.mul_(0.9).add_(0.2 * gradient)
     logits = net(digits.x_train).detach()
-    margins = [solution_margin(row[None], label[None], 0.0) for row, label in zip(logits, y, strict=True)]
+    margins = [solution_margin(row[None], label[None], 0.0)
+               for row, label in zip(logits, y, strict=True)]
     edges = np.linspace(0, 15, 46)
     marks.append(Histogram(edges, np.histogram(margins, edges)[0], f"{kind} labels", color))
     for eps in (0.0, 0.05):
@@ -610,7 +629,8 @@ for name, measure in {
     "product of ‖W‖²": lambda Ws: math.prod(float(W.square().sum()) for W in Ws),
 }.items():
     before, after = map(measure, matrices)
-    print(f"{name}: {'stays' if math.isclose(before, after, rel_tol=1e-9) else 'another number'}")
+    same_number = math.isclose(before, after, rel_tol=1e-9)
+    print(f"{name}: {'stays' if same_number else 'another number'}")
 library = float(paths.path_norm(net, digits.x_train, 2))
 agree = math.isclose(library, solution_path_norm(matrices[0], 2), rel_tol=1e-9)
 print(f"labkit's path norm and this one {'agree' if agree else 'differ'}")
@@ -711,7 +731,8 @@ for color, (kind, net) in enumerate(nets.items()):
     W1, b1, W2 = (weight.detach() for weight in (first.weight, first.bias, last.weight))
     scales = solution_balance(W1, b1, W2)[0].norm(dim=1) / W1.norm(dim=1)
     forms = [rescale_nodes(net, {0: factor * scales}) for factor in factors.tolist()]
-    found = [sharpness.max_sharpness(form, digits.x_train, labels[kind], steps=40).value for form in forms]
+    found = [sharpness.max_sharpness(form, digits.x_train, labels[kind], steps=40).value
+             for form in forms]
     marks.append(Points(factors, 1e4 * np.array(found), f"{kind} labels", color))
 axes = ("λ (1 is balanced)", "rise of the loss / 10⁻⁴", "log", "log")
 panel = Panel("Max sharpness of one function", marks, *axes)
@@ -738,16 +759,20 @@ Chart(panel, f"{says}\n200 digits · 64 hidden units · loss .01 · α 5e-4 · s
 def expected_sharpness(loss, w, alpha, draws, generator):
     """The mean rise of a loss under noise of sd alpha * (10 |w_i| + 1), and its standard error.
 
-    loss: tensor (P,) -> 0-d tensor; w (P,); alpha >= 0; draws >= 2; generator: a torch.Generator.
+    loss: tensor (P,) -> 0-d tensor; w (P,); alpha >= 0; draws >= 2; generator: a
+    torch.Generator.
     Returns two floats: mean, stderr.
     """
     raise NotImplementedError
 
 
 with attempt("2.4a"):
-    w, generator = torch.tensor([2.0, 0.0], dtype=torch.float64), torch.Generator().manual_seed(0)
-    mean, stderr = expected_sharpness(lambda u: 3 + (u - w).square().sum(), w, 0.1, 2000, generator)
-    assert abs(mean - (2.1**2 + 0.1**2)) < 6 * stderr < 1.2  # σ is 2.1 and .1, and the bowl rises by Σσ²
+    w = torch.tensor([2.0, 0.0], dtype=torch.float64)
+    generator = torch.Generator().manual_seed(0)
+    mean, stderr = expected_sharpness(lambda u: 3 + (u - w).square().sum(), w, 0.1, 2000,
+                                      generator)
+    # σ is 2.1 and .1, and the bowl rises by Σσ²
+    assert abs(mean - (2.1**2 + 0.1**2)) < 6 * stderr < 1.2
 
 # %% jupyter={"source_hidden": true} tags=["solution-2.4a"]
 def solution_expected_sharpness(loss, w, alpha, draws, generator):
@@ -821,9 +846,11 @@ grade("2.4a", check_expected_sharpness, solution=solution_expected_sharpness, an
 
 # %% tags=["exercise-2.4b"]
 def pac_bayes(err, w, start, sigma, tried, m, delta):
-    """KL of noise of sd sigma around w from a prior around start, and eqs 5 and 6 for one of several sigmas.
+    """KL of noise of sd sigma around w from a prior around start, and eqs 5 and 6 for one of
+    several sigmas.
 
-    err: training error of the perturbed network, 0 to 1; w, start (P,); sigma > 0; tried: how many sigmas,
+    err: training error of the perturbed network, 0 to 1; w, start (P,); sigma > 0; tried: how
+    many sigmas,
     this one among them; m samples; delta from 0 to 1.
     Returns three floats: kl, eq5, eq6.
     """
@@ -881,8 +908,10 @@ grade("2.4b", check_pac_bayes, solution=solution_pac_bayes, answer=pac_bayes)
 
 # %% tags=["then-2.4"]
 w, m, sigmas = sharpness.parameter_vector(nets["true"]).double(), 200, np.geomspace(0.02, 2, 9)
-start = sharpness.parameter_vector(labkit.mlp(64, 64, 1, 10, seed=0, dtype=torch.float64)).double()
-noise = torch.randn(100, len(w), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+untrained = labkit.mlp(64, 64, 1, 10, seed=0, dtype=torch.float64)
+start = sharpness.parameter_vector(untrained).double()
+noise = torch.randn(100, len(w), generator=torch.Generator().manual_seed(0),
+                    dtype=torch.float64)
 
 
 def error_rate(u):
@@ -893,9 +922,11 @@ def error_rate(u):
 
 errors = [np.mean([error_rate(w + sigma * nu) for nu in noise]) for sigma in sigmas]
 marks = [Measured(sigmas, errors, "training error", 0), Level(1, "vacuous above")]
-for color, (words, centre) in enumerate({"the start": start, "the origin": torch.zeros_like(w)}.items(), 1):
+for color, (words, centre) in enumerate({"the start": start,
+                                         "the origin": torch.zeros_like(w)}.items(), 1):
     rows = zip(errors, sigmas, strict=True)
-    found = np.array([solution_pac_bayes(err, w, centre, s, len(sigmas), m, 0.05) for err, s in rows])
+    found = np.array([solution_pac_bayes(err, w, centre, s, len(sigmas), m, 0.05)
+                      for err, s in rows])
     marks += [Predicted(sigmas, found[:, 1], f"eq 5 around {words}", color)]
     marks += [Predicted(sigmas, found[:, 2], f"eq 6 around {words}", color + 2)]
     print(f"around {words}, least: {'vacuous' if found[:, 1:].min() >= 1 else 'below 1'}")
@@ -925,7 +956,8 @@ Chart(panel, f"{says}\n200 digits · 64 hidden units · nine σ · δ .05 · see
 
 # %% tags=["exercise-2.5"]
 prediction = {
-    "product": None,  # provable: the product ‖W₁‖² ‖W₂‖² (Frobenius), 16 before, after the unit is rescaled
+    # provable: the product ‖W₁‖² ‖W₂‖² (Frobenius), 16 before, after the unit is rescaled
+    "product": None,
     "l1 path": None,  # provable: the ℓ₁-path norm then "rises", "stays" or "falls"
     "l2 path": None,  # provable: the ℓ₂-path norm, likewise
     "stop: test error": None,  # open: from 1e-2 to 1e-4 it "rises", "stays" or "falls"

@@ -1,3 +1,11 @@
+# ---
+# jupyter:
+#   kernelspec:
+#     display_name: Python 3 (ipykernel)
+#     language: python
+#     name: python3
+# ---
+
 # %% [markdown]
 # # Why does a network learn the truth before the noise?
 #
@@ -75,7 +83,8 @@ Chart([
         "output",
     )
     for s in (1, 8, 12)
-], "Three directions of label space, each a number an output and image.\n40 digits, K = 5, H = 64, untrained")
+], "Three directions of label space, each a number an output and image.\n"
+   "40 digits, K = 5, H = 64, untrained")
 
 # %% [markdown]
 # Each picture is one direction of label space: a number for each output of each image. u1 is nearly the same
@@ -88,7 +97,8 @@ Chart([
 
 # %%
 def project(basis, vector, rank):
-    """Norms of a label-space vector on I, the first `rank` columns of the basis, and on N, the others."""
+    """Norms of a label-space vector on I, the first `rank` columns of the basis, and on N, the
+    others."""
     coefficients = basis.T @ vector
     return coefficients[:rank].norm(), coefficients[rank:].norm()
 
@@ -99,7 +109,8 @@ U = torch.linalg.svd(J).U
 y = labkit.rows(labkit.one_hot(digits.y_train[:5], 5))
 projector = U[:, :4] @ U[:, :4].T
 inside, outside = project(U, y, 4)
-torch.allclose(inside, (projector @ y).norm()), torch.allclose(outside, (y - projector @ y).norm())
+rest = (y - projector @ y).norm()
+torch.allclose(inside, (projector @ y).norm()), torch.allclose(outside, rest)
 
 # %% [markdown]
 # ## 3 · A test bed: how many directions are there?
@@ -546,12 +557,15 @@ grade("4.2", check_info_share, solution=solution_info_share, answer=info_share)
 
 # %% tags=["then-4.2"]
 generator = torch.Generator().manual_seed(0)
-guesses = torch.randint(10, (200, 200), generator=generator)  # 200 label vectors of 200 random classes
-one_hot = torch.stack([labkit.rows(labkit.one_hot(y, 10, torch.float64)) for y in guesses], dim=1)
+# 200 label vectors of 200 random classes
+guesses = torch.randint(10, (200, 200), generator=generator)
+one_hot = torch.stack([labkit.rows(labkit.one_hot(y, 10, torch.float64)) for y in guesses],
+                      dim=1)
 gaussian = torch.randn(2000, 200, generator=generator)
 kinds = {"Gaussian": gaussian, "one-hot": one_hot, "one-hot − 1/K": one_hot - 0.1}
 edges = np.linspace(0.1, 0.4, 61)
-marks = [Level(theory.chance_share(50, 2000), "√(r/nK)", axis="x"), Level(chance, "one-hot chance", axis="x")]
+marks = [Level(theory.chance_share(50, 2000), "√(r/nK)", axis="x"),
+         Level(chance, "one-hot chance", axis="x")]
 for color, (kind, y) in enumerate(kinds.items()):
     shares = labkit.split(top50, y, rank=50).share_information
     marks.append(Histogram(edges, np.histogram(shares, edges)[0], kind, color))
@@ -642,17 +656,21 @@ grade("4.3", check_residual_curves, solution=solution_residual_curves, answer=re
 # larger one change *which* part is learned first, or only when?
 
 # %% tags=["then-4.3"]
-few = labkit.load("digits", n_train=120, classes=3, label_noise=0.5, flatten=True, dtype=torch.float64)
+few = labkit.load("digits", n_train=120, classes=3, label_noise=0.5, flatten=True,
+                  dtype=torch.float64)
 A = labkit.jacobian(labkit.one_hidden(64, 256, 3, dtype=torch.float64), few.x_train)
 modes = labkit.svd(A, k=360)  # all of label space
 coefficients = modes.U.T @ labkit.rows(labkit.one_hot(few.y_train, 3, torch.float64))
 steps, panels = np.unique(np.geomspace(1, 1000, 60).astype(int)), []
 for speed in (0.1, 1.0, 1.9):
-    parts = theory.residual_parts(modes.s, coefficients, 15, speed / float(modes.s[0]) ** 2, steps)
-    marks = [Predicted(steps, parts.information, "on I", 0), Predicted(steps, parts.nuisance, "on N", 1)]
+    parts = theory.residual_parts(modes.s, coefficients, 15, speed / float(modes.s[0]) ** 2,
+                                  steps)
+    marks = [Predicted(steps, parts.information, "on I", 0),
+             Predicted(steps, parts.nuisance, "on N", 1)]
     panels.append(Panel(f"η = {speed}/λ₁²", marks, "step τ", "norm", "log", ylim=(0, None)))
 says = "The residual in two parts, as predicted for three learning rates."
-Chart(panels, f"{says}\ndigits, n = 120, K = 3, r = 15, half of the labels wrong; nothing is trained")
+Chart(panels,
+      f"{says}\ndigits, n = 120, K = 3, r = 15, half of the labels wrong; nothing is trained")
 
 # %% [markdown]
 # Only when: up to $1/\lambda_1^2$ the rate rescales time, and there is always a stretch in which $I$ is
@@ -723,11 +741,13 @@ grade("4.4", check_best_cutoff, solution=solution_best_cutoff, answer=best_cutof
 
 # %% tags=["then-4.4"]
 panels = []
-for title, labels in {"Clean labels": few.clean_train, "Half of them wrong": few.y_train}.items():
+for title, labels in {"Clean labels": few.clean_train,
+                      "Half of them wrong": few.y_train}.items():
     c = modes.U.T @ labkit.rows(labkit.one_hot(labels, 3, torch.float64))
     terms = theory.tradeoff(modes.s, c, few.n, 3.0, start="given")
     curves = {"bias": terms.bias, "variance": terms.variance, "sum with e^−Γ": terms.total}
-    marks = [Predicted(terms.rank, curve, name, i) for i, (name, curve) in enumerate(curves.items())]
+    marks = [Predicted(terms.rank, curve, name, i)
+             for i, (name, curve) in enumerate(curves.items())]
     marks.append(Level(terms.rank[terms.total.argmin()], "least", axis="x"))
     panels.append(Panel(title, marks, "r", "term of Thm 2.2", "log", ylim=(0, 2)))
 says = "Bias, variance and their sum for each cutoff."
@@ -754,7 +774,8 @@ prediction = {
     "knee": None,  # provable: index of the last large singular value at σ = 0
     "growth": None,  # provable: factor of the top singular values when n doubles
     "random share": None,  # provable: ‖Π_I v‖/‖v‖ of a random direction, r = 50 of nK = 2000
-    "one-hot share": None,  # provable: the same for random one-hot labels, K = 10, if I holds the constants
+    # provable: the same for random one-hot labels, K = 10, if I holds the constants
+    "one-hot share": None,
     "gap": None,  # open: σ .1 → .3, the gap at the knee "grows", "stays" or "shrinks"
     "I step": None,  # open: step at which the residual on I has lost 90 % of its norm, noise .5
     "N lost": None,  # open: share of its norm that N has lost by then, 0 to 1

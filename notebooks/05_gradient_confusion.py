@@ -1,3 +1,11 @@
+# ---
+# jupyter:
+#   kernelspec:
+#     display_name: Python 3 (ipykernel)
+#     language: python
+#     name: python3
+# ---
+
 # %% [markdown]
 # # When do gradients get in each other's way?
 #
@@ -43,7 +51,8 @@ edges = np.linspace(-1, 1, 41)
 marks = []
 for color, width in enumerate((10, 300)):
     net = labkit.mlp(64, width, 30, 10, activation="tanh", init="glorot", bias=False, seed=0)
-    G = measure.gradient_gram(net, 8 * images.x_train, images.y_train, loss="cross-entropy").numpy()
+    G = measure.gradient_gram(net, 8 * images.x_train, images.y_train,
+                              loss="cross-entropy").numpy()
     cosines = (G / np.sqrt(np.outer(G.diagonal(), G.diagonal())))[np.triu_indices(100, 1)]
     counts = np.histogram(cosines, edges, density=True)[0]
     marks.append(Measured((edges[1:] + edges[:-1]) / 2, counts, f"width {width}", color))
@@ -449,22 +458,26 @@ grade("5.1", check_confusion, solution=solution_confusion, answer=confusion)
 # %% tags=["then-5.1"]
 steps, etas, angles = np.unique(np.geomspace(1, 2000, 25).astype(int)), [], []
 for color, d in enumerate((80, 120)):
-    found, lowest = np.empty((2, 3, len(steps))), np.empty((3, len(steps)))  # eta and cosine, seeds, steps
+    # eta and cosine, seeds, steps
+    found, lowest = np.empty((2, 3, len(steps))), np.empty((3, len(steps)))
     for seed in range(3):
         generator = torch.Generator().manual_seed(seed)
         X, y = (torch.randn(100, k, generator=generator, dtype=torch.float64) for k in (d, 1))
         X, w = torch.nn.functional.normalize(X), torch.zeros(d, 1, dtype=torch.float64)
-        lowest[seed], lr = -(X @ X.T).fill_diagonal_(0).abs().max(), 1 / torch.linalg.matrix_norm(X, 2) ** 2
+        lowest[seed] = -(X @ X.T).fill_diagonal_(0).abs().max()
+        lr = 1 / torch.linalg.matrix_norm(X, 2) ** 2
         for i, count in enumerate(np.diff(steps, prepend=0)):
             for _ in range(count):
                 w = w - lr * (X.T @ (X @ w - y))
             found[:, seed, i] = solution_confusion((X @ w - y) * X)[:2]
     etas.append(Measured(steps, found[0], f"d = {d}", color))
-    angles += [Measured(steps, found[1], f"d = {d}", color), Predicted(steps, lowest, "", color)]
+    angles += [Measured(steps, found[1], f"d = {d}", color),
+               Predicted(steps, lowest, "", color)]
 confused = Panel("Confusion η", etas, "step", "", "log", "log")
 angle = Panel("Smallest cosine", angles, "step", "", "log", ylim=(-1, 0))
 says = "Confusion and angle of gradients while a network learns random labels."
-Chart([confused, angle], f"{says}\nrandom labels · N 100 · seeds 0–2 · dashed: −max |cos| of the inputs")
+Chart([confused, angle],
+      f"{says}\nrandom labels · N 100 · seeds 0–2 · dashed: −max |cos| of the inputs")
 
 # %% [markdown]
 # With $d=120$ all labels can be fitted, and $\eta$ falls by seven orders of magnitude along with the squared
@@ -602,15 +615,19 @@ grade("5.2b", check_two_sets, solution=solution_two_sets, answer=two_sets)
 # %% tags=["then-5.2"]
 N, alpha, T, marks, generator = 20, 0.5, 200, [], torch.Generator().manual_seed(0)
 steps = np.arange(T + 1)
-expected = [(1 - (2 * alpha - alpha**2) / N) ** steps / 2, np.full(T + 1, alpha / ((2 - alpha) * N))]
+expected = [(1 - (2 * alpha - alpha**2) / N) ** steps / 2,
+            np.full(T + 1, alpha / ((2 - alpha) * N))]
 for color, G in enumerate(solution_two_sets(N)):
-    best = G @ torch.linalg.pinv(G) @ torch.ones(N, dtype=torch.float64)  # outputs at the minimum
-    w, gaps = torch.zeros(5, 40, N, dtype=torch.float64), np.empty((5, T + 1))  # 5 seeds, 40 runs in each
+    # outputs at the minimum
+    best = G @ torch.linalg.pinv(G) @ torch.ones(N, dtype=torch.float64)
+    # 5 seeds, 40 runs in each
+    w, gaps = torch.zeros(5, 40, N, dtype=torch.float64), np.empty((5, T + 1))
     for t in steps:
         gaps[:, t] = ((w @ G.T - 1).square() - (best - 1).square()).mean(dim=(1, 2)) / 2
         g = G[torch.randint(N, (5, 40), generator=generator)]
         w = w - alpha * ((w * g).sum(dim=2, keepdim=True) - 1) * g
-    marks += [Measured(steps, gaps, "AB"[color], color), Predicted(steps, expected[color], "", color)]
+    marks += [Measured(steps, gaps, "AB"[color], color),
+              Predicted(steps, expected[color], "", color)]
 panel = Panel("F − F* under SGD", marks, "step", "", yscale="log")
 says = "Distance of SGD from the least loss, for several batch sizes."
 Chart(panel, f"{says}\nN 20 · α 0.5 · 5 seeds of 40 runs · dashed: expected, for B in the end")
@@ -637,7 +654,8 @@ Chart(panel, f"{says}\nN 20 · α 0.5 · 5 seeds of 40 runs · dashed: expected,
 def sgd_bound(gap0, etas, L, mu, N, alpha):
     """The bound of Thm 3.1 as a recursion along the path.
 
-    gap0: float, F - F* at the start; etas (T,): one number a step, of either sign; L, mu, alpha: floats;
+    gap0: float, F - F* at the start; etas (T,): one number a step, of either sign; L, mu,
+    alpha: floats;
     N: whole number.
     Returns a float64 tensor (T + 1,): b_0, ..., b_T. ValueError unless 0 < alpha < 2 / (N L).
     """
@@ -722,18 +740,22 @@ grade("5.3", check_sgd_bound, solution=solution_sgd_bound, answer=sgd_bound)
 # %% tags=["then-5.3"]
 N, d, T, generator = 20, 24, 2000, torch.Generator().manual_seed(0)
 X, y = (torch.randn(N, k, generator=generator, dtype=torch.float64) for k in (d, 1))
-X, alpha, gaps, etas = torch.nn.functional.normalize(X), 1 / N, np.empty((8, T)), np.zeros((3, 8, T))
+X, alpha = torch.nn.functional.normalize(X), 1 / N
+gaps, etas = np.empty((8, T)), np.zeros((3, 8, T))
 for run in range(8):
-    w, chosen = torch.zeros(d, 1, dtype=torch.float64), torch.randint(N, (T,), generator=generator)
+    w, chosen = torch.zeros(d, 1, dtype=torch.float64), torch.randint(N, (T,),
+                                                                      generator=generator)
     for t, i in enumerate(chosen.tolist()):
         G = (X @ w - y) * X
         gaps[run, t] = G.square().sum() / (2 * N)  # F: the inputs have norm 1
         etas[:2, run, t] = solution_confusion(G)[0], -(N - 1) / N * solution_mean_inner(G)
         w = w - alpha * G[i, :, None]
-means = [torch.tensor(eta.mean(axis=0)) for eta in etas]  # the recursion is linear: so is its expectation
+# the recursion is linear: so is its expectation
+means = [torch.tensor(eta.mean(axis=0)) for eta in etas]
 bounds = [solution_sgd_bound(gaps[0, 0], eta, 1.0, 1.0, N, alpha)[:-1] for eta in means]
 names = ("worst pair", "mean", "η = 0")
-marks = [Predicted(range(T), b, name, i + 1) for i, (b, name) in enumerate(zip(bounds, names, strict=True))]
+marks = [Predicted(range(T), b, name, i + 1)
+         for i, (b, name) in enumerate(zip(bounds, names, strict=True))]
 marks.append(Measured(range(T), gaps, "F − F*", 0))
 panel = Panel("Thm 3.1, step by step", marks, "step", yscale="log")
 says = "Loss of SGD, and the bounds of the theorem at each step."
@@ -765,7 +787,8 @@ Chart(panel, f"{says}\nN 20 · d 24 · α 1/(NL) · 8 runs")
 def gradient_gram(Ws, X, Y):
     """Inner products of the gradients of all samples, without the gradients.
 
-    Ws: list of d matrices (n_k, n_(k-1)), the last layer linear, tanh after all others; no biases.
+    Ws: list of d matrices (n_k, n_(k-1)), the last layer linear, tanh after all others; no
+    biases.
     X (N, n_0), Y (N, n_d). The loss of one sample is ||f(x) - y||^2 / 2.
     Returns (N, N).
     """
@@ -775,7 +798,8 @@ def gradient_gram(Ws, X, Y):
 with attempt("5.4"):
     W, X, Y = [[1.0, 0.0]], [[1.0, 0.0], [0.0, 2.0]], [[0.0], [1.0]]
     W, X, Y = (torch.tensor(values, dtype=torch.float64) for values in (W, X, Y))
-    assert torch.allclose(gradient_gram([W], X, Y), torch.tensor([[1, 0], [0, 4]], dtype=torch.float64))
+    assert torch.allclose(gradient_gram([W], X, Y),
+                          torch.tensor([[1, 0], [0, 4]], dtype=torch.float64))
 
 
 # %% jupyter={"source_hidden": true} tags=["solution-5.4"]
@@ -828,7 +852,8 @@ grade("5.4", check_gradient_gram, solution=solution_gradient_gram, answer=gradie
 # %% tags=["then-5.4"]
 digits = labkit.load("digits", n_train=100, flatten=True, dtype=torch.float64)
 targets, panels = labkit.one_hot(digits.y_train, 10, torch.float64), []
-nets = {"width": [(H, 30) for H in (10, 30, 100, 300)], "hidden layers": [(100, d) for d in (3, 10, 30, 60)]}
+nets = {"width": [(H, 30) for H in (10, 30, 100, 300)],
+        "hidden layers": [(100, d) for d in (3, 10, 30, 60)]}
 for color, (name, sizes) in enumerate(nets.items()):
     lowest = np.empty((5, 4))
     for seed, i in np.ndindex(5, 4):
@@ -845,7 +870,9 @@ for color, (name, sizes) in enumerate(nets.items()):
     marks = [Points(places, lowest, "", color)]
     panels.append(Panel("Smallest cosine", marks, name, "", "log", ylim=(-1, 0), xticks=ticks))
 says = "The smallest cosine of two gradients, by width and by depth."
-Chart(panels, f"{says}\n100 digits · tanh · Glorot · left 30 hidden layers, right width 100 · seeds 0–4")
+Chart(panels,
+      f"{says}\n100 digits · tanh · Glorot · left 30 hidden layers, right width 100 · seeds "
+      f"0–4")
 
 # %% [markdown]
 # Wider is less opposed, and deeper is more, in the mean over seeds; a single seed may say otherwise, since
@@ -866,9 +893,11 @@ Chart(panels, f"{says}\n100 digits · tanh · Glorot · left 30 hidden layers, r
 
 # %% tags=["exercise-5.5"]
 prediction = {
-    "can rise": None,  # provable: can the smallest cosine rise from 25 to 400 nested samples? "yes" or "no"
+    # provable: can the smallest cosine rise from 25 to 400 nested samples? "yes" or "no"
+    "can rise": None,
     "floor": None,  # provable: factor of the floor of Thm 3.1 when α is halved from 1/(NL)
-    "cosine with width": None,  # open: width 10 → 300, the smallest cosine "rises", "stays" or "falls"
+    # open: width 10 → 300, the smallest cosine "rises", "stays" or "falls"
+    "cosine with width": None,
     "η with width": None,  # open: the same for η
 }
 observed = dict.fromkeys(prediction)  # fill in afterwards: observed["floor"] = ...

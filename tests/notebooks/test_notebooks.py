@@ -81,6 +81,17 @@ def test_each_experiment_stands_once_under_the_hand_with_a_finished_run(path):
         assert experiments(path, "all") - {"lab.LAB"} == experiments(path, "panel")
 
 
+def test_code_that_is_shown_fits_the_window(path):
+    """A line of which the end is behind the edge, in a window of 1,200 pixels beside the file browser."""
+    cells = nbformat.read(path, as_version=4).cells
+    shown = [
+        cell.source.splitlines()
+        for cell in cells
+        if cell.cell_type == "code" and not cell.metadata.get("jupyter", {}).get("source_hidden")
+    ]
+    assert [line for lines in shown for line in lines if len(line) > 96] == []
+
+
 def test_every_figure_says_in_a_sentence_what_it_shows(path):
     """Settings without a word on what they were set for, or nothing below a picture at all."""
     silent = []
