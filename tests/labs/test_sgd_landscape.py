@@ -93,7 +93,7 @@ VIOLATED = {
         lambda run: changed(run, balanced=lambda v: v * np.array([1.0, 1.05])),
         lambda run: changed(run, rescaled=lambda v: 3 * v),
     ],
-    "S16": [same, lambda run: changed(run, by_weights=lambda v: run.last("error") ** 2)],
+    "S16": [same, lambda run: changed(run, by_weights=lambda v: 0.8 * run.last("error"))],
     "S19": [same, lambda run: changed(run, margin=flipped(1))],
 }
 

@@ -172,6 +172,8 @@ def _worse(run: Run) -> Evidence:
 
 def _as_conjectured(run: Run) -> tuple[Evidence, Evidence]:
     gammas = run.prediction["gammas"]
+    if not np.isfinite(run.last("by_weights")).all():
+        raise ValueError("by_weights: not both kinds of labels have been measured yet")
     checks = shared.converged(run.last("train_error"), run.last("loss"), run.settings.stop)
     images, weights = (borne(gammas, run.last(name)) for name in ("error", "by_weights"))
     note = f"Δ: {', '.join(f'{word} {v:.2f}' for word, v in zip(shared.KINDS, weights.mean(0), strict=True))}"
