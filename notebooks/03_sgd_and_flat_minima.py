@@ -198,10 +198,10 @@ labkit.Panel(chains)
 # ## 6 · Does SGD make such noise?
 #
 # Section 5 needs noise that is Gaussian and isotropic. Here is the noise of minibatches, early, midway and
-# late in a training: component by component, its size against $B$, and how many directions it fills. The last by
-# the *participation ratio* $(\operatorname{tr}C)^2/\operatorname{tr}C^2$: $W$ for noise that is alike in all
-# $W$ directions, 1 for noise on a line. The network is a small one, with fewer weights than images: with
-# more, the images' gradients could not fill its directions, whatever the noise.
+# late in a training: component by component, its size against $B$, and how many directions it fills. The
+# last by the *participation ratio* $(\operatorname{tr}C)^2/\operatorname{tr}C^2$: $W$ for noise that is
+# alike in all $W$ directions, 1 for noise on a line. The network is a small one, with fewer
+# weights than images: with more, the images' gradients could not fill its directions, whatever the noise.
 
 # %%
 noise = labkit.drain(lab.NOISE)
