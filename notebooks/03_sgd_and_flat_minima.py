@@ -1,3 +1,11 @@
+# ---
+# jupyter:
+#   kernelspec:
+#     display_name: Python 3 (ipykernel)
+#     language: python
+#     name: python3
+# ---
+
 # %% [markdown]
 # # What does the noise of SGD select?
 #
@@ -63,7 +71,8 @@ display(puzzle.figure(), labkit.judge_all(puzzle, ("S8",)))
 
 # %%
 def gradient(w, x, y):
-    """Xᵀ(Xw − y)/n of (49), for w (S, C, d): S problems, C chains each. A minibatch gives SGD."""
+    """Xᵀ(Xw − y)/n of (49), for w (S, C, d): S problems, C chains each. A minibatch gives
+    SGD."""
     return (w @ x.mT - y[:, None]) @ x / x.shape[1]
 
 
@@ -72,7 +81,8 @@ def gradient(w, x, y):
 
 # %%
 linear = lab.MINIMUM_NORM.preset()
-lab.MINIMUM_NORM.figure((), lab.MINIMUM_NORM.predict(lab.MINIMUM_NORM.prepare(linear)), settings=linear)
+lab.MINIMUM_NORM.figure((), lab.MINIMUM_NORM.predict(lab.MINIMUM_NORM.prepare(linear)),
+                        settings=linear)
 
 # %%
 path = labkit.drain(lab.MINIMUM_NORM, linear, gradient=gradient)
@@ -178,7 +188,8 @@ display(chains.figure(), labkit.judge_all(chains))
 # know it:
 
 # %%
-cold = labkit.drain(lab.WELLS, wells.replace(dimension=2, steps=500, temperature=0.5, height=2.0))
+cold = labkit.drain(lab.WELLS,
+                    wells.replace(dimension=2, steps=500, temperature=0.5, height=2.0))
 display(labkit.judge_all(cold))
 
 # %% [markdown]
@@ -223,7 +234,8 @@ display(labkit.Panel(noise), labkit.judge_all(noise))
 
 # %%
 def radius(loss, w, direction, epsilon, r_max):
-    """The first r at which |L(w + ru) − L(w)| exceeds ε: grow until the loss has left, then halve."""
+    """The first r at which |L(w + ru) − L(w)| exceeds ε: grow until the loss has left, then
+    halve."""
     u, here = direction / direction.norm(), loss(w)
 
     def stays(r):
@@ -265,7 +277,8 @@ selection = labkit.drain(lab.SELECTION)
 display(labkit.Panel(selection), labkit.judge_all(selection))
 
 # %%
-print({None: "You did not bet.", "b": "You bet on (b), and so does the figure."}.get(bet, "It is (b)."))
+print({None: "You did not bet.",
+       "b": "You bet on (b), and so does the figure."}.get(bet, "It is (b)."))
 
 # %% [markdown]
 # The radius of the smallest batch is larger by about a twentieth, the margin by a fiftieth; norm and test
@@ -462,7 +475,8 @@ def gd_limit(X, y, w0):
 with attempt("3.1"):
     X, y = torch.ones(1, 2, dtype=torch.float64), torch.tensor([2.0], dtype=torch.float64)
     w0 = torch.tensor([3.0, -1.0], dtype=torch.float64)
-    assert torch.allclose(gd_limit(X, y, w0), w0)  # it fits already, so there is nothing to learn
+    # it fits already, so there is nothing to learn
+    assert torch.allclose(gd_limit(X, y, w0), w0)
 
 
 # %% jupyter={"source_hidden": true} tags=["solution-3.1"]
@@ -528,7 +542,8 @@ grade("3.1", check_gd_limit, solution=solution_gd_limit, answer=gd_limit)
 
 # %% tags=["then-3.1"]
 generator = torch.Generator().manual_seed(0)
-X, y = (torch.randn(*shape, generator=generator, dtype=torch.float64) for shape in ((20, 60), (20,)))
+X, y = (torch.randn(*shape, generator=generator, dtype=torch.float64)
+        for shape in ((20, 60), (20,)))
 w0 = torch.randn(60, generator=generator, dtype=torch.float64)
 limit, steps, marks = solution_gd_limit(X, y, w0), range(0, 3001, 100), []
 for color, batch in enumerate((1, 5, 20)):
@@ -565,7 +580,8 @@ Chart(panel, f"{says}\nn 20 · d 60 · 30 orders of the samples")
 def gd_path(X, y, eta, ts):
     """Gradient descent on ½‖Xw − y‖² from w = 0, at given times.
 
-    X (n, d), y (n,) float64; eta: float, below 2 over the largest squared singular value; ts: list of T
+    X (n, d), y (n,) float64; eta: float, below 2 over the largest squared singular value; ts:
+    list of T
     whole numbers.
     Returns (T, d): row i is w after ts[i] steps.
     """
@@ -628,12 +644,14 @@ grade("3.2", check_gd_path, solution=solution_gd_path, answer=gd_path)
 x = np.geomspace(0.01, 100, 400)  # η t s², the only number that matters when the step is small
 t, eta = 100_000, 1e-5
 s = torch.from_numpy(np.sqrt(x / (eta * t)))
-# On a diagonal X with y = s the minimum-norm solution is 1 everywhere: w_t is the filter itself.
+# On a diagonal X with y = s the minimum-norm solution is 1 everywhere: w_t is the filter
+# itself.
 stopped = solution_gd_path(torch.diag(s), s, eta, [t])[0].numpy()
 ridge = s.numpy() ** 2 / (s.numpy() ** 2 + 1 / (eta * t))
 ratio = stopped / ridge
 print(f"the largest ratio is {ratio.max():.3f}; squared, {ratio.max() ** 2:.3f}")
-filters = [Predicted(x, stopped, "GD, stopped at t", 3), Predicted(x, ridge, "ridge, λ = 1/(ηt)", 5)]
+filters = [Predicted(x, stopped, "GD, stopped at t", 3),
+           Predicted(x, ridge, "ridge, λ = 1/(ηt)", 5)]
 ratios = [Predicted(x, ratio, "ratio", "ink"), Level(ratio.max())]
 left = Panel("Share of each direction that is learned", filters, "η t s²", "", "log")
 right = Panel("GD over ridge", ratios, "η t s²", "", "log")
@@ -672,7 +690,8 @@ def well_share(U_a, U_b, R_a, R_b, D, T):
 
 
 with attempt("3.3"):
-    assert math.isclose(well_share(torch.zeros_like, torch.zeros_like, 1.0, 2.0, 3, 1.0), 8 / 9, abs_tol=1e-4)
+    assert math.isclose(well_share(torch.zeros_like, torch.zeros_like, 1.0, 2.0, 3, 1.0), 8 / 9,
+                        abs_tol=1e-4)
 
 
 # %% jupyter={"source_hidden": true} tags=["solution-3.3"]
@@ -741,7 +760,8 @@ grade("3.3", check_well_share, solution=solution_well_share, answer=well_share)
 # %% tags=["then-3.3"]
 T, marks = np.geomspace(0.1, 10, 60), []
 for color, D in enumerate((1, 2, 3, 5)):
-    share = [solution_well_share(lambda r: 2 * r**2 - 1, lambda r: r**2 / 2, 30.0, 30.0, D, t) for t in T]
+    share = [solution_well_share(lambda r: 2 * r**2 - 1, lambda r: r**2 / 2, 30.0, 30.0, D, t)
+             for t in T]
     marks.append(Predicted(T, share, f"D = {D}", color))
     marks.append(Level(1 / (D * math.log(2)), axis="x", color=color))
 marks.append(Level(0.5, "a tie"))
@@ -779,7 +799,8 @@ def flatness_radius(loss, w, direction, eps, r_max):
 
 with attempt("3.4"):
     direction = torch.tensor([3.0, -4.0], dtype=torch.float64)
-    r = flatness_radius(lambda v: v.square().sum() / 2, torch.zeros(2).double(), direction, 0.02, 10.0)
+    r = flatness_radius(lambda v: v.square().sum() / 2, torch.zeros(2).double(), direction,
+                        0.02, 10.0)
     assert math.isclose(r, 0.2, rel_tol=1e-6)
 
 
@@ -866,11 +887,13 @@ factors, radii = [0.1, 1, 10, 100], np.empty((3, 4))
 for seed in range(3):
     generator = torch.Generator().manual_seed(seed)
     u = torch.randn(10, 64 * 16 + 16 * 10, generator=generator, dtype=torch.float64)
-    w = (0.2 * torch.randn(u.shape[1], generator=generator, dtype=torch.float64)).requires_grad_()
+    w = 0.2 * torch.randn(u.shape[1], generator=generator, dtype=torch.float64)
+    w.requires_grad_()
 
     def loss(w):
         W, V = w[: 64 * 16].view(64, 16), w[64 * 16 :].view(16, 10)
-        return torch.nn.functional.cross_entropy((digits.x_train @ W).relu() @ V, digits.y_train)
+        return torch.nn.functional.cross_entropy((digits.x_train @ W).relu() @ V,
+                                                 digits.y_train)
 
     for _ in range(400):
         w = (w - 0.5 * torch.autograd.grad(loss(w), w)[0]).detach().requires_grad_()
@@ -881,7 +904,8 @@ for seed in range(3):
         scaled[: 64 * 16].view(64, 16)[:, unit] *= c
         scaled[64 * 16 :].view(16, 10)[unit] /= c
         assert torch.isclose(loss(scaled), loss(w), rtol=1e-9)
-        radii[seed, j] = np.mean([solution_flatness_radius(loss, scaled, one, 0.05, 100.0) for one in u])
+        found = [solution_flatness_radius(loss, scaled, one, 0.05, 100.0) for one in u]
+        radii[seed, j] = np.mean(found)
 marks = [Points(factors, radii, "mean of 10 directions")]
 panel = Panel("Flatness radius of one function", marks, "factor c of one unit", "radius", "log")
 says = "How far one can walk from a minimum, as one unit of the same function is rescaled."
@@ -907,12 +931,15 @@ Chart(panel, f"{says}\n200 digits · 64-16-10 · ε 0.05 · seeds 0–2")
 
 # %% tags=["exercise-3.5"]
 prediction = {
-    "distance, s = .1": None,  # provable: root mean square of ‖w_∞ − X⁺y‖ over starts w_0 ~ N(0, s² I)
+    # provable: root mean square of ‖w_∞ − X⁺y‖ over starts w_0 ~ N(0, s² I)
+    "distance, s = .1": None,
     "distance, s = 1": None,  # provable: the same
     "share, D = 1": None,  # provable: share of the wide well for flat wells, radii in ratio 2
     "share, D = 5": None,  # provable: the same
-    "test error": None,  # open: natural labels, about nine times the channels: "rises", "stays" or "falls"
-    "N/W": None,  # open: samples over weights where the training error on random labels first leaves 0
+    # open: natural labels, about nine times the channels: "rises", "stays" or "falls"
+    "test error": None,
+    # open: samples over weights where the training error on random labels first leaves 0
+    "N/W": None,
 }
 observed = dict.fromkeys(prediction)  # fill in afterwards: observed["N/W"] = ...
 
