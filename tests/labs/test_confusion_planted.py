@@ -36,11 +36,11 @@ MEAN, WORST = "replaced by their mean", "the mean pair for the worst"
 ON_GRADIENTS = {
     "C1": (1, 2), "C3": (0, 2), "C5": (0,), "C7": (0,), "C8": (1, 2), "C10": (0,), "C11": (0, 1, 2),
     "C12": (0, 1), "C13": (1, 2), "C14": (2,), "C15": (0, 1, 2), "C17": (0, 1, 3), "C18": (0,),
-    "C19": (0,), "C20": (1,), "C21": (2,),
+    "C19": (1, 2), "C20": (1,), "C21": (2,),
 }  # fmt: skip
 ON_THE_WORST = {
     "C1": (1,), "C3": (2,), "C5": (0,), "C7": (0,), "C8": (2,), "C11": (0, 1, 2), "C15": (1, 2),
-    "C17": (3,), "C19": (3,),
+    "C17": (3,), "C19": (1, 2),
 }  # fmt: skip
 LONG = {"C1", "C7", "C8", "C10", "C11", "C12", *(f"C{k}" for k in range(17, 22))}
 # C2, C6: no pair of gradients is in them. C4: its bound is so wide that it holds without η, too. C9, C16:

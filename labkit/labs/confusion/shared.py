@@ -98,9 +98,9 @@ def same_gradient(gram: Callable[..., Tensor]) -> Callable[..., Tensor]:
 def all_alike(confusion: Callable[..., Confusion]) -> Callable[..., Confusion]:
     """The same, where a function takes the inner products."""
 
-    def faulty(gram: Any) -> Confusion:
+    def faulty(gram: Any, **more: Any) -> Confusion:
         found = torch.as_tensor(gram)
-        return confusion(torch.full_like(found, float(found.mean())))
+        return confusion(torch.full_like(found, float(found.mean())), **more)
 
     return faulty
 
@@ -108,8 +108,8 @@ def all_alike(confusion: Callable[..., Confusion]) -> Callable[..., Confusion]:
 def mean_for_worst(confusion: Callable[..., Confusion]) -> Callable[..., Confusion]:
     """The mean pair in the place of the worst."""
 
-    def faulty(gram: Any) -> Confusion:
-        found = confusion(gram)
+    def faulty(gram: Any, **more: Any) -> Confusion:
+        found = confusion(gram, **more)
         return replace(found, eta=max(0.0, -found.mean_inner), minimum_cosine=found.mean_cosine)
 
     return faulty

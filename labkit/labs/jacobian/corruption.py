@@ -95,7 +95,7 @@ def predict(setup: Setup) -> Prediction:
     shown = min(PROJECTED, len(one.x_test if settings.images == "test" else one.x_train))
     return {
         "guess": np.asarray(1 - 1 / settings.classes), "steps": np.asarray(settings.steps),
-        "chance": np.asarray(settings.classes / shown),
+        "chance": np.asarray((settings.classes - 1) / shown),
     }  # fmt: skip
 
 
@@ -164,7 +164,7 @@ class _Look:
 
 def _projections(setup: Setup, seed: int, seen: Sequence[_Look]) -> dict[str, Any]:
     """Residuals of the whole run on I and on N of one Jacobian, over √n (T,); and how much of each of its
-    left singular vectors is the same for all images of a class (r,).
+    left singular vectors tells classes apart (r,): ‖means over a class, less those over all images‖².
     """
     settings, one = setup.settings, setup.sets[seed]
     dip = int(np.argmin([look.errors[seed] for look in seen]))
@@ -180,7 +180,9 @@ def _projections(setup: Setup, seed: int, seen: Sequence[_Look]) -> dict[str, An
     outside = (R.norm(dim=1) ** 2 - inside**2).clamp(min=0).sqrt()
     each = data.one_hot(true, settings.classes, top.dtype)
     each = each / each.sum(0).clamp(min=1).sqrt()
-    within = torch.einsum("nc,nkr->ckr", each, top.unflatten(0, (len(x), settings.classes)))
+    apart = top.unflatten(0, (len(x), settings.classes))
+    apart = apart - apart.mean(0)  # what is one number for all images tells no class
+    within = torch.einsum("nc,nkr->ckr", each, apart)
     found = {
         name: part.cpu().numpy() / np.sqrt(len(x))
         for name, part in (("information", inside), ("nuisance", outside))
@@ -233,7 +235,7 @@ def figure(
                 "Do the u_s see classes?",
                 tuple(vectors),
                 xlabel="index s",
-                ylabel="share of ‖u_s‖² that is class means",
+                ylabel="share of ‖u_s‖² between classes",
                 ylim=(0, 1.05),
             ),
         ),
@@ -268,7 +270,7 @@ def _of_one_jacobian(
         parts.append(figures.Level(float(found["taken"].mean()), axis="x", label="J taken here"))
         index = 1 + np.arange(share.shape[1])
         vectors.append(figures.Points(index, share, label="measured", color=shared.INFORMATION, line=False))
-    vectors.append(figures.Level(float(prediction["chance"]), label="any direction, K/n"))
+    vectors.append(figures.Level(float(prediction["chance"]), label="any direction"))
     return parts, vectors
 
 
