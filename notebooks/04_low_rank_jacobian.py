@@ -240,7 +240,7 @@ display(labkit.Panel(half_wrong), labkit.judge_all(half_wrong))
 #
 # **Play.** Two sliders measure the networks that stand, at once. *J taken at*: −1 is the start, 0 the dip, 1
 # the end. At the start the first $K$ left singular vectors are one number for all images, and tell no class
-# (right panel); those after them do, by nearly half. From −1 to 1 the first $K$ turn towards the classes, from
+# (right panel); those after them do, by nearly half. From −1 to 1 the first $K$ turn towards classes, from
 # a hundredth to a sixth, and no further with half the labels wrong. *Images* on *train*: now the residual of
 # the wrong labels is in it, and on $\mathcal N$ it falls to the end: what the test loses there is what
 # training gains. These are the paper's Figs 5a, 6a and 10 to 14.
