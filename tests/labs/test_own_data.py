@@ -46,12 +46,12 @@ def file(tmp_path: Path) -> Any:
     ("counts", "typed", "follows", "note"),
     [
         ((15, 15), {}, {"classes": 2, "n": 30}, ""),
-        ((20,) * 12, {}, {"classes": 10, "n": 120},
-         "mine.npz: the first 10 of 12 classes, 120 of 200 training samples."),
+        ((20,) * 12, {}, {"classes": 10, "n": 160},
+         "mine.npz: the first 10 of 12 classes, 160 of 200 training samples."),
         ((150, 40, 9, 1), {"n": 40}, {"classes": 4, "n": 40},
          "mine.npz: 40 of 200 training samples, none of them of class 3."),
         ((20,) * 12, {"classes": 3}, {"classes": 3, "n": 60}, "mine.npz: the first 3 of 12 classes."),
-        ((20,) * 12, {"classes": 12}, {"classes": 12, "n": 120}, "mine.npz: 120 of 240 training samples."),
+        ((20,) * 12, {"classes": 12}, {"classes": 12, "n": 160}, "mine.npz: 160 of 240 training samples."),
         ((2, 2), {}, {"classes": 2, "n": 4, "rank": 7}, ""),
     ],
 )  # fmt: skip
@@ -73,7 +73,7 @@ def test_the_settings_go_back_with_the_data(file: Any) -> None:
     assert own.replace(dataset="digits") == RESIDUALS.preset()
     assert own.replace(seed=3).n == 30 and own.replace(classes=2).replace(dataset="digits").classes == 2
     named = RESIDUALS.preset(dataset="mnist-5k")
-    assert (named.classes, named.n) == (10, 120) and "120 of 4000" in named.note
+    assert (named.classes, named.n) == (10, 160) and "160 of 4000" in named.note
     paper = RESIDUALS.preset("paper", dataset="fashion-mnist")  # known without a download
     assert (paper.n, paper.note) == (400, "fashion-mnist: 400 of 60000 training samples.")
 
