@@ -42,6 +42,9 @@ def opened(path: Path, facts: Mapping[str, Any]) -> Iterator[None]:
         path: of the folder; made where it is not there.
         facts: name -> JSON value, all that decides what comes out; versions are added.
 
+    Returns:
+        A context manager, which holds the folder until its end.
+
     Raises:
         ValueError: another process is at work there, or it holds another run, or other files.
         OSError: it cannot be written.

@@ -61,6 +61,12 @@ def write_frames(path: Path, frames: Sequence[Frame], seconds: float) -> None:
 def read_frames(path: Path) -> tuple[tuple[Frame, ...], float]:
     """The frames that `write_frames` kept, and their seconds.
 
+    Args:
+        path: of the file.
+
+    Returns:
+        The frames in their order, and the seconds that the run took.
+
     Raises:
         ValueError: the file is none of these.
     """

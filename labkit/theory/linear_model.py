@@ -65,9 +65,10 @@ def min_norm_limit(x: Any, y: Any, w0: Any = None, p: Any = None) -> Array:
     """
     features, labels = array("x", x, 2), array("y", y, 1)
     start = np.zeros(features.shape[1]) if w0 is None else array("w0", w0, 1)
-    root = np.ones(features.shape[1]) if p is None else np.sqrt(array("p", p, 1))
-    if not (root > 0).all():
+    scales = np.ones(features.shape[1]) if p is None else array("p", p, 1)
+    if not (scales > 0).all():
         raise ValueError(f"p: got {p}; every entry must be positive.")
+    root = np.sqrt(scales)
     return start + root * np.linalg.lstsq(features * root, labels - features @ start, rcond=None)[0]
 
 

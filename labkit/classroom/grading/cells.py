@@ -168,7 +168,7 @@ def bare(source: str) -> str:
 
 
 def label(grade_id: str) -> str:
-    """tests-5-2a -> tests of 5.2a"""
+    """The name of a grade for a person: tests-5-2a -> tests of 5.2a."""
     name = _exercise(grade_id)
     return f"tests of {name}" if grade_id.startswith("tests-") else name
 

@@ -118,6 +118,15 @@ def identify(
 ) -> Found:
     """Who is who in what was handed in, as `grade` would take it; nothing is graded or written.
 
+    Args:
+        submissions: files, folders and zips.
+        course: the folder of the course; found beside the submissions when left out.
+        roster: a table of students, by which files are told.
+        pattern: a regular expression with the groups `student_id` and, perhaps, others of nbgrader's.
+
+    Returns:
+        The persons with their files, those that are older, and what is refused.
+
     Raises:
         ImportError, ValueError: as `grade` has them.
     """
