@@ -19,7 +19,7 @@ def test_a_student_keeps_a_run_and_stops_another(open_notebook: Callable[..., An
     assert page.page.locator(".jp-OutputArea-output img").count() >= 12
     page.run_all(600)
     assert page.errors() == []
-    page.look_at("One network, live")
+    page.look_at("One network, live: what is worst, and how to count")
     page.wait_status("Made in")
     page.shot("1-as-run")
 
