@@ -76,6 +76,8 @@ def _shown(parts: Mapping[str, Any], run: TrainingRun) -> Frame:
     if parts["state"] is not None:
         copy_into(run.state, parts["state"])
     values = {name: value.cpu().numpy() for name, value in parts["values"].items()}
+    if parts["state"] is not None and parts["facts"]["status"] != "diverged":
+        values |= run.measured()  # anew: a measure may leave things with its caller, as it did then
     return Frame(values=values, **parts["facts"])
 
 

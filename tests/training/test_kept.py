@@ -110,6 +110,29 @@ def test_two_trainings_of_one_network_keep_their_own_measures(tmp_path: Path) ->
     assert all(map(alike, found, again)) and not alike(*found)
 
 
+def test_measures_are_asked_in_each_process_for_each_frame(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A measure that counts steps or keeps what it saw, without those of the process before."""
+    x, y = data()
+
+    def seen() -> list[int]:
+        steps, asked = iter(range(0, 20, 3)), []
+
+        def measure(e: Ensemble) -> torch.Tensor:
+            asked.append(next(steps))
+            return torch.full((e.size,), float(asked[-1]))
+
+        how: dict[str, Any] = {"lr": 0.01, "steps": 18, "measure_at": 3, "measure": {"step": measure}}
+        with remembering(Memory(0, tmp_path, 0.0)):
+            for frame in train(Ensemble([CASES["relu"].build(0)]), x, y, **how):
+                assert frame.is_tick or frame.values["step"] == frame.step
+        return asked
+
+    assert ended(monkeypatch, 9, seen)
+    assert seen() == seen() == list(range(0, 20, 3))
+
+
 def test_weights_that_nobody_reads_are_not_written(tmp_path: Path) -> None:
     """A folder of a thousand copies of a large network."""
     x, y = data()
