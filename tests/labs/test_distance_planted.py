@@ -15,7 +15,7 @@ from tests.runs import shared_run
 
 # Experiment -> the claims that rest on r, and settings with which a run takes a moment, where there are such.
 RESTING: dict[str, tuple[set[str], dict[str, Any]]] = {
-    "scaling": ({"D11", "D12", "D14", "D15", "D18", "D19", "D20"}, {}),
+    "scaling": ({"D11", "D12", "D14", "D15", "D18", "D19", "D20", "D21"}, {}),
     "noise": ({"D13"}, {"lr": 0.1, "depth": 3, "width": 50, "n": 400, "stop": 0.01, "seeds": 1}),
     "bounds": ({"D6", "D7", "D9"}, {"lr": 0.2, "depth": 3, "width": 40, "n": 100, "stop": 0.02}),
 }

@@ -257,6 +257,6 @@ CLAIMS = (
         {"holds": "what is measured from the start is free of the width, what is measured from 0 is not",
          "fails": "a product measured from the start grows with the width, or one from 0 does not",
          "undecided": "a training missed its stop"},
-        (FORGOTTEN,),
+        (FORGOTTEN, NOT_MOVED),
     ),
 )  # fmt: skip
