@@ -505,8 +505,7 @@ def _learned(run: Run) -> tuple[Evidence, ...]:
     )
 
 
-# Both orders are read off the gradients of minibatches; that of the means is C10's, too, so that the mean pair in
-# place of the worst is no world in which it fails.
+# The mean pair in place of the worst turns neither C10 nor C21: the means are ordered alike.
 _ALL_ALIKE = World(
     "every minibatch's gradient replaced by their mean", faults={f"{__name__}:confusion": shared.all_alike}
 )
