@@ -259,7 +259,10 @@ class Panel:
             self._session.want(settings, train=True)
 
     def _stop(self, button: Any = None) -> None:
-        self.status("Stopping …" if self._session.stop() else "Stopped.", False)
+        # Before it is asked to: the run may end, and say so, before this thread speaks again.
+        self.status("Stopping …", False)
+        if not self._session.stop():
+            self.status("Stopped.", False)
 
     def _keep(self, button: Any = None) -> None:
         if problem := self._session.keep():

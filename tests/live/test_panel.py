@@ -103,6 +103,23 @@ def test_stop_ends_a_run_between_frames_and_keeps_the_curves(panel: Make, toy: A
     assert toy.LOG.closed_in == ["labkit-toy"]
 
 
+def test_a_run_that_ends_at_once_has_the_last_word(panel: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Catches: "Stopping …" written over what a run that has ended says of itself."""
+    one = panel({"steps": 400, "pause": 0.02})
+    one.train_button.click()
+    assert until(lambda: len(one.run.frames) > 3)
+    stop = one._session.stop
+
+    def stop_and_see_it_end() -> bool:
+        under_way = stop()
+        assert one.wait(20)
+        return under_way
+
+    monkeypatch.setattr(one._session, "stop", stop_and_see_it_end)
+    one.stop_button.click()
+    assert "Stopped at step" in one.status_line.value
+
+
 def test_ten_quick_moves_leave_one_run_and_no_second_thread(panel: Make, toy: Any) -> None:
     """Catches: every slider event starts a run of its own; superseded runs go on in leaked threads."""
     one = panel({"steps": 300, "pause": 0.005})
