@@ -169,12 +169,15 @@ def test_the_dashed_prediction_moves_with_the_slider_where_it_is_cheap(panel: Ma
     assert one.controls.widgets["rate"].continuous_update
     pictures: list[bytes] = []
     one.image.observe(lambda change: pictures.append(change["new"]), "value")
-    for i in range(20):
-        one.controls.widgets["rate"].value = 0.5 + 0.1 * i
-        time.sleep(0.05)
-    assert one.wait(5)
-    assert len(pictures) >= 6 and toy.LOG.runs == []
-    assert one.run.prediction["fast"][-1] == pytest.approx(np.exp(-4 * 2.4))
+
+    def move() -> bool:
+        one.controls.widgets["rate"].value = 0.5 + (one.controls.widgets["rate"].value + 0.1) % 2
+        return len(pictures) >= 6
+
+    assert until(move), "no picture while the slider moves"
+    assert one.wait(20) and toy.LOG.runs == []
+    rate = one.controls.widgets["rate"].value
+    assert one.run.prediction["fast"][-1] == pytest.approx(np.exp(-4 * rate))
 
 
 def test_a_costly_prediction_waits_for_the_release(panel: Make) -> None:
