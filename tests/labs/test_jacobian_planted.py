@@ -34,7 +34,7 @@ RESTING: dict[str, tuple[dict[str, Any], set[str], dict[str, Any]]] = {
     "alignment": (
         {f"{ROOM}.alignment:jacobian": shuffled_rows}, {"J11", "J13"}, {}
     ),
-    "corruption": ({f"{ROOM}.corruption:jacobian": shuffled_rows}, {"J12"}, {}),
+    "corruption": (J, {"J12"}, {}),
     "lenses": (
         {f"{START}.{name}:kernel": shuffled_gram for name in ("linear", "lenses")}, {"L4", "L5"}, {"n": 40}
     ),

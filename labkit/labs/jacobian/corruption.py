@@ -17,12 +17,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from labkit import data, figures, krylov, models, training
+from labkit import data, figures, models, training
 from labkit.labs import common
 from labkit.labs.jacobian import shared
-from labkit.measure import jacobian
 from labkit.protocol.claims import Claim, World
 from labkit.protocol.experiment import Experiment, Frame, Prediction, Run
+from labkit.protocol.memory import once
 from labkit.protocol.rules import EVERY, Between, Evidence
 from labkit.protocol.settings import knob
 
@@ -174,7 +174,7 @@ def _projections(setup: Setup, seed: int, seen: Sequence[_Look]) -> dict[str, An
     x = (one.x_test if test else one.x_train)[:PROJECTED]
     true = (one.y_test if test else one.clean_train)[:PROJECTED]
     rank = min(settings.rank, len(x) * settings.classes - 1)
-    top = krylov.svd(jacobian(seen[taken].networks[seed], x), rank).U
+    top = once(shared.gram_spectrum, seen[taken].networks[seed], x)[1][:, :rank]  # for every r at once
     R = torch.stack([look.residuals[seed] for look in seen])
     inside = (R @ top.to(R.dtype)).norm(dim=1)
     outside = (R.norm(dim=1) ** 2 - inside**2).clamp(min=0).sqrt()
@@ -312,7 +312,7 @@ J12 = Claim(
     says={"holds": "test error dips and rises again; the residual leaves I, and comes back on N",
           "fails": "there is no dip, or what falls is not on I, or what comes back is not on N"},
     worlds=(World("no wrong labels", {"label_noise": 0.0}),
-            World("the rows of J in another order", faults={f"{__name__}:jacobian": shared.shuffled_rows})),
+            World("the rows of J in another order", faults={f"{__name__}:shared.jacobian": shared.shuffled_rows})),
 )  # fmt: skip
 
 CORRUPTION = Experiment(
