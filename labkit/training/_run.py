@@ -24,7 +24,7 @@ from labkit.training.stopping import StopRule
 
 # A loss so many times its start counts as diverged.
 OVERFLOW = 1e6
-# Off the CPU a look at the loss waits for the device, so it is taken every so many steps.
+# Off the CPU, asking for the loss or for who has stopped waits for the device: it is done every so many steps.
 PATIENCE = 16
 # Rows of one evaluation of the whole training set, over all copies together.
 ROWS = 4096
@@ -34,7 +34,9 @@ SPARED = 1 / 4
 Frames = Generator[Frame, None, Any]
 
 # What a run knows besides its state: rate, limits, who has stopped and when.
-_OWN = ("_lr", "_started", "_weights", "_good_step", "_took", "_kept", "_moving", "_limits", "_least")
+_OWN = (
+    "_lr", "_started", "_weights", "_good_step", "_first", "_took", "_kept", "_moving", "_limits", "_least",
+)  # fmt: skip
 
 
 @dataclass
@@ -57,7 +59,8 @@ class TrainingRun:
     _from: int = 0
     _good: Mapping[str, np.ndarray] = field(default_factory=dict)
     _good_step: int = 0
-    _took: dict[int, int] = field(default_factory=dict)
+    _first: Tensor | None = None  # (S,) the step at which each copy reached a rule, −1: not yet
+    _took: dict[int, int] = field(default_factory=dict)  # the same, as far as the host has heard
     _kept: list[Tensor] | None = None
     _moving: Tensor | None = None  # the copies that steps still run for; None: all of them
 
@@ -76,7 +79,9 @@ class TrainingRun:
             look = step == 0 or step == self.total or self._all_stopped or self.due(step)
             outputs, y, losses = self._forward(step, step == self.total or self._all_stopped, look)
             if self.rules and self.batches.full:
-                self._check(self._led(outputs), self._led(y), self._led(losses), step)
+                self._check(self._led(outputs), self._led(y), self._led(losses), step, look)
+                if self._all_stopped:
+                    step = max(self._took.values())
             if step == 0:
                 self._set_limits(self._led(outputs), self._led(y), self._led(losses))
             final = step == self.total or self._all_stopped
@@ -104,8 +109,7 @@ class TrainingRun:
             del gradients
             if self.noise is not None:
                 self.noise.add(params, self._lr)
-            if self._kept is not None:
-                self._hold_stopped()
+            self._hold_stopped()
 
     def _forward(self, step: int, final: bool, look: bool) -> tuple[Tensor, Tensor, Tensor]:
         """Outputs, targets and losses of a step; without their leading axis for a module by itself.
@@ -194,19 +198,32 @@ class TrainingRun:
     def _all_stopped(self) -> bool:
         return len(self._took) == self.ensemble.size
 
-    def _check(self, outputs: Tensor, y: Tensor, losses: Tensor, step: int) -> None:
+    @property
+    def _waits(self) -> bool:
+        """Whether a number of the device is had by waiting for it."""
+        return self.ensemble.device.type != "cpu"
+
+    def _check(self, outputs: Tensor, y: Tensor, losses: Tensor, step: int, look: bool) -> None:
+        """Keeps the weights of the copies that reach a rule now; where that waits, the host hears of it later."""
         reached = torch.stack([rule.reached(outputs, y, losses) for rule in self.rules]).any(0)
-        there = reached.nonzero().flatten() if self._moving is None else self._moving[reached]
-        new = [s for s in there.tolist() if s not in self._took]
-        if not new:
+        if self._first is None:
+            self._first = losses.new_full((self.ensemble.size,), -1, dtype=torch.int64)
+        if self._moving is not None:
+            reached = torch.zeros_like(self._first, dtype=torch.bool).index_copy(0, self._moving, reached)
+        new = reached & (self._first < 0)
+        if not self._waits and not bool(new.any()):
             return
-        self._took |= dict.fromkeys(new, step)
-        self._spare_stopped()
-        if self._kept is None:
-            self._kept = self.copied()
-        elif not self._all_stopped:
-            for kept, now in zip(self._kept, self.state, strict=True):
-                kept[new] = now[new]
+        self._first = torch.where(new, step, self._first)
+        self._kept = self.copied() if self._kept is None else self._kept
+        self._copy_where(new, self._kept, self.state)
+        if look or not self._waits or step % PATIENCE == 0:
+            self._took = {s: first for s, first in enumerate(self._first.tolist()) if first >= 0}
+            self._spare_stopped()
+
+    def _copy_where(self, copies: Tensor, to: list[Tensor], source: list[Tensor]) -> None:
+        for a, b in zip(to, source, strict=True):
+            chosen = copies[0] if self.ensemble.route == "single" else copies.view(-1, *[1] * (a.ndim - 1))
+            a.copy_(torch.where(chosen, b, a))
 
     def _spare_stopped(self) -> None:
         # Full batches would have to be copied, and running statistics be put back where they came from.
@@ -228,12 +245,11 @@ class TrainingRun:
                 yield Frame.tick(step, step / max(self.total, 1))
                 self._shown = time.perf_counter()
         whole, y = torch.cat(outputs, 1), torch.cat(targets, 1)
-        self._check(whole, y, self.criterion(whole, y), step)
+        self._check(whole, y, self.criterion(whole, y), step, look=True)
 
     def _hold_stopped(self) -> None:
-        stopped = list(self._took)
-        for kept, now in zip(self._kept or (), self.state, strict=True):
-            now[stopped] = kept[stopped]
+        if self._first is not None and self._kept is not None:
+            self._copy_where(self._first >= 0, self.state, self._kept)
 
     # Diverging: back to the last good step, with advice.
 
@@ -244,7 +260,7 @@ class TrainingRun:
         self._limits, self._least = limits, float(limits.min())
 
     def _exploded(self, total: Tensor, losses: Tensor, step: int, due: bool) -> bool:
-        if total.device.type != "cpu" and not due and step % PATIENCE:
+        if self._waits and not due and step % PATIENCE:
             return False
         # Losses are not negative, so a sum within the least limit clears every copy at once.
         return not total.item() <= self._least and not bool((self._led(losses) <= self._limits).all())
