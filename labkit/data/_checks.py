@@ -47,3 +47,11 @@ def floating(name: str, value: Any) -> torch.dtype:
             f"{name}={value!r}: takes a floating-point dtype, such as torch.float32 or torch.float64."
         )
     return value
+
+
+def extent(labels: torch.Tensor) -> tuple[int, int]:
+    """The least and the largest label, asked of their device at once; (0, 0) where there are none."""
+    if not labels.numel():
+        return 0, 0
+    first, last = torch.stack(torch.aminmax(labels)).tolist()
+    return first, last

@@ -6,13 +6,14 @@ Randomness comes from a seed, on the CPU: one seed gives the same data on every 
 
 import math
 from collections.abc import Callable, Sequence
+from copy import copy
 from dataclasses import dataclass, fields, replace
 from typing import Any, Self
 
 import torch
 
 from labkit.data import noise, strata
-from labkit.data._checks import floating, whole_number
+from labkit.data._checks import extent, floating, whole_number
 from labkit.data.errors import one_line
 
 
@@ -100,12 +101,15 @@ class Dataset:
         def moved(value: torch.Tensor) -> Any:
             return value.to(device=device, dtype=dtype if value.is_floating_point() else None)
 
+        there = copy(self)  # labels that were checked: nobody need wait for them again
         try:
-            return replace(self, **{name: moved(tensor) for name, tensor in self._tensors().items()})
+            for name, tensor in self._tensors().items():
+                object.__setattr__(there, name, moved(tensor))
         except (RuntimeError, AssertionError, TypeError) as error:  # torch's words for a device it cannot use
             raise ValueError(
                 f"device={str(device)!r}: cannot be used here ({one_line(error)}). Use device='cpu'."
             ) from error
+        return there
 
     def subset(
         self,
@@ -252,9 +256,11 @@ def _check_part(part: str, x: torch.Tensor, y: torch.Tensor, classes: int, label
         raise ValueError(
             f"x_{part} has {len(x)} samples and {labels} has {len(y)} labels: one label a sample."
         )
-    if len(y) and (int(y.min()) < 0 or int(y.max()) >= classes):
-        span = f"{int(y.min())} to {int(y.max())}"
-        raise ValueError(f"{labels}: labels run from {span}; classes={classes} takes 0..{classes - 1}.")
+    first, last = extent(y)
+    if first < 0 or last >= classes:
+        raise ValueError(
+            f"{labels}: labels run from {first} to {last}; classes={classes} takes 0..{classes - 1}."
+        )
 
 
 def _joined(*notes: str) -> str:

@@ -3,7 +3,7 @@
 import torch
 import torch.nn.functional as F
 
-from labkit.data._checks import floating, whole_number
+from labkit.data._checks import extent, floating, whole_number
 
 
 def one_hot(y: torch.Tensor, classes: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
@@ -27,10 +27,9 @@ def one_hot(y: torch.Tensor, classes: int, dtype: torch.dtype = torch.float32) -
         raise ValueError(f"y: takes a tensor of whole numbers (int64), got {got}.")
     if y.ndim != 1:
         raise ValueError(f"y: takes one label a sample, shape (n,), got shape {tuple(y.shape)}.")
-    if len(y) and (int(y.min()) < 0 or int(y.max()) >= classes):
-        raise ValueError(
-            f"y: labels run from {int(y.min())} to {int(y.max())}, classes={classes} takes 0..{classes - 1}."
-        )
+    first, last = extent(y)
+    if first < 0 or last >= classes:
+        raise ValueError(f"y: labels run from {first} to {last}, classes={classes} takes 0..{classes - 1}.")
     return F.one_hot(y.long(), classes).to(dtype)
 
 

@@ -73,7 +73,8 @@ def check_targets(loss: str, outputs: int, y: Tensor) -> Tensor:
             raise ValueError(
                 f"{got}; cross-entropy takes class numbers, (n,) int64: y.argmax(1) of one-hot labels"
             )
-        if outputs < 2 or (len(y) and not 0 <= int(y.min()) <= int(y.max()) < outputs):
+        first, last = torch.stack(torch.aminmax(y)).tolist() if len(y) else (0, 0)  # one wait for its device
+        if outputs < 2 or not 0 <= first <= last < outputs:
             raise ValueError(
                 f"{got}; cross-entropy takes at least 2 outputs and class numbers below their number"
             )
