@@ -24,7 +24,7 @@ from labkit.training.stopping import StopRule
 
 # A loss so many times its start counts as diverged.
 OVERFLOW = 1e6
-# Off the CPU, asking for the loss or for who has stopped waits for the device: it is done every so many steps.
+# Off the CPU, to ask for the loss or who has stopped is to wait: it is done every so many steps.
 PATIENCE = 16
 # Rows of one evaluation of the whole training set, over all copies together.
 ROWS = 4096
@@ -204,7 +204,7 @@ class TrainingRun:
         return self.ensemble.device.type != "cpu"
 
     def _check(self, outputs: Tensor, y: Tensor, losses: Tensor, step: int, look: bool) -> None:
-        """Keeps the weights of the copies that reach a rule now; where that waits, the host hears of it later."""
+        """Keeps the weights of copies that reach a rule now; off the CPU the host hears of it later."""
         reached = torch.stack([rule.reached(outputs, y, losses) for rule in self.rules]).any(0)
         if self._first is None:
             self._first = losses.new_full((self.ensemble.size,), -1, dtype=torch.int64)

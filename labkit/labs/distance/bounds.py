@@ -111,7 +111,8 @@ def run(setup: Setup, prediction: Prediction) -> Iterator[Frame]:
         for seed, points in enumerate(setup.points):
             model: Any = ensemble.member(seed).double()
             z, whole = prediction["z_spec"][seed], float(r[seed])
-            moved = distances(model, {name: value[seed] for name, value in start.items()}).layers.cpu().numpy()
+            begun = {name: value[seed] for name, value in start.items()}
+            moved = distances(model, begun).layers.cpu().numpy()
             levels = theory.spectral_products(shared.spectral_norms(model.layers), z, moved, whole)
             near = closest(model, points.double(), z, whole, prediction["x_norm"][seed])
             mean = closest(model, torch.zeros_like(points[:1]).double(), z, whole, np.zeros(1))

@@ -312,7 +312,8 @@ J12 = Claim(
     says={"holds": "test error dips and rises again; the residual leaves I, and comes back on N",
           "fails": "there is no dip, or what falls is not on I, or what comes back is not on N"},
     worlds=(World("no wrong labels", {"label_noise": 0.0}),
-            World("the rows of J in another order", faults={f"{__name__}:shared.jacobian": shared.shuffled_rows})),
+            World("the rows of J in another order",
+                  faults={f"{__name__}:shared.jacobian": shared.shuffled_rows})),
 )  # fmt: skip
 
 CORRUPTION = Experiment(

@@ -1,0 +1,158 @@
+"""The pretended device itself, and what training, measures and data ask of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from labkit import data, krylov, measure, models, training
+from labkit.training._run import PATIENCE, TrainingRun
+from labkit.training.stopping import LossBelow
+from tests.device.pretended import NAME, UNAVAILABLE, Log, pretended
+
+pytestmark = pytest.mark.skipif(bool(UNAVAILABLE), reason=UNAVAILABLE)
+
+INPUTS, CLASSES, SAMPLES = 6, 3, 24
+
+
+@pytest.fixture
+def log() -> Iterator[Log]:
+    with pretended() as log:
+        yield log
+
+
+def images(device: str) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(SAMPLES, INPUTS, generator=generator)
+    return x.to(device), torch.arange(SAMPLES).remainder(CLASSES).to(device)
+
+
+def network(device: str, seed: int = 0) -> nn.Module:
+    return models.mlp(INPUTS, 8, 2, CLASSES, seed=seed, device=device)
+
+
+def test_two_devices_do_not_meet(log: Log) -> None:
+    there = torch.ones(3, device=NAME)
+    with pytest.raises(RuntimeError, match="two devices"):
+        there + torch.ones(3)
+    assert (there + 1).device.type == NAME == (there * torch.tensor(2.0)).device.type
+    with pytest.raises((RuntimeError, TypeError)):
+        there.numpy()
+
+
+def test_waits_and_bytes_are_counted(log: Log) -> None:
+    there = torch.ones(3, dtype=torch.float64).to(NAME)
+    assert log.to_device.total() == 24 and log.waits.total() == 0
+    there.sum().item(), there.cpu(), there.tolist(), there.nonzero()
+    assert log.waits.total() == 4 and log.to_host.total() == 24
+
+
+def test_parameters_move_as_those_of_a_card_do(log: Log) -> None:
+    """A copy whose parameters are views of one vector; a module in double precision."""
+    net = nn.Linear(2, 1, bias=False).to(NAME)
+    vector = torch.zeros(2, device=NAME)
+    net.weight.data = vector.view(1, 2)
+    vector += 3
+    assert net(torch.ones(1, 2, device=NAME)).item() == 6
+    assert net.double().weight.dtype == torch.float64
+    assert net(torch.ones(1, 2, dtype=torch.float64, device=NAME)).item() == 6
+
+
+# What a step may ask for: name -> arguments of `train`. No copy reaches the rule.
+LOOPS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "momentum": {"momentum": 0.9},
+    "adam": {"optimizer": "adam"},
+    "minibatches": {"batch_size": 8},
+    "rule": {"stop": LossBelow(1e-9)},
+    "langevin": {"temperature": 1e-4},
+}
+
+
+def waits_of_a_step(name: str) -> float:
+    """How often a step of training waits for the device, where nobody looks."""
+    counts = []
+    for steps in (4 * PATIENCE, 12 * PATIENCE):
+        with pretended() as log:
+            x, y = images(NAME)
+            ensemble = training.Ensemble([network(NAME, seed) for seed in range(2)])
+            frames = training.train(
+                ensemble, x, y, loss="cross-entropy", lr=0.01, steps=steps, measure_at=(steps,),
+                tick_seconds=1e6, **LOOPS[name],
+            )  # fmt: skip
+            for _ in frames:
+                pass
+        counts.append(log.waits.total())
+    return (counts[1] - counts[0]) / (8 * PATIENCE)
+
+
+@pytest.mark.parametrize("name", LOOPS)
+def test_a_step_of_training_hardly_waits(name: str) -> None:
+    """A loss, or a rule, that the host asks for at every step."""
+    looks = 2 if "stop" in LOOPS[name] else 1  # at the loss, and at who has stopped
+    assert waits_of_a_step(name) <= looks / PATIENCE
+
+
+def test_a_number_asked_for_at_every_step_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The budget above, which would not notice."""
+    forward = TrainingRun._forward
+
+    def asking(run: TrainingRun, *args: Any) -> Any:
+        outputs, y, losses = forward(run, *args)
+        losses.sum().item()
+        return outputs, y, losses
+
+    monkeypatch.setattr(TrainingRun, "_forward", asking)
+    assert waits_of_a_step("plain") > 1
+
+
+@pytest.mark.parametrize("level", [0.9, 0.5])
+def test_copies_stop_at_the_same_steps_on_every_device(level: float) -> None:
+    """A rule that is followed on the device, and heard of later: other steps, other weights."""
+
+    def run(device: str) -> tuple[Any, ...]:
+        x, y = images(device)
+        ensemble = training.Ensemble([network(device, seed) for seed in range(3)])
+        frames = training.train(
+            ensemble,
+            x,
+            y,
+            loss="cross-entropy",
+            lr=0.1,
+            steps=500,
+            stop=LossBelow(level),
+            measure_at=(7, 100),
+        )
+        shown = [frame for frame in frames if not frame.is_tick]
+        weights = [value.detach().cpu() for value in ensemble.weights().values()]
+        return [frame.step for frame in shown], shown[-1].values["steps"], shown[-1].values["loss"], weights
+
+    here = run("cpu")
+    with pretended():
+        there = run(NAME)
+    assert here[0] == there[0] and len(set(here[1])) == 3
+    np.testing.assert_array_equal(here[1], there[1])
+    np.testing.assert_allclose(here[2], there[2], rtol=1e-5)
+    for a, b in zip(here[3], there[3], strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_a_copy_to_the_host_that_is_left_out_is_seen(log: Log) -> None:
+    """Where a card would raise, this device must, too."""
+    net, (x, _) = network(NAME), images(NAME)
+    spectrum = measure.jacobian(net, x).gram()
+    with pytest.raises((RuntimeError, TypeError)):
+        np.asarray(spectrum.numpy())
+    assert krylov.svd(measure.jacobian(net, x), 3).s.cpu().numpy().shape == (3,)
+
+
+def test_data_are_checked_before_they_are_moved(log: Log) -> None:
+    """Labels that a card is asked for, part by part."""
+    before = log.waits.total()
+    data.load("digits", n_train=50, n_test=20, device=NAME)
+    assert log.waits.total() == before
