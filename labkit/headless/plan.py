@@ -68,7 +68,8 @@ def plan(
         known = experiment.settings.knobs()
         own = {name: value for name, value in changes.items() if name in known}
         texts = {name: value for name, value in own.items() if isinstance(value, str)}
-        settings = experiment.preset(preset, seed=seed, device=device)
+        there = device if device in (known["device"].choices or ()) else "cpu"
+        settings = experiment.preset(preset, seed=seed, device=there)
         settings = settings.parse(texts).replace(**{n: v for n, v in own.items() if n not in texts})
         claims = tuple(claim for claim in experiment.claims if claim.id in wanted)
         tasks.append(Task(lab, experiment, settings, claims))

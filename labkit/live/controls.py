@@ -142,6 +142,8 @@ class Controls:
                 wrap = widgets.Layout(display="flex", flex_flow="row wrap", width="100%")
                 parts.append(widgets.Box(inside, layout=wrap))
                 self._boxes |= {name: parts[-1] for name in names if self.widgets[name] in inside}
+        fixed = [knobs[name] for name in names if len(knobs[name].choices or ()) == 1]
+        parts += [widgets.HTML(words.quiet(f"{knob.label}: {knob.help}.")) for knob in fixed]
         return widgets.VBox(parts, layout=widgets.Layout(width="100%"))
 
     def _observe(self, change: Any) -> None:

@@ -192,6 +192,16 @@ def knob(
     return field(default=default, metadata=meta)
 
 
+def on_cpu() -> Any:
+    """Declares `device` for an experiment that a card could not make faster; a panel shows the reason.
+
+    Returns:
+        A dataclass field.
+    """
+    why = "its matrices are so small that a card would be waited for longer than it computes"
+    return knob("cpu", f"on the CPU, whatever there is: {why}", choices=("cpu",))
+
+
 @dataclass(frozen=True)
 class Settings:
     """Base of every experiment's settings: immutable, checked when made.
