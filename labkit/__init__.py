@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 
 # Read by OpenMP when torch is first imported. Where another program holds one of two cores, threads that spin
 # while they wait make small matrix products up to thirteen times slower; threads that sleep cost a factor of
-# two on quiet cores. Experiments avoid both: `labkit.protocol.experiment.one_thread`.
+# two on quiet cores. Experiments avoid both: `labkit.protocol.experiment.experiment_mode`.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 _WHERE = {

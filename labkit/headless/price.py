@@ -19,7 +19,7 @@ import numpy as np
 
 from labkit.headless.memory import Watched, free_bytes
 from labkit.headless.plan import Task
-from labkit.protocol.experiment import Experiment, one_thread
+from labkit.protocol.experiment import Experiment, experiment_mode
 from labkit.protocol.replication import seconds_of
 from labkit.protocol.shortage import in_bytes
 
@@ -122,7 +122,7 @@ def price(experiment: Experiment, settings: Any, above: Sequence[str]) -> Price 
     if len(steps) < 2:
         return None
     try:
-        with one_thread():
+        with experiment_mode():
             return _carried_on(_costs(experiment, quick, steps))
     except Exception:  # The run itself will tell, of the values that were asked for.
         return None

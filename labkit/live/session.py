@@ -17,7 +17,7 @@ from functools import partial
 from typing import Any, Protocol
 
 from labkit.figures import Chart
-from labkit.protocol.experiment import Experiment, Frame, Prediction, Run, one_thread
+from labkit.protocol.experiment import Experiment, Frame, Prediction, Run, experiment_mode
 from labkit.protocol.memory import Memory, remembering
 from labkit.protocol.shortage import shortage
 
@@ -185,7 +185,7 @@ class Session:
 
     def _alone(self, settings: Any, train: bool, quiet: float, ticket: Ticket) -> None:
         try:
-            with one_thread(), remembering(self._memory):
+            with experiment_mode(), remembering(self._memory):
                 if train and not quiet:
                     self._memory.clear()
                     self._trained = None

@@ -9,7 +9,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from labkit.protocol.experiment import Experiment, Frame, Run, one_thread
+from labkit.protocol.experiment import Experiment, Frame, Run, experiment_mode
 
 from .canvas import Canvas
 from .session import FRAME
@@ -65,7 +65,7 @@ def watch(
     canvas, output = Canvas(width, height), _Output()
     begun = time.perf_counter()
     kept: list[Frame] = []
-    with one_thread():
+    with experiment_mode():
         setup = experiment.prepare(settings)
         prediction = experiment.predict(setup)
 
@@ -76,7 +76,7 @@ def watch(
     drawn, step = time.perf_counter(), 0
     frames = experiment.frames(settings, setup, prediction, **steps)
     try:
-        with one_thread():
+        with experiment_mode():
             for frame in frames:
                 step = frame.step
                 if not frame.is_tick:

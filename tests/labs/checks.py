@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pytest
+import torch
 
 from labkit.protocol.claims import Claim
 from labkit.protocol.experiment import Experiment, Frame, Run, drain
@@ -25,6 +26,8 @@ from labkit.protocol.verdicts import Verdict
 from labkit.training._run import TrainingRun
 from tests.runs import shared_run
 
+# What the host may ask of another device: now and then who has stopped, and what is shown.
+WAITS_A_STEP, WAITS_A_FRAME, BYTES_A_FRAME = 0.5, 6, 2**17
 Change = Callable[[np.ndarray], np.ndarray]
 Violation = Callable[[Run], Run]
 
@@ -150,6 +153,7 @@ class LabTests:
         apart: claims that no changed run can refute; a test of its own stands for each.
         cheap: experiment -> settings with which a run takes a moment.
         repeated: experiment -> settings for the test of its randomness; those of `cheap` otherwise.
+        rounding: experiment -> how far rounding may take its numbers, as a share, on another device.
     """
 
     lab: ClassVar[str]
@@ -159,6 +163,7 @@ class LabTests:
     apart: ClassVar[frozenset[str]] = frozenset()
     cheap: ClassVar[dict[str, dict[str, Any]]]
     repeated: ClassVar[dict[str, dict[str, Any]]] = {}
+    rounding: ClassVar[dict[str, float]] = {}
 
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
         claims = [(claim.id, one.name) for one in self.experiments for claim in one.claims]
@@ -299,6 +304,53 @@ class LabTests:
                 patch.delattr(TrainingRun, "frames")
                 again = drain(experiment, other)
         assert equal(values(again), values(drain(experiment, other)))
+
+    def _same_on(self, name: str, settings: Any) -> None:
+        """The frames of another device, against those of the CPU."""
+        here, there = self.outcome_when_small(name), values(drain(self.experiment(name), settings))
+        assert len(here) == len(there)
+        for a, b in zip(here, there, strict=True):
+            assert a.keys() == b.keys()
+            for key in a:
+                rounding = self.rounding.get(name, 1e-4)
+                np.testing.assert_allclose(b[key], a[key], rtol=rounding, atol=1e-5, err_msg=key)
+
+    @pytest.mark.slow
+    def test_a_device_that_is_pretended_gives_the_same(
+        self, name: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Tensors of two devices that meet, work that stays on the CPU, a loop that waits at every step."""
+        from tests.device.pretended import UNAVAILABLE, on_device, pretended
+
+        if UNAVAILABLE:
+            pytest.skip(UNAVAILABLE)
+        take, steps = TrainingRun._forward, [0]
+
+        def counted(run: TrainingRun, *args: Any) -> Any:
+            steps[0] += 1
+            return take(run, *args)
+
+        frames = len(self.outcome_when_small(name))
+        monkeypatch.setattr(TrainingRun, "_forward", counted)
+        with pretended() as log:
+            self._same_on(name, on_device(self.small(name)))
+        moves = len(self.experiment(name).settings.knobs()["device"].choices or ()) > 1
+        assert moves == (log.to_host.total() > 0)
+        assert log.to_host.total() <= BYTES_A_FRAME * frames
+        waits = sum(count for line, count in log.waits.items() if line.startswith("training/"))
+        assert waits <= WAITS_A_STEP * steps[0] + WAITS_A_FRAME * frames + 32
+
+    @pytest.mark.gpu
+    def test_a_card_gives_the_same(self, name: str) -> None:
+        """Frames that another arithmetic changes by more than rounding, or a claim that it turns."""
+        if not torch.cuda.is_available():
+            pytest.skip("torch finds no CUDA device here")
+        if "cuda" in (self.experiment(name).settings.knobs()["device"].choices or ()):
+            self._same_on(name, self.small(name, device="cuda"))
+            run = drain(self.experiment(name), self.experiment(name).preset(device="cuda"))
+            assert {c.id: word(c, run) for c in run.experiment.claims} == {
+                c.id: c.expected for c in run.experiment.claims
+            }
 
 
 class TrainingTests(LabTests):

@@ -161,21 +161,23 @@ def test_a_device_that_is_not_there_is_refused() -> None:
 
 
 def test_an_experiment_runs_on_one_thread_and_gives_the_others_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Catches: a run that leaves torch on one thread, or that overrules the person's own choice."""
+    """Catches: a run that leaves torch as it wants it, or that overrules the person's own choice."""
     import torch
 
-    from labkit.protocol.experiment import one_thread
+    from labkit.protocol.experiment import experiment_mode
 
-    before = torch.get_num_threads()
+    before, tf32 = torch.get_num_threads(), torch.backends.cudnn.allow_tf32
     torch.set_num_threads(2)
     try:
         monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-        with pytest.raises(RuntimeError), one_thread():
+        with pytest.raises(RuntimeError), experiment_mode():
             assert torch.get_num_threads() == 1
+            assert not torch.backends.cudnn.allow_tf32
             raise RuntimeError("a run that fails")
         assert torch.get_num_threads() == 2
+        assert torch.backends.cudnn.allow_tf32 == tf32
         monkeypatch.setenv("OMP_NUM_THREADS", "2")
-        with one_thread():
+        with experiment_mode():
             assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)
