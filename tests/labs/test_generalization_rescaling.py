@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from functools import cache
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from labkit import models
+from labkit.labs.generalization import rescaling
 from labkit.labs.generalization.rescaling import (
     RESCALING,
     distances,
@@ -17,6 +19,7 @@ from labkit.labs.generalization.rescaling import (
     sum_over_paths,
 )  # fmt: skip
 from labkit.protocol.experiment import Run, drain
+from labkit.protocol.memory import Memory, remembering
 from tests.labs.checks import TrainingTests, changed, quick_runs, verdict
 
 SMALL = {"seeds": 1, "n": 30, "width": 6, "units": 2, "steps": 10, "ascent": 4, "classes": 3}
@@ -112,6 +115,23 @@ def test_the_least_product_of_two_layers_is_the_square_of_a_sum() -> None:
     # A dead unit's outputs stay in the second norm.
     second[:, 1] = 0
     assert least_product(net) == pytest.approx(expected)
+
+
+def test_another_largest_factor_measures_only_what_is_new(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Dragging the factor: the curve measured from its beginning again."""
+    calls, climb = [], rescaling.max_sharpness
+
+    def counted(*args: Any, **more: Any) -> Any:
+        calls.append(1)
+        return climb(*args, **more)
+
+    monkeypatch.setattr(rescaling, "max_sharpness", counted)
+    with remembering(Memory()):
+        drain(RESCALING, RESCALING.preset(**SMALL))
+        first = len(calls)
+        drain(RESCALING, RESCALING.preset(**SMALL, decades=1.4))
+    # 1.4 decades for the other kind; 9 factors and the start, and the other kind at two.
+    assert (first, len(calls) - first) == (12, 1)
 
 
 def test_each_sample_is_as_far_as_its_nearest_other() -> None:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import copy
 import itertools
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,6 +34,7 @@ from labkit.measure.paths import path_norms
 from labkit.measure.sharpness import max_sharpness
 from labkit.protocol.claims import Claim, World
 from labkit.protocol.experiment import Experiment, Frame, Prediction, Run
+from labkit.protocol.memory import once
 from labkit.protocol.rules import EVERY, AtMost, Between, Condition, Equals, Evidence
 from labkit.protocol.settings import knob
 from labkit.training import Ensemble, train
@@ -41,7 +42,7 @@ from labkit.training import Ensemble, train
 # One colour a measure in both panels where it stands.
 PATH_ONE, PATH_TWO, FROBENIUS = shared.L1_PATH, shared.L2_PATH, shared.L2
 SPECTRAL, SHARPNESS, OUTPUT = shared.SPECTRAL, shared.SHARPNESS, shared.TEST
-POINTS = 9
+APART = 0.2  # decades between two factors that are looked at: other largest ones share them
 EXACT = 1e-10  # relative; rounding stays near 1e-15
 ROUNDING = 2.0**-53
 MOVES = 1.01  # what we call a change: by this factor or more, up or down
@@ -94,9 +95,8 @@ class Setup:
     settings: Rescaling
     datasets: tuple[data.Dataset, ...]
     nets: tuple[models.MLP, ...]
-    directions: tuple[
-        dict[str, dict[int, Tensor]], ...
-    ]  # kind -> hidden layer -> log-factor at the end, (H,)
+    # kind -> hidden layer -> which way each unit goes, (H,): up 1, down -1, nowhere 0
+    directions: tuple[dict[str, dict[int, Tensor]], ...]
     small: tuple[models.MLP, ...]
     images: tuple[data.Dataset, ...]
     vggs: tuple[models.VGG, ...]
@@ -129,22 +129,23 @@ def _images(seed: int) -> data.Dataset:
 
 
 def _directions(settings: Rescaling, seed: int) -> dict[str, dict[int, Tensor]]:
-    """The logarithms of the factors at the end of the run: some units up and down, or one layer up."""
+    """Which units the factor is for: some up and some down, or one layer up."""
     generator = torch.Generator().manual_seed(seed)
-    largest, single = settings.decades * math.log(10), {}
+    single = {}
     for layer in range(settings.depth):
         single[layer] = torch.zeros(settings.width, dtype=torch.float64)
         chosen = torch.randperm(settings.width, generator=generator)[: settings.units]
-        signs = 2.0 * torch.randint(2, (settings.units,), generator=generator).double() - 1
-        single[layer][chosen] = largest * signs
-    return {"single units": single, "whole layer": {0: torch.full((settings.width,), largest).double()}}
+        single[layer][chosen] = 2.0 * torch.randint(2, (settings.units,), generator=generator).double() - 1
+    return {"single units": single, "whole layer": {0: torch.ones(settings.width).double()}}
 
 
 def predict(setup: Setup) -> Prediction:
     """Ratios to the network before rescaling: 1 for what is invariant, whatever training finds."""
-    factors = np.geomspace(1.0, 10.0**setup.settings.decades, POINTS)
+    largest = setup.settings.decades
+    between = np.arange(0, largest - 1e-9, APART).round(6)  # to the bit what the slider has
+    factors = 10.0 ** np.append(between, largest)
     inputs = setup.datasets[0].x_train.shape[1]
-    return {"factor": factors, "invariant": np.ones(POINTS), "inputs": np.array(inputs)}
+    return {"factor": factors, "invariant": np.ones(len(factors)), "inputs": np.array(inputs)}
 
 
 def sum_over_paths(weights: Sequence[Tensor], p: float) -> float:
@@ -164,49 +165,68 @@ def one_pass(weights: Sequence[Tensor], p: float) -> float:
     return float(h.sum())
 
 
-def run(setup: Setup, prediction: Prediction, *, one_pass: OnePass = one_pass) -> Iterator[Frame]:
-    settings = setup.settings
-    ensemble = Ensemble(setup.nets)
-    xs, ys = ([getattr(d, name) for d in setup.datasets] for name in ("x_train", "y_train"))
+def _trained(setup: Setup) -> Generator[Frame, None, list[nn.Module]]:
+    """The networks that are rescaled; none where their training diverged."""
+    settings, ensemble = setup.settings, Ensemble(setup.nets)
     for frame in train(
-        ensemble, xs, ys, loss="cross-entropy", lr=settings.lr, momentum=0.9, batch_size=64,
-        steps=settings.steps, seed=settings.seed,
+        ensemble, [one.x_train for one in setup.datasets], [one.y_train for one in setup.datasets],
+        loss="cross-entropy", lr=settings.lr, momentum=0.9, batch_size=64, steps=settings.steps,
+        seed=settings.seed,
     ):  # fmt: skip
         if frame.status == "diverged":
             yield frame
-            return
+            return []
         yield Frame.tick(0, 0.2 * (frame.progress or 0.0))
-    nets = [ensemble.member(s) for s in range(settings.seeds)]
+    return [ensemble.member(s) for s in range(settings.seeds)]
+
+
+def run(setup: Setup, prediction: Prediction, *, one_pass: OnePass = one_pass) -> Iterator[Frame]:
+    settings, factors = setup.settings, prediction["factor"].tolist()
     starts = []
-    for net, x, y in zip(nets, xs, ys, strict=True):
-        starts.append(_measures(net, x, y, settings))
+    for s, net in enumerate(nets := (yield from _trained(setup))):
+        one = setup.datasets[s]
+        starts.append(once(_measures, net, one.x_train, one.y_train, settings.alpha, settings.ascent))
         yield Frame.tick(0, 0.2)
-    for step, factor in enumerate(prediction["factor"]):
-        share = step / (POINTS - 1)
-        found = []
-        for net, x, y, start, end in zip(nets, xs, ys, starts, setup.directions, strict=True):
-            found.append(_compare(net, x, y, start, _factors(end[settings.kind], share), settings))
-            yield Frame.tick(step, 0.2 + 0.6 * share)
-        yield Frame(step, {**_columns(found), "factor": np.full(len(nets), factor)}, 0.2 + 0.6 * share)
+    if not nets:
+        return
+
+    def beside(s: int, kind: str, factor: float) -> dict[str, float]:
+        one, ways = setup.datasets[s], setup.directions[s][kind]
+        scales = {layer: factor**way for layer, way in ways.items()}
+        return once(
+            _compare, nets[s], one.x_train, one.y_train, starts[s], scales, settings.alpha, settings.ascent
+        )
+
+    for step, factor in enumerate(factors):
+        share, found = 0.2 + 0.6 * step / (len(factors) - 1), []
+        for s in range(len(nets)):
+            found.append(beside(s, settings.kind, factor))
+            yield Frame.tick(step, share)
+        yield Frame(step, {**_columns(found), "factor": np.full(len(nets), factor)}, share)
     last: list[dict[str, Any]] = []
-    for s, (net, x, y, start) in enumerate(zip(nets, xs, ys, starts, strict=True)):
-        with torch.no_grad():
-            outputs = net(x)
-        last.append({"error": common.error_rate(outputs, y), "gamma": margin(outputs, y)})
-        last[s]["apart"] = float(distances(x).median())
-        last[s]["paths_of_all_outputs"] = start["paths_of_all_outputs"] / start["group_norms"]
+    for s, net in enumerate(nets):
+        last.append(_as_it_is(net, setup.datasets[s], starts[s]))
         # Both kinds at the largest factor, whichever was drawn: E2 speaks of both.
         for kind, name in (("single units", "units"), ("whole layer", "layer")):
-            logs = setup.directions[s][kind]
-            half, whole = (_compare(net, x, y, start, _factors(logs, share), settings) for share in (0.5, 1))
+            half, whole = (beside(s, kind, factors[at]) for at in (len(factors) // 2, -1))
             # The sharpness may fall before it rises, and so pass 1 at the very end.
-            whole["sharpness"] = max(half["sharpness"], whole["sharpness"], key=_moved)
-            last[s] |= {f"{name}_{key}": value for key, value in whole.items()}
-            yield Frame.tick(POINTS, 0.8 + 0.2 * s / len(nets))
+            moved = max(half["sharpness"], whole["sharpness"], key=_moved)
+            last[s] |= {f"{name}_{key}": value for key, value in (whole | {"sharpness": moved}).items()}
+            yield Frame.tick(len(factors), 0.8 + 0.2 * s / len(nets))
         last[s] |= _paths(setup.small[s], one_pass)
         last[s]["fold"] = _folded(setup.vggs[s], setup.images[s], settings)
-        yield Frame.tick(POINTS, 0.8 + 0.2 * (s + 1) / len(nets))
-    yield Frame(POINTS, _columns(last), 1.0, "done")
+        yield Frame.tick(len(factors), 0.8 + 0.2 * (s + 1) / len(nets))
+    yield Frame(len(factors), _columns(last), 1.0, "done")
+
+
+def _as_it_is(net: nn.Module, one: data.Dataset, start: Mapping[str, float]) -> dict[str, Any]:
+    """The network before any rescaling, and its samples."""
+    outputs = common.outputs(net, one.x_train)
+    return {
+        "error": common.error_rate(outputs, one.y_train), "gamma": margin(outputs, one.y_train),
+        "apart": float(distances(one.x_train).median()),
+        "paths_of_all_outputs": start["paths_of_all_outputs"] / start["group_norms"],
+    }  # fmt: skip
 
 
 def distances(x: Tensor) -> Tensor:
@@ -214,15 +234,11 @@ def distances(x: Tensor) -> Tensor:
     return torch.cdist(x, x).fill_diagonal_(math.inf).amin(1)
 
 
-def _factors(logs: Mapping[int, Tensor], share: float) -> dict[int, Tensor]:
-    return {layer: (share * log).exp() for layer, log in logs.items()}
-
-
-def _measures(net: nn.Module, x: Tensor, y: Tensor, settings: Rescaling) -> dict[str, float]:
+def _measures(net: nn.Module, x: Tensor, y: Tensor, alpha: float, ascent: int) -> dict[str, float]:
     """All that is followed, of one network."""
     norms = layer_norms(net, x)
     one, two = (path_norms(net, x, p) for p in (1, 2))
-    sharpness = max_sharpness(net, x, y, alpha=settings.alpha, steps=settings.ascent)
+    sharpness = max_sharpness(net, x, y, alpha=alpha, steps=ascent)
     (divergence,) = shared.divergences(net, x, y, ALPHAS, DRAWS, 0, (shared.TARGET,))
     return {
         "path_one": float(one.sum()),
@@ -231,7 +247,7 @@ def _measures(net: nn.Module, x: Tensor, y: Tensor, settings: Rescaling) -> dict
         "spectral": float(norms.spectral.prod()),
         "sharpness": sharpness.value,
         "divergence": divergence,
-        "floor": settings.alpha * slope(net, x, y),
+        "floor": alpha * slope(net, x, y),
         "least_product": least_product(net),
         "paths_of_one_output": float(one.max()),
         "paths_of_all_outputs": float(one.sum()),
@@ -262,11 +278,11 @@ def least_product(net: nn.Module, sweeps: int = 20) -> float:
 
 def _compare(
     net: nn.Module, x: Tensor, y: Tensor, start: Mapping[str, float], factors: dict[int, Tensor],
-    settings: Rescaling,
+    alpha: float, ascent: int,
 ) -> dict[str, float]:  # fmt: skip
     """The rescaled network beside the network itself: ratios, the change of the output, Lipschitz bounds."""
     same = models.rescale_nodes(net, factors, x=x)
-    now = _measures(same, x, y, settings)
+    now = _measures(same, x, y, alpha, ascent)
     ratios = {
         name: now[name] / start[name] if start[name] else math.nan
         for name in ("path_one", "path_two", "frobenius", "spectral", "sharpness", "divergence")
