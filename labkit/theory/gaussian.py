@@ -2,16 +2,13 @@
 
     equation        function                                               claim
     Thm A.1         chi_square_tail, chi_square_exact                      D4
-    Thm A.2         gaussian_spectral, gaussian_spectral_tail,             D1, D3
-                    gaussian_smallest, uniform_spectral
+    Thm A.2         gaussian_spectral                                      D1, D3
     Cor. A.2.1      frobenius_squared; distance.initial_norms              D1
     Thm A.3         khintchine_constant                                    D5
     Cor. A.3.1      khintchine_bound                                       D5
 
 What is proved of ||Z||_2 for independent entries of mean 0 and standard deviation sd:
-    Gaussian      E ||Z||_2 <= sd (sqrt(rows) + sqrt(cols)) at every size (Gordon 1985), and exceeding the
-                  right side by sd t has probability at most exp(-t^2/2) (Davidson and Szarek 2001, Thm II.13)
-    uniform       the same with sd times 1.0855 at every size (`uniform_spectral`; the proof is there)
+    Gaussian      E ||Z||_2 <= sd (sqrt(rows) + sqrt(cols)) at every size (Gordon 1985)
     either        the ratio to sd (sqrt(rows) + sqrt(cols)) tends to 1 as both sides grow (Yin, Bai and
                   Krishnaiah 1988); for the uniform at a fixed size that constant is not proved
 
@@ -31,20 +28,13 @@ from scipy.special import chdtr, chdtrc, gammaln
 from labkit.theory._checks import Array, array, positive
 
 __all__ = [
-    "UNIFORM_TO_GAUSSIAN",
     "chi_square_exact",
     "chi_square_tail",
     "frobenius_squared",
-    "gaussian_smallest",
     "gaussian_spectral",
-    "gaussian_spectral_tail",
     "khintchine_bound",
     "khintchine_constant",
-    "uniform_spectral",
 ]
-
-UNIFORM_TO_GAUSSIAN = float(np.sqrt(6 * np.pi) / 4)
-"""1.0855: N(0, tau^2) dominates the uniform of variance 1 in convex order from tau = sqrt(6 pi)/4 on."""
 
 
 def frobenius_squared(rows: Any, cols: Any, sd: Any = 1.0) -> Array:
@@ -79,61 +69,6 @@ def gaussian_spectral(rows: Any, cols: Any, sd: Any = 1.0) -> Array:
     """
     n, k, scale = _matrix(rows, cols, sd)
     return scale * (np.sqrt(n) + np.sqrt(k))
-
-
-def gaussian_spectral_tail(t: Any) -> Array:
-    """exp(-t^2/2) >= P(||Z||_2 >= sd (sqrt(rows) + sqrt(cols) + t)) for t >= 0 (Davidson and Szarek 2001).
-
-    Args:
-        t: >= 0, any shape.
-
-    Returns:
-        The bound, in the shape of `t`.
-
-    Raises:
-        ValueError: an argument is out of its range, or an array is not finite or of another shape.
-    """
-    size = array("t", t, (0, 1, 2))
-    if (size < 0).any():
-        raise ValueError(f"t: expected deviations >= 0, got {float(size.min())!r}.")
-    return np.exp(-(size**2) / 2)
-
-
-def gaussian_smallest(rows: Any, cols: Any, sd: Any = 1.0) -> Array:
-    """sd |sqrt(rows) - sqrt(cols)| <= E s_min(Z), the least of min(rows, cols) singular values (Gordon).
-
-    Args:
-        rows: whole numbers >= 1. cols: whole numbers >= 1. sd: > 0; all broadcast.
-
-    Returns:
-        The bound, in the shape that the arguments broadcast to.
-
-    Raises:
-        ValueError: an argument is out of its range, or an array is not finite or of another shape.
-    """
-    n, k, scale = _matrix(rows, cols, sd)
-    return scale * np.abs(np.sqrt(n) - np.sqrt(k))
-
-
-def uniform_spectral(rows: Any, cols: Any, sd: Any = 1.0) -> Array:
-    """1.0855 sd (sqrt(rows) + sqrt(cols)) >= E ||Z||_2 for independent uniform entries of variance sd^2.
-
-    labkit's init "glorot" is uniform. Why it holds: take g ~ N(0, tau^2) with E|g| = E|u|, which gives
-    tau = 1.0855 sd. For c >= 0 the difference E(g - c)+ - E(u - c)+ is 0 at c = 0 and at infinity; its
-    derivative, the difference of the distribution functions, is first positive and then negative, since the
-    Gaussian density is the larger one near 0 and in the tail and the smaller one between. So it is never
-    negative: g dominates u in convex order, entry by entry, and the norm is convex in the entries.
-
-    Args:
-        rows: whole numbers >= 1. cols: whole numbers >= 1. sd: > 0; all broadcast.
-
-    Returns:
-        The bound, in the shape that the arguments broadcast to.
-
-    Raises:
-        ValueError: an argument is out of its range, or an array is not finite or of another shape.
-    """
-    return UNIFORM_TO_GAUSSIAN * gaussian_spectral(rows, cols, sd)
 
 
 def chi_square_tail(k: Any, t: Any) -> Array:
