@@ -14,15 +14,18 @@ from sklearn.neighbors import KNeighborsClassifier
 from labkit import models, training
 from labkit.labs.generalization import shared
 from labkit.labs.generalization.confusion import CONFUSION
+from labkit.labs.generalization.images import IMAGES
+from labkit.labs.generalization.images import MEASURES as ON_IMAGES
 from labkit.labs.generalization.labels import LABELS
 from labkit.labs.generalization.width import WIDTH
 from labkit.protocol.experiment import Experiment, Run, drain
 from labkit.protocol.judging import judge
 from tests.labs.checks import TrainingTests, changed, constant, quick_runs, replaced, verdict
 
-EXPERIMENTS = (LABELS, CONFUSION, WIDTH)
+EXPERIMENTS = (LABELS, IMAGES, CONFUSION, WIDTH)
 CHEAP: dict[str, dict[str, Any]] = {
     "labels": {"n": 90, "width": 32},
+    "images": {"n": 60, "width": 2},
     "confusion": {"n": 20, "confusion": 16, "width": 32},
     "width": {"n": 30, "narrowest": 8, "width": 32},
 }
@@ -121,6 +124,10 @@ class TestTrained(TrainingTests):
             lambda run, name=name: changed(falling(run), **{name: np.ones_like})
             for name in (*shared.MEASURES, "divergence")
         ],
+        "E22": [
+            lambda run, name=name, worse=worse: changed(run, **{name: worse})
+            for name in ON_IMAGES for worse in (swapped, below(1.0))
+        ],
     }  # fmt: skip
     cheap = {name: SMALL | settings | TINY for name, settings in CHEAP.items()}
     too_fast = {name: SMALL | settings | {"lr": 50.0} for name, settings in CHEAP.items()}
@@ -138,8 +145,10 @@ class TestTrained(TrainingTests):
 
     def test_a_network_that_is_not_fitted_is_not_compared(self) -> None:
         """Minima at different losses compared, where every measure depends on where one stops."""
-        run = self.quick("labels")
-        for id in ("E1", "E6", "E7"):
+        for run, id in [
+            *((self.quick("labels"), id) for id in ("E1", "E6", "E7")),
+            (self.quick("images"), "E22"),
+        ]:
             found = verdict(id, changed(run, train_error=lambda v: v + 0.1))
             assert found.word == "undecided" and "raise epochs" in found.notes
 
@@ -197,8 +206,8 @@ class TestTrained(TrainingTests):
     def test_frames_are_copies(self, name: str) -> None:
         """Values of an early frame that a later measurement changes."""
         run = self.quick(name)
-        assert np.isnan(run.frames[0].values["norm"]).any()
-        assert np.isfinite(run.frames[-1].values["norm"]).all()
+        first, last = (run.frames[k].values["divergence"][..., -1] for k in (0, -1))
+        assert np.isnan(first).any() and np.isfinite(last).all()
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS, ids=lambda e: e.name)
@@ -216,7 +225,7 @@ def test_the_papers_network_runs_too(experiment: Experiment, tmp_path: Path) -> 
     run = drain(experiment, settings)
     assert run.status == "done"
     values = run.frames[-1].values
-    first = (slice(None), 0, 0, 0) if experiment is LABELS else (slice(None), 0)
+    first = (slice(None), 0, 0, 0) if experiment in (LABELS, IMAGES) else (slice(None), 0)
     assert np.isfinite(values["norm"][first]).all() and (values["norm"][first] > 0).all()
     assert np.isfinite(values["sharpness"]).all()
 

@@ -6,7 +6,7 @@ import pytest
 
 from labkit.labs import LABS, load_lab
 
-CLAIMS = {1: ("D", 22), 2: ("E", 21), 3: ("S", 24), 4: ("J", 19), 5: ("C", 21)}
+CLAIMS = {1: ("D", 22), 2: ("E", 22), 3: ("S", 24), 4: ("J", 19), 5: ("C", 21)}
 
 
 def test_lab_0_is_no_paper_and_all_others_are() -> None:

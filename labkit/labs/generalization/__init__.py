@@ -4,6 +4,7 @@ from labkit.labs.generalization.card import score_card
 from labkit.labs.generalization.conditions import CONDITIONS
 from labkit.labs.generalization.confusion import CONFUSION
 from labkit.labs.generalization.depth import DEPTH
+from labkit.labs.generalization.images import IMAGES
 from labkit.labs.generalization.label_panels import across_stops
 from labkit.labs.generalization.labels import LABELS
 from labkit.labs.generalization.layers import LAYERS
@@ -18,12 +19,12 @@ LAB = Lab(
     name="generalization",
     title="Exploring generalization",
     paper=PAPER,
-    experiments=(LABELS, RESCALING, CONFUSION, WIDTH, LAYERS, CONDITIONS, PERTURBATION, DEPTH),
+    experiments=(LABELS, IMAGES, RESCALING, CONFUSION, WIDTH, LAYERS, CONDITIONS, PERTURBATION, DEPTH),
     core=("E1", "E2", "E3", "E6", "E7", "E8", "E9", "E10"),
     notebook="02_exploring_generalization",
 )
 
 __all__ = [
-    "CONDITIONS", "CONFUSION", "DEPTH", "LAB", "LABELS", "LAYERS", "PERTURBATION", "RESCALING",
-    "WIDTH", "across_stops", "score_card",
+    "CONDITIONS", "CONFUSION", "DEPTH", "IMAGES", "LAB", "LABELS", "LAYERS", "PERTURBATION",
+    "RESCALING", "WIDTH", "across_stops", "score_card",
 ]  # fmt: skip

@@ -50,8 +50,8 @@ def ratios(now: Values, olds: Sequence[Old], prediction: Prediction) -> figures.
     sizes = prediction["sizes"]
     marks: list[figures.Mark] = []
     for name, (words, color) in (*shared.MEASURES.items(), ("norm", ("∏‖W‖², no margin", "ink"))):
-        marks += [figures.Earlier(where, _gap(old, name)) for where, old in olds]
-        marks.append(figures.Points(sizes, _gap(now, name), label=words, color=color))
+        marks += [figures.Earlier(where, gap(old, name)) for where, old in olds]
+        marks.append(figures.Points(sizes, gap(now, name), label=words, color=color))
     marks.append(figures.Level(1.0))
     return _by_size("Over γ²: random / true labels", marks, prediction, "ratio")
 
@@ -76,7 +76,7 @@ def across_stops(run: Run, random: float = 0.1) -> figures.Panel:
     return _by_size(title, marks, run.prediction, "ratio")
 
 
-def _gap(values: Values, name: str) -> np.ndarray:
+def gap(values: Values, name: str) -> np.ndarray:
     """Random over true labels at the newest loss that both have reached: (S, G)."""
     return _final(values[name][:, :, 1] / values[name][:, :, 0])
 

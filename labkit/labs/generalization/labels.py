@@ -237,7 +237,7 @@ def newest(frames: Sequence[Frame]) -> Values | None:
     return next((frame.values for frame in reversed(frames) if "norm" in frame.values), None)
 
 
-def _checks(run: Run) -> tuple[Check, ...]:
+def fitted(run: Run) -> tuple[Check, ...]:
     return shared.converged(run.last("train_error")[..., -1], run.last("loss")[..., -1], run.settings.stop)
 
 
@@ -248,14 +248,14 @@ def _growth(run: Run, values: np.ndarray) -> np.ndarray:
     return exponent(np.array(run.settings.sizes, dtype=float), values)
 
 
-def _ratio(values: np.ndarray) -> np.ndarray:
+def over_true(values: np.ndarray) -> np.ndarray:
     """Random over true labels: (..., 2) -> (...)."""
     return values[..., 1] / values[..., 0]
 
 
 def _norms_order(run: Run) -> tuple[Evidence, Evidence]:
     found = np.stack([run.last(name)[..., -1] for name in shared.MEASURES], axis=1)  # (S, 4, G, 2)
-    ratio, checks = _ratio(found), _checks(run)
+    ratio, checks = over_true(found), fitted(run)
     growth = np.stack([_growth(run, ratio[:, i]) for i in range(len(shared.MEASURES))], axis=1)
     by_size = "; ".join(f"{word} {_words(ratio[:, i])}" for i, word in enumerate(NORMS))
     return Evidence(ratio, checks=checks, note=f"{_at(run)}: {by_size}"), Evidence(growth, checks=checks)
@@ -271,8 +271,8 @@ def _words(values: np.ndarray) -> str:
 
 
 def _sharpness_alone(run: Run) -> tuple[Evidence, Evidence, Evidence]:
-    sharp, rescaled, checks = run.last("sharpness"), run.last("rescaled"), _checks(run)
-    ratio = _ratio(sharp)
+    sharp, rescaled, checks = run.last("sharpness"), run.last("rescaled"), fitted(run)
+    ratio = over_true(sharp)
     moved = np.exp(np.abs(np.log(rescaled / sharp))).reshape(len(sharp), -1)
     return (
         Evidence(
@@ -285,10 +285,10 @@ def _sharpness_alone(run: Run) -> tuple[Evidence, Evidence, Evidence]:
 
 
 def _joint(run: Run) -> tuple[Evidence, Evidence]:
-    found, checks = run.last("divergence")[..., -1], _checks(run)
+    found, checks = run.last("divergence")[..., -1], fitted(run)
     growth = [_growth(run, found[..., k]) for k in (0, 1)]
     return (
-        Evidence(_ratio(found), checks=checks, note=f"{_at(run)}: {_words(_ratio(found))}"),
+        Evidence(over_true(found), checks=checks, note=f"{_at(run)}: {_words(over_true(found))}"),
         Evidence(
             growth[1] - growth[0], checks=checks,
             note=f"true grows like m to the {growth[0].mean():.2g}, random to the {growth[1].mean():.2g}",
