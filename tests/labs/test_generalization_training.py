@@ -182,6 +182,11 @@ class TestTrained(TrainingTests):
         for name in ("l2_path", "spectral"):
             ratio = run.last(f"{name}_whole") / (run.last(name) * widths)
             np.testing.assert_allclose(ratio, float(ratio[0, 0]), rtol=1e-6)
+        for factors, name in ((False, "spectral"), (True, "spectral_whole")):
+            prediction = dict(run.prediction) | {"factors": np.array(factors)}
+            marks = WIDTH.figure(run.frames, prediction).panels[1].marks
+            (drawn,) = (mark.y for mark in marks if mark.label.startswith("spectral"))
+            np.testing.assert_array_equal(drawn, run.last(name) / run.last(name)[:, :1])
 
     def test_a_figure_keeps_its_legend(self, name: str) -> None:
         """A figure whose legends come and go, so that its axes jump; one that needs its settings."""

@@ -49,14 +49,8 @@ class Deep(common.OnData):
         100, "samples at which the conditions are looked at", slider=(20, 300), bounds=(2, None), step=20,
         remeasures=True,
     )  # fmt: skip
-    stop: float = knob(
-        1e-3, "cross-entropy at which training stops", slider=(1e-4, 0.1), bounds=(1e-6, 0.5), scale="log",
-        label="stop at loss",
-    )  # fmt: skip
-    lr: float = knob(
-        0.03, "learning rate of SGD with momentum .9 and batches of 64", slider=(0.005, 0.1),
-        bounds=(1e-6, 100), scale="log", label="learning rate",
-    )  # fmt: skip
+    stop: float = shared.stop_at()
+    lr: float = shared.learning_rate(0.03)
     epochs: int = knob(2000, "longest training", slider=(100, 5000), bounds=(1, None), scale="log")
     classes: int = knob(10, "classes K", slider=(2, 10), bounds=(2, None), step=1)
     dataset: str = knob("digits", "name of a data set, or path to an .npz")

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from labkit import data, figures, training
+from labkit import data, figures
 from labkit.labs import common
 from labkit.labs.generalization import panels, shared
 from labkit.protocol.claims import Claim, World
@@ -35,20 +35,14 @@ WORSE = 0.2  # and this much more test error we call a worse minimum
 
 @dataclass(frozen=True)
 class Confusion(shared.Trained):
-    lr: float = knob(
-        0.05, "learning rate of SGD with momentum .9 and batches of 64", slider=(0.005, 0.1),
-        bounds=(1e-6, 100), scale="log", label="learning rate",
-    )  # fmt: skip
+    lr: float = shared.learning_rate(0.05)
     n: int = knob(80, "training samples with true labels", slider=(50, 300), bounds=(20, None), step=10)
     confusion: int = knob(
         160, "largest confusion set: samples with random labels (redraw)", slider=(80, 800),
         bounds=(8, None), step=40, label="confusion set",
     )  # fmt: skip
-    label_noise: float = knob(
-        1.0, "share of the confusion set's labels that is redrawn over all classes", slider=(0, 1),
-        bounds=(0, 1), step=0.1, label="noise (redraw)",
-    )  # fmt: skip
-    n_test: int = knob(1000, "test samples, at most", slider=(100, 1000), bounds=(10, None), step=100)
+    label_noise: float = shared.label_noise("the confusion set's", 0)
+    n_test: int = shared.n_test(1000)
 
     drawn: ClassVar[Mapping[str, int]] = {"n": 1, "confusion": 1}
 
@@ -99,38 +93,20 @@ def _nearest(x: Tensor, y: Tensor, x_test: Tensor, y_test: Tensor) -> float:
 
 
 def run(setup: Setup, prediction: Prediction) -> Iterator[Frame]:
-    settings, seeds, sizes = setup.settings, len(setup.sets), setup.settings.sizes
-    values = shared.grid(seeds, len(sizes)) | {"sharpness_own": np.full((seeds, len(sizes)), np.nan)}
-    begun, notes, word = 0.0, [], "done"
-    for g, size in enumerate(sizes):
-        # Random labels take far longer than true ones.
-        part = (settings.n / 4 + size) / sum(settings.n / 4 + other for other in sizes)
-        samples = [setup.samples(seed, size) for seed in range(seeds)]
-        ensemble = training.Ensemble(setup.models)
-        outcome = yield from shared.fit(
-            settings, ensemble, [x for x, _ in samples], [y for _, y in samples], loss=settings.stop,
-            epochs=settings.epochs, seed=settings.seed, span=(begun, begun + 0.9 * part), step=g,
-        )  # fmt: skip
-        if outcome.word == "diverged":
-            note = f"confusion set of {size}: {outcome.note}"
-            yield Frame(g, shared.snapshot(values), begun, "diverged", note)
-            return
-        if outcome.word == "missed":
-            notes.append(f"confusion set of {size}: {outcome.note}")
-        for s, (x, y) in enumerate(samples):
-            model, one = shared.folded(ensemble.member(s)), setup.sets[s]
-            found = shared.measured(settings, model, x, y) | shared.perturbed(settings, model, x, y, seed=s)
-            found["test_error"] = shared.test_error(model, one.x_test, one.y_test)
-            found["sharpness_own"] = shared.steepest(settings, model, x[: settings.n], y[: settings.n])
-            for name, value in found.items():
-                values[name][s, g] = value
-            yield Frame.tick(g, begun + 0.9 * part)
-        begun += part
-        last = g == len(sizes) - 1
-        yield Frame(
-            g, shared.snapshot(values), 1.0 if last else begun, word if last else "running",
-            "; ".join(notes) if last else "",
-        )  # fmt: skip
+    settings, sizes, n = setup.settings, setup.settings.sizes, setup.settings.n
+    samples = [[setup.samples(seed, size) for seed in range(len(setup.sets))] for size in sizes]
+    # Random labels take far longer than true ones.
+    costs = np.cumsum([n / 4 + size for size in sizes])
+    jobs = [
+        shared.Job(f"confusion set of {size}", setup.models, these, end)
+        for size, these, end in zip(sizes, samples, (costs / costs[-1]).tolist(), strict=True)
+    ]
+
+    def own(s: int, model: nn.Module) -> dict[str, float]:
+        x, y = samples[0][s]
+        return {"sharpness_own": shared.steepest(settings, model, x, y)}
+
+    yield from shared.family(settings, jobs, setup.sets, own)
 
 
 def figure(
@@ -140,28 +116,13 @@ def figure(
     settings: Confusion | None = None,
 ) -> figures.Chart:
     sizes = prediction["sizes"]
-    room = 0.04 * sizes[-1]
-    reach = (-room, sizes[-1] + room)
-    error, rises, curves = panels.family(
-        frames, previous, sizes, "sizes", settings.seeds if settings else 2, own=True
-    )
-    remembered = 100 * prediction["nearest"]
-    error.insert(0, figures.Predicted(sizes, remembered, label="nearest neighbour", color=shared.TEST))
-    return figures.Chart(
-        (
-            figures.Panel(
-                "Error rate", tuple(error), xlabel="confusion set", ylabel="wrong classes, %",
-                xlim=reach, ylim=(-3, 100),
-            ),
-            figures.Panel(
-                "Measures, over their first", tuple(rises), xlabel="confusion set", ylabel="factor",
-                yscale="log", xlim=reach,
-            ),
-            panels.plane(curves, "Sharpness and KL, by set"),
-        ),
-        caption=figures.caption(
-            "Networks that fit the same images and more and more wrong labels, by every measure.", settings
-        ),
+    reach, nearest = (-0.04 * sizes[-1], 1.04 * sizes[-1]), 100 * prediction["nearest"]
+    return panels.family(
+        frames, prediction, previous, settings, "sizes",
+        {**panels.DRAWN, "sharpness_own": ("on true labels", shared.SHARPNESS_OWN)},
+        error=figures.Predicted(sizes, nearest, label="nearest neighbour", color=shared.TEST),
+        across={"xlabel": "confusion set", "xlim": reach}, ylim=(-3, 100), by="set",
+        says="Networks that fit the same images and more and more wrong labels, by every measure.",
     )  # fmt: skip
 
 

@@ -48,11 +48,8 @@ class Labels(shared.Trained):
         300, "largest training set m; a sixth and two fifths of it are fitted too", slider=(180, 900),
         bounds=(90, None), step=30, label="largest m",
     )  # fmt: skip
-    label_noise: float = knob(
-        1.0, "share of the random network's labels that is redrawn over all classes", slider=(0.2, 1),
-        bounds=(0, 1), step=0.1, label="noise (redraw)",
-    )  # fmt: skip
-    n_test: int = knob(1000, "test samples, at most", slider=(100, 1000), bounds=(10, None), step=100)
+    label_noise: float = shared.label_noise("the random network's", 0.2)
+    n_test: int = shared.n_test(1000)
 
     @property
     def sizes(self) -> tuple[int, ...]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -10,10 +11,14 @@ from labkit import figures
 from labkit.figures.palette import Color
 from labkit.labs import common
 from labkit.labs.generalization import shared
-from labkit.protocol.experiment import Frame, Run
+from labkit.protocol.experiment import Frame, Prediction, Run
 
 Marks = list[figures.Mark]
 Curve = tuple[np.ndarray, str, Color]  # KL (S, T) at `shared.PLANE`, label, colour
+
+DRAWN: Mapping[str, tuple[str, Color]] = {
+    **shared.MEASURES, "divergence": ("KL", shared.DIVERGENCE), "sharpness": ("sharpness", shared.SHARPNESS),
+}  # fmt: skip
 
 
 def plane(curves: Sequence[Curve], title: str) -> figures.Panel:
@@ -30,42 +35,48 @@ def plane(curves: Sequence[Curve], title: str) -> figures.Panel:
 
 
 def family(
-    frames: Sequence[Frame],
-    previous: Sequence[Run],
-    x: np.ndarray,
-    axis: str,
-    seeds: int,
-    *,
-    own: bool = False,
-) -> tuple[Marks, Marks, list[tuple[np.ndarray, str, Color]]]:
-    """Networks that differ in one number: error rates, measures over their first value, curves of the plane.
+    frames: Sequence[Frame], prediction: Prediction, previous: Sequence[Run], settings: Any, axis: str,
+    drawn: Mapping[str, tuple[str, Color]], *, error: figures.Mark | None = None,
+    rise: figures.Mark | None = None, across: Mapping[str, Any], ylim: tuple[float, float | None],
+    by: str, says: str,
+) -> figures.Chart:  # fmt: skip
+    """Networks that differ in one number: error rates, measures over their first value, the plane.
 
     Marks stand there from the beginning, empty, so that the axes keep their places.
 
     Args:
-        x: (G,) what tells the networks apart; `axis` is its name in the prediction.
-        own: draws max sharpness on the training set alone as well.
+        axis: the name in the prediction of what tells the networks apart; `by`, in a title.
+        drawn: the measures, each with its words and colour.
+        error, rise: what is predicted of either.
+        across: of the axis of both; `ylim` is of the error alone.
+        says: the caption.
     """
-    errors: Marks = []
-    rises: Marks = []
+    x = prediction[axis]
+    errors, rises = ([mark] if mark else [] for mark in (error, rise))
     for old in previous:
         found, l2 = (common.newest(old.frames, name) for name in ("test_error", "l2"))
         if found is not None and l2 is not None:
             errors.append(figures.Earlier(old.prediction[axis], 100 * found))
             rises.append(figures.Earlier(old.prediction[axis], _relative(l2), label="earlier ℓ₂"))
-    now = next((frame.values for frame in reversed(frames) if "plane" in frame.values), None)
-    if now is None:
-        now = shared.grid(seeds, len(x)) | {"sharpness_own": np.full((seeds, len(x)), np.nan)}
+    seeds = settings.seeds if settings else 2
+    now = dict.fromkeys(drawn, np.full((seeds, len(x)), np.nan)) | shared.grid(seeds, len(x))
+    now |= next((frame.values for frame in reversed(frames) if "plane" in frame.values), {})
     errors.append(figures.Points(x, 100 * now["test_error"], label="test", color=shared.TEST))
     errors.append(figures.Points(x, 100 * now["train_error"], label="fitted samples", color=shared.TRUE))
-    drawn = dict(shared.MEASURES)
-    drawn |= {"divergence": ("KL", shared.DIVERGENCE), "sharpness": ("sharpness", shared.SHARPNESS)}
-    if own:
-        drawn["sharpness_own"] = ("on true labels", shared.SHARPNESS_OWN)
     for name, (words, color) in drawn.items():
         rises.append(figures.Points(x, _relative(now[name]), label=words, color=color))
-    colors = _shades(len(x))
-    return errors, rises, [(now["plane"][:, g], f"{value:g}", colors[g]) for g, value in enumerate(x)]
+    curves = [
+        (now["plane"][:, g], f"{value:g}", color)
+        for g, (value, color) in enumerate(zip(x, _shades(len(x)), strict=True))
+    ]
+    return figures.Chart(
+        (
+            figures.Panel("Error rate", errors, ylabel="wrong classes, %", ylim=ylim, **across),
+            figures.Panel("Measures, over their first", rises, ylabel="factor", yscale="log", **across),
+            plane(curves, f"Sharpness and KL, by {by}"),
+        ),
+        caption=figures.caption(says, settings),
+    )
 
 
 def _relative(values: np.ndarray) -> np.ndarray:

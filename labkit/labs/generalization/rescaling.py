@@ -327,6 +327,29 @@ def _columns(found: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:
     return {name: np.stack([np.asarray(one[name], dtype=float) for one in found]) for name in found[0]}
 
 
+Drawn = Mapping[str, tuple[str, Color]]  # value -> words, colour
+RATIOS: Drawn = {
+    "path_one": ("ℓ₁-path", PATH_ONE), "path_two": ("ℓ₂-path", PATH_TWO),
+    "frobenius": ("∏‖W‖_F²", FROBENIUS), "spectral": ("∏‖W‖₂", SPECTRAL),
+    "sharpness": ("sharpness", SHARPNESS), "divergence": ("KL at .05", shared.DIVERGENCE),
+}  # fmt: skip
+FLOORS: Drawn = {
+    "product_floor": ("floor of ∏‖W‖_F²", FROBENIUS), "sharpness_floor": ("floor of sharpness", SHARPNESS),
+}  # fmt: skip
+STAYS: Drawn = {
+    "output": ("output", OUTPUT), "path_one": ("ℓ₁-path", PATH_ONE), "path_two": ("ℓ₂-path", PATH_TWO),
+}  # fmt: skip
+LIPSCHITZ: Drawn = {
+    "group_norms": ("∏‖W‖₁,∞", FROBENIUS), "paths_of_one_output": ("ℓ₁-path, one output", PATH_ONE),
+    "spectral_product": ("∏‖W‖₂", SPECTRAL), "local_lipschitz": ("local Lipschitz", OUTPUT),
+}  # fmt: skip
+
+
+def _off_one(values: np.ndarray, name: str) -> np.ndarray:
+    """How far what must stay has moved; a change of exactly 0 has no place on a logarithmic axis."""
+    return np.maximum(np.abs(values - (0.0 if name == "output" else 1.0)), ROUNDING)
+
+
 def figure(
     frames: Sequence[Frame],
     prediction: Prediction,
@@ -334,65 +357,37 @@ def figure(
     settings: Rescaling | None = None,
 ) -> figures.Chart:
     factor = prediction["factor"]
-    ratio: list[figures.Mark] = [
-        figures.Earlier(old.prediction["factor"][at], values, label="earlier run")
-        for old in previous
-        for at, values in [common.curve(old.frames, "frobenius")]
-        if len(at)
-    ]
-    ratio.append(figures.Predicted(factor, prediction["invariant"], label="invariant", color=PATH_ONE))
-    for name, label, color in (
-        ("path_one", "ℓ₁-path", PATH_ONE), ("path_two", "ℓ₂-path", PATH_TWO),
-        ("frobenius", "∏‖W‖_F²", FROBENIUS),
-        ("spectral", "∏‖W‖₂", SPECTRAL), ("sharpness", "sharpness", SHARPNESS),
-        ("divergence", "KL at .05", shared.DIVERGENCE),
-    ):  # fmt: skip
-        ratio += _measured(frames, factor, name, label, color)
-    for name, of, color in (
-        ("product_floor", "∏‖W‖_F²", FROBENIUS),
-        ("sharpness_floor", "sharpness", SHARPNESS),
-    ):
-        at, values = common.curve(frames, name)
-        if len(at):
-            ratio.append(figures.Predicted(factor[at], values, label=f"floor of {of}", color=color))
-    stays: list[figures.Mark] = [figures.Level(EXACT, label="tolerance")]
-    for name, label, color in (
-        ("output", "output", OUTPUT), ("path_one", "ℓ₁-path", PATH_ONE), ("path_two", "ℓ₂-path", PATH_TWO),
-    ):  # fmt: skip
-        at, values = common.curve(frames, name)
-        if len(at):
-            # A change of exactly 0 has no place on a logarithmic axis.
-            gap = np.maximum(np.abs(values - (0.0 if name == "output" else 1.0)), ROUNDING)
-            stays.append(figures.Measured(factor[at], gap, label=label, color=color))
-    bounds: list[figures.Mark] = []
-    for name, label, color in (
-        ("group_norms", "∏‖W‖₁,∞", FROBENIUS), ("paths_of_one_output", "ℓ₁-path, one output", PATH_ONE),
-        ("spectral_product", "∏‖W‖₂", SPECTRAL), ("local_lipschitz", "local Lipschitz", OUTPUT),
-    ):  # fmt: skip
-        bounds += _measured(frames, factor, name, label, color)
+
+    def curves(
+        drawn: Drawn, kind: Any = figures.Measured, shown: Any = lambda values, name: values
+    ) -> list[figures.Mark]:
+        found = [(*common.curve(frames, name), name, label, color) for name, (label, color) in drawn.items()]
+        return [
+            kind(factor[at], shown(values, name), label=label, color=color)
+            for at, values, name, label, color in found if len(at)
+        ]  # fmt: skip
+
+    earlier = [(old.prediction["factor"], *common.curve(old.frames, "frobenius")) for old in previous]
+    cells: list[figures.Mark] = []
     gamma, apart = (common.newest(frames, name) for name in ("gamma", "apart"))
     if gamma is not None and apart is not None:
-        bounds.append(
-            figures.Level(float((gamma / apart).mean()) / math.sqrt(2), label="each its own cell above")
-        )
+        cells = [figures.Level(float((gamma / apart).mean()) / math.sqrt(2), label="each its own cell above")]
+    ratio = [
+        *(figures.Earlier(x[at], values, label="earlier run") for x, at, values in earlier if len(at)),
+        figures.Predicted(factor, prediction["invariant"], label="invariant", color=PATH_ONE),
+        *curves(RATIOS), *curves(FLOORS, figures.Predicted),
+    ]  # fmt: skip
+    stays = [figures.Level(EXACT, label="tolerance"), *curves(STAYS, shown=_off_one)]
     wide: dict[str, Any] = {"xlabel": "largest factor", "xscale": "log", "yscale": "log"}
+    says = "What changes, and what must not, while the weights of one network are rescaled."
     return figures.Chart(
         (
-            figures.Panel("Measured / before rescaling", tuple(ratio), ylabel="ratio", **wide),
-            figures.Panel("Change of what must stay", tuple(stays), ylabel="relative change", **wide),
-            figures.Panel("Lipschitz bounds", tuple(bounds), ylabel="value", **wide),
+            figures.Panel("Measured / before rescaling", ratio, ylabel="ratio", **wide),
+            figures.Panel("Change of what must stay", stays, ylabel="relative change", **wide),
+            figures.Panel("Lipschitz bounds", [*curves(LIPSCHITZ), *cells], ylabel="value", **wide),
         ),
-        caption=figures.caption(
-            "What changes, and what must not, while the weights of one network are rescaled.", settings
-        ),
+        caption=figures.caption(says, settings),
     )
-
-
-def _measured(
-    frames: Sequence[Frame], factor: np.ndarray, name: str, label: str, color: Color
-) -> list[figures.Mark]:
-    at, values = common.curve(frames, name)
-    return [figures.Measured(factor[at], values, label=label, color=color)] if len(at) else []
 
 
 def _curve(run: Run, name: str) -> np.ndarray:

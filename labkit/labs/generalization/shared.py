@@ -13,9 +13,9 @@ only, because every measure here depends on where one stops.
 from __future__ import annotations
 
 import math
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -61,6 +61,32 @@ PLANE = np.geomspace(1e-3, 1.0, 13)  # sharpnesses at which the curve of the pla
 ALPHAS = {"mlp": np.geomspace(3e-3, 0.15, 9), "vgg": np.geomspace(2e-5, 0.1, 14)}
 
 
+# Settings that several experiments have.
+def stop_at() -> float:
+    return knob(
+        1e-3, "cross-entropy at which training stops", slider=(1e-4, 0.1), bounds=(1e-6, 0.5), scale="log",
+        label="stop at loss",
+    )  # fmt: skip
+
+
+def learning_rate(default: float) -> float:
+    return knob(
+        default, "learning rate of SGD with momentum .9 and batches of 64", slider=(0.005, 0.1),
+        bounds=(1e-6, 100), scale="log", label="learning rate",
+    )  # fmt: skip
+
+
+def label_noise(whose: str, least: float) -> float:
+    return knob(
+        1.0, f"share of {whose} labels that is redrawn over all classes", slider=(least, 1), bounds=(0, 1),
+        step=0.1, label="noise (redraw)",
+    )  # fmt: skip
+
+
+def n_test(default: int, least: int = 100) -> int:
+    return knob(default, "test samples, at most", slider=(least, default), bounds=(10, None), step=100)
+
+
 @dataclass(frozen=True)
 class Trained(common.OnData):
     """What all trained experiments of this lab can be asked for."""
@@ -69,14 +95,8 @@ class Trained(common.OnData):
         256, "hidden units of the perceptron; channels of the first stack of a VGG", slider=(16, 1024),
         bounds=(1, None), scale="log2",
     )  # fmt: skip
-    stop: float = knob(
-        1e-3, "cross-entropy at which training stops", slider=(1e-4, 0.1), bounds=(1e-6, 0.5), scale="log",
-        label="stop at loss",
-    )  # fmt: skip
-    lr: float = knob(
-        0.04, "learning rate of SGD with momentum .9 and batches of 64", slider=(0.005, 0.1),
-        bounds=(1e-6, 100), scale="log", label="learning rate",
-    )  # fmt: skip
+    stop: float = stop_at()
+    lr: float = learning_rate(0.04)
     epochs: int = knob(
         3000, "longest training; a network that needs more is not compared", slider=(100, 5000),
         bounds=(1, None), scale="log",
@@ -160,6 +180,51 @@ def fit(
     steps = ended.values["steps"]
     word = "missed" if "not reached" in ended.note else "done"
     return Outcome(word, -(-int(steps.max()) // each), ended.note)
+
+
+class Job(NamedTuple):
+    """One network of a family, of every seed."""
+
+    words: str  # what tells it from the others
+    models: Sequence[nn.Module]
+    samples: Sequence[tuple[Tensor, Tensor]]  # that a seed's network is fitted to
+    end: float  # progress of the whole run when it has been measured
+
+
+def family(
+    settings: Any, jobs: Sequence[Job], sets: Sequence[data.Dataset],
+    more: Callable[[int, nn.Module], Mapping[str, float]],
+) -> Iterator[Frame]:  # fmt: skip
+    """Fits one network after the other to one loss, and measures each; values are (S, networks).
+
+    Args:
+        sets: of each seed, for the test error.
+        more: (seed, network) -> what is measured beyond `measured` and `perturbed`.
+    """
+    values, notes, begin = grid(len(sets), len(jobs)), [], 0.0
+    for g, job in enumerate(jobs):
+        fitted_at = 0.1 * begin + 0.9 * job.end
+        ensemble = training.Ensemble(job.models)
+        outcome = yield from fit(
+            settings, ensemble, [x for x, _ in job.samples], [y for _, y in job.samples], loss=settings.stop,
+            epochs=settings.epochs, seed=settings.seed, span=(begin, fitted_at), step=g,
+        )  # fmt: skip
+        if outcome.word == "diverged":
+            yield Frame(g, snapshot(values), begin, "diverged", f"{job.words}: {outcome.note}")
+            return
+        if outcome.word == "missed":
+            notes.append(f"{job.words}: {outcome.note}")
+        for s, (x, y) in enumerate(job.samples):
+            model = folded(ensemble.member(s))
+            found = measured(settings, model, x, y) | perturbed(settings, model, x, y, seed=s)
+            found["test_error"] = test_error(model, sets[s].x_test, sets[s].y_test)
+            for name, value in {**found, **more(s, model)}.items():
+                values.setdefault(name, np.full((len(sets), len(jobs)), np.nan))[s, g] = value
+            yield Frame.tick(g, fitted_at)
+        begin, last = job.end, g == len(jobs) - 1
+        yield Frame(
+            g, snapshot(values), begin, "done" if last else "running", "; ".join(notes) if last else ""
+        )
 
 
 def measured(settings: Any, model: nn.Module, x: Tensor, y: Tensor) -> dict[str, float]:

@@ -15,13 +15,14 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from labkit import data, figures, training
+from labkit import data, figures
 from labkit.labs import common
 from labkit.labs.generalization import panels, shared
 from labkit.measure.capacity import capacities
 from labkit.measure.layers import weight_layers
 from labkit.protocol.claims import Claim, World
 from labkit.protocol.experiment import Experiment, Frame, Prediction, Run
+from labkit.protocol.memory import once
 from labkit.protocol.rules import EVERY, Between, Evidence
 from labkit.protocol.settings import knob
 from labkit.theory import generalization as theory
@@ -29,8 +30,8 @@ from labkit.theory import generalization as theory
 BETTER = 0.005  # so much less test error we call better
 FALLS, RISES = 0.9, 1.05  # and by these factors a measure falls or rises
 LATE = -3  # the place of a quarter of the widest: 128 of 512 units
-# Capacities with the factors that Fig. 1 drops: measure -> (words, colour).
-WHOLE = {"l2_path": ("ℓ₂-path with h", "#F3D08A"), "spectral": ("spectral with h", "#B5DCF4")}
+# Capacities with the factors that Fig. 1 drops.
+WHOLE = {"l2_path": "ℓ₂-path with h", "spectral": "spectral with h"}
 
 
 @dataclass(frozen=True)
@@ -42,8 +43,12 @@ class Width(shared.Trained):
         512, "units of the widest network; widths double up to it", slider=(64, 2048), bounds=(2, None),
         scale="log2", label="widest",
     )  # fmt: skip
+    factors: bool = knob(
+        False, "draws ℓ₂-path and spectral with the widths h of their capacities", label="with factors h",
+        remeasures=True,
+    )  # fmt: skip
     n: int = knob(400, "training samples", slider=(100, 1400), bounds=(20, None), step=100)
-    n_test: int = knob(1400, "test samples, at most", slider=(200, 1400), bounds=(10, None), step=100)
+    n_test: int = shared.n_test(1400, 200)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -84,44 +89,27 @@ def predict(setup: Setup) -> Prediction:
         net = shared.folded(model)
         parameters = sum(p.numel() for p in net.parameters())
         order.append(theory.vc_order(len(weight_layers(net, x)), parameters))
-    return {"widths": np.array(setup.settings.widths), "vc_order": np.array(order) / order[0]}
+    return {
+        "widths": np.array(setup.settings.widths), "vc_order": np.array(order) / order[0],
+        "factors": np.array(setup.settings.factors),
+    }  # fmt: skip
 
 
 def run(setup: Setup, prediction: Prediction) -> Iterator[Frame]:
-    settings, seeds, widths = setup.settings, len(setup.sets), setup.settings.widths
-    values = shared.grid(seeds, len(widths))
-    values |= {f"{name}_whole": np.full((seeds, len(widths)), np.nan) for name in WHOLE}
-    xs, ys = [one.x_train for one in setup.sets], [one.y_train for one in setup.sets]
+    settings, widths = setup.settings, setup.settings.widths
+    samples = [(one.x_train, one.y_train) for one in setup.sets]
     # A step costs about as much as 128 units and its width together.
-    costs = np.cumsum([0.0, *(128.0 + width for width in widths)])
-    ends, notes = costs / costs[-1], []
-    for g, width in enumerate(widths):
-        ensemble = training.Ensemble(setup.models[g])
-        outcome = yield from shared.fit(
-            settings, ensemble, xs, ys, loss=settings.stop, epochs=settings.epochs, seed=settings.seed,
-            span=(float(ends[g]), float(0.2 * ends[g] + 0.8 * ends[g + 1])), step=g,
-        )  # fmt: skip
-        if outcome.word == "diverged":
-            note = f"{width} units: {outcome.note}"
-            yield Frame(g, shared.snapshot(values), float(ends[g]), "diverged", note)
-            return
-        if outcome.word == "missed":
-            notes.append(f"{width} units: {outcome.note}")
-        for s, one in enumerate(setup.sets):
-            model = shared.folded(ensemble.member(s))
-            x, y = one.x_train, one.y_train
-            found = shared.measured(settings, model, x, y) | shared.perturbed(settings, model, x, y, seed=s)
-            found["test_error"] = shared.test_error(model, one.x_test, one.y_test)
-            whole = capacities(model, one.x_train, one.y_train, epsilon=settings.epsilon, factors=True)
-            found |= {f"{name}_whole": getattr(whole, name) for name in WHOLE}
-            for name, value in found.items():
-                values[name][s, g] = value
-            yield Frame.tick(g, float(0.1 * ends[g] + 0.9 * ends[g + 1]))
-        last = g == len(widths) - 1
-        yield Frame(
-            g, shared.snapshot(values), float(ends[g + 1]), "done" if last else "running",
-            "; ".join(notes) if last else "",
-        )  # fmt: skip
+    costs = np.cumsum([128.0 + width for width in widths])
+    jobs = [
+        shared.Job(f"{width} units", nets, samples, end)
+        for width, nets, end in zip(widths, setup.models, (costs / costs[-1]).tolist(), strict=True)
+    ]
+
+    def whole(s: int, model: nn.Module) -> dict[str, float]:
+        found = once(capacities, model, *samples[s], epsilon=settings.epsilon, factors=True)
+        return {f"{name}_whole": getattr(found, name) for name in WHOLE}
+
+    yield from shared.family(settings, jobs, setup.sets, whole)
 
 
 def figure(
@@ -130,31 +118,18 @@ def figure(
     previous: Sequence[Run] = (),
     settings: Width | None = None,
 ) -> figures.Chart:
-    widths = prediction["widths"]
+    widths, whole = prediction["widths"], WHOLE if prediction["factors"] else {}
     reach = (float(widths[0]) / 1.3, float(widths[-1]) * 1.3)
-    error, rises, curves = panels.family(
-        frames, previous, widths, "widths", settings.seeds if settings else 2
-    )
-    now = next((frame.values for frame in reversed(frames) if "plane" in frame.values), None)
-    for name, (words, color) in WHOLE.items():
-        whole = np.full((1, len(widths)), np.nan) if now is None else now[f"{name}_whole"]
-        rises.append(figures.Points(widths, whole / whole[:, :1], label=words, color=color))
-    rises.insert(0, figures.Predicted(widths, prediction["vc_order"], label="VC (1)", color="ink"))
-    return figures.Chart(
-        (
-            figures.Panel(
-                "Error rate", tuple(error), xlabel="hidden units", ylabel="wrong classes, %",
-                xscale="log2", xlim=reach, ylim=(-0.5, None),
-            ),
-            figures.Panel(
-                "Measures, over their first", tuple(rises), xlabel="hidden units", ylabel="factor",
-                xscale="log2", yscale="log", xlim=reach,
-            ),
-            panels.plane(curves, "Sharpness and KL, by width"),
-        ),
-        caption=figures.caption(
-            "Networks that fit the same images, as they grow wider: error and measures.", settings
-        ),
+    drawn = {
+        f"{name}_whole" if name in whole else name: (whole.get(name, words), color)
+        for name, (words, color) in panels.DRAWN.items()
+    }
+    return panels.family(
+        frames, prediction, previous, settings, "widths", drawn,
+        rise=figures.Predicted(widths, prediction["vc_order"], label="VC (1)", color="ink"),
+        across={"xlabel": "hidden units", "xscale": "log2", "xlim": reach},
+        ylim=(-0.5, None), by="width",
+        says="Networks that fit the same images, as they grow wider: error and measures.",
     )  # fmt: skip
 
 
@@ -206,7 +181,7 @@ def _a_unit(measure: Callable[..., dict[str, Any]]) -> Callable[..., dict[str, A
 
 EARLY_FALLERS = {name: words for name, (words, _) in shared.MEASURES.items()} | {"divergence": "KL"}
 LATE_RISERS = {"l2": "ℓ₂", "l1_path": "ℓ₁-path", "divergence": "KL"} | {
-    f"{name}_whole": words for name, (words, _) in WHOLE.items()
+    f"{name}_whole": words for name, words in WHOLE.items()
 }
 _HERE = "labkit.labs.generalization.width"
 
@@ -253,5 +228,6 @@ WIDTH = Experiment(
             epochs=1000, ascent=2000, draws=1000,
         ),
     },
-    prepare, predict, run, figure, (E10, E16), controls=("width", "narrowest", "n", "lr", "stop", "alpha"),
+    prepare, predict, run, figure, (E10, E16),
+    controls=("factors", "width", "narrowest", "n", "lr", "stop", "alpha"),
 )  # fmt: skip
