@@ -26,6 +26,10 @@ from labkit.theory import distance as theory
 
 POINTS = 100  # training points, and as many test points, at which outputs and gradients are compared
 LEVELS = ("product", "layerwise", "with_r")
+LABELS = (
+    ("product", "∏‖W‖₂", shared.PRODUCT), ("layerwise", "∏(‖Z‖₂ + layer’s r)", shared.ORIGIN),
+    ("with_r", "∏(‖Z‖₂ + r)", shared.START),
+)  # fmt: skip
 SIZES = ("output", "output_bound", "gradient", "gradient_bound")
 
 
@@ -154,49 +158,29 @@ def figure(
         steps, values = common.curve(of, name)
         return np.maximum(steps, 0.5), values  # step 0 has its place on a logarithmic axis
 
-    earlier: dict[str, list[figures.Mark]] = {"product": [], "output": [], "gradient": []}
-    for old in previous:
-        for name, marks in earlier.items():
-            if common.newest(old.frames, name) is not None:
-                marks.append(figures.Earlier(*curve(name, old.frames), label="earlier run"))
-    labels = {
-        "product": ("∏‖W‖₂", shared.PRODUCT),
-        "layerwise": ("∏(‖Z‖₂ + layer’s r)", shared.ORIGIN),
-        "with_r": ("∏(‖Z‖₂ + r)", shared.START),
-    }
-    levels = [*earlier["product"]]
-    for name, (label, color) in labels.items():
-        levels.append(figures.Measured(*curve(name), label=label, color=color))
-    levels.append(figures.Level(float(prediction["product"]), label="∏‖Z‖₂ predicted", color=shared.PRODUCT))
-    panels = [
-        figures.Panel("Prop. 6.2: three levels", tuple(levels), xlabel="step", xscale="log", yscale="log")
+    def earlier(name: str) -> list[figures.Mark]:
+        olds = [old.frames for old in previous if common.newest(old.frames, name) is not None]
+        return [figures.Earlier(*curve(name, old), label="earlier run") for old in olds]
+
+    across: dict[str, Any] = {"xlabel": "step", "xscale": "log", "yscale": "log"}
+    levels = [
+        *earlier("product"),
+        *(figures.Measured(*curve(name), label=label, color=color) for name, label, color in LABELS),
+        figures.Level(float(prediction["product"]), label="∏‖Z‖₂ predicted", color=shared.PRODUCT),
     ]
+    panels = [figures.Panel("Prop. 6.2: three levels", levels, **across)]
     for name, title, ylabel in (
         ("output", "Thm C.1: the output", "‖f(x)‖"),
         ("gradient", "Thm C.2: the gradient", "‖∂f/∂W‖"),
     ):
-        steps, bound = curve(f"{name}_bound")
-        panels.append(
-            figures.Panel(
-                title,
-                (
-                    *earlier[name],
-                    figures.Bound(steps, bound, label="the bound", color="ink"),
-                    figures.Measured(*curve(name), label="where it is closest", color=shared.TEST),
-                ),
-                xlabel="step",
-                ylabel=ylabel,
-                xscale="log",
-                yscale="log",
-            )  # fmt: skip
-        )
-    return figures.Chart(
-        tuple(panels),
-        caption=figures.caption(
-            "Products of norms while a network trains, and its output and gradient below their bounds.",
-            settings,
-        ),
-    )
+        marks = [
+            *earlier(name),
+            figures.Bound(*curve(f"{name}_bound"), label="the bound", color="ink"),
+            figures.Measured(*curve(name), label="where it is closest", color=shared.TEST),
+        ]
+        panels.append(figures.Panel(title, marks, ylabel=ylabel, **across))
+    says = "Products of norms while a network trains, and its output and gradient below their bounds."
+    return figures.Chart(tuple(panels), caption=figures.caption(says, settings))
 
 
 def _levels(run: Run) -> tuple[Evidence, Evidence]:

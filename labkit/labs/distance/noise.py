@@ -9,14 +9,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from torch import Tensor
 
 from labkit import data, figures, training
 from labkit.labs import common
 from labkit.labs.distance import shared
 from labkit.protocol.claims import Claim, World
 from labkit.protocol.experiment import Experiment, Frame, Prediction, Run
-from labkit.protocol.rules import EVERY, Between, Check, Evidence
+from labkit.protocol.rules import EVERY, Between, Evidence
 from labkit.protocol.settings import knob
 
 SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
@@ -84,13 +83,9 @@ def run(setup: Setup, prediction: Prediction, *, distance: shared.Distance | Non
             for _ in SHARES
         ]
         ensemble = training.Ensemble(nets)
-        start = {name: value.clone() for name, value in ensemble.weights().items()}
-
-        def travelled(ensemble: training.Ensemble, start: shared.Weights = start) -> Tensor:
-            return travel(ensemble.weights(), start)
-
+        looks = {"r": shared.measuring(travel, shared.copied(ensemble.weights()))}
         first = step
-        for frame in shared.fit(settings, ensemble, sets, measure={"r": travelled}):
+        for frame in shared.fit(settings, ensemble, sets, measure=looks):
             step = first + frame.step
             progress = min(0.98, 0.2 * which + (0.2 + 0.6 * which) * (frame.progress or 0) ** 0.5)
             if frame.is_tick:
@@ -156,20 +151,14 @@ def _grows(run: Run) -> tuple[Evidence, ...]:
     r, reached = run.last("r_end"), run.last("reached")
     if not np.isfinite(r).all():
         raise ValueError("r: the larger sample is not trained yet")
-    missed = Check(
-        "trainings that missed the stop rule",
-        float((reached == 0).sum()),
-        0.0,
-        "raise epochs or the stop loss",
-    )
+    missed = shared.missed(reached)
     clean, noisy = r[..., 0], r[..., -1]
     # A network that has not moved at all has not moved further.
     contrast = np.divide(noisy, clean, out=np.ones_like(noisy), where=clean > 0) - 1
     sizes = run.prediction["sizes"]
     growth = [shared.growth(sizes, ends) for ends in (noisy, clean)]
     ends = "; ".join(
-        f"m = {size}: {', '.join(f'{value:.2f}' for value in row)}"
-        for size, row in zip(sizes, r.mean(axis=0), strict=True)
+        f"m = {size}: {shared.means(row, '.2f')}" for size, row in zip(sizes, r.swapaxes(0, 1), strict=True)
     )
     return (
         Evidence(contrast, checks=(missed,), note=f"r = {ends}"),

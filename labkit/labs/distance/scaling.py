@@ -8,13 +8,13 @@ is read off its weights (`scaling_claims`, `scaling_panels`). Figs 1 to 6 are se
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from labkit import data, measure, training
 from labkit.labs import common
@@ -140,56 +140,69 @@ def run(setup: Setup, prediction: Prediction, *, distance: shared.Distance | Non
         distance: from (weights now, weights at the start) to (S,); the step that the notebook spells out,
             `shared.distance` when left out.
     """
-    settings, seeds = setup.settings, common.seeds(setup.settings)
-    travel = distance or shared.distance
-    counts = (len(settings.widths), len(settings.sizes), len(SHARES))
+    settings, step, work = setup.settings, 0, _work(setup)
     found: dict[str, np.ndarray] = {}
-    step, work = 0, _work(setup)
-    for job, (phase, place, width, size, share) in enumerate(setup.jobs):
-        sets, suffix = setup.sets[size, share], PHASES[phase]
-        nets, others = (
-            [shared.network(settings, setup.inputs, width, seed + more, setup.classes) for seed in seeds]
-            for more in (0, ANOTHER)
-        )
-        ensemble = training.Ensemble(nets)
-        another = training.Ensemble(others).weights()
-        own = {name: value.clone() for name, value in ensemble.weights().items()}
-        start = own if settings.start == "own" else another
-
-        def travelled(ensemble: training.Ensemble, start: shared.Weights = start) -> Tensor:
-            return travel(ensemble.weights(), start)
-
-        looks = {"r": travelled, "origin": lambda e: shared.from_origin(e.weights())}
-        here = {"job": np.full(settings.seeds, job), "phase": np.full(settings.seeds, phase)}
-        done_before, first = sum(work[:job]), step
-        progress = done_before
-        for frame in shared.fit(settings, ensemble, sets, measure=looks):
-            step = first + frame.step
-            # The loss of a batch may rise again; the bar does not go back.
-            progress = max(progress, min(0.99, done_before + work[job] * _progress(frame, settings)))
-            if frame.is_tick:
-                yield Frame.tick(step, progress)
-                continue
-            values = {name: frame.values[name] for name in ("r", "origin", "loss")}
-            values |= here | {"at": np.full(settings.seeds, frame.step)}
-            if frame.status == "diverged":
-                yield Frame(step, values, progress, "diverged", f"H = {width}: {frame.note}")
-                return
-            if frame.status == "done":
-                ends = {name: values[name] for name in ("r", "origin")}
-                ends["reached"] = shared.reached(frame, settings, size)
-                ends["other"] = shared.distance(ensemble.weights(), another).cpu().numpy()
-                ends |= _generalization(ensemble, sets, settings.loss)
-                ends |= _products(ensemble, start, values["r"])
-                for name, value in ends.items():
-                    row = found.get(f"{name}_{suffix}", np.full((settings.seeds, counts[phase]), np.nan))
-                    row = found[f"{name}_{suffix}"] = row.copy()
-                    row[:, place] = value
-                values |= found
-            yield Frame(step, values, progress)
+    for job, (phase, place, _, size, share) in enumerate(setup.jobs):
+        span = (sum(work[:job]), work[job])
+        ended = yield from _train(setup, job, distance or shared.distance, found, step, span)
+        if ended is None:
+            return
+        ensemble, step, here = ended
         if (phase, place) == (0, len(settings.widths) // 2):
-            yield Frame(step, here | _noise_rise(ensemble, sets, settings), done_before + work[job])
+            rise = _noise_rise(ensemble, setup.sets[size, share], settings)
+            yield Frame(step, here | rise, span[0] + span[1])
     yield Frame(step, {}, 1.0, "done")
+
+
+def _train(
+    setup: Setup, job: int, distance: shared.Distance, found: dict[str, np.ndarray], first: int,
+    span: tuple[float, float],
+) -> Generator[Frame, None, tuple[training.Ensemble, int, dict[str, np.ndarray]] | None]:  # fmt: skip
+    """The networks of one job, at whose end `found` takes what is read off them; None if they diverge."""
+    settings, (phase, _, width, size, share) = setup.settings, setup.jobs[job]
+    sets, seeds = setup.sets[size, share], common.seeds(settings)
+    ensemble, others = (
+        training.Ensemble(
+            [shared.network(settings, setup.inputs, width, seed + more, setup.classes) for seed in seeds]
+        )
+        for more in (0, ANOTHER)
+    )
+    another = others.weights()
+    start = shared.copied(ensemble.weights()) if settings.start == "own" else another
+    looks = {"r": shared.measuring(distance, start), "origin": lambda e: shared.from_origin(e.weights())}
+    here = {"job": np.full(settings.seeds, job), "phase": np.full(settings.seeds, phase)}
+    step, progress = first, span[0]
+    for frame in shared.fit(settings, ensemble, sets, measure=looks):
+        step = first + frame.step
+        # The loss of a batch may rise again; the bar does not go back.
+        progress = max(progress, min(0.99, span[0] + span[1] * _progress(frame, settings)))
+        if frame.is_tick:
+            yield Frame.tick(step, progress)
+            continue
+        values = {name: frame.values[name] for name in ("r", "origin", "loss")}
+        values |= here | {"at": np.full(settings.seeds, frame.step)}
+        if frame.status == "diverged":
+            yield Frame(step, values, progress, "diverged", f"H = {width}: {frame.note}")
+            return None
+        if frame.status == "done":
+            ends = {name: values[name] for name in ("r", "origin")}
+            ends["reached"] = shared.reached(frame, settings, size)
+            ends["other"] = shared.distance(ensemble.weights(), another).cpu().numpy()
+            ends |= _generalization(ensemble, sets, settings.loss) | _products(ensemble, start, values["r"])
+            _note(setup, job, ends, found)
+            values |= found
+        yield Frame(step, values, progress)
+    return ensemble, step, here
+
+
+def _note(setup: Setup, job: int, ends: dict[str, np.ndarray], found: dict[str, np.ndarray]) -> None:
+    """Puts what stands at the end of a job in its place, in arrays of their own."""
+    settings, (phase, place, *_) = setup.settings, setup.jobs[job]
+    count = (len(settings.widths), len(settings.sizes), len(SHARES))[phase]
+    for name, value in ends.items():
+        key = f"{name}_{PHASES[phase]}"
+        found[key] = found.get(key, np.full((settings.seeds, count), np.nan)).copy()
+        found[key][:, place] = value
 
 
 def _work(setup: Setup) -> list[float]:
@@ -283,7 +296,8 @@ SCALING = Experiment(
     {
         "quick": Scaling(seeds=6),
         "cross-entropy": Scaling(loss="cross-entropy", lr=0.03, margin=4.0, width=160, n=256, seeds=5),
-        "signs": Scaling(labels="parity", label_noise=1.0, stop=0.1, width=160, n=256),
+        # At the rate of the others ±1 drawn at random diverge.
+        "signs": Scaling(labels="parity", label_noise=1.0, lr=0.02, stop=0.1, width=160, n=256),
         "pair": Scaling(labels="pair", stop=0.1, width=160, n=256),
         "paper": Scaling(
             width=5120, n=16384, base=640, lr=0.01, stop=0.001, dataset="mnist", seeds=5, epochs=4000

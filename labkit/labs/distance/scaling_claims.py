@@ -30,35 +30,32 @@ def _stopped(run: Run, suffix: str) -> Check:
     reached = run.last(f"reached_{suffix}")
     if np.isnan(reached).any():
         raise KeyError(suffix)
-    missed = float((reached == 0).sum())
-    return Check("trainings that missed the stop rule", missed, 0.0, "raise epochs or the stop loss")
+    return shared.missed(reached)
+
+
+def _grows(run: Run, phase: str) -> Evidence:
+    r, x = run.last(f"r_{phase}"), run.prediction[SWEEPS[phase][0]]
+    return Evidence(shared.growth(x, r), checks=(_stopped(run, phase),), note=f"r = {shared.means(r, '.2f')}")
 
 
 def _flat(run: Run) -> Evidence:
-    r = run.last("r_by_width")
-    ends = ", ".join(f"{value:.2f}" for value in r.mean(axis=0))
-    return Evidence(
-        shared.growth(run.prediction["widths"], r), checks=(_stopped(run, "by_width"),), note=f"r = {ends}"
-    )
+    return _grows(run, "by_width")
 
 
 def _by_samples(run: Run) -> Evidence:
-    r = run.last("r_by_size")
-    ends = ", ".join(f"{value:.2f}" for value in r.mean(axis=0))
-    return Evidence(
-        shared.growth(run.prediction["sizes"], r), checks=(_stopped(run, "by_size"),), note=f"r = {ends}"
-    )
+    return _grows(run, "by_size")
 
 
 def _origin(run: Run) -> tuple[Evidence, Evidence]:
     widths, curve, checks = run.prediction["widths"], run.prediction["origin"], (_stopped(run, "by_width"),)
     origin, r = run.last("origin_by_width"), run.last("r_by_width")
-    share = ", ".join(f"{value:.3f}" for value in (r / origin).mean(axis=0))
     found, exact = exponent(widths, origin).mean(), exponent(widths, curve)[0]
     slopes = f"exponent in H {found:.3f}, of the curve {exact:.3f}"
     return (
         Evidence(origin, curve, checks=checks, note=slopes),
-        Evidence(shared.growth(widths, r / origin), checks=checks, note=f"r/‖W‖ = {share}"),
+        Evidence(
+            shared.growth(widths, r / origin), checks=checks, note=f"r/‖W‖ = {shared.means(r / origin)}"
+        ),
     )
 
 
@@ -79,8 +76,7 @@ def _pac_bayes(run: Run) -> Evidence:
 
 def _gap(run: Run) -> Evidence:
     widths, gap = run.prediction["widths"], run.last("gap_by_width")
-    ends = ", ".join(f"{value:.4f}" for value in gap.mean(axis=0))
-    wrong = ", ".join(f"{value:.3f}" for value in run.last("error_by_width").mean(axis=0))
+    ends, wrong = shared.means(gap, ".4f"), shared.means(run.last("error_by_width"))
     norm = exponent(widths, run.last("origin_by_width")).mean()
     note = f"test loss − training loss {ends}; exponent of ‖W‖ {norm:.2f}; test images wrong {wrong}"
     return Evidence(shared.growth(widths, gap), checks=(_stopped(run, "by_width"),), note=note)
@@ -111,10 +107,11 @@ def _one_by_one(run: Run) -> tuple[Evidence, Evidence, Evidence]:
 def _another_start(run: Run) -> tuple[Evidence, Evidence]:
     widths, checks = run.prediction["widths"], (_stopped(run, "by_width"),)
     other, r = run.last("other_by_width"), run.last("r_by_width")
-    listed = ", ".join(f"{value:.1f}" for value in other.mean(axis=0))
     apart = shared.growth(widths, other) - shared.growth(widths, r)
     return (
-        Evidence(other, np.sqrt(2) * run.prediction["origin"], checks=checks, note=f"{listed}"),
+        Evidence(
+            other, np.sqrt(2) * run.prediction["origin"], checks=checks, note=shared.means(other, ".1f")
+        ),
         Evidence(apart, checks=checks),
     )
 

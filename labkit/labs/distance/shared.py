@@ -13,6 +13,7 @@ from torch import Tensor
 from labkit import data, measure, models, training
 from labkit.labs import common
 from labkit.protocol.experiment import Frame
+from labkit.protocol.rules import Check
 from labkit.protocol.settings import knob
 from labkit.protocol.statistics import exponent
 from labkit.training.stopping import LossBelow, MarginAtLeast, StopRule
@@ -41,6 +42,16 @@ def from_origin(now: Weights) -> Tensor:
 
 def _size(parts: Sequence[Tensor]) -> Tensor:
     return torch.stack([(part**2).flatten(1).sum(1) for part in parts]).sum(0).sqrt()
+
+
+def copied(weights: Weights) -> Weights:
+    """The weights as they are, whatever becomes of the networks."""
+    return {name: value.clone() for name, value in weights.items()}
+
+
+def measuring(distance: Distance, start: Weights) -> Callable[[training.Ensemble], Tensor]:
+    """What tells how far an ensemble is from a start."""
+    return lambda ensemble: distance(ensemble.weights(), start)
 
 
 def not_moved(distance: Distance) -> Distance:
@@ -73,6 +84,17 @@ def growth(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """
     still = np.ptp(y, axis=1) == 0
     return np.where(still, 0.0, exponent(x, np.where(still[:, None], 1.0, y)))
+
+
+def means(values: np.ndarray, digits: str = ".3f") -> str:
+    """Means over seeds, as a person reads them."""
+    return ", ".join(f"{value:{digits}}" for value in values.mean(axis=0))
+
+
+def missed(reached: np.ndarray) -> Check:
+    """Distances compare at equal loss only."""
+    count = float((reached == 0).sum())
+    return Check("trainings that missed the stop rule", count, 0.0, "raise epochs or the stop loss")
 
 
 def outputs(settings: Any, classes: int) -> int:
