@@ -153,11 +153,9 @@ def figure(
         figures.Bound(m, np.full(len(m), low), label="1/√2", color=1, side="below"),
     ]
     for old in previous:
-        earlier = common.newest(old.frames, "ratio")
-        if earlier is not None:
+        if (earlier := common.newest(old.frames, "ratio")) is not None:
             ratios += [figures.Earlier(m, earlier[:, i], label="earlier run") for i in range(len(SOURCES))]
-    ratio = common.newest(frames, "ratio")
-    if ratio is not None:
+    if (ratio := common.newest(frames, "ratio")) is not None:
         ratios += [figures.Points(m, ratio[:, i], label=name, color=2 + i) for i, name in enumerate(SOURCES)]
     return figures.Chart(
         (

@@ -11,6 +11,7 @@ evaluated with such. Their loss is the error rate, as it must lie in [0, 1].
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -98,8 +99,8 @@ def predict(setup: Setup) -> Prediction:
 
 
 def run(setup: Setup, prediction: Prediction) -> Iterator[Frame]:
-    settings, seeds, levels = setup.settings, len(setup.models), setup.settings.levels
-    sizes = settings.sizes
+    settings, seeds = setup.settings, len(setup.models)
+    sizes, levels = settings.sizes, settings.levels
     values = blank(seeds, len(sizes), len(levels))
     begun, step, notes = 0.0, 0, []
     for g, m in enumerate(sizes):
@@ -111,43 +112,41 @@ def run(setup: Setup, prediction: Prediction) -> Iterator[Frame]:
                 if missed[k]:
                     continue
                 # Random labels take about four times the steps.
-                span = (
-                    begun + part * (t + (0, 0.2)[k]) / len(levels),
-                    begun + part * (t + (0.2, 1)[k]) / len(levels),
-                )
+                begin, end = (begun + part * (t + share) / len(levels) for share in ((0, 0.2), (0.2, 1))[k])
                 sets = setup.sets[g][k]
                 outcome = yield from shared.fit(
                     settings, ensembles[k], [one.x_train for one in sets], [one.y_train for one in sets],
                     loss=float(level), epochs=settings.epochs - spent[k], seed=settings.seed + 1000 * t,
-                    span=span, step=step,
+                    span=(begin, end), step=step,
                 )  # fmt: skip
                 if outcome.word == "diverged":
                     note = f"{KINDS[k]} labels, m = {m}: {outcome.note}"
-                    yield Frame(step, shared.snapshot(values), span[0], "diverged", note)
+                    yield Frame(step, shared.snapshot(values), begin, "diverged", note)
                     return
                 spent[k] += outcome.epochs
                 if outcome.word == "missed":
                     missed[k] = True
                     notes.append(f"{KINDS[k]} labels, m = {m}: {outcome.note}")
                 for s in range(seeds):
-                    one, model = sets[s], ensembles[k].member(s)
-                    found = shared.measured(settings, model, one.x_train, one.y_train)
-                    found["test_error"] = shared.test_error(model, one.x_test, one.y_test)
-                    for name, value in found.items():
+                    for name, value in _look(settings, ensembles[k].member(s), sets[s]).items():
                         values[name][s, g, k, t] = value
-                    yield Frame.tick(step, span[1])
+                    yield Frame.tick(step, end)
             step += 1
             yield Frame(step, shared.snapshot(values), begun + part * (t + 1) / len(levels))
-        for k in range(len(KINDS)):
-            for s in range(seeds):
-                at_the_end(settings, ensembles[k].member(s), setup.sets[g][k][s], values, (s, g, k))
-                yield Frame.tick(step, begun + part)
+        for k, s in itertools.product(range(len(KINDS)), range(seeds)):
+            at_the_end(settings, ensembles[k].member(s), setup.sets[g][k][s], values, (s, g, k))
+            yield Frame.tick(step, begun + part)
         begun += part
         last = g == len(sizes) - 1
         yield Frame(
             step, shared.snapshot(values), 1.0 if last else begun, "done" if last else "running",
             "; ".join(notes) if last else "",
         )  # fmt: skip
+
+
+def _look(settings: Labels, model: nn.Module, one: data.Dataset) -> dict[str, float]:
+    found = shared.measured(settings, model, one.x_train, one.y_train)
+    return found | {"test_error": shared.test_error(model, one.x_test, one.y_test)}
 
 
 def blank(seeds: int, sizes: int, levels: int) -> dict[str, np.ndarray]:

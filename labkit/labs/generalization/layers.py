@@ -154,11 +154,7 @@ def figure(
         *seen("norms", "∏‖W‖_F²", shared.L2, True), *seen("mu", "μ of (C1)", shared.DIVERGENCE, True),
     ]  # fmt: skip
     wrong = [*seen("error", "as they are", shared.TRUE), *seen("rise", "rise under noise", shared.RANDOM)]
-    lemma: list[figures.Mark] = [
-        figures.Level(1.0, "Lemma 3"),
-        *seen("mean", "mean", 2),
-        *seen("rms", "root mean square", 3),
-    ]
+    lemma = [figures.Level(1.0, "Lemma 3"), *seen("mean", "mean", 2), *seen("rms", "root mean square", 3)]
     across: dict[str, Any] = {"xlabel": "1/cos θ", "xscale": "log2"}
     ratio = "‖AνB‖ / σ‖A‖‖B‖"
     return figures.Chart(

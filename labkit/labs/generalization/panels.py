@@ -58,17 +58,15 @@ def family(
         if found is not None and l2 is not None:
             errors.append(figures.Earlier(old.prediction[axis], 100 * found))
             rises.append(figures.Earlier(old.prediction[axis], _relative(l2), label="earlier ℓ₂"))
-    seeds = settings.seeds if settings else 2
-    now = dict.fromkeys(drawn, np.full((seeds, len(x)), np.nan)) | shared.grid(seeds, len(x))
+    size = (settings.seeds if settings else 2, len(x))
+    now = dict.fromkeys(drawn, np.full(size, np.nan)) | shared.grid(*size)
     now |= next((frame.values for frame in reversed(frames) if "plane" in frame.values), {})
     errors.append(figures.Points(x, 100 * now["test_error"], label="test", color=shared.TEST))
     errors.append(figures.Points(x, 100 * now["train_error"], label="fitted samples", color=shared.TRUE))
     for name, (words, color) in drawn.items():
         rises.append(figures.Points(x, _relative(now[name]), label=words, color=color))
-    curves = [
-        (now["plane"][:, g], f"{value:g}", color)
-        for g, (value, color) in enumerate(zip(x, _shades(len(x)), strict=True))
-    ]
+    kls, colors = now["plane"].swapaxes(0, 1), _shades(len(x))
+    curves = [(kl, f"{value:g}", color) for kl, value, color in zip(kls, x, colors, strict=True)]
     return figures.Chart(
         (
             figures.Panel("Error rate", errors, ylabel="wrong classes, %", ylim=ylim, **across),
