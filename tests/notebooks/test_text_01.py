@@ -78,7 +78,7 @@ def test_the_moves_of_section_4_do_what_they_say() -> None:
     plain, another, wider, noisy, less, more = (
         drain(SCALING, SCALING.preset(**SMALL | move))
         for move in (
-            {}, {"start": "another"}, {"width": 320}, {"label_noise": 0.5}, {"stop": 0.02}, {"stop": 0.001},
+            {}, {"start": "another"}, {"width": 320}, {"label_noise": 0.5}, {"stop": 0.05}, {"stop": 0.001},
         )
     )  # fmt: skip
     r = plain.last("r_by_width").mean(axis=0)
@@ -88,9 +88,27 @@ def test_the_moves_of_section_4_do_what_they_say() -> None:
     assert (noisy.last("r_by_width").mean(axis=0) > r).all()
     longer = (noisy.last("r_by_size") / plain.last("r_by_size")).mean(axis=0)
     assert (np.diff(longer) > 0).all() and longer[-1] > 1.2
-    assert (less.last("r_by_width").mean(axis=0) < r).all() and (
-        more.last("r_by_width").mean(axis=0) > r
-    ).all()
+    early, late = (run.last("r_by_width").mean(axis=0) for run in (less, more))
+    assert (early < r).all() and (late > r).all() and late[-1] > 1.2 * early[0]
+
+
+@pytest.mark.parametrize("preset", ["signs", "pair"])
+def test_figs_5_and_6_are_of_networks_that_are_trained(preset: str) -> None:
+    """A figure of a training that diverged."""
+    run = shared_run(SCALING, SCALING.preset(preset, seeds=1))
+    assert run.status == "done" and run.last("reached_by_size").all() and run.last("reached_by_noise").all()
+
+
+@pytest.mark.slow
+def test_what_the_text_says_of_random_labels() -> None:
+    """Section 6: exponents of another setting."""
+    run = shared_run(SCALING, SCALING.preset(label_noise=1.0, n=256, width=160, seeds=2))
+    said = re.search(
+        r"by about \$H\^\{(-[\d.]+)\}\$; with the samples it grows by about \$m\^\{([\d.]+)\}\$", text()
+    )
+    assert said is not None
+    assert slope(run, "r") == pytest.approx(float(said[1]), abs=0.05)
+    assert slope(run, "r", "size") == pytest.approx(float(said[2]), abs=0.05)
 
 
 def test_what_the_text_says_of_the_three_levels() -> None:
