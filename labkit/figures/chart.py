@@ -97,6 +97,20 @@ class Chart:
         panels = (self.panels,) if isinstance(self.panels, Panel) else tuple(self.panels)
         object.__setattr__(self, "panels", panels)
 
+    @classmethod
+    def of(cls, settings: Any, says: str, *panels: Panel) -> Chart:
+        """A chart with a caption: a sentence on what is shown, and the settings.
+
+        Args:
+            settings: a settings dataclass, or None.
+            says: the sentence.
+            *panels: from left to right.
+
+        Returns:
+            Chart.
+        """
+        return cls(panels, caption(says, settings))
+
     def render(self, width: float = 900, height: float | None = None, dpi: float = PIXELS) -> Figure:
         """Draws the chart.
 

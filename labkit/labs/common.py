@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import math
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from labkit import data
+from labkit import data, figures
 from labkit.data.loading import stamp
 from labkit.data.strata import choose
-from labkit.protocol.experiment import Frame, series
+from labkit.protocol.experiment import Frame, Frames, Run, Runs, series
 from labkit.protocol.settings import Settings
+from labkit.training.dynamics import Gradient, descend
 
 
 @dataclass(frozen=True)
@@ -201,6 +203,30 @@ def newest(frames: Sequence[Frame], name: str) -> np.ndarray | None:
     return next((frame.values[name] for frame in reversed(frames) if name in frame.values), None)
 
 
+def seen(frames: Frames, name: str, *shape: int, at: tuple[int, ...] = ()) -> np.ndarray:
+    """What stands behind the seeds at a place of the newest `name`; NaN, (1, *shape), while there is none."""
+    found, place = newest(frames, name), cast(Any, (slice(None), *at))
+    return np.full((1, *shape), np.nan) if found is None else found[place]
+
+
+def earlier(previous: Runs, name: str, x: str | np.ndarray, at: tuple[int, ...] = ()) -> list[figures.Mark]:
+    """The same of each earlier run, over x, or over what that run predicts by this name."""
+    place = cast(Any, (slice(None), *at))
+    return [
+        figures.Earlier(old.prediction[x] if isinstance(x, str) else x, value[place], label="earlier run")
+        for old in previous
+        if (value := newest(old.frames, name)) is not None
+    ]
+
+
+def earlier_ways(
+    previous: Runs, name: str, pick: Callable[[np.ndarray], np.ndarray], x: float = 0.0
+) -> list[figures.Mark]:
+    """The way of `name` (..., S, T) over the steps of each earlier run, which are moved by x."""
+    ways = [curve(old.frames, name) for old in previous]
+    return [figures.Earlier(at + x, pick(values), label="earlier run") for at, values in ways if len(at)]
+
+
 def stack(values: Sequence[Tensor | float]) -> np.ndarray:
     """One value a seed -> an array with a leading seed axis."""
     return np.stack([v.detach().cpu().numpy() if isinstance(v, Tensor) else np.asarray(v) for v in values])
@@ -254,3 +280,62 @@ def snapshot(values: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 def worst(values: np.ndarray) -> float:
     """The largest value, infinite where one is missing."""
     return math.inf if np.isnan(values).any() else float(np.max(values))
+
+
+def blank(*places: int, **axes: tuple[int, ...]) -> dict[str, np.ndarray]:
+    """Arrays (*places, *axes) of nothing yet, by their names."""
+    return {name: np.full((*places, *shape), np.nan) for name, shape in axes.items()}
+
+
+def stacked(found: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:
+    """What was found for each seed, by its names: one array of each, the seeds first."""
+    return {name: np.stack([one[name] for one in found]) for name in found[0]}
+
+
+def put(values: Mapping[str, np.ndarray], place: tuple[int, ...], found: Mapping[str, Any]) -> None:
+    """Writes what was found into the arrays of its names."""
+    for name, value in found.items():
+        values[name][place] = value
+
+
+def whole(run: Run, *names: str) -> list[np.ndarray]:
+    """What a run measured under these names.
+
+    Raises:
+        ValueError: some of it is not there yet.
+    """
+    found = [run.last(name) for name in names]
+    if not all(np.isfinite(one).all() for one in found):
+        raise ValueError(f"{', '.join(names)}: not everything has been trained and measured yet")
+    return found
+
+
+Look = Callable[[Sequence[Tensor], int], Mapping[str, np.ndarray]]
+
+
+def follow(
+    gradients: Sequence[Gradient], start: Tensor, look: Look, *, lr: float, steps: int, shown: np.ndarray,
+    tick: int, lost: float = np.inf, advice: str = "", temperature: float = 0.0,
+    noises: Sequence[Sequence[torch.Generator]] = (),
+) -> Iterator[Frame]:  # fmt: skip
+    """Descends from one start by several gradients side by side.
+
+    Args:
+        look: (states, one a gradient; step) -> what a frame carries.
+        shown: the steps of which there are frames; between them there is a tick every `tick` steps.
+        lost: at a weight of this size a run has diverged, and says this `advice`.
+        noises: where each gradient's added noise comes from.
+    """
+    looked_at = set(shown.tolist())
+    record = sorted(looked_at | set(range(0, steps, tick)))
+    paths = [
+        descend(one, start, lr=lr, steps=steps, temperature=temperature, generator=noise, record=record)
+        for one, noise in itertools.zip_longest(gradients, noises)
+    ]
+    for moments in zip(*paths, strict=True):
+        step, states = moments[0][0], [state for _, state in moments]
+        if not all(bool((state.abs() < lost).all()) for state in states):
+            yield Frame(step, {}, step / steps, "diverged", advice)
+            return
+        status = "done" if step == steps else "running"
+        yield Frame(step, look(states, step) if step in looked_at else {}, step / steps, status)

@@ -60,6 +60,10 @@ class Frame:
         return not self.values and self.status == "running"
 
 
+Frames = Sequence[Frame]
+Runs = Sequence["Run"]
+
+
 def series(frames: Sequence[Frame], name: str) -> tuple[np.ndarray, np.ndarray]:
     """Collects one value over the frames that carry it.
 

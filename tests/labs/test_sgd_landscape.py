@@ -14,7 +14,7 @@ from labkit.labs.sgd.flatness import FLATNESS, TABLE_1, balanced
 from labkit.labs.sgd.interpolation import INTERPOLATION, both
 from labkit.labs.sgd.margins import MARGINS
 from labkit.labs.sgd.noise import KURTOSIS, NOISE, SKEW, isotropic
-from labkit.labs.sgd.robustness import ROBUSTNESS, borne
+from labkit.labs.sgd.robustness import ROBUSTNESS
 from labkit.labs.sgd.selection import SELECTION
 from labkit.measure.flatness import first_crossing
 from labkit.measure.gradient_noise import gradient_noise
@@ -310,13 +310,13 @@ def test_the_larger_start_is_larger_by_its_factor() -> None:
 def test_the_noise_that_is_borne_is_read_off_between_points() -> None:
     gammas = np.array([0.0, 1.0, 2.0, 4.0])
     error = np.array([[0.0, 0.25, 0.75, 0.8], [0.0, 0.1, 0.2, 0.3], [0.0, 0.5, 0.2, 0.9]])
-    np.testing.assert_allclose(borne(gammas, error), [1.5, np.nan, 1.0])
+    np.testing.assert_allclose(shared.reached(gammas, error, 0.5), [1.5, np.nan, 1.0])
 
 
 def test_random_labels_are_lost_much_sooner() -> None:
     """The paper: slightly. Here a third of the noise."""
     run = quick("robustness")
-    at = borne(run.prediction["gammas"], run.last("error"))
+    at = shared.reached(run.prediction["gammas"], run.last("error"), 0.5)
     assert (at[:, 1] < at[:, 0] / 2).all()
     assert (np.diff(run.last("error"), axis=-1) > -0.02).all()
 

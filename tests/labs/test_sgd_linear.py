@@ -163,7 +163,7 @@ def test_a_ridge_is_at_its_minimum() -> None:
     setup = SEPARATOR.prepare(SEPARATOR.preset(seeds=1))
     x, y = torch.from_numpy(setup.x[0]), torch.from_numpy(setup.y[0])
     for penalty in (1.0, 1e-2, 5e-5):
-        found = separator.ridge(setup.x[0], setup.y[0], penalty, np.zeros(x.shape[1]))
+        found = robust.logistic_ridge(setup.x[0], setup.y[0], penalty, np.zeros(x.shape[1]))
         w = torch.from_numpy(found).requires_grad_()
         loss = torch.nn.functional.softplus(-y * (x @ w)).mean() + penalty * w.square().sum() / 2
         (slope,) = torch.autograd.grad(loss, w)
@@ -265,7 +265,7 @@ def test_the_library_and_its_mirror_images_give_the_separator_through_the_origin
     for _ in range(5):
         x = rng.standard_normal((12, 3)) + 1.0
         y = np.where(x @ rng.standard_normal(3) > 0, 1.0, -1.0)
-        w = separator.support_vector_machine(x, y)
+        w = robust.support_vector_machine(x, y)
         best = robust.margin(w, x, y)
         others = rng.standard_normal((4000, 3))
         assert max(robust.margin(other, x, y) for other in others) <= best * (1 + 1e-6)

@@ -18,7 +18,7 @@ from labkit import data, figures, models, training
 from labkit.labs import common
 from labkit.labs.sgd import shared
 from labkit.protocol.claims import Claim
-from labkit.protocol.experiment import Experiment, Frame, Prediction, Run
+from labkit.protocol.experiment import Experiment, Frame, Frames, Prediction, Run, Runs
 from labkit.protocol.rules import AtMost, Equals, Evidence
 from labkit.protocol.settings import knob
 from labkit.theory import classical_bounds as theory
@@ -42,72 +42,43 @@ class Bounds(common.OnData):
     n: int = knob(1000, "training samples", slider=(100, 1400), bounds=(10, None), step=100)
     width: int = knob(32, "hidden units", slider=(1, 256), bounds=(1, None), scale="log2")
     depth: int = knob(2, "hidden layers", slider=(0, 4), bounds=(0, None), step=1)
-    label_noise: float = knob(
-        0.0, "share of labels redrawn, of training and test samples", slider=(0, 1), bounds=(0, 1), step=0.1,
-        label="label noise (redraw)",
-    )  # fmt: skip
-    margin: float = knob(
-        1.0, "γ of the ramp loss, fixed before training", slider=(0.1, 10), scale="log", remeasures=True
-    )
-    bits: float = knob(
-        32.0, "bits k of a weight in (17); below 32 that is for weights rounded to so many",
-        slider=(1, 32), bounds=(1e-3, None), scale="log2", remeasures=True,
-    )  # fmt: skip
-    level: int = knob(
-        1, "grid of (21): cells of side 2^−level", slider=(0, 4), bounds=(0, 20), step=1, remeasures=True
-    )
-    epsilon: float = knob(
-        0.1,
-        "error of approximation in (29)",
-        slider=(0.01, 0.5),
-        bounds=(1e-6, 0.99),
-        scale="log",
-        remeasures=True,
-    )
+    label_noise: float = knob(0.0, "share of labels redrawn, of training and test samples", slider=(0, 1),
+                              bounds=(0, 1), step=0.1, label="label noise (redraw)")  # fmt: skip
+    margin: float = knob(1.0, "γ of the ramp loss, fixed before training", slider=(0.1, 10), scale="log",
+                         remeasures=True)  # fmt: skip
+    bits: float = knob(32.0, "bits k of a weight in (17); below 32 that is for weights rounded to so many",
+                       slider=(1, 32), bounds=(1e-3, None), scale="log2", remeasures=True)  # fmt: skip
+    level: int = knob(1, "grid of (21): cells of side 2^−level", slider=(0, 4), bounds=(0, 20), step=1,
+                      remeasures=True)  # fmt: skip
+    epsilon: float = knob(0.1, "error of approximation in (29)", slider=(0.01, 0.5), bounds=(1e-6, 0.99),
+                          scale="log", remeasures=True)  # fmt: skip
     smoothness: float = knob(1.0, "derivatives m in (29)", slider=(1, 5), bounds=(0.1, None), remeasures=True)
-    lr: float = knob(
-        0.03, "learning rate of SGD with momentum .9, batches of 64", slider=(0.01, 0.5), bounds=(0, None),
-        scale="log", label="learning rate",
-    )  # fmt: skip
-    stop: float = knob(
-        0.01, "stop at this cross-entropy", slider=(0.001, 0.3), bounds=(1e-9, 10), scale="log",
-        label="stop at loss",
-    )  # fmt: skip
+    lr: float = knob(0.03, "learning rate of SGD with momentum .9, batches of 64", slider=(0.01, 0.5),
+                     bounds=(0, None), scale="log", label="learning rate")  # fmt: skip
+    stop: float = knob(0.01, "stop at this cross-entropy", slider=(0.001, 0.3), bounds=(1e-9, 10),
+                       scale="log", label="stop at loss")  # fmt: skip
     epochs: int = knob(150, "passes over the data, at most", slider=(10, 1000), bounds=(1, None), scale="log")
     dataset: str = knob("digits", "images", choices=("digits", "mnist-5k", "mnist"))
 
 
-@dataclass(frozen=True)
-class Setup:
-    settings: Bounds
-    sets: tuple[data.Dataset, ...]
-    models: tuple[models.MLP, ...]
-
-
-def prepare(settings: Bounds) -> Setup:
+def prepare(settings: Bounds) -> shared.Started:
     sets = []
-    for seed in common.seeds(settings):
-        one = common.classification(
-            settings.dataset, n=settings.n, classes=10, n_test=1000, label_noise=0.0, normalize="none",
-            seed=seed, device=settings.device,
-        )  # fmt: skip
+    for one, seed in zip(shared.images(settings, normalize="none"), common.seeds(settings), strict=True):
         y, y_test = one.y_train % 2, one.y_test % 2
         odd = replace(one, y_train=y, clean_train=y, y_test=y_test, classes=2)
         # Not the seed of the training labels, whose noise these would repeat.
         noisy = data.corrupt(y_test, 2, settings.label_noise, "redraw", seed=seed + 10_000)
         sets.append(replace(odd.with_label_noise(settings.label_noise, "redraw", seed=seed), y_test=noisy))
     sizes = sets[0].dim, settings.width, settings.depth, 2
-    nets = tuple(
-        models.mlp(*sizes, bias=False, seed=seed, device=settings.device) for seed in common.seeds(settings)
-    )
-    return Setup(settings, tuple(sets), nets)
+    nets = [models.mlp(*sizes, bias=False, seed=s, device=settings.device) for s in common.seeds(settings)]
+    return shared.Started(settings, tuple(sets), tuple(nets))
 
 
-def predict(setup: Setup) -> Prediction:
+def predict(setup: shared.Started) -> Prediction:
     """Known before training: (17), which counts weights, and how many samples shallow and deep nets need."""
     settings = setup.settings
     given = {"smoothness": settings.smoothness, "bits": settings.bits}
-    weights = sum(weight.numel() for weight in one_output(setup.models[0]))
+    weights = sum(weight.numel() for weight in one_output(setup.starts[0]))
     return {
         "weights": np.array(weights), "dimensions": DIMENSIONS,
         "quantized": np.array(theory.quantized_gap(weights, settings.bits, settings.n)),
@@ -129,12 +100,12 @@ def fan_in(layers: Sequence[Tensor]) -> list[float]:
 
 
 def run(
-    setup: Setup, prediction: Prediction, *, norms: Callable[[Sequence[Tensor]], Sequence[float]] = fan_in
+    setup: shared.Started, prediction: Prediction, *, norms: Callable[..., Sequence[float]] = fan_in
 ) -> Iterator[Frame]:
     """Trains, and evaluates every bound on the way, next to what it bounds."""
     settings, sets = setup.settings, setup.sets
-    ensemble = training.Ensemble(setup.models)
-    starts = [one_output(model) for model in setup.models]
+    ensemble = training.Ensemble(setup.starts)
+    starts = [one_output(model) for model in setup.starts]
 
     def measure(ensemble: training.Ensemble) -> np.ndarray:
         rows = []
@@ -219,10 +190,7 @@ def _output(layers: Sequence[Tensor], x: Tensor) -> Tensor:
 
 
 def figure(
-    frames: Sequence[Frame],
-    prediction: Prediction,
-    previous: Sequence[Run] = (),
-    settings: Bounds | None = None,
+    frames: Frames, prediction: Prediction, previous: Runs = (), settings: Bounds | None = None
 ) -> figures.Chart:
     places, before = np.arange(len(NAMES)), float(prediction["quantized"])
     now: list[figures.Mark] = [
@@ -230,9 +198,7 @@ def figure(
         figures.Predicted([-0.4, 0.4], [before, before], label="known before", color=shared.MINIMUM_NORM),
     ]
     during: list[figures.Mark] = [figures.Level(1.0)]
-    for old in previous:
-        if (values := common.newest(old.frames, "bounds")) is not None:
-            now.append(figures.Earlier(places, values.mean(0), label="earlier run"))
+    now += common.earlier(previous, "bounds", places)
     if (values := common.newest(frames, "bounds")) is not None:
         measured = common.newest(frames, "measured")
         now.append(figures.Points(places, values, label="bound", color=shared.MINIMUM_NORM, line=False))
@@ -250,17 +216,13 @@ def figure(
     if settings is not None:
         needed.append(figures.Level(float(np.log10(settings.n)), label="n here"))
     ticks = [(float(k), f"{NAMES[k]}\n{WORDS[k]}") for k in places]
-    return figures.Chart(
-        (
-            figures.Panel("Bounds, and what they bound", tuple(now), xticks=ticks, yscale="log",
-                          xlim=(-0.6, len(NAMES) - 0.4)),
-            figures.Panel("While training", tuple(during), xlabel="step", xscale="log", yscale="log"),
-            figures.Panel("Samples by (17)", tuple(needed), xlabel="dimension", ylabel="log₁₀ of samples",
-                          xscale="log", yscale="log"),
-        ),
-        caption=figures.caption(
-            "Bounds on the generalization gap beside what they bound, and the samples for (17).", settings
-        ),
+    return figures.Chart.of(
+        settings, "Bounds on the generalization gap beside what they bound, and the samples for (17).",
+        figures.Panel("Bounds, and what they bound", now, xticks=ticks, yscale="log",
+                      xlim=(-0.6, len(NAMES) - 0.4)),
+        figures.Panel("While training", during, xlabel="step", xscale="log", yscale="log"),
+        figures.Panel("Samples by (17)", needed, xlabel="dimension", ylabel="log₁₀ of samples",
+                      xscale="log", yscale="log"),
     )  # fmt: skip
 
 
@@ -297,9 +259,6 @@ S17 = Claim(
 
 BOUNDS = Experiment(
     "bounds", "What do the classical bounds say of a trained network?", Bounds,
-    {
-        "quick": Bounds(),
-        "paper": Bounds(n=10_000, width=256, dataset="mnist", epochs=400, seeds=5),
-    },
+    {"quick": Bounds(), "paper": Bounds(n=10_000, width=256, dataset="mnist", epochs=400, seeds=5)},
     prepare, predict, run, figure, (S17,), controls=("width", "n", "label_noise", "bits", "margin"),
 )  # fmt: skip

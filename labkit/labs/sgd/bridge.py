@@ -20,7 +20,7 @@ from labkit.labs import common
 from labkit.labs.sgd import shared
 from labkit.labs.sgd.span import LOST, UNITS
 from labkit.protocol.claims import Claim, World
-from labkit.protocol.experiment import Experiment, Frame, Prediction, Run
+from labkit.protocol.experiment import Experiment, Frame, Frames, Prediction, Run, Runs
 from labkit.protocol.rules import EVERY, Between, Check, Condition, Evidence
 from labkit.protocol.settings import knob
 from labkit.protocol.statistics import exponent
@@ -39,14 +39,9 @@ class Bridge(common.OnData):
     n: int = knob(20, "samples n", slider=(5, 50), bounds=(2, 500), step=5)
     width: int = knob(32, "hidden units", slider=(8, 256), bounds=(1, 2000), scale="log2")
     unit: str = knob("tanh", "what a hidden unit computes", choices=tuple(UNITS)[::-1])
-    init_scale: float = knob(
-        1.0, "size of the first weights", slider=(0.2, 3), bounds=(0.01, 100), step=0.2,
-        label="initialization scale",
-    )  # fmt: skip
-    lr: float = knob(
-        1.0, "learning rate of GD on the mean loss", slider=(0.1, 2), bounds=(1e-6, 100), scale="log",
-        label="learning rate",
-    )  # fmt: skip
+    init_scale: float = knob(1.0, "size of the first weights", slider=(0.2, 3), bounds=(0.01, 100), step=0.2,
+                             label="initialization scale")  # fmt: skip
+    lr: float = shared.rate(1.0, "learning rate of GD on the mean loss", slider=(0.1, 2))
     steps: int = knob(2000, "steps from each point", slider=(200, 5000), bounds=(10, None), scale="log")
     dataset: str = knob("digits", "images", choices=("digits", "mnist-5k"))
 
@@ -82,19 +77,14 @@ def gradient(settings: Bridge, w: Tensor, x: Tensor, y: Tensor) -> Tensor:
 
 def prepare(settings: Bridge) -> Setup:
     """The data, and the network's own way down."""
-    xs, ys, tests, starts = [], [], [], []
-    for seed in common.seeds(settings):
-        one = common.classification(
-            settings.dataset, n=settings.n, classes=10, n_test=500, label_noise=0.0, normalize="standardize",
-            seed=seed, dtype=torch.float64,
-        )  # fmt: skip
+    draws = []
+    sets = shared.images(settings, n_test=500, dtype=torch.float64)
+    for one, seed in zip(sets, common.seeds(settings), strict=True):
         generator = torch.Generator().manual_seed(seed)
         drawn = torch.randn(settings.width * (one.dim + 1), generator=generator, dtype=torch.float64)
-        xs.append(one.x_train / one.dim**0.5)
-        tests.append(one.x_test / one.dim**0.5)
-        ys.append(2.0 * (one.y_train % 2).double() - 1)
-        starts.append(settings.init_scale * drawn)
-    x, y, x_test, start = (torch.stack(part) for part in (xs, ys, tests, starts))
+        scaled = [x / one.dim**0.5 for x in (one.x_train, one.x_test)]
+        draws.append((*scaled, 2.0 * (one.y_train % 2).double() - 1, settings.init_scale * drawn))
+    x, x_test, y, start = (torch.stack(part) for part in zip(*draws, strict=True))
     points = start.repeat(len(LEVELS), 1, 1)
     reached = np.zeros((len(start), len(LEVELS)))
     first = None
@@ -141,45 +131,34 @@ def run(
     target = torch.from_numpy(prediction["change"]).transpose(0, 1)  # (L, S, p)
     length = target.norm(dim=2)
     errors = (outputs(settings, setup.points, setup.x) - setup.y).norm(dim=2)
-    solved = _tested(setup, setup.points + target)
-    shown = set(prediction["steps"].tolist())
-    for step, w in descend(
-        lambda w, _: one(settings, w, setup.x, setup.y), setup.points, lr=settings.lr, steps=settings.steps,
-        record=sorted(shown | set(range(0, settings.steps, 50))),
-    ):  # fmt: skip
-        if not bool((w.abs() < LOST).all()):
-            note = f"lr={settings.lr:g} is too large for this network; a smaller one is stable. Take 0.1 × lr"
-            yield Frame(step, {}, step / settings.steps, "diverged", note)
-            return
-        if step not in shown:
-            yield Frame.tick(step, step / settings.steps)
-            continue
-        apart = (w - setup.points - target).norm(dim=2) / length
-        left = (outputs(settings, w, setup.x) - setup.y).norm(dim=2) / errors
-        values = {"apart": apart.T.numpy(), "left": left.T.numpy()}
-        done = step == settings.steps
-        if done:
-            values["test"] = (_tested(setup, w) - solved).square().mean(2).sqrt().T.numpy()
-        yield Frame(step, values, step / settings.steps, "done" if done else "running")
+    solved = outputs(settings, setup.points + target, setup.x_test)
 
+    def look(states: Sequence[Tensor], step: int) -> dict[str, np.ndarray]:
+        (now,) = states
+        apart = (now - setup.points - target).norm(dim=2) / length
+        left = (outputs(settings, now, setup.x) - setup.y).norm(dim=2) / errors
+        found = {"apart": apart, "left": left}
+        if step == settings.steps:
+            found["test"] = (outputs(settings, now, setup.x_test) - solved).square().mean(2).sqrt()
+        return {name: value.T.numpy() for name, value in found.items()}
 
-def _tested(setup: Setup, w: Tensor) -> Tensor:
-    return outputs(setup.settings, w, setup.x_test)
+    yield from common.follow(
+        [lambda w, _: one(settings, w, setup.x, setup.y)], setup.points, look, lr=settings.lr,
+        steps=settings.steps, shown=prediction["steps"], tick=50, lost=LOST,
+        advice=f"lr={settings.lr:g} is too large for this network; a smaller one is stable. Take 0.1 × lr",
+    )  # fmt: skip
 
 
 def figure(
-    frames: Sequence[Frame],
-    prediction: Prediction,
-    previous: Sequence[Run] = (),
-    settings: Bridge | None = None,
+    frames: Frames, prediction: Prediction, previous: Runs = (), settings: Bridge | None = None
 ) -> figures.Chart:
     steps, distance = prediction["steps"], prediction["distance"].mean(axis=0)
     way: list[figures.Mark] = []
-    ends: list[figures.Mark] = []
-    for old in previous:
-        seen = common.newest(old.frames, "apart")
-        if seen is not None:
-            ends.append(figures.Earlier(old.prediction["distance"].mean(axis=0), seen, label="earlier run"))
+    ends: list[figures.Mark] = [
+        figures.Earlier(old.prediction["distance"].mean(axis=0), seen, label="earlier run")
+        for old in previous
+        if (seen := common.newest(old.frames, "apart")) is not None
+    ]
     at, apart = common.curve(frames, "apart")
     for place, (level, color) in enumerate(zip(LEVELS, COLORS, strict=True)):
         way.append(figures.Predicted(steps + 0.5, prediction["path"][:, place], color=color))
@@ -192,19 +171,15 @@ def figure(
         ends.append(figures.Predicted(distance, slope, label="in proportion", color="ink"))
     if (test := common.newest(frames, "test")) is not None:
         ends.append(figures.Points(distance, test, label="outputs on test images", color=shared.RIDGE))
-    return figures.Chart(
-        (
-            figures.Panel(
-                "From w₀ towards w₀ + EΦ†", tuple(way), xlabel="step (+ ½)", ylabel="distance / ‖EΦ†‖",
-                xscale="log", yscale="log", ylim=(0.01, 1.5),
-            ),
-            figures.Panel(
-                "Where they end", tuple(ends), xlabel="way to go, ‖EΦ†‖/‖w₀‖", ylabel="their difference",
-                xscale="log", yscale="log",
-            ),
+    return figures.Chart.of(
+        settings, "A network from points of its way down, beside its linearisation there (dashed).",
+        figures.Panel(
+            "From w₀ towards w₀ + EΦ†", way, xlabel="step (+ ½)", ylabel="distance / ‖EΦ†‖",
+            xscale="log", yscale="log", ylim=(0.01, 1.5),
         ),
-        caption=figures.caption(
-            "A network from points of its way down, beside its linearisation there (dashed).", settings
+        figures.Panel(
+            "Where they end", ends, xlabel="way to go, ‖EΦ†‖/‖w₀‖", ylabel="their difference",
+            xscale="log", yscale="log",
         ),
     )  # fmt: skip
 

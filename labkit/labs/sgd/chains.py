@@ -13,8 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from labkit import figures
+from labkit.figures.palette import Color
 from labkit.labs import common
 from labkit.measure.mixing import split_r_hat, start_difference
+from labkit.protocol.experiment import Frame, Frames
 from labkit.protocol.rules import Check
 from labkit.protocol.settings import Settings
 from labkit.theory.boltzmann import Potential
@@ -28,6 +31,37 @@ R_HAT, HEATING, APART = 1.1, 0.03, 4.0
 SOUND = ("stderr", "r_hat", "apart", "heating")
 
 
+@dataclass(frozen=True)
+class Setup:
+    """starts: (S, C, D) for each D; slopes of samples: (S, n, D) for each D, where there are samples."""
+
+    settings: Any
+    starts: tuple[Tensor, ...]
+    slopes: tuple[Tensor, ...] = ()
+
+
+@dataclass(frozen=True)
+class Walk:
+    """What the chains of one run do.
+
+    Attributes:
+        place: of its results behind the seeds.
+        told: name -> value, of what a figure says of it.
+        start: (S, C, D).
+        felt: the temperature of the prediction, which that of the minibatches' own noise is part of.
+        directions: in how many there is noise.
+    """
+
+    place: tuple[int, ...]
+    told: dict[str, Any]
+    gradient: Gradient
+    start: Tensor
+    temperature: float
+    felt: float
+    directions: int
+    generator: Sequence[torch.Generator]
+
+
 @dataclass
 class Chains:
     """Chains (S, C, D) that run over a potential, from both minima.
@@ -37,11 +71,11 @@ class Chains:
         pictures: how often a run gives something new.
         share: (S,) the share of samples beyond the divider; NaN until the chains have settled.
         counts: (S, B) samples of w₁ between the edges since then.
-        stderr: (S,) of the share, from the spread between chains.
-        r_hat: (S,) split R̂ of being beyond the divider.
-        apart: (S,) difference of the share between chains of either start, in standard errors.
-        heating: (S,) η⟨|∇U|²⟩/(2 D T). A stationary Langevin chain has ⟨w·∇U⟩ = D T + (η/2)⟨|∇U|²⟩ exactly,
-            where e^(−U/T) has ⟨w·∇U⟩ = D T: what the length of the step adds to the temperature.
+        sound: once they have run, by the names of `SOUND`, (S,) each: *stderr* of the share, from the spread
+            between chains; *r_hat*, split R̂ of being beyond the divider; *apart*, the difference of the share
+            between chains of either start, in standard errors; *heating* η⟨|∇U|²⟩/(2 D T). A stationary
+            Langevin chain has ⟨w·∇U⟩ = D T + (η/2)⟨|∇U|²⟩ exactly, where e^(−U/T) has ⟨w·∇U⟩ = D T: what the
+            length of the step adds to the temperature.
         broken: whether a state overflowed.
     """
 
@@ -50,40 +84,20 @@ class Chains:
     pictures: int = 16
     share: np.ndarray = field(default_factory=lambda: np.zeros(0))
     counts: np.ndarray = field(default_factory=lambda: np.zeros(0))
-    stderr: np.ndarray = field(default_factory=lambda: np.zeros(0))
-    r_hat: np.ndarray = field(default_factory=lambda: np.zeros(0))
-    apart: np.ndarray = field(default_factory=lambda: np.zeros(0))
-    heating: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    sound: dict[str, np.ndarray] = field(default_factory=dict)
     broken: bool = False
 
-    def run(
-        self,
-        dynamics: Dynamics,
-        gradient: Gradient,
-        start: Tensor,
-        *,
-        lr: float,
-        steps: int,
-        temperature: float,
-        felt: float,
-        directions: int | None = None,
-        generator: Sequence[torch.Generator],
-    ) -> Iterator[tuple[int, bool]]:
-        """Runs them, giving now and then the step, and whether there is something new.
-
-        Args:
-            felt: the temperature of the prediction, which that of the minibatches' own noise is part of.
-            directions: how many directions have noise; None: all.
-        """
-        seeds, chains, dimension = start.shape
-        every = max(1, steps // RECORDS)
+    def run(self, dynamics: Dynamics, walk: Walk, *, lr: float, steps: int) -> Iterator[tuple[int, bool]]:
+        """Runs them, giving now and then the step, and whether there is something new."""
+        seeds = len(walk.start)
         self.counts, self.share = np.zeros((seeds, len(self.edges) - 1)), np.full(seeds, np.nan)
         beyond: list[Tensor] = []
         slopes = torch.zeros(seeds, dtype=torch.float64)
         shown, now = 0.0, time.perf_counter()
         for step, state in dynamics(
-            gradient, start, lr=lr, steps=steps, temperature=temperature, generator=generator, record=every
-        ):
+            walk.gradient, walk.start, lr=lr, steps=steps, temperature=walk.temperature,
+            generator=walk.generator, record=max(1, steps // RECORDS),
+        ):  # fmt: skip
             settled = step > SETTLE * steps
             if settled:
                 beyond.append(state[..., 0] > self.potential.divider)
@@ -101,13 +115,17 @@ class Chains:
                 self.share = torch.stack(beyond).double().mean((0, 2)).numpy()
             shown, now = step / steps, time.perf_counter()
             yield step, True
-        self.heating = (lr * slopes / len(beyond) / (2 * (directions or dimension) * felt)).numpy()
-        series = torch.stack(beyond, dim=2).double().numpy()  # (S, C, N)
-        own = series.mean(axis=2)
-        self.stderr = own.std(axis=1, ddof=1) / math.sqrt(chains)
-        self.r_hat = np.array([split_r_hat(one) for one in series])
+        heating = lr * slopes / len(beyond) / (2 * walk.directions * walk.felt)
+        self.sound = {"heating": heating.numpy()} | self._mixed(walk.start, torch.stack(beyond, dim=2))
+
+    def _mixed(self, start: Tensor, beyond: Tensor) -> dict[str, np.ndarray]:
+        series = beyond.double().numpy()  # (S, C, N)
         near = (start[0, :, 0] > self.potential.divider).numpy()
-        self.apart = np.array([start_difference(one, near).in_stderr for one in series])
+        return {
+            "stderr": series.mean(axis=2).std(axis=1, ddof=1) / math.sqrt(start.shape[1]),
+            "r_hat": np.array([split_r_hat(one) for one in series]),
+            "apart": np.array([start_difference(one, near).in_stderr for one in series]),
+        }
 
     def _histogram(self, state: Tensor) -> np.ndarray:
         first = state[..., 0].double().numpy()
@@ -147,10 +165,57 @@ def density(counts: np.ndarray, edges: np.ndarray) -> np.ndarray:
     return counts / np.maximum(counts.sum(axis=1, keepdims=True), 1) / np.diff(edges)
 
 
-def ran_away(dimension: int, lr: float) -> str:
-    """What a run that diverged says."""
-    walls = f"steps of {lr:g} are not stable over these walls"
-    return f"the chains ran away in D = {dimension}: {walls}. Take 0.25 × lr"
+def walked(
+    settings: Any, edges: np.ndarray, walks: Sequence[Walk], shape: tuple[int, ...], dynamics: Dynamics,
+    pictures: int = 16,
+) -> Iterator[Frame]:  # fmt: skip
+    """Runs chains over the settings' potential, walk after walk.
+
+    The last frame carries "share", those of `SOUND` and "histograms", (S, *shape) each, and all others what
+    is there of "share" as "running", with the "density" of w₁ in the present walk.
+    """
+    found = common.blank(settings.seeds, **dict.fromkeys(("share", *SOUND), shape))
+    found["histograms"] = np.zeros((settings.seeds, *shape, len(edges) - 1))
+    total, step = len(walks) * settings.steps, 0
+    for number, walk in enumerate(walks):
+        chains, first = Chains(settings.potential, edges, pictures), number * settings.steps
+        place: Any = (slice(None), *walk.place)
+        for step, new in chains.run(dynamics, walk, lr=settings.lr, steps=settings.steps):
+            values = {}
+            if new:
+                now = {"density": density(chains.counts, edges), "running": found["share"].copy()}
+                now["running"][place] = chains.share
+                values = now | {name: np.stack([value] * settings.seeds) for name, value in walk.told.items()}
+            yield Frame(first + step, values, 0.99 * (first + step) / total)
+        if chains.broken:
+            note = (
+                f"the chains ran away in D = {walk.start.shape[2]}: steps of {settings.lr:g} are not stable"
+            )
+            yield Frame(first + step, {}, None, "diverged", f"{note} over these walls. Take 0.25 × lr")
+            return
+        for name, value in (chains.sound | {"share": chains.share}).items():
+            found[name][place] = value
+        found["histograms"][place] = density(chains.counts, edges)
+    yield Frame(total, found, 1.0, "done")
+
+
+def panels(
+    frames: Frames, edges: np.ndarray, predicted: tuple[np.ndarray, str], color: Color, titles: Sequence[str],
+    shares: Sequence[figures.Mark], dimensions: np.ndarray, lowest: float, xlabel: str = "w₁",
+) -> tuple[figures.Panel, figures.Panel]:  # fmt: skip
+    """The density of w₁ now, and the shares of time by the dimension."""
+    counts, middles = common.newest(frames, "density"), (edges[1:] + edges[:-1]) / 2
+    marks: list[figures.Mark] = []
+    if counts is not None:
+        marks.append(figures.Histogram(edges, counts, label="chains", color=color))
+    marks.append(figures.Predicted(middles, predicted[0], label=predicted[1], color=color))
+    return (
+        figures.Panel(titles[0], marks, xlabel=xlabel, ylabel="density"),
+        figures.Panel(
+            titles[1], shares, xlabel="dimension D", ylabel="share", ylim=(lowest, 1.05),
+            xticks=[(float(D), str(D)) for D in dimensions], xlim=(0.7, len(dimensions) + 0.3),
+        ),
+    )  # fmt: skip
 
 
 def checks(found: dict[str, np.ndarray], share: np.ndarray, tolerance: float) -> tuple[Check, ...]:

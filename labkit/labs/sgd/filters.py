@@ -23,11 +23,10 @@ from labkit import figures
 from labkit.labs import common
 from labkit.labs.sgd import shared
 from labkit.protocol.claims import Claim, World
-from labkit.protocol.experiment import Experiment, Frame, Prediction, Run
+from labkit.protocol.experiment import Experiment, Frame, Frames, Prediction, Run, Runs
 from labkit.protocol.rules import AtMost, Equals, Evidence
 from labkit.protocol.settings import Settings, knob
 from labkit.theory import least_squares as theory
-from labkit.training.dynamics import descend
 
 # Name (noise only: all s equal), power of i with which s_i² falls (None: Gaussian features), signal.
 PROBLEMS: tuple[tuple[str, float | None, str], ...] = (
@@ -48,10 +47,8 @@ Match = Callable[[float, Any, int], Any]
 class Filters(Settings):
     n: int = knob(30, "samples n", slider=(10, 100), bounds=(2, 1000), step=10)
     d: int = knob(40, "weights d", slider=(10, 100), bounds=(2, 500), step=10)
-    step: float = knob(
-        0.02, "step size η times the largest curvature s₁²/n", slider=(0.005, 0.9), bounds=(1e-4, 0.99),
-        scale="log", label="step",
-    )  # fmt: skip
+    step: float = knob(0.02, "step size η times the largest curvature s₁²/n", slider=(0.005, 0.9),
+                       bounds=(1e-4, 0.99), scale="log", label="step")  # fmt: skip
     noise: float = knob(0.3, "label noise σ (the signal has ‖w*‖ = 1)", slider=(0.1, 4), bounds=(1e-3, 1e3),
                         step=0.1)  # fmt: skip
     risk: str = knob("estimation", "of the weights, or of the outputs", choices=("estimation", "prediction"))
@@ -72,15 +69,14 @@ class Setup:
 
 
 def prepare(settings: Filters) -> Setup:
-    parts: dict[str, list[np.ndarray]] = {name: [] for name in ("x", "u", "s", "v", "signal", "deficient")}
+    parts = []
     for seed in common.seeds(settings):
         rng = np.random.default_rng(seed)
-        found = [_problem(settings, power, where, rng) for _, power, where in PROBLEMS]
-        for name in ("x", "u", "s", "v", "signal"):
-            parts[name].append(np.stack([one[name] for one in found]))
+        problems = common.stacked([_problem(settings, power, where, rng) for _, power, where in PROBLEMS])
         # Rank 8 of 12: the limit needs no full rank.
-        parts["deficient"].append(rng.standard_normal((12, 8)) @ rng.standard_normal((8, 20)) / 8)
-    return Setup(settings, **{name: np.stack(part) for name, part in parts.items()})
+        deficient = rng.standard_normal((12, 8)) @ rng.standard_normal((8, 20)) / 8
+        parts.append(problems | {"deficient": deficient})
+    return Setup(settings, **common.stacked(parts))
 
 
 def _problem(
@@ -145,24 +141,20 @@ def run(setup: Setup, prediction: Prediction, *, match: Match | None = None) -> 
     def gradient(maps: Tensor, step: int) -> Tensor:
         return (gram @ maps - x.mT) / n
 
-    shown = set(prediction["steps"].tolist())
-    recorded = sorted(shown | set(range(0, settings.steps, TICK)))
-    start = torch.zeros_like(x.mT)
-    for step, gd in descend(gradient, start, lr=settings.step, steps=settings.steps, record=recorded):
-        if step not in shown:
-            yield Frame.tick(step, step / settings.steps)
-            continue
-        lam = float(np.asarray(match(settings.step, step, n)).item())
+    def measured(states: Sequence[Tensor], step: int) -> dict[str, np.ndarray]:
+        (gd,), lam = states, float(np.asarray(match(settings.step, step, n)).item())
         ridge = torch.linalg.solve(gram + lam * eye, x.mT)
         decay = torch.linalg.matrix_exp(-gram * (settings.step * step / n))
         flow = inverse @ (eye - decay) @ x.mT
         values = {f"{name}_risk": look.risk(one) for name, one in
                   (("gd", gd), ("flow", flow), ("ridge", ridge))}  # fmt: skip
-        values |= look.compare(gd, ridge, step)
-        done = step == settings.steps
-        if done:
-            values["inverse"] = _inverse(setup.deficient)
-        yield Frame(step, values, step / settings.steps, "done" if done else "running")
+        last = {"inverse": _inverse(setup.deficient)} if step == settings.steps else {}
+        return values | look.compare(gd, ridge, step) | last
+
+    yield from common.follow(
+        [gradient], torch.zeros_like(x.mT), measured, lr=settings.step, steps=settings.steps,
+        shown=prediction["steps"], tick=TICK,
+    )  # fmt: skip
 
 
 class _Look:
@@ -210,10 +202,7 @@ def _inverse(matrices: np.ndarray) -> np.ndarray:
 
 
 def figure(
-    frames: Sequence[Frame],
-    prediction: Prediction,
-    previous: Sequence[Run] = (),
-    settings: Filters | None = None,
+    frames: Frames, prediction: Prediction, previous: Runs = (), settings: Filters | None = None
 ) -> figures.Chart:
     time, steps = prediction["time"], prediction["steps"]
     gd, ridge = shared.MINIMUM_NORM, shared.RIDGE
@@ -231,10 +220,6 @@ def figure(
             risk.append(figures.Earlier(old.settings.step * at, values[SHOWN], label="earlier run"))
     for name, label, color in (("gd", "descent", gd), ("ridge", "ridge", ridge)):
         risk.append(figures.Predicted(time, prediction[f"{name}_risk"][:, SHOWN], label=label, color=color))
-    bound, where = float(prediction["flow_bound"]), PROBLEMS[SHOWN][0]
-    ratio: list[figures.Mark] = [
-        figures.Bound(time, np.full(len(time), bound), label=f"bound {bound:.2f}", color="ink")
-    ]
     at, _ = common.curve(frames, "gd_risk")
     if len(at):
         frame = shown[min(now, len(shown) - 1)]
@@ -244,23 +229,28 @@ def figure(
             places = np.arange(1, frame.values["gd_filter"].shape[2] + 1) ** float(PROBLEMS[SHOWN][1] or 0)
             points = frame.values[f"{name}_filter"][:, SHOWN]
             learned.append(figures.Points(places, points, color=color, line=False))
-        flow, other = (common.curve(frames, f"{name}_risk")[1] for name in ("flow", "ridge"))
-        for which, (label, *_) in enumerate(PROBLEMS):
-            values = flow[which] / other[which]
-            ratio.append(figures.Measured(time[: len(at)], values, label=label, color=(6, 2, 0, 1, 4)[which]))
-    return figures.Chart(
-        (
-            figures.Panel(f"Learned at ηt = {time[now]:.2g}", tuple(learned), xlabel="s²/n", ylabel="share",
-                          xscale="log", ylim=(-0.02, 1.05)),
-            figures.Panel(f"Risk, signal on {where}", tuple(risk), xlabel="time ηt", ylabel="risk",
-                          xscale="log", yscale="log"),
-            figures.Panel("Flow / ridge at λ = n/(ηt)", tuple(ratio), xlabel="time ηt",
-                          ylabel="ratio of risks", xscale="log", ylim=(0, 2.0)),
-        ),
-        caption=figures.caption(
-            "Early stopping beside ridge regression: what is learned, and at what risk.", settings
-        ),
+    return figures.Chart.of(
+        settings, "Early stopping beside ridge regression: what is learned, and at what risk.",
+        figures.Panel(f"Learned at ηt = {time[now]:.2g}", learned, xlabel="s²/n", ylabel="share",
+                      xscale="log", ylim=(-0.02, 1.05)),
+        figures.Panel(f"Risk, signal on {PROBLEMS[SHOWN][0]}", risk, xlabel="time ηt", ylabel="risk",
+                      xscale="log", yscale="log"),
+        figures.Panel("Flow / ridge at λ = n/(ηt)", _ratio(frames, prediction), xlabel="time ηt",
+                      ylabel="ratio of risks", xscale="log", ylim=(0, 2.0)),
     )  # fmt: skip
+
+
+def _ratio(frames: Frames, prediction: Prediction) -> list[figures.Mark]:
+    """Of the risk of the flow to that of ridge, and its bound."""
+    time, bound = prediction["time"], float(prediction["flow_bound"])
+    marks: list[figures.Mark] = [
+        figures.Bound(time, np.full(len(time), bound), label=f"bound {bound:.2f}", color="ink")
+    ]
+    (at, flow), (_, ridge) = (common.curve(frames, f"{name}_risk") for name in ("flow", "ridge"))
+    for which, (label, *_) in enumerate(PROBLEMS if len(at) else ()):
+        values = flow[which] / ridge[which]
+        marks.append(figures.Measured(time[: len(at)], values, label=label, color=(6, 2, 0, 1, 4)[which]))
+    return marks
 
 
 def _stops(run: Run) -> tuple[Evidence, ...]:

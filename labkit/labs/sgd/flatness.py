@@ -9,7 +9,7 @@ rescalings of a function this is one, whatever it was rescaled by before.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,8 +21,8 @@ from labkit import data, figures, models
 from labkit.labs import common
 from labkit.labs.sgd import shared
 from labkit.measure.flatness import Radius, first_crossing, flatness_profile, flatness_radius
-from labkit.protocol.claims import Claim, World
-from labkit.protocol.experiment import Experiment, Frame, Prediction, Run
+from labkit.protocol.claims import Claim
+from labkit.protocol.experiment import Experiment, Frame, Frames, Prediction, Run, Runs
 from labkit.protocol.memory import once
 from labkit.protocol.rules import EVERY, Between, Check, Equals, Evidence
 from labkit.protocol.settings import knob
@@ -40,22 +40,15 @@ OTHER = 0.7  # times its own radius, at most, that a network has after rescaling
 
 @dataclass(frozen=True)
 class Flat(shared.Minima):
+    n: int = knob(400, "training samples N", slider=(100, 1200), bounds=(20, None), step=100)
     width: int = knob(200, "hidden units", slider=(25, 800), bounds=(1, None), scale="log2")
-    tolerance: float = knob(
-        0.05, "change ε of the training loss that ends a walk, (16)", slider=(0.01, 0.5), bounds=(1e-6, 10),
-        scale="log", label="ε", remeasures=True,
-    )  # fmt: skip
-    directions: int = knob(
-        10, "random directions at each minimum", slider=(5, 50), bounds=(2, None), step=5, remeasures=True
-    )
-    rescale: float = knob(
-        10.0, "units are rescaled by factors from 1/this to this", slider=(1, 100), bounds=(1, 1e4),
-        scale="log", label="rescaling", remeasures=True,
-    )  # fmt: skip
-
-
-def prepare(settings: Flat) -> shared.Started:
-    return shared.prepare_starts(settings)
+    stop: float = shared.stop_at(1e-3, "cross-entropy at which training stops")
+    tolerance: float = knob(0.05, "change ε of the training loss that ends a walk, (16)", slider=(0.01, 0.5),
+                            bounds=(1e-6, 10), scale="log", label="ε", remeasures=True)  # fmt: skip
+    directions: int = knob(10, "random directions at each minimum", slider=(5, 50), bounds=(2, None), step=5,
+                           remeasures=True)  # fmt: skip
+    rescale: float = knob(10.0, "units are rescaled by factors from 1/this to this", slider=(1, 100),
+                          bounds=(1, 1e4), scale="log", label="rescaling", remeasures=True)  # fmt: skip
 
 
 def predict(setup: shared.Started) -> Prediction:
@@ -69,53 +62,37 @@ def predict(setup: shared.Started) -> Prediction:
 def run(setup: shared.Started, prediction: Prediction, *, radius: Radius = first_crossing) -> Iterator[Frame]:
     settings = setup.settings
     values = shared.blank(
-        settings.seeds, radii=(2, settings.directions), rescaled=(), balanced=(2,), same=(), capped=(),
+        settings.seeds, 2, radii=(2, settings.directions), rescaled=(), balanced=(2,), same=(), capped=(),
         profile=(len(PROFILE),),
     )  # fmt: skip
-    notes = []
-    for k, (begin, end) in enumerate(shared.PARTS):
-        trained = begin + 0.85 * (end - begin)
-        found = yield from shared.fit(settings, setup.starts, setup.sets[k], span=(begin, trained), step=k)
-        if found.word == "diverged":
-            yield Frame(k, shared.snapshot(values), trained, "diverged", f"{shared.WORDS[k]}: {found.note}")
-            return
-        notes += [f"{shared.WORDS[k]}: {found.note}"] if found.word == "missed" else []
-        for s, (model, one) in enumerate(zip(found.models, setup.sets[k], strict=True)):
-            yield from _measure(settings, model, one, values, (s, k), radius, trained)
-        yield Frame(k + 1, shared.snapshot(values), end - 0.01)
-    yield Frame(len(shared.KINDS), {}, 1.0, "done", "; ".join(notes))
 
+    def read(k: int, s: int, one: data.Dataset, model: nn.Module) -> Iterator[bool]:
+        x, y, seed, place = one.x_train, one.y_train, settings.seed + s, (s, k)
+        common.put(values, place, shared.ends(model, one))
 
-def _measure(
-    settings: Flat, model: nn.Module, one: data.Dataset, values: dict[str, np.ndarray],
-    place: tuple[int, int], radius: Radius, progress: float,
-) -> Iterator[Frame]:  # fmt: skip
-    """Everything that is read off one minimum, with a frame after each walk."""
-    x, y, seed = one.x_train, one.y_train, settings.seed + place[0]
-    for name, value in shared.ends(model, one).items():
-        values[name][place] = value
+        def walks(model: nn.Module, part: str) -> Tensor:
+            return flatness_radius(
+                model, x, y, epsilon=settings.tolerance, directions=settings.directions, part=part,
+                r_max=R_MAX, generator=seed, radius=radius,
+            ).radii  # fmt: skip
 
-    def walks(model: nn.Module, part: str) -> Tensor:
-        return flatness_radius(
-            model, x, y, epsilon=settings.tolerance, directions=settings.directions, part=part, r_max=R_MAX,
-            generator=seed, radius=radius,
-        ).radii  # fmt: skip
+        for which, part in enumerate(("all", "top")):
+            values["radii"][place][which] = walks(model, part).numpy()
+            yield True
+        values["capped"][place] = (values["radii"][place] >= R_MAX).mean()
+        generator, most = torch.Generator().manual_seed(seed), settings.rescale
+        other = models.rescale_nodes(model, generator=generator, low=1 / most, high=most)
+        with torch.no_grad():
+            before, after = model(x), other(x)
+        values["same"][place] = float((after - before).abs().max() / before.abs().max())
+        values["rescaled"][place] = float(walks(other, "all").mean())
+        values["balanced"][place] = [float(walks(balanced(one), "all").mean()) for one in (model, other)]
+        few = min(5, settings.directions)
+        profile = once(flatness_profile, model, x, y, PROFILE.tolist(), directions=few, generator=seed)
+        values["profile"][place] = profile.mean(0).numpy()
+        yield True
 
-    for which, part in enumerate(("all", "top")):
-        values["radii"][place][which] = walks(model, part).numpy()
-        yield Frame(place[1], shared.snapshot(values), progress)
-    values["capped"][place] = (values["radii"][place] >= R_MAX).mean()
-    generator = torch.Generator().manual_seed(seed)
-    other = models.rescale_nodes(model, generator=generator, low=1 / settings.rescale, high=settings.rescale)
-    with torch.no_grad():
-        before, after = model(x), other(x)
-    values["same"][place] = float((after - before).abs().max() / before.abs().max())
-    values["rescaled"][place] = float(walks(other, "all").mean())
-    values["balanced"][place] = [float(walks(balanced(one), "all").mean()) for one in (model, other)]
-    few = min(5, settings.directions)
-    profile = once(flatness_profile, model, x, y, PROFILE.tolist(), directions=few, generator=seed)
-    values["profile"][place] = profile.mean(0).numpy()
-    yield Frame(place[1], shared.snapshot(values), progress)
+    yield from shared.minima(settings, shared.of_both_kinds(setup), values, read, share=0.85)
 
 
 def balanced(model: Any) -> Any:
@@ -129,19 +106,15 @@ def balanced(model: Any) -> Any:
 
 
 def figure(
-    frames: Sequence[Frame],
-    prediction: Prediction,
-    previous: Sequence[Run] = (),
-    settings: Flat | None = None,
+    frames: Frames, prediction: Prediction, previous: Runs = (), settings: Flat | None = None
 ) -> figures.Chart:
     distances, places = prediction["distances"], np.arange(4.0)
-    profile = common.newest(frames, "profile")
     walks: list[figures.Mark] = [figures.Level(float(prediction["tolerance"]), label="ε")]
     reach: list[figures.Mark] = []
     for k, (words, color) in enumerate(zip(shared.WORDS, shared.COLORS, strict=True)):
-        seen = np.full((1, len(distances)), np.nan) if profile is None else profile[:, k]
+        seen = common.seen(frames, "profile", len(distances), at=(k,))
         walks.append(figures.Measured(distances, seen, label=words, color=color))
-        reach += [figures.Earlier(places, old[:, k]) for old in _olds(previous)]
+        reach += [figures.Earlier(places, _radii(old.frames)[:, k]) for old in previous]
         reach.append(figures.Points(places, _radii(frames)[:, k], label=words, color=color, line=False))
     ratios: list[figures.Mark] = [
         figures.Predicted(places[:2], prediction["table"][:, which], label=name, color=color)
@@ -151,28 +124,24 @@ def figure(
     ratios.append(figures.Points(places[:2], now[:, 0] / now[:, 1], label="here", color="ink", line=False))
     ratios.append(figures.Level(1.0, label="alike"))
     names = [(0.0, "all"), (1.0, "top layer"), (2.0, "rescaled"), (3.0, "balanced")]
-    return figures.Chart(
-        (
-            figures.Panel(
-                "Along random directions", tuple(walks), xlabel="distance r",
-                ylabel="|L(w + ru) − L(w)|", xscale="log", yscale="log", ylim=(1e-4, 10),
-            ),
-            figures.Panel(
-                "Flatness radius (16)", tuple(reach), ylabel="r", xticks=names, xlim=(-0.5, 3.5),
-                ylim=(0, None),
-            ),
-            figures.Panel(
-                "Natural / random labels", tuple(ratios), ylabel="ratio of the radii", xticks=names[:2],
-                xlim=(-0.5, 1.5), ylim=(0, 8),
-            ),
+    return figures.Chart.of(
+        settings, "How far one can walk from a minimum before the loss rises, for two kinds of labels.",
+        figures.Panel(
+            "Along random directions", walks, xlabel="distance r",
+            ylabel="|L(w + ru) − L(w)|", xscale="log", yscale="log", ylim=(1e-4, 10),
         ),
-        caption=figures.caption(
-            "How far one can walk from a minimum before the loss rises, for two kinds of labels.", settings
+        figures.Panel(
+            "Flatness radius (16)", reach, ylabel="r", xticks=names, xlim=(-0.5, 3.5),
+            ylim=(0, None),
+        ),
+        figures.Panel(
+            "Natural / random labels", ratios, ylabel="ratio of the radii", xticks=names[:2],
+            xlim=(-0.5, 1.5), ylim=(0, 8),
         ),
     )  # fmt: skip
 
 
-def _radii(frames: Sequence[Frame]) -> np.ndarray:
+def _radii(frames: Frames) -> np.ndarray:
     """Mean radii (S, natural or random, 4): all weights, top layer; all, rescaled and balanced."""
     radii, rescaled, even = (common.newest(frames, name) for name in ("radii", "rescaled", "balanced"))
     if radii is None or rescaled is None or even is None:
@@ -180,24 +149,20 @@ def _radii(frames: Sequence[Frame]) -> np.ndarray:
     return np.concatenate([radii.mean(axis=-1), rescaled[..., None], even[..., :1]], axis=-1)
 
 
-def _olds(previous: Sequence[Run]) -> list[np.ndarray]:
-    return [_radii(run.frames) for run in previous if common.newest(run.frames, "radii") is not None]
-
-
 def _flatter(run: Run) -> tuple[Evidence, Evidence]:
+    common.whole(run, "radii", "rescaled", "balanced")
     radii = _radii(run.frames)
-    if not np.isfinite(radii).all():
-        raise ValueError("radii: not both kinds of labels have been measured yet")
     checks = (
-        *shared.converged(run.last("train_error"), run.last("loss"), run.settings.stop),
+        *shared.converged(run),
         Check("walks that never left the strip", float(run.last("capped").max()), 0.0, "take a smaller ε"),
     )
     same = Check("change of the outputs by rescaling", float(run.last("same").max()), SAME, "rescale less")
-    note = ", ".join(
-        f"{word} {value:.1f}" for word, value in zip(shared.KINDS, radii[..., 0].mean(0), strict=True)
-    )
     return (
-        Evidence(radii[:, 0, :2] / radii[:, 1, :2], checks=checks, note=f"all weights: {note}"),
+        Evidence(
+            radii[:, 0, :2] / radii[:, 1, :2],
+            checks=checks,
+            note=f"all weights: {shared.told(radii[..., 0], '.1f')}",
+        ),
         Evidence(radii[..., 2] / radii[..., 0], checks=(*checks, same)),
     )
 
@@ -205,10 +170,9 @@ def _flatter(run: Run) -> tuple[Evidence, Evidence]:
 def _balanced(run: Run) -> tuple[Evidence, ...]:
     radii, even = _radii(run.frames), run.last("balanced")
     checks = _flatter(run)[1].checks
-    told = ", ".join(f"{word} {v:.1f}" for word, v in zip(shared.KINDS, even[..., 0].mean(0), strict=True))
     across = f"natural {radii[:, 0, 2].mean():.1f}, random {radii[:, 1, 0].mean():.1f}"
     return (
-        Evidence(even[:, 0, 0] / even[:, 1, 0], checks=checks, note=told),
+        Evidence(even[:, 0, 0] / even[:, 1, 0], checks=checks, note=shared.told(even[..., 0], ".1f")),
         Evidence(even[..., 1], even[..., 0], checks=checks),
         Evidence(radii[:, 0, 2] / radii[:, 1, 0], checks=checks, note=across),
     )
@@ -227,7 +191,7 @@ S9 = Claim(
     {"holds": "minima of natural labels are flatter, in all weights and in the top layer; the same "
               "functions, rescaled, have other radii",
      "fails": "the radius of natural labels is not the larger one, or rescaling leaves it alone"},
-    (World("both networks with natural labels", {"label_noise": 0.0}),),
+    (shared.BOTH_NATURAL,),
 )  # fmt: skip
 
 S24 = Claim(
@@ -244,17 +208,13 @@ S24 = Claim(
     _balanced, "holds",
     {"holds": "the order of the two is one of functions once they are balanced; as found it can be turned",
      "fails": "balanced, natural labels are not the flatter ones, or a rescaling shows in it"},
-    (World("both networks with natural labels", {"label_noise": 0.0}),),
+    (shared.BOTH_NATURAL,),
 )  # fmt: skip
 
 FLATNESS = Experiment(
     "flatness", "Is a minimum of natural labels flatter than one of random labels?", Flat,
-    {
-        "quick": Flat(),
-        "paper": Flat(
-            dataset="mnist", n=60_000, width=512, directions=100, stop=1e-3, lr=0.02, seeds=5, epochs=2000
-        ),
-    },
-    prepare, predict, run, figure, (S9, S24),
+    {"quick": Flat(), "paper": Flat(
+        dataset="mnist", n=60_000, width=512, directions=100, stop=1e-3, lr=0.02, seeds=5, epochs=2000)},
+    shared.prepare_starts, predict, run, figure, (S9, S24),
     controls=("n", "width", "label_noise", "stop", "tolerance", "rescale"),
 )  # fmt: skip

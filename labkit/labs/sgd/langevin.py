@@ -7,22 +7,25 @@ up T/2 of loss. A long run ends at a loss of p T/2 if all directions have settle
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from labkit import data, figures, models, training
+from labkit import figures, training
 from labkit.labs import common
+from labkit.labs.sgd import shared
 from labkit.labs.sgd.shared import SGD, SGDL
 from labkit.protocol.claims import Claim, World
-from labkit.protocol.experiment import Experiment, Frame, Prediction, Run
+from labkit.protocol.experiment import Experiment, Frame, Frames, Prediction, Run, Runs
 from labkit.protocol.rules import INTERVAL, Check, Equals, Evidence
 from labkit.protocol.settings import knob
 
 CLOSE = 0.02  # of error: two curves nearer than this are alike
-MEASURES = ("loss", "train_error", "error")
+MEASURES = {"loss": "whole", "train_error": "train_error", "error": "error"}
 
 
 @dataclass(frozen=True)
@@ -41,32 +44,14 @@ class Langevin(common.OnData):
     seeds: int = knob(5, "independent repetitions", slider=(1, 10), bounds=(1, 1000))
 
 
-@dataclass(frozen=True)
-class Setup:
-    settings: Langevin
-    sets: tuple[data.Dataset, ...]
-    nets: tuple[models.MLP, ...]
+def prepare(settings: Langevin) -> shared.Started:
+    sets = shared.images(settings, n_test=10_000)
+    return shared.Started(settings, sets, shared.networks(settings, sets[0].dim))
 
 
-def prepare(settings: Langevin) -> Setup:
-    sets = tuple(
-        common.classification(
-            settings.dataset, n=settings.n, classes=10, n_test=10_000, label_noise=0.0,
-            normalize="standardize", seed=seed, device=settings.device,
-        )
-        for seed in common.seeds(settings)
-    )  # fmt: skip
-    inputs = int(sets[0].x_train.shape[1])
-    nets = tuple(
-        models.mlp(inputs, settings.width, settings.depth, 10, seed=seed, device=settings.device)
-        for seed in common.seeds(settings)
-    )
-    return Setup(settings, sets, nets)
-
-
-def predict(setup: Setup) -> Prediction:
+def predict(setup: shared.Started) -> Prediction:
     """No difference between the curves; and p T/2, the loss at which noise alone would hold the network."""
-    weights = sum(parameter.numel() for parameter in setup.nets[0].parameters())
+    weights = sum(parameter.numel() for parameter in setup.starts[0].parameters())
     return {
         "steps": np.array([0, setup.settings.steps]),
         "difference": np.zeros(2),
@@ -74,7 +59,7 @@ def predict(setup: Setup) -> Prediction:
     }
 
 
-def run(setup: Setup, prediction: Prediction) -> Iterator[Frame]:
+def run(setup: shared.Started, prediction: Prediction) -> Iterator[Frame]:
     settings = setup.settings
     runs = [_trained(setup, temperature) for temperature in (0.0, settings.temperature)]
     step = 0
@@ -90,96 +75,71 @@ def run(setup: Setup, prediction: Prediction) -> Iterator[Frame]:
         if broken is not None:
             yield Frame(max(step, broken.step), {}, None, "diverged", broken.note)
             return
-        values = {name: np.stack([frame.values[name] for frame in pair], axis=1) for name in MEASURES}
+        values = {
+            name: np.stack([frame.values[measured] for frame in pair], axis=1)
+            for name, measured in MEASURES.items()
+        }
         if pair[0].status == "done":
             yield Frame(step, values, 1.0, "done")
             return
         yield Frame(step, values, 0.99 * step / settings.steps)
 
 
-def _trained(setup: Setup, temperature: float) -> Iterator[Frame]:
-    """SGD with this temperature, with losses and errors on all samples, (S,) each."""
+def _trained(setup: shared.Started, temperature: float) -> Iterator[Frame]:
+    """SGD with this temperature; frames carry what `MEASURES` names, on all samples, (S,) each."""
     settings, sets = setup.settings, setup.sets
-    parts = {
-        part: (torch.stack([getattr(one, f"x_{part}") for one in sets]),
-               torch.stack([getattr(one, f"y_{part}") for one in sets]))
-        for part in ("train", "test")
-    }  # fmt: skip
 
-    def error(part: str) -> training.loop.Measure:
-        x, y = parts[part]
+    def over(part: str, read: Callable[[Tensor, Tensor], Any]) -> training.loop.Measure:
+        x, y = (torch.stack([getattr(one, f"{name}_{part}") for one in sets]) for name in "xy")
 
         def measure(ensemble: training.Ensemble) -> np.ndarray:
             with torch.no_grad():
-                return common.error_rate(ensemble(x), y)
+                return np.asarray(read(ensemble(x), y))
 
         return measure
 
-    def loss(ensemble: training.Ensemble) -> np.ndarray:
-        x, y = parts["train"]
-        with torch.no_grad():
-            return training.losses.LOSSES["cross-entropy"](ensemble(x), y).cpu().numpy()
+    def loss(outputs: Tensor, y: Tensor) -> Tensor:
+        return training.losses.LOSSES["cross-entropy"](outputs, y).cpu()
 
-    for frame in training.train(
-        training.Ensemble(setup.nets), [one.x_train for one in sets], [one.y_train for one in sets],
+    return training.train(
+        training.Ensemble(setup.starts), [one.x_train for one in sets], [one.y_train for one in sets],
         loss="cross-entropy", lr=settings.lr, momentum=settings.momentum, temperature=temperature,
         batch_size=settings.batch_size, steps=settings.steps, seed=settings.seed,
-        measure={"whole": loss, "train_error": error("train"), "error": error("test")},
+        measure={
+            "whole": over("train", loss), "train_error": over("train", common.error_rate),
+            "error": over("test", common.error_rate),
+        },
         measure_at=max(1, settings.steps // 50),
-    ):  # fmt: skip
-        if not frame.is_tick and "whole" in frame.values:
-            frame = Frame(
-                frame.step,
-                {name: frame.values["whole" if name == "loss" else name] for name in MEASURES},
-                frame.progress,
-                frame.status,
-                frame.note,
-            )
-        yield frame
+    )  # fmt: skip
 
 
 def figure(
-    frames: Sequence[Frame],
-    prediction: Prediction,
-    previous: Sequence[Run] = (),
-    settings: Langevin | None = None,
+    frames: Frames, prediction: Prediction, previous: Runs = (), settings: Langevin | None = None
 ) -> figures.Chart:
-    kinds = (("SGD", SGD), ("SGD + noise", SGDL))
-    floor = np.full(2, prediction["floor"][0])
-    panels = []
+    steps, panels = prediction["steps"], []
+    axes: dict[str, Any] = {"xlabel": "step", "xlim": (0, float(steps[-1]))}
     for name, title, ylabel in (
         ("loss", "Training loss", "cross-entropy"), ("error", "Validation error", "share wrong"),
     ):  # fmt: skip
-        marks: list[figures.Mark] = []
-        for old in previous:
-            at, values = common.curve(old.frames, name)
-            if len(at):
-                marks.append(figures.Earlier(at, values[1], label="earlier run"))
+        marks = common.earlier_ways(previous, name, lambda v: v[1])
         if name == "loss":
-            marks.append(figures.Predicted(prediction["steps"], floor, label="p T/2, if settled", color=SGDL))
+            floor = np.full(2, prediction["floor"][0])
+            marks.append(figures.Predicted(steps, floor, label="p T/2, if settled", color=SGDL))
         at, values = common.curve(frames, name)
-        for place, (label, color) in enumerate(kinds):
-            if len(at):
-                marks.append(figures.Measured(at, values[place], label=label, color=color))
-        panels.append(
-            figures.Panel(title, tuple(marks), xlabel="step", ylabel=ylabel, yscale="log",
-                          xlim=(0, float(prediction["steps"][-1])))
-        )  # fmt: skip
-    at, values = common.curve(frames, "error")
+        for place, (label, color) in enumerate((("SGD", SGD), ("SGD + noise", SGDL)) if len(at) else ()):
+            marks.append(figures.Measured(at, values[place], label=label, color=color))
+        panels.append(figures.Panel(title, marks, ylabel=ylabel, yscale="log", **axes))
     marks = [figures.Level(CLOSE, label="alike within"), figures.Level(-CLOSE)]
-    marks.append(figures.Predicted(prediction["steps"], prediction["difference"], color=SGDL))
+    marks.append(figures.Predicted(steps, prediction["difference"], color=SGDL))
     if len(at):
         marks.append(figures.Measured(at, values[1] - values[0], label="with noise − without", color=SGDL))
-    panels.append(
-        figures.Panel("Difference of errors", tuple(marks), xlabel="step", ylabel="validation error",
-                      ylim=(-0.05, 0.05), xlim=(0, float(prediction["steps"][-1])))
-    )  # fmt: skip
-    return figures.Chart(
-        tuple(panels),
-        caption=figures.caption(
-            "SGD with and without added noise: loss, validation error, and their difference.", settings
-        ),
+    difference = figures.Panel(
+        "Difference of errors", marks, ylabel="validation error", ylim=(-0.05, 0.05), **axes
     )
+    return figures.Chart.of(
+        settings, "SGD with and without added noise: loss, validation error, and their difference.",
+        *panels, difference,
+    )  # fmt: skip
 
 
 def _late(run: Run, name: str) -> np.ndarray:
@@ -221,11 +181,9 @@ S7 = Claim(
 
 LANGEVIN = Experiment(
     "langevin", "Does SGD train alike with added noise?", Langevin,
-    {
-        "quick": Langevin(),
-        "paper": Langevin(dataset="cifar10", n=50_000, width=512, depth=1, steps=40_000, lr=0.05,
-                          batch_size=100, temperature=1e-7, seeds=3),
-    },
+    {"quick": Langevin(), "paper": Langevin(
+        dataset="cifar10", n=50_000, width=512, depth=1, steps=40_000, lr=0.05, batch_size=100,
+        temperature=1e-7, seeds=3)},
     prepare, predict, run, figure, (S7,),
     controls=("temperature", "lr", "batch_size", "steps", "width", "n"),
 )  # fmt: skip

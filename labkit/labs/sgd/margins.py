@@ -8,7 +8,7 @@ the size of the weights that make them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,10 +21,8 @@ from labkit.figures.palette import Color
 from labkit.labs import common
 from labkit.labs.sgd import shared
 from labkit.measure.layers import weight_layers
-from labkit.measure.margins import margins
-from labkit.measure.norms import frobenius
 from labkit.protocol.claims import Claim, World
-from labkit.protocol.experiment import Experiment, Frame, Prediction, Run
+from labkit.protocol.experiment import Experiment, Frame, Frames, Prediction, Run, Runs
 from labkit.protocol.rules import EVERY, Between, Evidence
 from labkit.protocol.settings import knob
 
@@ -36,12 +34,6 @@ STARTS = ("usual start", "larger start")
 
 @dataclass(frozen=True)
 class Margins(shared.Minima):
-    n: int = knob(300, "training samples N", slider=(100, 1000), bounds=(20, None), step=100)
-    width: int = knob(100, "hidden units", slider=(25, 400), bounds=(1, None), scale="log2")
-    stop: float = knob(
-        0.01, "cross-entropy at which training stops", slider=(1e-3, 0.1), bounds=(1e-6, 0.5), scale="log",
-        label="stop at loss",
-    )  # fmt: skip
     init_scale: float = knob(
         3.0, "factor on all first weights of the larger start; the learning rate is divided by it",
         slider=(1.5, 5), bounds=(1, 100), step=0.5, label="larger start",
@@ -52,25 +44,13 @@ class Margins(shared.Minima):
         return 1.0, self.init_scale
 
 
-@dataclass(frozen=True)
-class Setup:
-    """sets[natural or random][seed]; starts[usual or larger][seed]."""
-
-    settings: Margins
-    sets: tuple[tuple[data.Dataset, ...], ...]
-    starts: tuple[tuple[nn.Module, ...], ...]
-
-
-def prepare(settings: Margins) -> Setup:
+def prepare(settings: Margins) -> shared.Started:
     sets = shared.prepare(settings).sets
-    starts = tuple(
-        tuple(shared.network(settings, sets[0][0].dim, seed, scale) for seed in common.seeds(settings))
-        for scale in settings.scales
-    )
-    return Setup(settings, sets, starts)
+    starts = tuple(shared.networks(settings, sets[0][0].dim, scale) for scale in settings.scales)
+    return shared.Started(settings, sets, starts)
 
 
-def predict(setup: Setup) -> Prediction:
+def predict(setup: shared.Started) -> Prediction:
     """The margin that the loss alone asks for, and the norms at the starts.
 
     One sample with loss l and all wrong outputs equal has the margin log((K - 1) / (e^l - 1)); a set with
@@ -86,67 +66,45 @@ def predict(setup: Setup) -> Prediction:
     }  # fmt: skip
 
 
-def run(setup: Setup, prediction: Prediction) -> Iterator[Frame]:
+def run(setup: shared.Started, prediction: Prediction) -> Iterator[Frame]:
     settings, layers, starts = setup.settings, setup.settings.depth + 1, len(setup.starts)
-    shapes = {
-        "loss": (), "train_error": (), "test_error": (), "margin": (), "normalized": (),
-        "fan_in": (layers,), "quantiles": (len(QUANTILES),),
-    }  # fmt: skip
-    values = {
-        name: np.full((settings.seeds, len(shared.KINDS), starts, *shape), np.nan)
-        for name, shape in shapes.items()
-    }
-    notes, step = [], 0
-    for k, (begin, end) in enumerate(shared.PARTS):
-        for c, (scale, nets) in enumerate(zip(settings.scales, setup.starts, strict=True)):
-            span = (begin + (end - begin) * c / starts, begin + (end - begin) * (c + 0.95) / starts)
-            found = yield from shared.fit(
-                settings, nets, setup.sets[k], span=span, step=step, lr=settings.lr / scale
-            )
-            who = f"{shared.WORDS[k]}, start × {scale:g}"
-            if found.word == "diverged":
-                yield Frame(step, shared.snapshot(values), span[1], "diverged", f"{who}: {found.note}")
-                return
-            notes += [f"{who}: {found.note}"] if found.word == "missed" else []
-            for s, (model, one) in enumerate(zip(found.models, setup.sets[k], strict=True)):
-                for name, value in _read(model, one).items():
-                    values[name][s, k, c] = value
-            step += 1
-            yield Frame(step, shared.snapshot(values), min(span[1], 0.99))
-    yield Frame(step, {}, 1.0, "done", "; ".join(notes))
+    values = shared.blank(
+        settings.seeds, 2, starts, margin=(), normalized=(), fan_in=(layers,), quantiles=(len(QUANTILES),)
+    )
+
+    def read(step: int, s: int, one: data.Dataset, model: nn.Module) -> Iterator[bool]:
+        common.put(values, (s, *divmod(step, starts)), _read(model, one))
+        yield False
+
+    trainings = [
+        shared.Training(
+            f"{shared.WORDS[k]}, start × {scale:g}", setup.sets[k],
+            (begin + (end - begin) * c / starts, begin + (end - begin) * (c + 1) / starts), nets,
+            {"lr": settings.lr / scale},
+        )
+        for k, (begin, end) in enumerate(shared.PARTS)
+        for c, (scale, nets) in enumerate(zip(settings.scales, setup.starts, strict=True))
+    ]  # fmt: skip
+    yield from shared.minima(settings, trainings, values, read, share=0.95)
 
 
 def _read(model: nn.Module, one: data.Dataset) -> dict[str, float | np.ndarray]:
-    x = one.x_train
-    with torch.no_grad():
-        found = margins(model(x), one.y_train).double()
-    norm = float(torch.stack([frobenius(layer) for layer in weight_layers(model, x)]).prod())
+    found, norms = shared.margins_and_norms(model, one)
     return {
         **shared.ends(model, one), "margin": float(found.median()),
-        "normalized": float(found.median()) / norm, "fan_in": _fan_in(model, x),
+        "normalized": float(found.median()) / float(norms.prod()), "fan_in": _fan_in(model, one.x_train),
         "quantiles": found.quantile(torch.from_numpy(QUANTILES).to(found)).cpu().numpy(),
     }  # fmt: skip
 
 
 def _fan_in(model: nn.Module, x: Tensor) -> np.ndarray:
     """The l1 norm of a unit's incoming weights, averaged over the units of each layer (Fig. 16)."""
-    with torch.no_grad():
-        return np.array(
-            [
-                float(layer.weight.detach().double().flatten(1).abs().sum(1).mean())
-                for layer in weight_layers(model, x)
-            ]
-        )
-
-
-PALE = ("#85BCDC", "#EDB38C")  # from larger starts
+    weights = [layer.weight.detach().double().flatten(1) for layer in weight_layers(model, x)]
+    return np.array([float(weight.abs().sum(1).mean()) for weight in weights])
 
 
 def figure(
-    frames: Sequence[Frame],
-    prediction: Prediction,
-    previous: Sequence[Run] = (),
-    settings: Margins | None = None,
+    frames: Frames, prediction: Prediction, previous: Runs = (), settings: Margins | None = None
 ) -> figures.Chart:
     scales = prediction["scales"]
     layers = prediction["start"].shape[-1]
@@ -156,64 +114,39 @@ def figure(
     ]
     norms: list[figures.Mark] = []
     for k, (kind, color) in enumerate(zip(shared.KINDS, shared.COLORS, strict=True)):
-        shades: tuple[Color, Color] = (color, PALE[k])
+        shades: tuple[Color, Color] = (color, shared.PALE[k])
         for c, (shade, word) in enumerate(zip(shades, (kind, f"{kind}, × {scales[1]:g}"), strict=True)):
-            at = _at(frames, "quantiles", k, c, len(QUANTILES))
+            at = common.seen(frames, "quantiles", len(QUANTILES), at=(k, c))
             # The mean over seeds of each quantile: a share on the y axis, a margin on the x axis.
             curves.append(figures.Measured(at.mean(axis=0), QUANTILES, label=word, color=shade))
-            size = _at(frames, "fan_in", k, c, layers)
+            size = common.seen(frames, "fan_in", layers, at=(k, c))
             norms.append(figures.Points(places, size, label=word, color=shade, line=False))
     for c, word in enumerate(("at the start", f"at the start × {scales[1]:g}")):
         norms.append(
             figures.Predicted(places, prediction["start"][:, c], label=word, color=("ink", "grey")[c])
         )
-    ratios: list[figures.Mark] = []
-    for old in previous:
-        before = common.newest(old.frames, "normalized")
-        if before is not None:
-            ratios += [figures.Earlier(old.prediction["scales"], before[:, k]) for k in range(2)]
-    now = common.newest(frames, "normalized")
-    for k, (words, color) in enumerate(zip(shared.WORDS, shared.COLORS, strict=True)):
-        seen = np.full((1, 2), np.nan) if now is None else now[:, k]
-        ratios.append(figures.Points(scales, seen, label=words, color=color))
-    return figures.Chart(
-        (
-            figures.Panel(
-                "Margins of the samples", tuple(curves), xlabel="margin", ylabel="share of samples below",
-                xscale="log", xlim=(1, None), ylim=(0, 1),
-            ),
-            figures.Panel(
-                "Fan-in ℓ₁ norms", tuple(norms), ylabel="mean over units", yscale="log",
-                xticks=[(float(i), f"layer {i + 1}") for i in range(layers)], xlim=(-0.5, layers - 0.5),
-            ),
-            figures.Panel(
-                "Median margin over ∏‖W‖_F", tuple(ratios), xlabel="factor on the first weights",
-                ylabel="normalised margin", yscale="log",
-                xticks=[(float(scale), f"× {scale:g}") for scale in scales],
-                xlim=(0.8, 1.1 * float(scales[1])),
-            ),
+    ratios = shared.of_kinds(frames, previous, prediction, "scales", "normalized", figures.Points)
+    return figures.Chart.of(
+        settings, "Margins and norms of fitted networks, from an ordinary start and from a larger one.",
+        figures.Panel(
+            "Margins of the samples", curves, xlabel="margin", ylabel="share of samples below",
+            xscale="log", xlim=(1, None), ylim=(0, 1),
         ),
-        caption=figures.caption(
-            "Margins and norms of fitted networks, from an ordinary start and from a larger one.", settings
+        figures.Panel(
+            "Fan-in ℓ₁ norms", norms, ylabel="mean over units", yscale="log",
+            xticks=[(float(i), f"layer {i + 1}") for i in range(layers)], xlim=(-0.5, layers - 0.5),
+        ),
+        figures.Panel(
+            "Median margin over ∏‖W‖_F", ratios, xlabel="factor on the first weights",
+            ylabel="normalised margin", yscale="log",
+            xticks=[(float(scale), f"× {scale:g}") for scale in scales],
+            xlim=(0.8, 1.1 * float(scales[1])),
         ),
     )  # fmt: skip
 
 
-def _at(frames: Sequence[Frame], name: str, k: int, c: int, length: int) -> np.ndarray:
-    values = common.newest(frames, name)
-    return np.full((1, length), np.nan) if values is None else values[:, k, c]
-
-
-def _all(run: Run, name: str) -> np.ndarray:
-    found = run.last(name)
-    if not np.isfinite(found).all():
-        raise ValueError(f"{name}: not all four kinds of networks have been trained yet")
-    return found
-
-
 def _norms(run: Run) -> tuple[Evidence, ...]:
-    ratio, fan_in = _all(run, "normalized"), _all(run, "fan_in")
-    checks = shared.converged(run.last("train_error"), run.last("loss"), run.settings.stop)
+    (ratio, fan_in), checks = common.whole(run, "normalized", "fan_in"), shared.converged(run)
     means, large = ratio.mean(axis=0), (fan_in[:, 1, 1] / fan_in[:, 0, 1]).mean(axis=0)
     return (
         Evidence(ratio[:, 0] / ratio[:, 1], checks=checks,
@@ -226,8 +159,7 @@ def _norms(run: Run) -> tuple[Evidence, ...]:
 
 
 def _functional(run: Run) -> tuple[Evidence, Evidence]:
-    margin = _all(run, "margin")
-    checks = shared.converged(run.last("train_error"), run.last("loss"), run.settings.stop)
+    (margin,), checks = common.whole(run, "margin"), shared.converged(run)
     return (
         Evidence(margin[:, 0] / margin[:, 1], checks=checks),
         Evidence(margin[..., 0] / margin[..., 1], checks=checks),
@@ -260,7 +192,7 @@ S11 = Claim(
     {"holds": "natural labels have the larger margin for their norms, the usual start a larger one than the "
               "larger start",
      "fails": "some margin over norms, or some fan-in norm, is not as told"},
-    (World("both networks with natural labels", {"label_noise": 0.0}),),
+    (shared.BOTH_NATURAL,),
 )  # fmt: skip
 S19 = Claim(
     "S19", "finding",
@@ -280,12 +212,8 @@ S19 = Claim(
 
 MARGINS = Experiment(
     "margins", "Who has the larger margin for its norms?", Margins,
-    {
-        "quick": Margins(),
-        "paper": Margins(
-            dataset="cifar10", n=10_000, width=512, depth=2, init_scale=10.0, lr=0.01, seeds=3, epochs=2000
-        ),
-    },
+    {"quick": Margins(), "paper": Margins(
+        dataset="cifar10", n=10_000, width=512, depth=2, init_scale=10.0, lr=0.01, seeds=3, epochs=2000)},
     prepare, predict, run, figure, (S11, S19),
     controls=("init_scale", "n", "width", "label_noise", "stop", "lr"),
 )  # fmt: skip

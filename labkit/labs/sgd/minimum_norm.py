@@ -11,6 +11,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,18 +22,18 @@ from labkit import figures
 from labkit.labs import common
 from labkit.labs.sgd import shared
 from labkit.protocol.claims import Claim, World
-from labkit.protocol.experiment import Experiment, Frame, Prediction, Run
+from labkit.protocol.experiment import Experiment, Frame, Frames, Prediction, Run, Runs
 from labkit.protocol.rules import EVERY, AtMost, Between, Check, Condition, Equals, Evidence
 from labkit.protocol.settings import Settings, knob
 from labkit.theory.least_squares import null_space_part, rms_distance
 from labkit.theory.linear_model import gd_iterates, min_norm_limit
-from labkit.training.dynamics import descend
 
 EXACT = 1e-10  # relative to |w†|; rounding stays below 1e-13
 FITTED = 1e-11  # relative residual at which the end of a run stands for its limit
 LOST = 1e8  # a weight of this size: the run has diverged
 TICK = 200  # steps between two looks at least
-METHODS = ("GD", "SGD")
+METHODS, COLORS = ("GD", "SGD"), (shared.MINIMUM_NORM, shared.SGD)
+FLOOR = 1e-17  # of what is drawn on a logarithmic axis
 STARTS = ("from 0", "from w₀")
 ELSEWHERE = 0.1  # relative distance of P's limit from w†, at least
 Gradient = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -41,29 +43,21 @@ Gradient = Callable[[Tensor, Tensor, Tensor], Tensor]
 class MinimumNorm(Settings):
     n: int = knob(50, "samples n", slider=(5, 250), bounds=(2, 2000), step=5)
     d: int = knob(200, "weights d", slider=(20, 400), bounds=(2, 5000), step=10)
-    init_scale: float = knob(
-        0.1, "standard deviation s of the entries of the start w₀", slider=(0, 2), bounds=(0, 1e3), step=0.1,
-        label="initialization scale",
-    )  # fmt: skip
+    init_scale: float = knob(0.1, "standard deviation s of the entries of the start w₀", slider=(0, 2),
+                             bounds=(0, 1e3), step=0.1, label="initialization scale")  # fmt: skip
     batch_size: int = knob(10, "samples a step of SGD, drawn with replacement", slider=(1, 50),
                            bounds=(1, None), step=1)  # fmt: skip
-    lr: float = knob(
-        0.03, "step size η on the mean loss (49)", slider=(0.002, 0.2), bounds=(1e-6, 100), scale="log",
-        label="learning rate",
-    )  # fmt: skip
+    lr: float = shared.rate(0.03, "step size η on the mean loss (49)", slider=(0.002, 0.2))
     steps: int = knob(2500, "steps", slider=(500, 10_000), bounds=(1, None), scale="log")
     optimizer: str = knob(
         "plain", "what GD and SGD make of a gradient: nothing, P times it, or Adam at a rate that falls",
         choices=("plain", "diagonal P", "Adam"),
     )  # fmt: skip
-    anisotropy: float = knob(
-        0.5, "κ of P = diag(exp(κz)) with z ~ N(0, 1), such that GD is as stable as without", slider=(0, 2),
-        bounds=(0, 4), step=0.1, label="spread κ of P",
-    )  # fmt: skip
-    temperature: float = knob(
-        0.0, "isotropic noise added to every step: it does move the null space", slider=(0, 0.01),
-        bounds=(0, None), step=0.001,
-    )  # fmt: skip
+    anisotropy: float = knob(0.5,
+                             "κ of P = diag(exp(κz)) with z ~ N(0, 1), such that GD is as stable as without",
+                             slider=(0, 2), bounds=(0, 4), step=0.1, label="spread κ of P")  # fmt: skip
+    temperature: float = knob(0.0, "isotropic noise added to every step: it does move the null space",
+                              slider=(0, 0.01), bounds=(0, None), step=0.001)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -80,57 +74,52 @@ class Setup:
 
 
 def prepare(settings: MinimumNorm) -> Setup:
-    xs, ys, starts, batches, scales = [], [], [], [], []
-    for seed in common.seeds(settings):
-        generator = torch.Generator().manual_seed(seed)
-        x = torch.randn(settings.n, settings.d, generator=generator, dtype=torch.float64)
-        teacher = torch.randn(settings.d, generator=generator, dtype=torch.float64) / settings.d**0.5
-        noise = torch.randn(settings.n, generator=generator, dtype=torch.float64)
-        w0 = settings.init_scale * torch.randn(settings.d, generator=generator, dtype=torch.float64)
-        xs.append(x)
-        ys.append(x @ teacher + 0.5 * noise)
-        starts.append(torch.stack([torch.zeros_like(w0), w0]))
-        shape = (settings.steps, settings.batch_size)
-        batches.append(torch.randint(settings.n, shape, generator=generator))
-        p = torch.exp(settings.anisotropy * torch.randn(settings.d, generator=generator, dtype=torch.float64))
-        norms = [torch.linalg.matrix_norm(one, 2) for one in (x, x * p.sqrt())]
-        scales.append(p[None] * (norms[0] / norms[1]) ** 2)
-    null = [torch.from_numpy(null_space_part(x.numpy(), np.eye(settings.d))) for x in xs]
-    x, y, w = (torch.stack(part) for part in (xs, ys, starts))
-    return Setup(
-        settings, x, y, w, torch.stack(batches, dim=1), torch.stack(null), torch.stack(scales)
-    )  # fmt: skip
+    parts = zip(*(_drawn(settings, seed) for seed in common.seeds(settings)), strict=True)
+    x, y, starts, batches, scales = (torch.stack(part) for part in parts)
+    null = torch.stack([torch.from_numpy(null_space_part(one.numpy(), np.eye(settings.d))) for one in x])
+    return Setup(settings, x, y, starts, batches.transpose(0, 1), null, scales)
+
+
+def _drawn(settings: MinimumNorm, seed: int) -> tuple[Tensor, ...]:
+    generator = torch.Generator().manual_seed(seed)
+    normal = partial(torch.randn, generator=generator, dtype=torch.float64)
+    x, teacher, noise = (
+        normal(settings.n, settings.d),
+        normal(settings.d) / settings.d**0.5,
+        normal(settings.n),
+    )
+    w0 = settings.init_scale * normal(settings.d)
+    batches = torch.randint(settings.n, (settings.steps, settings.batch_size), generator=generator)
+    p = torch.exp(settings.anisotropy * normal(settings.d))
+    norms = [torch.linalg.matrix_norm(one, 2) for one in (x, x * p.sqrt())]
+    start = torch.stack([torch.zeros_like(w0), w0])
+    return x, x @ teacher + 0.5 * noise, start, batches, p[None] * (norms[0] / norms[1]) ** 2
 
 
 def predict(setup: Setup) -> Prediction:
     """The limit from either start, with P too; the way of GD, and how far from w† a start at w₀ must end."""
     settings = setup.settings
     steps = np.array(common.measured_steps(settings.steps))
-    limits, ways, daggers, along, weighted = [], [], [], [], []
-    parts = (setup.x, setup.y, setup.starts, setup.scales[:, 0])
-    for x, y, starts, p in zip(*(part.numpy() for part in parts), strict=True):
-        ends = np.stack([min_norm_limit(x, y, start) for start in starts])
-        weighted.append(np.stack([min_norm_limit(x, y, start, p) for start in starts]))
-        # The step is on the mean loss, that of the closed form on the sum.
-        paths = (gd_iterates(x, y, settings.lr / settings.n, steps, start) for start in starts)
-        with np.errstate(over="ignore", invalid="ignore"):  # a rate past the edge
-            away = [np.linalg.norm(path - end, axis=1) for path, end in zip(paths, ends, strict=True)]
-        ways.append(np.where(np.array(away) < LOST, away, np.inf))
-        limits.append(ends)
-        daggers.append(np.linalg.norm(ends[0]))
-        along.append(starts @ ends[0] / max(daggers[-1], 1e-300))
-    scale, aside = np.array(daggers), np.stack(weighted)
-    rms = [rms_distance(x, settings.init_scale) for x in setup.x.numpy()]
+    parts = zip(*(part.numpy() for part in (setup.x, setup.y, setup.starts, setup.scales[:, 0])), strict=True)
+    return {"steps": steps} | common.stacked([_foreseen(settings, steps, *one) for one in parts])
+
+
+def _foreseen(
+    settings: MinimumNorm, steps: np.ndarray, x: np.ndarray, y: np.ndarray, starts: np.ndarray, p: np.ndarray
+) -> dict[str, Any]:
+    """Of one seed."""
+    limit = np.stack([min_norm_limit(x, y, start) for start in starts])
+    own = np.stack([min_norm_limit(x, y, start, p) for start in starts])
+    # The step is on the mean loss, that of the closed form on the sum.
+    paths = (gd_iterates(x, y, settings.lr / settings.n, steps, start) for start in starts)
+    with np.errstate(over="ignore", invalid="ignore"):  # a rate past the edge
+        away = [np.linalg.norm(path - end, axis=1) for path, end in zip(paths, limit, strict=True)]
+    dagger = np.linalg.norm(limit[0])
     return {
-        "steps": steps,
-        "limit": np.stack(limits),
-        "weighted": aside,
-        "elsewhere": np.linalg.norm(aside[:, 0] - np.stack(limits)[:, 0], axis=1) / scale,
-        "distance": np.array(ways) / scale[:, None, None],
-        "dagger": scale,
-        "start": np.array(along),
-        "rms": np.array(rms),
-    }
+        "limit": limit, "weighted": own, "elsewhere": np.linalg.norm(own - limit, axis=1)[0] / dagger,
+        "distance": np.where(np.array(away) < LOST, away, np.inf) / dagger, "dagger": dagger,
+        "start": starts @ limit[0] / max(dagger, 1e-300), "rms": rms_distance(x, settings.init_scale),
+    }  # fmt: skip
 
 
 def mean_gradient(w: Tensor, x: Tensor, y: Tensor) -> Tensor:
@@ -172,26 +161,15 @@ def run(setup: Setup, prediction: Prediction, *, gradient: Gradient = mean_gradi
         rows = setup.batches[step]
         return of_batch(gradient(w, x[seeds, rows], y[seeds, rows]), step)
 
-    shown = set(prediction["steps"].tolist())
-    paths = [
-        descend(
-            one, setup.starts, lr=settings.lr, steps=settings.steps, temperature=settings.temperature,
-            generator=[torch.Generator().manual_seed(2 * seed + which) for seed in common.seeds(settings)],
-            record=sorted(shown | set(range(0, settings.steps, TICK))),
-        )
-        for which, one in ((0, full(settings.optimizer)), (1, minibatch), (0, full("diagonal P")))
-    ]  # fmt: skip
-    look = _Look(setup, prediction)
-    for (step, gd), (_, sgd), (_, scaled) in zip(*paths, strict=True):
-        if step not in shown:
-            yield Frame.tick(step, step / settings.steps)
-            continue
-        w = torch.stack([gd, sgd, scaled], dim=1)
-        if not bool((w.abs() < LOST).all()):
-            yield Frame(step, {}, step / settings.steps, "diverged", _advice(setup))
-            return
-        done = step == settings.steps
-        yield Frame(step, look(w), step / settings.steps, "done" if done else "running")
+    yield from common.follow(
+        [full(settings.optimizer), minibatch, full("diagonal P")], setup.starts, _Look(setup, prediction),
+        lr=settings.lr, steps=settings.steps, shown=prediction["steps"], tick=TICK, lost=LOST,
+        advice=_advice(setup), temperature=settings.temperature,
+        noises=[
+            [torch.Generator().manual_seed(2 * seed + which) for seed in common.seeds(settings)]
+            for which in (0, 1, 0)
+        ],
+    )  # fmt: skip
 
 
 class _Look:
@@ -209,8 +187,8 @@ class _Look:
         lengths = axes.norm(dim=2, keepdim=True)
         self.axes = axes / torch.where(lengths > 0, lengths, 1.0)
 
-    def __call__(self, w: Tensor) -> dict[str, np.ndarray]:
-        setup = self.setup
+    def __call__(self, states: Sequence[Tensor], step: int) -> dict[str, np.ndarray]:
+        setup, w = self.setup, torch.stack([*states], dim=1)
         residual = w @ setup.x[:, None].mT - setup.y[:, None, None]
         moved = (w - setup.starts[:, None])[:, :2] @ setup.null[:, None]
         found = {
@@ -238,71 +216,64 @@ def _advice(setup: Setup) -> str:
 
 
 def figure(
-    frames: Sequence[Frame],
-    prediction: Prediction,
-    previous: Sequence[Run] = (),
-    settings: MinimumNorm | None = None,
+    frames: Frames, prediction: Prediction, previous: Runs = (), settings: MinimumNorm | None = None
 ) -> figures.Chart:
-    steps, floor = prediction["steps"], 1e-17
-    colors = (shared.MINIMUM_NORM, shared.SGD)
-    dagger, ends = prediction["dagger"][0], prediction["limit"][0]
-    height = float(np.linalg.norm(ends[1] - ends[0]))
+    height = float(np.linalg.norm(np.diff(prediction["limit"][0], axis=0)))
     # A start may lie on either side of both.
-    begins = [0.0, float(dagger), float(prediction["start"][0, 1])]
-    reach = (min(begins) - 0.1 * dagger, max(begins) + 0.3 * dagger)
-    plane: list[figures.Mark] = [figures.Level(dagger, label="zero loss", axis="x")]
-    way: list[figures.Mark] = []
+    begins = [0.0, float(prediction["dagger"][0]), float(prediction["start"][0, 1])]
+    reach = (min(begins) - 0.1 * begins[1], max(begins) + 0.3 * begins[1])
+    return figures.Chart.of(
+        settings, "The paths of GD and SGD to zero loss, and how they close in on the predicted limit.",
+        figures.Panel("Two paths from 0, two from w₀", _plane(frames, prediction, previous, height),
+                      xlabel="w along w†", ylabel="w along P₀w₀", xlim=reach,
+                      ylim=(-0.15 * height, 1.2 * height) if height > 1e-9 else None),
+        figures.Panel("From w₀ to the predicted limit", _way(frames, prediction, previous),
+                      xlabel="step (+ ½)", ylabel="relative to ‖w†‖", xscale="log", yscale="log",
+                      ylim=(FLOOR, None)),
+    )  # fmt: skip
+
+
+def _plane(frames: Frames, prediction: Prediction, previous: Runs, height: float) -> list[figures.Mark]:
+    dagger = prediction["dagger"][0]
+    marks: list[figures.Mark] = [figures.Level(dagger, label="zero loss", axis="x")]
     for old in previous:
-        at, values = common.curve(old.frames, "distance")
-        if len(at):
-            way.append(
-                figures.Earlier(at + 0.5, np.maximum(values[1, 1].mean(0), floor), label="earlier run")
-            )
-            _, path = common.curve(old.frames, "slice")
-            plane.append(figures.Earlier(path[0, 1, 1, 0], path[1, 1, 1, 0], label="earlier run"))
+        path = common.curve(old.frames, "slice")[1]
+        if len(path) > 1:
+            marks.append(figures.Earlier(path[0, 1, 1, 0], path[1, 1, 1, 0], label="earlier run"))
     for level in (0.0, height):
         label = "predicted: sideways, to w† + P₀w₀" if level else ""
         start = float(prediction["start"][0, int(level > 0)])
-        plane.append(figures.Predicted([start, dagger], [level, level], label=label, color=colors[0]))
-    way.append(
-        figures.Predicted(steps + 0.5, np.maximum(prediction["distance"][:, 1], floor),
-                          label="GD, closed form", color=colors[0])
-    )  # fmt: skip
-    aside = np.full(len(steps), prediction["elsewhere"].mean())
-    way.append(figures.Predicted(steps + 0.5, aside, label="P's limit, away from w†", color=shared.RIDGE))
-    at, values = common.curve(frames, "distance")
+        marks.append(figures.Predicted([start, dagger], [level, level], label=label, color=COLORS[0]))
+    path = common.curve(frames, "slice")[1]
+    for start in (0, 1) if len(path) > 1 else ():
+        # GD as a few markers on the line that SGD draws: the two lie on each other.
+        (u, v), (gd_u, gd_v) = path[:, start, 1, 0], path[:, start, 0, 0, ::8]
+        names = ("SGD", "GD (every eighth frame)") if start else ("", "")
+        marks.append(figures.Measured(u, v, label=names[0], color=COLORS[1]))
+        marks.append(figures.Points(gd_u, gd_v, label=names[1], color=COLORS[0], line=False))
+    return marks
+
+
+def _way(frames: Frames, prediction: Prediction, previous: Runs) -> list[figures.Mark]:
+    marks = common.earlier_ways(previous, "distance", lambda v: np.maximum(v[1, 1].mean(0), FLOOR), x=0.5)
+    aside = np.full(len(prediction["steps"]), prediction["elsewhere"].mean())
+    for values, label, color in (
+        (prediction["distance"][:, 1], "GD, closed form", COLORS[0]),
+        (aside, "P's limit, away from w†", shared.RIDGE),
+    ):
+        shown = np.maximum(values, FLOOR)
+        marks.append(figures.Predicted(prediction["steps"] + 0.5, shown, label=label, color=color))
+    at, distance = common.curve(frames, "distance")
     if len(at):
-        path = common.curve(frames, "slice")[1]
-        for method in (1, 0):
-            shown = np.maximum(values[1, method], floor)
-            way.append(figures.Measured(at + 0.5, shown, label=METHODS[method], color=colors[method]))
-        for start in (0, 1):
-            # GD as a few markers on the line that SGD draws: the two lie on each other.
-            (u, v), (gd_u, gd_v) = path[:, start, 1, 0], path[:, start, 0, 0, ::8]
-            names = ("SGD", "GD (every eighth frame)") if start else ("", "")
-            plane.append(figures.Measured(u, v, label=names[0], color=colors[1]))
-            plane.append(figures.Points(gd_u, gd_v, label=names[1], color=colors[0], line=False))
-        way.append(
-            figures.Measured(at + 0.5, common.curve(frames, "aside")[1], label="P, from 0: away from w†",
-                             color=shared.RIDGE)
-        )  # fmt: skip
         change = common.curve(frames, "null_change")[1].max(axis=(0, 1))
-        way.append(
-            figures.Measured(at + 0.5, np.maximum(change, floor), label="change of the null-space part",
-                             color=shared.LANGEVIN)
-        )  # fmt: skip
-    return figures.Chart(
-        (
-            figures.Panel("Two paths from 0, two from w₀", tuple(plane), xlabel="w along w†",
-                          ylabel="w along P₀w₀", xlim=reach,
-                          ylim=(-0.15 * height, 1.2 * height) if height > 1e-9 else None),
-            figures.Panel("From w₀ to the predicted limit", tuple(way), xlabel="step (+ ½)",
-                          ylabel="relative to ‖w†‖", xscale="log", yscale="log", ylim=(floor, None)),
-        ),
-        caption=figures.caption(
-            "The paths of GD and SGD to zero loss, and how they close in on the predicted limit.", settings
-        ),
-    )  # fmt: skip
+        for values, label, color in (
+            (distance[1, 1], "SGD", COLORS[1]),
+            (distance[1, 0], "GD", COLORS[0]),
+            (common.curve(frames, "aside")[1], "P, from 0: away from w†", shared.RIDGE),
+            (change, "change of the null-space part", shared.LANGEVIN),
+        ):
+            marks.append(figures.Measured(at + 0.5, np.maximum(values, FLOOR), label=label, color=color))
+    return marks
 
 
 def _conditions(run: Run) -> tuple[Condition, ...]:
@@ -405,10 +376,8 @@ S22 = Claim(
 
 MINIMUM_NORM = Experiment(
     "minimum-norm", "Which of all solutions does descent find?", MinimumNorm,
-    {
-        "quick": MinimumNorm(),
-        "paper": MinimumNorm(n=200, d=1000, batch_size=1, lr=0.0009, steps=80_000, seeds=5),
-    },
+    {"quick": MinimumNorm(), "paper": MinimumNorm(
+        n=200, d=1000, batch_size=1, lr=0.0009, steps=80_000, seeds=5)},
     prepare, predict, run, figure, (S1, S2, S22),
     controls=("optimizer", "anisotropy", "n", "d", "init_scale", "batch_size", "lr", "temperature"),
 )  # fmt: skip

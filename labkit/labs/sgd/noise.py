@@ -10,7 +10,7 @@ of sampling, and checks the drawing alone.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,7 +30,7 @@ from labkit.measure.gradient_noise import (
     sample_gradients,
 )
 from labkit.protocol.claims import Claim, World
-from labkit.protocol.experiment import Experiment, Frame, Prediction, Run
+from labkit.protocol.experiment import Experiment, Frame, Frames, Prediction, Run, Runs
 from labkit.protocol.rules import EVERY, Between, Check, Condition, Equals, Evidence
 from labkit.protocol.settings import knob
 
@@ -49,27 +49,21 @@ Noise = Callable[..., Tensor]
 
 @dataclass(frozen=True)
 class MinibatchNoise(common.OnData):
-    batch_size: int = knob(
-        64, "samples B of the batches whose noise is looked at", slider=(8, 256), bounds=(1, None),
-        scale="log2", label="batch size B", remeasures=True,
-    )  # fmt: skip
+    batch_size: int = knob(64, "samples B of the batches whose noise is looked at", slider=(8, 256),
+                           bounds=(1, None), scale="log2", label="batch size B", remeasures=True)  # fmt: skip
     drawing: str = knob(
         "without replacement", "whether a sample may come twice in a batch; an epoch has no replacement",
         choices=("without replacement", "with replacement"), label="batches drawn", remeasures=True,
     )  # fmt: skip
-    draws: int = knob(
-        300, "minibatches at each phase", slider=(100, 1000), bounds=(20, None), step=100, remeasures=True
-    )
+    draws: int = knob(300, "minibatches at each phase", slider=(100, 1000), bounds=(20, None), step=100,
+                      remeasures=True)  # fmt: skip
     n: int = knob(1200, "training samples n", slider=(400, 1400), bounds=(128, None), step=100)
     width: int = knob(14, "hidden units", slider=(8, 128), bounds=(1, None), scale="log2")
     depth: int = knob(1, "hidden layers", slider=(1, 3), bounds=(1, None), step=1)
-    lr: float = knob(
-        0.02, "learning rate of SGD with momentum .9 and batches of 64", slider=(0.005, 0.1),
-        bounds=(1e-6, 100), scale="log", label="learning rate",
-    )  # fmt: skip
-    epochs: int = knob(
-        1000, "longest training between two phases", slider=(100, 5000), bounds=(1, None), scale="log"
-    )
+    lr: float = shared.rate(0.02, "learning rate of SGD with momentum .9 and batches of 64",
+                            slider=(0.005, 0.1))  # fmt: skip
+    epochs: int = knob(1000, "longest training between two phases", slider=(100, 5000), bounds=(1, None),
+                       scale="log")  # fmt: skip
     dataset: str = knob("digits", "images", choices=("digits", "mnist-5k", "mnist", "cifar10"))
 
     @property
@@ -87,26 +81,12 @@ class MinibatchNoise(common.OnData):
         return self.drawing == "with replacement"
 
 
-@dataclass(frozen=True)
-class Setup:
-    settings: MinibatchNoise
-    sets: tuple[data.Dataset, ...]
-    starts: tuple[nn.Module, ...]
+def prepare(settings: MinibatchNoise) -> shared.Started:
+    sets = shared.images(settings, n_test=100)
+    return shared.Started(settings, sets, shared.networks(settings, sets[0].dim))
 
 
-def prepare(settings: MinibatchNoise) -> Setup:
-    sets = tuple(
-        common.classification(
-            settings.dataset, n=settings.n, classes=10, n_test=100, label_noise=0.0, normalize="standardize",
-            seed=seed, device=settings.device,
-        )
-        for seed in common.seeds(settings)
-    )  # fmt: skip
-    starts = tuple(shared.network(settings, sets[0].dim, seed) for seed in common.seeds(settings))
-    return Setup(settings, sets, starts)
-
-
-def predict(setup: Setup) -> Prediction:
+def predict(setup: shared.Started) -> Prediction:
     """What the choice of samples says of the covariance; what Gaussian isotropic noise would show."""
     settings = setup.settings
     weights = sum(p.numel() for p in setup.starts[0].parameters())
@@ -119,45 +99,36 @@ def predict(setup: Setup) -> Prediction:
     }  # fmt: skip
 
 
-def run(setup: Setup, prediction: Prediction, *, noise: Noise | None = None) -> Iterator[Frame]:
+def run(setup: shared.Started, prediction: Prediction, *, noise: Noise | None = None) -> Iterator[Frame]:
     settings, phases, noise = setup.settings, len(PHASES), noise or gradient_noise
-    shapes: dict[str, tuple[int, ...]] = {
-        "loss": (), "skew": (), "kurtosis": (), "participation": (), "silent": (),
-        "scaled": (len(settings.sizes),), "density": (len(EDGES) - 1,),
-    }  # fmt: skip
-    values = {name: np.full((settings.seeds, phases, *shape), np.nan) for name, shape in shapes.items()}
-    models: Sequence[nn.Module] = setup.starts
-    notes = []
-    for t, level in enumerate(LOSSES):
-        begin, end = t / phases, (t + 1) / phases
-        trained = begin + 0.4 * (end - begin)
-        found = yield from shared.fit(
-            settings, models, setup.sets, span=(begin, trained), step=t, stop=level,
-            seed=settings.seed + 1000 * t,
-        )  # fmt: skip
-        if found.word == "diverged":
-            yield Frame(t, shared.snapshot(values), trained, "diverged", f"{PHASES[t]}: {found.note}")
-            return
-        notes += [f"{PHASES[t]}: {found.note}"] if found.word == "missed" else []
-        models = found.models
-        for s, (model, one) in enumerate(zip(models, setup.sets, strict=True)):
-            values["loss"][s, t] = shared.fitted(model, one.x_train, one.y_train)[0]
-            gradients = sample_gradients(model, one.x_train, one.y_train)
-            variance = noise_variance(gradients)
-            generator = torch.Generator().manual_seed(settings.seed + s + 100 * t)
-            for place, size in enumerate(settings.sizes):
-                drawn = noise(
-                    gradients, size, settings.draws, replacement=settings.replacement, generator=generator
-                )
-                trace = float(drawn.double().square().sum(1).mean())
-                values["scaled"][s, t, place] = trace / float(variance.sum())
-                if size == settings.batch_size:
-                    for name, value in _shape(drawn, variance, generator).items():
-                        values[name][s, t] = value
-                share = (s + (place + 1) / len(settings.sizes)) / settings.seeds
-                yield Frame.tick(t, min(trained + (end - trained) * share, 0.99))
-        yield Frame(t + 1, shared.snapshot(values), min(end, 0.99))
-    yield Frame(phases, {}, 1.0, "done", "; ".join(notes))
+    values = common.blank(
+        settings.seeds, phases, loss=(), skew=(), kurtosis=(), participation=(), silent=(),
+        scaled=(len(settings.sizes),), density=(len(EDGES) - 1,),
+    )  # fmt: skip
+
+    def read(t: int, s: int, one: data.Dataset, model: nn.Module) -> Iterator[bool]:
+        values["loss"][s, t] = shared.fitted(model, one.x_train, one.y_train)[0]
+        gradients = sample_gradients(model, one.x_train, one.y_train)
+        variance = noise_variance(gradients)
+        generator = torch.Generator().manual_seed(settings.seed + s + 100 * t)
+        for place, size in enumerate(settings.sizes):
+            drawn = noise(
+                gradients, size, settings.draws, replacement=settings.replacement, generator=generator
+            )
+            trace = float(drawn.double().square().sum(1).mean())
+            values["scaled"][s, t, place] = trace / float(variance.sum())
+            if size == settings.batch_size:
+                common.put(values, (s, t), _shape(drawn, variance, generator))
+            yield False
+
+    trainings = [
+        shared.Training(
+            phase, setup.sets, (t / phases, (t + 1) / phases), None if t else setup.starts,
+            {"stop": LOSSES[t], "seed": settings.seed + 1000 * t},
+        )
+        for t, phase in enumerate(PHASES)
+    ]  # fmt: skip
+    yield from shared.minima(settings, trainings, values, read, share=0.4)
 
 
 def _shape(drawn: Tensor, variance: Tensor, generator: torch.Generator) -> dict[str, Any]:
@@ -181,17 +152,14 @@ def _shape(drawn: Tensor, variance: Tensor, generator: torch.Generator) -> dict[
 
 
 def figure(
-    frames: Sequence[Frame],
-    prediction: Prediction,
-    previous: Sequence[Run] = (),
-    settings: MinibatchNoise | None = None,
+    frames: Frames, prediction: Prediction, previous: Runs = (), settings: MinibatchNoise | None = None
 ) -> figures.Chart:
-    centres, places = (EDGES[1:] + EDGES[:-1]) / 2, np.arange(float(len(PHASES)))
-    sizes = prediction["sizes"]
+    centres, sizes = (EDGES[1:] + EDGES[:-1]) / 2, prediction["sizes"]
     shapes: list[figures.Mark] = []
     scaling: list[figures.Mark] = []
     for t, (phase, color) in enumerate(zip(PHASES, COLORS, strict=True)):
-        density, scaled = _at(frames, "density", t, len(centres)), _at(frames, "scaled", t, len(sizes))
+        density = common.seen(frames, "density", len(centres), at=(t,))
+        scaled = common.seen(frames, "scaled", len(sizes), at=(t,))
         shapes.append(figures.Measured(centres, density, label=phase, color=color))
         beside = sizes * 1.06 ** (t - 1)  # Where the three agree, each is seen.
         scaling.append(figures.Points(beside, scaled, label=phase, color=color, line=False))
@@ -201,46 +169,35 @@ def figure(
     if kurtosis is not None:
         told = " / ".join("–" if np.isnan(v) else f"{v:.1f}" for v in kurtosis.mean(axis=0))
         shapes.append(figures.Note(f"excess kurtosis: {told}", 0.03, 0.97))
-    filled: list[figures.Mark] = [
-        figures.Predicted(places, np.full(3, float(prediction["weights"])), label="isotropic", color="ink"),
-        figures.Level(float(prediction["most"]), label="most, n − 1"),
-    ]
-    for old in previous:
-        before = common.newest(old.frames, "participation")
-        if before is not None:
-            filled.append(figures.Earlier(places, before))
-    for t, color in enumerate(COLORS):
-        value = np.full((1, 3), np.nan)
-        now = common.newest(frames, "participation")
-        if now is not None:
-            value = np.where(np.arange(3) == t, now, np.nan)
-        filled.append(figures.Points(places, value, label="", color=color, line=False))
-    return figures.Chart(
-        (
-            figures.Panel(
-                "Components of the noise", tuple(shapes), xlabel="in standard deviations", ylabel="density",
-                yscale="log", ylim=(1e-5, 5), xlim=(-6, 6),
-            ),
-            figures.Panel(
-                "Covariance against batch size", tuple(scaling), xlabel="batch size B",
-                ylabel="tr C_B / tr C_1", xscale="log2", yscale="log",
-            ),
-            figures.Panel(
-                "Directions that the noise fills", tuple(filled), ylabel="participation ratio",
-                yscale="log", ylim=(1, 5 * float(prediction["weights"])),
-                xticks=[(float(t), f"{phase}\nloss {LOSSES[t]:g}") for t, phase in enumerate(PHASES)],
-                xlim=(-0.5, 2.5),
-            ),
+    return figures.Chart.of(
+        settings, "The noise of minibatch gradients: its tails, its size, and the directions it fills.",
+        figures.Panel(
+            "Components of the noise", shapes, xlabel="in standard deviations", ylabel="density",
+            yscale="log", ylim=(1e-5, 5), xlim=(-6, 6),
         ),
-        caption=figures.caption(
-            "The noise of minibatch gradients: its tails, its size, and the directions it fills.", settings
+        figures.Panel(
+            "Covariance against batch size", scaling, xlabel="batch size B",
+            ylabel="tr C_B / tr C_1", xscale="log2", yscale="log",
+        ),
+        figures.Panel(
+            "Directions that the noise fills", _filled(frames, prediction, previous),
+            ylabel="participation ratio", yscale="log", ylim=(1, 5 * float(prediction["weights"])),
+            xticks=[(float(t), f"{phase}\nloss {LOSSES[t]:g}") for t, phase in enumerate(PHASES)],
+            xlim=(-0.5, 2.5),
         ),
     )  # fmt: skip
 
 
-def _at(frames: Sequence[Frame], name: str, phase: int, length: int) -> np.ndarray:
-    values = common.newest(frames, name)
-    return np.full((1, length), np.nan) if values is None else values[:, phase]
+def _filled(frames: Frames, prediction: Prediction, previous: Runs) -> list[figures.Mark]:
+    places, weights = np.arange(float(len(PHASES))), np.full(len(PHASES), float(prediction["weights"]))
+    now = common.seen(frames, "participation", len(PHASES))
+    return [
+        figures.Predicted(places, weights, label="isotropic", color="ink"),
+        figures.Level(float(prediction["most"]), label="most, n − 1"),
+        *common.earlier(previous, "participation", places),
+        *(figures.Points(places, np.where(places == t, now, np.nan), color=color, line=False)
+          for t, color in enumerate(COLORS)),
+    ]  # fmt: skip
 
 
 def _langevin(run: Run) -> tuple[Evidence, ...]:
@@ -297,9 +254,7 @@ S6 = Claim(
 
 NOISE = Experiment(
     "noise", "Is minibatch noise the noise of Langevin's equation?", MinibatchNoise,
-    {
-        "quick": MinibatchNoise(),
-        "paper": MinibatchNoise(dataset="mnist", n=1000, width=64, draws=1000, seeds=5),
-    },
+    {"quick": MinibatchNoise(), "paper": MinibatchNoise(
+        dataset="mnist", n=1000, width=64, draws=1000, seeds=5)},
     prepare, predict, run, figure, (S6,), controls=("batch_size", "drawing", "draws", "n", "width", "lr"),
 )  # fmt: skip

@@ -9,7 +9,7 @@ the images, 2.14 for 10 % of 8 layers.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,7 +21,7 @@ from labkit.labs import common
 from labkit.labs.sgd import shared
 from labkit.measure.input_noise import error_under_noise
 from labkit.protocol.claims import Claim, World
-from labkit.protocol.experiment import Experiment, Frame, Prediction, Run
+from labkit.protocol.experiment import Experiment, Frame, Frames, Prediction, Run, Runs
 from labkit.protocol.rules import EVERY, Between, Equals, Evidence
 from labkit.protocol.settings import knob
 
@@ -33,33 +33,15 @@ AS_MUCH = 0.25  # relative: how near (1 + Δ)^L has to come
 
 @dataclass(frozen=True)
 class Robust(shared.Minima):
-    n: int = knob(300, "training samples N", slider=(100, 1000), bounds=(20, None), step=100)
-    width: int = knob(100, "hidden units", slider=(25, 400), bounds=(1, None), scale="log2")
-    stop: float = knob(
-        0.01, "cross-entropy at which training stops", slider=(1e-3, 0.1), bounds=(1e-6, 0.5), scale="log",
-        label="stop at loss",
-    )  # fmt: skip
-    largest: float = knob(
-        4.0, "largest noise γ, in standard deviations of a pixel", slider=(1, 10), bounds=(0.1, 100), step=1,
-        label="largest γ", remeasures=True,
-    )  # fmt: skip
-    draws: int = knob(
-        5,
-        "noises that each error is averaged over",
-        slider=(1, 20),
-        bounds=(1, None),
-        step=1,
-        remeasures=True,
-    )
+    largest: float = knob(4.0, "largest noise γ, in standard deviations of a pixel", slider=(1, 10),
+                          bounds=(0.1, 100), step=1, label="largest γ", remeasures=True)  # fmt: skip
+    draws: int = knob(5, "noises that each error is averaged over", slider=(1, 20), bounds=(1, None), step=1,
+                      remeasures=True)  # fmt: skip
 
     @property
     def gammas(self) -> np.ndarray:
         """0, and sizes of noise up to the largest, denser near 0."""
         return self.largest * np.linspace(0, 1, 25) ** 2
-
-
-def prepare(settings: Robust) -> shared.Started:
-    return shared.prepare_starts(settings)
 
 
 def predict(setup: shared.Started) -> Prediction:
@@ -85,35 +67,24 @@ def run(
     setup: shared.Started, prediction: Prediction, *, by_weights: Callable[..., np.ndarray] | None = None
 ) -> Iterator[Frame]:
     settings, by_weights = setup.settings, by_weights or error_by_weights
-    values = shared.blank(settings.seeds, error=(len(settings.gammas),), by_weights=(len(settings.gammas),))
-    notes = []
-    for k, (begin, end) in enumerate(shared.PARTS):
-        trained = begin + 0.9 * (end - begin)
-        found = yield from shared.fit(settings, setup.starts, setup.sets[k], span=(begin, trained), step=k)
-        if found.word == "diverged":
-            yield Frame(k, shared.snapshot(values), trained, "diverged", f"{shared.WORDS[k]}: {found.note}")
-            return
-        notes += [f"{shared.WORDS[k]}: {found.note}"] if found.word == "missed" else []
-        for s, (model, one) in enumerate(zip(found.models, setup.sets[k], strict=True)):
-            for name, value in shared.ends(model, one).items():
-                values[name][s, k] = value
-            # One noise a seed, whatever the labels.
-            generator = torch.Generator().manual_seed(settings.seed + s)
-            values["error"][s, k] = error_under_noise(
-                model, one.x_train, one.y_train, settings.gammas.tolist(), draws=settings.draws,
-                generator=generator,
-            ).numpy()  # fmt: skip
-            values["by_weights"][s, k] = by_weights(model, one, settings.gammas, settings.draws, generator)
-            yield Frame.tick(k, trained)
-        yield Frame(k + 1, shared.snapshot(values), end - 0.01)
-    yield Frame(len(shared.KINDS), {}, 1.0, "done", "; ".join(notes))
+    values = shared.blank(settings.seeds, 2, **dict.fromkeys(("error", "by_weights"), settings.gammas.shape))
+
+    def read(k: int, s: int, one: data.Dataset, model: nn.Module) -> Iterator[bool]:
+        # One noise a seed, whatever the labels.
+        given = settings.draws, torch.Generator().manual_seed(settings.seed + s)
+        error = error_under_noise(
+            model, one.x_train, one.y_train, settings.gammas.tolist(), draws=given[0], generator=given[1]
+        )
+        weights = by_weights(model, one, settings.gammas, *given)
+        found = {"error": error.numpy(), "by_weights": weights}
+        common.put(values, (s, k), shared.ends(model, one) | found)
+        yield False
+
+    yield from shared.minima(settings, shared.of_both_kinds(setup), values, read)
 
 
 def figure(
-    frames: Sequence[Frame],
-    prediction: Prediction,
-    previous: Sequence[Run] = (),
-    settings: Robust | None = None,
+    frames: Frames, prediction: Prediction, previous: Runs = (), settings: Robust | None = None
 ) -> figures.Chart:
     gammas = prediction["gammas"]
     chance = figures.Predicted(
@@ -124,61 +95,30 @@ def figure(
         ("error", "Error on noisy training images (47)", "noise γ (standard deviations of a pixel)"),
         ("by_weights", "Error with noisy weights", "noise Δ (share of each weight)"),
     ):
-        marks: list[figures.Mark] = []
-        now = common.newest(frames, name)
-        for k, (words, color) in enumerate(zip(shared.WORDS, shared.COLORS, strict=True)):
-            for old in previous:
-                if (before := common.newest(old.frames, name)) is not None:
-                    marks.append(figures.Earlier(old.prediction["gammas"], before[:, k]))
-            seen = np.full((1, len(gammas)), np.nan) if now is None else now[:, k]
-            marks.append(figures.Measured(gammas, seen, label=words, color=color))
+        marks = shared.of_kinds(frames, previous, prediction, "gammas", name, figures.Measured)
         panels.append(
-            figures.Panel(
-                title, (*marks, chance), xlabel=size, ylabel="error rate", xlim=(0, float(gammas[-1])),
-                ylim=(0, 1),
-            )
+            figures.Panel(title, [*marks, chance], xlabel=size, ylabel="error rate",
+                          xlim=(0, float(gammas[-1])), ylim=(0, 1))
         )  # fmt: skip
-    return figures.Chart(
-        tuple(panels),
-        caption=figures.caption(
-            "Error with noise on training images and on weights, fitted to natural and to random labels.",
-            settings,
-        ),
-    )
-
-
-def borne(gammas: np.ndarray, error: np.ndarray, level: float = HALF) -> np.ndarray:
-    """The noise at which the error first reaches `level`: (..., G) -> (...), nan where it never does."""
-    found = np.full(error.shape[:-1], np.nan)
-    for place in np.ndindex(found.shape):
-        over = np.flatnonzero(error[place] >= level)
-        if len(over) and over[0]:
-            right, left = int(over[0]), int(over[0]) - 1
-            rise = error[place][right] - error[place][left]
-            share = (level - error[place][left]) / rise
-            found[place] = gammas[left] + share * (gammas[right] - gammas[left])
-    return found
+    return figures.Chart.of(
+        settings,
+        "Error with noise on training images and on weights, fitted to natural and to random labels.",
+        *panels,
+    )  # fmt: skip
 
 
 def _worse(run: Run) -> Evidence:
-    error, gammas = run.last("error"), run.prediction["gammas"]
-    if not np.isfinite(error).all():
-        raise ValueError("error: not both kinds of labels have been measured yet")
-    checks = shared.converged(run.last("train_error"), run.last("loss"), run.settings.stop)
-    at = borne(gammas, error)
-    found = ", ".join(f"{word} {v:.2f}" for word, v in zip(shared.KINDS, at.mean(axis=0), strict=True))
-    return Evidence(at[:, 0] / at[:, 1], checks=checks, note=f"γ: {found}")
+    (error,) = common.whole(run, "error")
+    at = shared.reached(run.prediction["gammas"], error, HALF)
+    return Evidence(at[:, 0] / at[:, 1], checks=shared.converged(run), note=f"γ: {shared.told(at)}")
 
 
 def _as_conjectured(run: Run) -> tuple[Evidence, Evidence]:
-    gammas = run.prediction["gammas"]
-    if not np.isfinite(run.last("by_weights")).all():
-        raise ValueError("by_weights: not both kinds of labels have been measured yet")
-    checks = shared.converged(run.last("train_error"), run.last("loss"), run.settings.stop)
-    images, weights = (borne(gammas, run.last(name)) for name in ("error", "by_weights"))
-    note = f"Δ: {', '.join(f'{word} {v:.2f}' for word, v in zip(shared.KINDS, weights.mean(0), strict=True))}"
+    gammas, errors = run.prediction["gammas"], common.whole(run, "error", "by_weights")
+    images, weights = (shared.reached(gammas, error, HALF) for error in errors)
+    checks = shared.converged(run)
     return (
-        Evidence(images / weights, checks=checks, note=note),
+        Evidence(images / weights, checks=checks, note=f"Δ: {shared.told(weights)}"),
         Evidence(1 + images, (1 + weights) ** (run.settings.depth + 1), checks=checks),
     )
 
@@ -208,7 +148,7 @@ S13 = Claim(
     {"holds": "random labels are lost under less noise than natural ones",
      "fails": "natural labels are lost as soon as random ones",
      "undecided": "the labels are not fitted, or half of them are never lost under so little noise"},
-    (World("both networks with natural labels", {"label_noise": 0.0}),),
+    (shared.BOTH_NATURAL,),
 )  # fmt: skip
 
 S16 = Claim(
@@ -231,12 +171,8 @@ S16 = Claim(
 
 ROBUSTNESS = Experiment(
     "robustness", "How much noise on the images do fitted labels bear?", Robust,
-    {
-        "quick": Robust(),
-        "paper": Robust(
-            dataset="cifar10", n=10_000, width=512, depth=2, draws=10, lr=0.01, seeds=3, epochs=2000
-        ),
-    },
-    prepare, predict, run, figure, (S13, S16),
+    {"quick": Robust(), "paper": Robust(
+        dataset="cifar10", n=10_000, width=512, depth=2, draws=10, lr=0.01, seeds=3, epochs=2000)},
+    shared.prepare_starts, predict, run, figure, (S13, S16),
     controls=("n", "width", "label_noise", "stop", "largest", "draws"),
 )  # fmt: skip

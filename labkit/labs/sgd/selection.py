@@ -8,23 +8,19 @@ an effect that can be seen.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from torch import nn
 
 from labkit import data, figures
 from labkit.labs import common
 from labkit.labs.sgd import shared
 from labkit.measure.flatness import flatness_radius
-from labkit.measure.layers import weight_layers
-from labkit.measure.margins import margins
-from labkit.measure.norms import frobenius
 from labkit.protocol.claims import Claim, World
-from labkit.protocol.experiment import Experiment, Frame, Prediction, Run
+from labkit.protocol.experiment import Experiment, Frame, Frames, Prediction, Run, Runs
 from labkit.protocol.rules import EVERY, Between, Check, Evidence
 from labkit.protocol.settings import knob
 
@@ -42,22 +38,12 @@ TITLES = ("Flatness radius (16)", "Median margin over ∏‖W‖_F", "‖w‖", 
 @dataclass(frozen=True)
 class Selection(shared.Minima):
     n: int = knob(200, "training samples N", slider=(100, 1000), bounds=(20, None), step=100)
-    width: int = knob(100, "hidden units", slider=(25, 400), bounds=(1, None), scale="log2")
-    stop: float = knob(
-        0.01, "cross-entropy of all samples at which training stops", slider=(1e-3, 0.1), bounds=(1e-6, 0.5),
-        scale="log", label="stop at loss",
-    )  # fmt: skip
-    smallest: int = knob(
-        4, "samples of the smallest batch; batches grow fourfold from it, up to all samples",
-        slider=(2, 64), bounds=(1, None), scale="log2", label="smallest batch",
-    )  # fmt: skip
-    lr: float = knob(
-        0.01, "learning rate, the same for every batch, with momentum .9", slider=(0.005, 0.05),
-        bounds=(1e-6, 100), scale="log", label="learning rate",
-    )  # fmt: skip
-    directions: int = knob(
-        10, "random directions at each minimum", slider=(5, 50), bounds=(2, None), step=5, remeasures=True
-    )
+    smallest: int = knob(4, "samples of the smallest batch; batches grow fourfold from it, up to all samples",
+                         slider=(2, 64), bounds=(1, None), scale="log2", label="smallest batch")  # fmt: skip
+    lr: float = shared.rate(0.01, "learning rate, the same for every batch, with momentum .9",
+                            slider=(0.005, 0.05))  # fmt: skip
+    directions: int = knob(10, "random directions at each minimum", slider=(5, 50), bounds=(2, None), step=5,
+                           remeasures=True)  # fmt: skip
 
     @property
     def batches(self) -> tuple[int, ...]:
@@ -67,10 +53,6 @@ class Selection(shared.Minima):
             sizes.insert(1, size)
             size *= 4
         return tuple(sizes)
-
-
-def prepare(settings: Selection) -> shared.Started:
-    return shared.prepare_starts(settings)
 
 
 def predict(setup: shared.Started) -> Prediction:
@@ -89,93 +71,70 @@ def run(
 ) -> Iterator[Frame]:  # fmt: skip
     settings, labelled = setup.settings, labelled or globals()["labelled"]
     batches = settings.batches
-    trainings = [*((0, batch) for batch in batches), (1, batches[0])]  # the last: random labels
-    values = {
-        name: np.full((settings.seeds, len(trainings)), np.nan) for name in (*READ, "loss", "train_error")
-    }
-    notes = []
-    for step, (kind, batch) in enumerate(trainings):
-        begin, end = step / len(trainings), (step + 1) / len(trainings)
-        trained = begin + 0.8 * (end - begin)
-        sets = labelled(setup, kind, batch)
-        found = yield from shared.fit(
-            settings, setup.starts, sets, span=(begin, trained), step=step, batch=batch,
-            lr=settings.lr * (FASTER if kind else 1),
-        )  # fmt: skip
-        who = f"{shared.WORDS[kind]}, batch {batch}"
-        if found.word == "diverged":
-            yield Frame(step, shared.snapshot(values), trained, "diverged", f"{who}: {found.note}")
-            return
-        notes += [f"{who}: {found.note}"] if found.word == "missed" else []
-        for s, (model, one) in enumerate(zip(found.models, sets, strict=True)):
-            for name, value in _read(settings, model, one, settings.seed + s).items():
-                values[name][s, step] = value
-            yield Frame.tick(step, trained)
-        yield Frame(step + 1, shared.snapshot(values), min(end, 0.99))
-    yield Frame(len(trainings), {}, 1.0, "done", "; ".join(notes))
+    kinds = [*((0, batch) for batch in batches), (1, batches[0])]  # the last: random labels
+    trainings = [
+        shared.Training(
+            f"{shared.WORDS[kind]}, batch {batch}", labelled(setup, kind, batch),
+            (step / len(kinds), (step + 1) / len(kinds)), setup.starts,
+            {"batch": batch, "lr": settings.lr * (FASTER if kind else 1)},
+        )
+        for step, (kind, batch) in enumerate(kinds)
+    ]  # fmt: skip
+    values = shared.blank(settings.seeds, len(kinds), **dict.fromkeys(READ, ()))
+
+    def read(step: int, s: int, one: data.Dataset, model: nn.Module) -> Iterator[bool]:
+        common.put(values, (s, step), _read(settings, model, one, settings.seed + s))
+        yield False
+
+    yield from shared.minima(settings, trainings, values, read, share=0.8)
 
 
 def _read(settings: Selection, model: nn.Module, one: data.Dataset, seed: int) -> dict[str, float]:
-    with torch.no_grad():
-        middle = float(margins(model(one.x_train), one.y_train).double().median())
-    layers = torch.stack([frobenius(layer) for layer in weight_layers(model, one.x_train)])
+    margins, norms = shared.margins_and_norms(model, one)
     radii = flatness_radius(
         model, one.x_train, one.y_train, epsilon=0.05, directions=settings.directions, r_max=R_MAX,
         generator=seed,
     ).radii  # fmt: skip
     return {
         **shared.ends(model, one), "radius": float(radii.mean()),
-        "norm": float(layers.square().sum().sqrt()), "normalized": middle / float(layers.prod()),
+        "norm": float(norms.square().sum().sqrt()),
+        "normalized": float(margins.median()) / float(norms.prod()),
     }  # fmt: skip
 
 
 def figure(
-    frames: Sequence[Frame],
-    prediction: Prediction,
-    previous: Sequence[Run] = (),
-    settings: Selection | None = None,
+    frames: Frames, prediction: Prediction, previous: Runs = (), settings: Selection | None = None
 ) -> figures.Chart:
     batches = prediction["batches"]
     ticks = [(float(size), "all" if size == batches[0] else str(size)) for size in batches]
     panels = []
     for name, title in zip(READ, TITLES, strict=True):
-        marks: list[figures.Mark] = [
-            figures.Earlier(old.prediction["batches"], seen[:, :-1])
+        marks = [
+            figures.Earlier(old.prediction["batches"], seen[:, :-1], label="earlier run")
             for old in previous
             if (seen := common.newest(old.frames, name)) is not None
         ]
-        now = common.newest(frames, name)
-        seen = np.full((1, len(batches) + 1), np.nan) if now is None else now
-        marks.append(figures.Points(batches, seen[:, :-1], label="natural labels", color=shared.NATURAL))
-        marks.append(figures.Points(batches[:1], seen[:, -1:], label="random labels", color=shared.RANDOM))
+        now = common.seen(frames, name, len(batches) + 1)
+        natural = figures.Points(batches, now[:, :-1], label="natural labels", color=shared.NATURAL)
+        random = figures.Points(batches[:1], now[:, -1:], label="random labels", color=shared.RANDOM)
         panels.append(
-            figures.Panel(
-                title,
-                tuple(marks),
-                xlabel="batch size",
-                ylabel="at the minimum",
-                xscale="log2",
-                xticks=ticks,
-                ylim=(0, None),
-            )
-        )
-    return figures.Chart(
-        tuple(panels),
-        caption=figures.caption(
-            "Minima of one training loss, found by GD and with ever smaller batches, and for "
-            "random labels.", settings
-        ),
+            figures.Panel(title, [*marks, natural, random], xlabel="batch size", ylabel="at the minimum",
+                          xscale="log2", xticks=ticks, ylim=(0, None))
+        )  # fmt: skip
+    return figures.Chart.of(
+        settings,
+        "Minima of one training loss, found by GD and with ever smaller batches, and for random labels.",
+        *panels,
     )  # fmt: skip
 
 
 def _selects(run: Run) -> tuple[Evidence, ...]:
-    found = {name: run.last(name) for name in (*READ, "loss", "train_error")}
-    if not all(np.isfinite(values).all() for values in found.values()):
-        raise ValueError("radius: not every batch has been trained with yet")
+    names = (*READ, "loss", "train_error")
+    found = dict(zip(names, common.whole(run, *names), strict=True))
     loss = found["loss"]
     apart = float((loss.max(axis=1) / loss.min(axis=1)).max()) - 1
     checks = (
-        *shared.converged(found["train_error"], loss, run.settings.stop),
+        *shared.converged(run),
         Check("difference of the losses at the end, relative", apart, EQUAL, "take a smaller learning rate"),
     )
 
@@ -223,12 +182,8 @@ S20 = Claim(
 
 SELECTION = Experiment(
     "selection", "What does the noise of SGD select?", Selection,
-    {
-        "quick": Selection(),
-        "paper": Selection(
-            dataset="cifar10", n=10_000, width=512, depth=2, smallest=8, lr=0.005, seeds=5, epochs=2000
-        ),
-    },
-    prepare, predict, run, figure, (S20,),
+    {"quick": Selection(), "paper": Selection(
+        dataset="cifar10", n=10_000, width=512, depth=2, smallest=8, lr=0.005, seeds=5, epochs=2000)},
+    shared.prepare_starts, predict, run, figure, (S20,),
     controls=("smallest", "lr", "stop", "n", "width", "directions"),
 )  # fmt: skip

@@ -21,17 +21,16 @@ from labkit import figures
 from labkit.labs import common
 from labkit.labs.sgd import shared
 from labkit.protocol.claims import Claim, World
-from labkit.protocol.experiment import Experiment, Frame, Prediction, Run
+from labkit.protocol.experiment import Experiment, Frame, Frames, Prediction, Run, Runs
 from labkit.protocol.rules import EVERY, INTERVAL, AtMost, Between, Check, Condition, Equals, Evidence
 from labkit.protocol.settings import Settings, knob
 from labkit.theory import robust
-from labkit.training.dynamics import descend
+from labkit.training.dynamics import Gradient
 
 CLOSE = 1e-3  # 1 − cosine to the support vector machine
 MARGIN = 0.03  # relative
 LIKE = 0.3  # relative: 1 − cosine of plain descent against that of the matched ridge
 EARLY = 20  # steps from which on the two are compared
-NEWTON = 50  # steps of the solution of a ridge, at most
 SEARCH = 40  # steps of the search for the worst perturbation
 TICK = 200
 Descent = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -41,16 +40,13 @@ Descent = Callable[[Tensor, Tensor, Tensor], Tensor]
 class Separator(Settings):
     n: int = knob(60, "samples n", slider=(10, 200), bounds=(2, 2000), step=10)
     d: int = knob(20, "inputs d", slider=(2, 50), bounds=(2, 500), step=2)
-    gap: float = knob(
-        0.1, "how far samples stay from a random hyperplane, before |x| is made 1", slider=(0, 0.5),
-        bounds=(0, 10), step=0.05,
-    )  # fmt: skip
+    gap: float = knob(0.1, "how far samples stay from a random hyperplane, before |x| is made 1",
+                      slider=(0, 0.5), bounds=(0, 10), step=0.05)  # fmt: skip
     bias: bool = knob(False, "one more input, equal to 1 for all samples, in place of an offset")
     unit: bool = knob(True, "inputs scaled to norm 1, as the paper takes them", label="unit norm")
     rho: float = knob(0.05, "size ρ of a perturbation, in ‖w‖", slider=(0.01, 0.5), bounds=(1e-6, 10),
                       scale="log", label="ρ")  # fmt: skip
-    lr: float = knob(1.0, "step size η", slider=(0.1, 4), bounds=(1e-6, 100), scale="log",
-                     label="learning rate")  # fmt: skip
+    lr: float = shared.rate(1.0, "step size η", slider=(0.1, 4))
     steps: int = knob(20_000, "steps", slider=(500, 50_000), bounds=(1, None), scale="log")
 
 
@@ -85,48 +81,16 @@ def _drawn(settings: Separator, rng: np.random.Generator) -> tuple[np.ndarray, n
     return x, y, y + 0.3 * rng.standard_normal(settings.n)
 
 
-def support_vector_machine(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """The hard-margin separator through the origin, of norm 1, by scikit-learn.
-
-    Every sample comes with its mirror image (−x, −y): then the offset that SVC fits is 0.
-    """
-    from sklearn.svm import SVC  # here, because with what it imports it takes half as long as torch
-
-    both = np.concatenate([x, -x]), np.concatenate([y, -y])
-    w = SVC(C=1e6, kernel="linear", tol=1e-8).fit(*both).coef_[0]
-    return w / np.linalg.norm(w)
-
-
-def ridge(x: np.ndarray, y: np.ndarray, penalty: float, start: np.ndarray) -> np.ndarray:
-    """The minimum of mean log(1 + exp(−y w·x)) + λ|w|²/2, by Newton steps, halved where needed."""
-    z, w = y[:, None] * x, start
-
-    def loss(w: np.ndarray) -> float:
-        return float(np.logaddexp(0, -z @ w).mean() + penalty * (w @ w) / 2)
-
-    for _ in range(NEWTON):
-        share = 1 / (1 + np.exp(z @ w))
-        slope = penalty * w - share @ z / len(z)
-        curve = (z.T * (share * (1 - share))) @ z / len(z) + penalty * np.eye(len(w))
-        move, size = np.linalg.solve(curve, slope), 1.0
-        if slope @ move < 1e-20:
-            break
-        while loss(w - size * move) > loss(w) and size > 1e-6:
-            size /= 2
-        w = w - size * move
-    return w
-
-
 def predict(setup: Setup) -> Prediction:
     """The direction, from a library's support vector machine, its margin, and the angle of ridges to it."""
     steps = common.measured_steps(setup.settings.steps, 80)
-    found = [support_vector_machine(x, y) for x, y in zip(setup.x, setup.y, strict=True)]
+    found = [robust.support_vector_machine(x, y) for x, y in zip(setup.x, setup.y, strict=True)]
     pairs = list(zip(found, setup.x, setup.y, strict=True))
     ridges = np.zeros((len(pairs), len(steps) - 1))  # at step 0 there is no direction yet
     for s, (direction, x, y) in enumerate(pairs):
         w = np.zeros_like(direction)
         for place, step in enumerate(steps[1:]):
-            w = ridge(x, y, 1 / (setup.settings.lr * step), w)
+            w = robust.logistic_ridge(x, y, 1 / (setup.settings.lr * step), w)
             ridges[s, place] = _away(w, direction)
     return {
         "steps": np.array(steps),
@@ -161,64 +125,52 @@ def run(
     setup: Setup, prediction: Prediction, *, gradient: Descent = normalized, plain: Descent | None = None
 ) -> Iterator[Frame]:
     settings, x, y = setup.settings, torch.from_numpy(setup.x), torch.from_numpy(setup.y)
-    shown = set(prediction["steps"].tolist())
-    start = torch.zeros_like(x[:, 0])
-    recorded = sorted(shown | set(range(0, settings.steps, TICK)))
-
-    def path(one: Descent) -> Iterator[tuple[int, Tensor]]:
-        return descend(
-            lambda w, _: one(w, x, y), start, lr=settings.lr, steps=settings.steps, record=recorded
-        )
-
-    paths = path(plain or fixed), path(gradient)
     directions = torch.from_numpy(prediction["direction"])
-    for (step, slow), (_, fast) in zip(*paths, strict=True):
-        if step == 0 or step not in shown:  # at 0 there is no direction yet
-            yield Frame.tick(step, step / settings.steps)
-            continue
-        both = torch.stack([slow, fast], dim=1)
+
+    def of(one: Descent) -> Gradient:
+        return lambda w, _: one(w, x, y)
+
+    def look(states: Sequence[Tensor], step: int) -> dict[str, np.ndarray]:
+        both, fast = torch.stack([*states], dim=1), states[1]
         unit = both / both.norm(dim=2, keepdim=True)
         ratios = y[:, :, None] * (x @ unit.mT)
         # 1 − cos = ‖u − v‖²/2 keeps its digits near 0.
         away = (unit - directions[:, None]).square().sum(2) / 2
         values = {"away": away.numpy(), "margin": ratios.amin(1).numpy()}
-        values |= _bounds(setup, fast.numpy())
-        done = step == settings.steps
-        if done:
+        for name in ("robust_hinge", "regularized_hinge"):  # both sides of (41)
+            sides = zip(fast.numpy(), setup.x, setup.y, strict=True)
+            values[name] = np.array([getattr(robust, name)(*one, settings.rho) for one in sides])
+        if step == settings.steps:
             values |= _perturbed(setup, fast.numpy(), prediction)
             # w is ηt times a convex combination of the y_i x_i, and no such combination is shorter than the
             # largest margin: how far the margin may still be from it.
             bound = fast.norm(dim=1) / (settings.lr * step)
             values["gap"] = (1 - ratios.amin(1)[:, 1] / bound).numpy()
-        yield Frame(step, values, step / settings.steps, "done" if done else "running")
+        return values
 
-
-def _bounds(setup: Setup, w: np.ndarray) -> dict[str, np.ndarray]:
-    """Both sides of (41) at w (S, d)."""
-    rho = setup.settings.rho
-    sides = [(robust.robust_hinge(*one, rho), robust.regularized_hinge(*one, rho))
-             for one in zip(w, setup.x, setup.y, strict=True)]  # fmt: skip
-    return {"robust_hinge": np.array(sides)[:, 0], "regularized_hinge": np.array(sides)[:, 1]}
+    yield from common.follow(
+        [of(plain or fixed), of(gradient)], torch.zeros_like(x[:, 0]), look, lr=settings.lr,
+        steps=settings.steps, tick=TICK, shown=prediction["steps"][1:],  # at 0 there is no direction yet
+    )  # fmt: skip
 
 
 def _perturbed(setup: Setup, w: np.ndarray, prediction: Prediction) -> dict[str, np.ndarray]:
     """How much the separators endure, against other directions; and the worst case of the square loss."""
-    found: dict[str, list[np.ndarray]] = {
-        name: [] for name in ("radius", "others", "worst", "corrected", "printed")
-    }
+    found, rho = [], setup.settings.rho
     for seed, (x, y, targets) in enumerate(zip(setup.x, setup.y, setup.targets, strict=True)):
         rng = np.random.default_rng([setup.settings.seed, seed])
-        best = prediction["direction"][seed]
         # Directions near the best one and anywhere: none may endure more.
         spread = np.concatenate([np.geomspace(1e-3, 3, 200)] * 5)[:, None]
-        near = best + spread * rng.standard_normal((1000, x.shape[1])) / np.sqrt(x.shape[1])
-        found["radius"].append(np.array(robust.robust_radius(w[seed], x, y)))
-        found["others"].append(np.array([robust.robust_radius(other, x, y) for other in near]))
+        aside = spread * rng.standard_normal((1000, x.shape[1])) / np.sqrt(x.shape[1])
         least = np.linalg.lstsq(x, targets, rcond=None)[0]
-        found["worst"].append(_search(least, x, targets, setup.settings.rho, rng))
-        found["corrected"].append(robust.robust_square(least, x, targets, setup.settings.rho))
-        found["printed"].append(robust.printed_square(least, x, targets, setup.settings.rho))
-    return {f"{name}_end": np.stack(values) for name, values in found.items()}
+        found.append({
+            "radius_end": robust.robust_radius(w[seed], x, y),
+            "others_end": [robust.robust_radius(v, x, y) for v in prediction["direction"][seed] + aside],
+            "worst_end": _search(least, x, targets, rho, rng),
+            "corrected_end": robust.robust_square(least, x, targets, rho),
+            "printed_end": robust.printed_square(least, x, targets, rho),
+        })  # fmt: skip
+    return common.stacked(found)
 
 
 def _search(w: np.ndarray, x: np.ndarray, y: np.ndarray, rho: float, rng: np.random.Generator) -> np.ndarray:
@@ -237,19 +189,12 @@ def _search(w: np.ndarray, x: np.ndarray, y: np.ndarray, rho: float, rng: np.ran
 
 
 def figure(
-    frames: Sequence[Frame],
-    prediction: Prediction,
-    previous: Sequence[Run] = (),
-    settings: Separator | None = None,
+    frames: Frames, prediction: Prediction, previous: Runs = (), settings: Separator | None = None
 ) -> figures.Chart:
     colors, steps = (shared.SGD, shared.MINIMUM_NORM), prediction["steps"][1:]
-    way: list[figures.Mark] = [figures.Level(CLOSE, label="close")]
+    way = [figures.Level(CLOSE, label="close"), *common.earlier_ways(previous, "away", lambda v: v[1])]
     share: list[figures.Mark] = []
     sides: list[figures.Mark] = []
-    for old in previous:
-        at, values = common.curve(old.frames, "away")
-        if len(at):
-            way.append(figures.Earlier(at, values[1], label="earlier run"))
     label = "ridge at λ = 1/(ηt)"
     way.append(figures.Predicted(steps, prediction["ridge"].mean(axis=0), label=label, color=colors[0]))
     level = np.full(len(steps), prediction["margin"].mean())
@@ -267,17 +212,18 @@ def figure(
         sides.append(figures.Measured(at, low, label="robust hinge", color=colors[1]))
     ends = (float(steps[0]), float(steps[-1]))
     wide: dict[str, Any] = {"xlabel": "step", "xscale": "log", "xlim": ends}
-    return figures.Chart(
-        (
-            figures.Panel("Angle to the SVM", tuple(way), ylabel="1 − cosine", yscale="log", **wide),
-            figures.Panel("Margin", tuple(share), ylabel="least y w·x / ‖w‖",
-                          ylim=(-1.2 * top, 1.2 * top), **wide),
-            figures.Panel("Both sides of eq. 41", tuple(sides), ylabel="loss", yscale="log", **wide),
-        ),
-        caption=figures.caption(
-            "Descent on separable data: its angle to the SVM, its margin, and both sides of eq. 41.", settings
-        ),
+    return figures.Chart.of(
+        settings, "Descent on separable data: its angle to the SVM, its margin, and both sides of eq. 41.",
+        figures.Panel("Angle to the SVM", way, ylabel="1 − cosine", yscale="log", **wide),
+        figures.Panel("Margin", share, ylabel="least y w·x / ‖w‖",
+                      ylim=(-1.2 * top, 1.2 * top), **wide),
+        figures.Panel("Both sides of eq. 41", sides, ylabel="loss", yscale="log", **wide),
     )  # fmt: skip
+
+
+def _separable(run: Run) -> tuple[Condition]:
+    least = float(run.prediction["margin"].min())
+    return (Condition("not separable: minus the margin", -least, -1e-6),)
 
 
 def _separates(run: Run) -> tuple[Evidence, ...]:
@@ -285,7 +231,7 @@ def _separates(run: Run) -> tuple[Evidence, ...]:
     best = run.prediction["margin"]
     low, high = (run.series(name)[1].T for name in ("robust_hinge", "regularized_hinge"))
     worst, corrected, printed = (run.last(f"{name}_end") for name in ("worst", "corrected", "printed"))
-    separable = (Condition("not separable: minus the margin", -float(best.min()), -1e-6),)
+    separable = _separable(run)
     unit = (*separable, Condition("inputs are not of norm 1", 0.0 if run.settings.unit else 1.0, 0.0))
     left = Check(
         "gap between the margin and its upper bound ‖w‖/(ηt)", float(run.last("gap").max()), MARGIN,
@@ -304,8 +250,7 @@ def _separates(run: Run) -> tuple[Evidence, ...]:
 def _as_ridge(run: Run) -> Evidence:
     steps, away = run.series("away")
     late = steps >= EARLY
-    best = run.prediction["margin"]
-    separable = (Condition("not separable: minus the margin", -float(best.min()), -1e-6),)
+    separable = _separable(run)
     note = f"at the end {away[-1, :, 0].mean():.1e}"
     return Evidence(away[late, :, 0].T / run.prediction["ridge"][:, late], 1.0, separable, note=note)
 

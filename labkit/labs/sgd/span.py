@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,12 +18,12 @@ from torch import Tensor
 
 from labkit import data, figures
 from labkit.labs import common
+from labkit.labs.sgd import shared
 from labkit.protocol.claims import Claim, World
-from labkit.protocol.experiment import Experiment, Frame, Prediction, Run
+from labkit.protocol.experiment import Experiment, Frame, Frames, Prediction, Run, Runs
 from labkit.protocol.rules import Check, Condition, Equals, Evidence
 from labkit.protocol.settings import knob
 from labkit.theory.least_squares import null_space_part
-from labkit.training.dynamics import descend
 
 EXACT = 1e-10  # relative; rounding stays below 1e-13
 MOVES = 1e-3  # what the part along the data moves at least, or nothing was trained
@@ -43,19 +44,13 @@ class Span(common.OnData):
     n: int = knob(30, "samples n, fewer than the inputs d", slider=(5, 60), bounds=(2, 1000), step=5)
     width: int = knob(40, "hidden units", slider=(5, 200), bounds=(1, 5000), scale="log")
     bias: bool = knob(True, "a bias in both layers", label="biases")
-    init_scale: float = knob(
-        1.0, "size of the first layer's start", slider=(0.1, 2), bounds=(0.01, 100), step=0.1,
-        label="initialization scale",
-    )  # fmt: skip
-    weight_decay: float = knob(
-        0.0, "weight decay: it moves what the data leave alone", slider=(0, 0.1), bounds=(0, 10), step=0.01
-    )
-    batch_size: int = knob(
-        10, "samples a step, drawn with replacement", slider=(1, 30), bounds=(1, None), step=1
-    )
-    lr: float = knob(
-        0.2, "learning rate", slider=(0.02, 1), bounds=(1e-6, 100), scale="log", label="learning rate"
-    )
+    init_scale: float = knob(1.0, "size of the first layer's start", slider=(0.1, 2), bounds=(0.01, 100),
+                             step=0.1, label="initialization scale")  # fmt: skip
+    weight_decay: float = knob(0.0, "weight decay: it moves what the data leave alone", slider=(0, 0.1),
+                               bounds=(0, 10), step=0.01)  # fmt: skip
+    batch_size: int = knob(10, "samples a step, drawn with replacement", slider=(1, 30), bounds=(1, None),
+                           step=1)  # fmt: skip
+    lr: float = shared.rate(0.2, "learning rate", slider=(0.02, 1))
     steps: int = knob(600, "steps", slider=(100, 3000), bounds=(1, None), scale="log")
     dataset: str = knob("digits", "images", choices=("digits", "mnist-5k"))
 
@@ -78,26 +73,18 @@ class Setup:
 
 
 def prepare(settings: Span) -> Setup:
-    xs, ys, firsts, seconds, batches = [], [], [], [], []
-    for seed in common.seeds(settings):
-        one = common.classification(
-            settings.dataset, n=settings.n, classes=OUTPUTS, n_test=1, label_noise=0.0,
-            normalize="standardize", seed=seed, dtype=torch.float64,
-        )  # fmt: skip
+    sets, width, draws = shared.images(settings, n_test=1, dtype=torch.float64), settings.width, []
+    for one, seed in zip(sets, common.seeds(settings), strict=True):
         generator = torch.Generator().manual_seed(seed)
-        inputs = _with_one(one.x_train / one.x_train.shape[1] ** 0.5, settings.bias)
-        first = torch.randn(settings.width, inputs.shape[1], generator=generator, dtype=torch.float64)
-        hidden = settings.width + settings.bias
-        second = torch.randn(OUTPUTS, hidden, generator=generator, dtype=torch.float64)
-        xs.append(inputs)
-        ys.append(data.centred(one.y_train, OUTPUTS, torch.float64))
-        firsts.append(settings.init_scale * first)
-        seconds.append(second)
-        shape = (settings.steps, settings.batch_size)
-        batches.append(torch.randint(settings.n, shape, generator=generator))
-    x, y, first, second = (torch.stack(part) for part in (xs, ys, firsts, seconds))
+        normal = partial(torch.randn, generator=generator, dtype=torch.float64)
+        x = _with_one(one.x_train / one.dim**0.5, settings.bias)
+        first, second = normal(width, x.shape[1]), normal(OUTPUTS, width + settings.bias)
+        batches = torch.randint(settings.n, (settings.steps, settings.batch_size), generator=generator)
+        y = data.centred(one.y_train, OUTPUTS, torch.float64)
+        draws.append((x, y, settings.init_scale * first, second, batches))
+    x, y, first, second, batches = (torch.stack(part) for part in zip(*draws, strict=True))
     null = torch.stack([torch.from_numpy(null_space_part(one.numpy(), np.eye(x.shape[2]))) for one in x])
-    return Setup(settings, x, y, first, second, torch.stack(batches, dim=1), null)
+    return Setup(settings, x, y, first, second, batches.transpose(0, 1), null)
 
 
 def _with_one(x: Tensor, bias: bool) -> Tensor:
@@ -113,11 +100,9 @@ def predict(setup: Setup) -> Prediction:
     across = (setup.first @ setup.null).norm(dim=(1, 2)) / setup.first.norm(dim=(1, 2))
     spanned = np.linalg.matrix_rank(setup.x.numpy())
     return {
-        "steps": steps,
-        "moved": across.numpy()[:, None] * moved,
-        "spanned": spanned,
+        "steps": steps, "moved": across.numpy()[:, None] * moved, "spanned": spanned,
         "inputs": np.array(setup.x.shape[2]),
-    }
+    }  # fmt: skip
 
 
 def gradient(first: Tensor, second: Tensor, x: Tensor, y: Tensor, unit: Unit, bias: bool) -> Sequence[Tensor]:
@@ -145,26 +130,15 @@ def run(setup: Setup, prediction: Prediction, *, gradient: Callable[..., Sequenc
 
         return of_batch
 
-    start = torch.cat([setup.first.flatten(1), setup.second.flatten(1)], dim=1)
-    shown = set(prediction["steps"].tolist())
-    recorded = sorted(shown | set(range(0, settings.steps, TICK)))
-    paths = [
-        descend(of_unit(unit), start, lr=settings.lr, steps=settings.steps, record=recorded)
-        for unit in UNITS.values()
-    ]
-    for states in zip(*paths, strict=True):
-        step = states[0][0]
-        w = torch.stack([state for _, state in states], dim=1)
-        if not bool((w.abs() < LOST).all()):
-            note = f"lr={settings.lr:g} is too large for a unit; a smaller one is stable. Take 0.1 × lr"
-            yield Frame(step, {}, step / settings.steps, "diverged", note)
-            return
-        if step not in shown:
-            yield Frame.tick(step, step / settings.steps)
-            continue
-        firsts = torch.stack([layers(state)[0] for _, state in states], dim=1)
-        status = "done" if step == settings.steps else "running"
-        yield Frame(step, _parts(setup, firsts), step / settings.steps, status)
+    def look(states: Sequence[Tensor], step: int) -> dict[str, np.ndarray]:
+        return _parts(setup, torch.stack([layers(state)[0] for state in states], dim=1))
+
+    yield from common.follow(
+        [of_unit(unit) for unit in UNITS.values()],
+        torch.cat([setup.first.flatten(1), setup.second.flatten(1)], dim=1), look,
+        lr=settings.lr, steps=settings.steps, shown=prediction["steps"], tick=TICK, lost=LOST,
+        advice=f"lr={settings.lr:g} is too large for a unit; a smaller one is stable. Take 0.1 × lr",
+    )  # fmt: skip
 
 
 def _parts(setup: Setup, first: Tensor) -> dict[str, np.ndarray]:
@@ -178,20 +152,13 @@ def _parts(setup: Setup, first: Tensor) -> dict[str, np.ndarray]:
 
 
 def figure(
-    frames: Sequence[Frame],
-    prediction: Prediction,
-    previous: Sequence[Run] = (),
-    settings: Span | None = None,
+    frames: Frames, prediction: Prediction, previous: Runs = (), settings: Span | None = None
 ) -> figures.Chart:
     floor, steps = 1e-18, prediction["steps"]
-    marks: dict[str, list[figures.Mark]] = {"across": [], "along": []}
-    for name in marks:
-        for old in previous:
-            at, values = common.curve(old.frames, name)
-            if len(at):
-                marks[name].append(
-                    figures.Earlier(at + 0.5, np.maximum(values[2], floor), label="earlier run")
-                )
+    marks = {
+        name: common.earlier_ways(previous, name, lambda v: np.maximum(v[2], floor), x=0.5)
+        for name in ("across", "along")
+    }
     moved = np.maximum(prediction["moved"], floor)
     marks["across"].append(figures.Level(EXACT, label="tolerance"))
     marks["across"].append(figures.Predicted(steps + 0.5, moved, label="weight decay alone", color="ink"))
@@ -204,14 +171,10 @@ def figure(
         "xlabel": "step (+ ½)", "ylabel": "change / ‖W₁‖", "xscale": "log", "yscale": "log",
         "xlim": (0.5, float(steps[-1]) + 0.5),
     }  # fmt: skip
-    return figures.Chart(
-        (
-            figures.Panel("W₁ across the data's span", tuple(marks["across"]), ylim=(floor, 2.0), **axes),
-            figures.Panel("W₁ along it", tuple(marks["along"]), ylim=(1e-4, 2.0), **axes),
-        ),
-        caption=figures.caption(
-            "How far training moves the first layer across the span of the data, and along it.", settings
-        ),
+    return figures.Chart.of(
+        settings, "How far training moves the first layer across the span of the data, and along it.",
+        figures.Panel("W₁ across the data's span", marks["across"], ylim=(floor, 2.0), **axes),
+        figures.Panel("W₁ along it", marks["along"], ylim=(1e-4, 2.0), **axes),
     )  # fmt: skip
 
 

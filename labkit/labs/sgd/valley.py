@@ -13,7 +13,7 @@ an escape takes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,7 +26,7 @@ from labkit.labs import common
 from labkit.labs.sgd import chains
 from labkit.labs.sgd.shared import LANGEVIN, SGD, SGDL
 from labkit.protocol.claims import Claim, World
-from labkit.protocol.experiment import Experiment, Frame, Prediction, Run
+from labkit.protocol.experiment import Experiment, Frame, Frames, Prediction, Run, Runs
 from labkit.protocol.rules import EVERY, Between, Equals, Evidence
 from labkit.protocol.settings import Settings, knob
 from labkit.theory.boltzmann import Valley as Potential
@@ -75,25 +75,11 @@ class Valley(Settings):
         return self.temperature, self.temperature + self.own, self.own
 
 
-@dataclass(frozen=True)
-class Setup:
-    """starts: (S, C, D) for each D; slopes: (S, n, D) for each D, the first for noise in one direction."""
-
-    settings: Valley
-    starts: tuple[Tensor, ...]
-    slopes: tuple[Tensor, ...]
-
-
-def prepare(settings: Valley) -> Setup:
+def prepare(settings: Valley) -> chains.Setup:
     dimensions = range(1, settings.dimension + 1)
-    return Setup(
-        settings,
-        tuple(
-            chains.starts(settings, settings.place, D, settings.chains, settings.width / 2, left=0.75)
-            for D in dimensions
-        ),
-        tuple(_slopes(settings, D) for D in dimensions),
-    )
+    given = settings.chains, settings.width / 2, 0.75
+    starts = (chains.starts(settings, settings.place, D, *given) for D in dimensions)
+    return chains.Setup(settings, tuple(starts), tuple(_slopes(settings, D) for D in dimensions))
 
 
 def _slopes(settings: Valley, dimension: int) -> Tensor:
@@ -109,7 +95,7 @@ def _slopes(settings: Valley, dimension: int) -> Tensor:
     return torch.stack(found).float()
 
 
-def predict(setup: Setup) -> Prediction:
+def predict(setup: chains.Setup) -> Prediction:
     """Shares of the valley, (3, D), and densities of w₁ for GD with noise, (D, B), by quadrature."""
     settings, U = setup.settings, setup.settings.potential
     dimensions = np.arange(1, settings.dimension + 1)
@@ -152,43 +138,25 @@ def minibatch_gradient(
     return gradient
 
 
-def run(setup: Setup, prediction: Prediction, *, dynamics: chains.Dynamics | None = None) -> Iterator[Frame]:
-    settings, U = setup.settings, setup.settings.potential
-    dynamics = dynamics or descend
-    shape = settings.seeds, len(KINDS), settings.dimension
-    found = {name: np.full(shape, np.nan) for name in ("share", *chains.SOUND)}
-    jobs = [(place, kind) for place in range(settings.dimension) for kind in range(len(KINDS))]
-    total, step = len(jobs) * settings.steps, 0
-    for job, (place, kind) in enumerate(jobs):
-        walk, dimension = chains.Chains(U, EDGES, pictures=8), place + 1
-        noisy = _effective(settings, KINDS[kind], dimension)
-        first = job * settings.steps
-        for step, new in walk.run(
-            dynamics, _gradient(setup, kind, place), setup.starts[place], lr=settings.lr,
-            steps=settings.steps, temperature=0.0 if KINDS[kind] == "SGD alone" else settings.temperature,
-            felt=settings.temperatures[kind], directions=noisy,
-            generator=chains.generators(settings, f"valley {KINDS[kind]} {dimension}"),
-        ):  # fmt: skip
-            progress = 0.99 * (first + step) / total
-            if not new:
-                yield Frame.tick(first + step, progress)
-                continue
-            values = {
-                "density": chains.density(walk.counts, EDGES),
-                "job": np.full((settings.seeds, 2), (kind, dimension)),
-                "running": found["share"].copy(),
-            }
-            values["running"][:, kind, place] = walk.share
-            yield Frame(first + step, values, progress)
-        if walk.broken:
-            yield Frame(first + step, {}, None, "diverged", chains.ran_away(dimension, settings.lr))
-            return
-        for name in found:
-            found[name][:, kind, place] = getattr(walk, name)
-    yield Frame(total, found, 1.0, "done")
+def run(
+    setup: chains.Setup, prediction: Prediction, *, dynamics: chains.Dynamics | None = None
+) -> Iterator[Frame]:
+    settings = setup.settings
+    walks = [
+        chains.Walk(
+            (kind, place), {"job": np.array([kind, place + 1])}, _gradient(setup, kind, place), start,
+            0.0 if name == "SGD alone" else settings.temperature, settings.temperatures[kind],
+            _effective(settings, name, place + 1),
+            chains.generators(settings, f"valley {name} {place + 1}"),
+        )
+        for place, start in enumerate(setup.starts)
+        for kind, name in enumerate(KINDS)
+    ]  # fmt: skip
+    shape = len(KINDS), settings.dimension
+    yield from chains.walked(settings, EDGES, walks, shape, dynamics or descend, pictures=8)
 
 
-def _gradient(setup: Setup, kind: int, place: int) -> Callable[[Tensor, int], Tensor]:
+def _gradient(setup: chains.Setup, kind: int, place: int) -> Callable[[Tensor, int], Tensor]:
     settings, U = setup.settings, setup.settings.potential
     if KINDS[kind] == "GD + noise":
         return lambda w, step: U.gradient(w)
@@ -198,47 +166,26 @@ def _gradient(setup: Setup, kind: int, place: int) -> Callable[[Tensor, int], Te
 
 
 def figure(
-    frames: Sequence[Frame],
-    prediction: Prediction,
-    previous: Sequence[Run] = (),
-    settings: Valley | None = None,
+    frames: Frames, prediction: Prediction, previous: Runs = (), settings: Valley | None = None
 ) -> figures.Chart:
     dimensions = prediction["dimensions"]
-    job, counts = common.newest(frames, "job"), common.newest(frames, "density")
-    kind, at = (0, len(dimensions) - 1) if job is None else (int(job[0, 0]), int(job[0, 1]) - 1)
-    middles = (EDGES[1:] + EDGES[:-1]) / 2
-    left: list[figures.Mark] = []
-    if counts is not None:
-        left.append(figures.Histogram(EDGES, counts, label="chains", color=COLORS[kind]))
-    left.append(
-        figures.Predicted(middles, prediction["density"][kind, at], label="quadrature", color=COLORS[kind])
-    )
-    share = common.newest(frames, "running")
-    right: list[figures.Mark] = [
-        figures.Earlier(old.prediction["dimensions"], seen[:, place], label="earlier run")
-        for old in previous
-        for seen in [common.newest(old.frames, "running")]
-        if seen is not None
-        for place in range(len(KINDS))
-    ]
+    job = common.seen(frames, "job", 2)[0]
+    kind, at = (0, len(dimensions) - 1) if np.isnan(job).any() else (int(job[0]), int(job[1]) - 1)
+    share = common.seen(frames, "running", len(KINDS), len(dimensions))
+    shares: list[figures.Mark] = []
+    for place in range(len(KINDS)):
+        shares += common.earlier(previous, "running", "dimensions", (place,))
     for place, name in enumerate(KINDS):
-        values = np.full((1, len(dimensions)), np.nan) if share is None else share[:, place]
-        right += [
+        shares += [
             figures.Predicted(dimensions, prediction["share"][place], color=COLORS[place]),
-            figures.Points(dimensions, values, label=name, color=COLORS[place], line=False),
+            figures.Points(dimensions, share[:, place], label=name, color=COLORS[place], line=False),
         ]
-    ticks = [(float(D), str(D)) for D in dimensions]
-    return figures.Chart(
-        (
-            figures.Panel(f"{KINDS[kind]}: first coordinate, D = {at + 1}", tuple(left),
-                          xlabel="w₁ (point left, valley right)", ylabel="density"),
-            figures.Panel(
-                "Share of time in the valley", tuple(right), xlabel="dimension D", ylabel="share",
-                ylim=(0.3, 1.05), xticks=ticks, xlim=(0.7, len(dimensions) + 0.3),
-            ),
-        ),
-        caption=figures.caption(
-            "Where chains spend their time: at a point minimum or in a valley.", settings
+    titles = f"{KINDS[kind]}: first coordinate, D = {at + 1}", "Share of time in the valley"
+    return figures.Chart.of(
+        settings, "Where chains spend their time: at a point minimum or in a valley.",
+        *chains.panels(
+            frames, EDGES, (prediction["density"][kind, at], "quadrature"), COLORS[kind], titles, shares,
+            dimensions, 0.3, "w₁ (point left, valley right)",
         ),
     )  # fmt: skip
 
@@ -273,10 +220,8 @@ S5 = Claim(
 
 VALLEY = Experiment(
     "valley", "Does noise choose a valley over a point?", Valley,
-    {
-        "quick": Valley(),
-        "paper": Valley(dimension=5, steps=20_000, chains=2000, seeds=5, lr=0.0025, spread=41.0),
-    },
+    {"quick": Valley(), "paper": Valley(
+        dimension=5, steps=20_000, chains=2000, seeds=5, lr=0.0025, spread=41.0)},
     prepare, predict, run, figure, (S5,),
     controls=("dimension", "temperature", "length", "spread", "batch_size", "directions", "lr"),
 )  # fmt: skip

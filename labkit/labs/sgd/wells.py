@@ -7,19 +7,18 @@ other: the share of time in the wide well against the integral of e^(−U/T). Th
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from torch import Tensor
 
 from labkit import figures
 from labkit.labs import common
 from labkit.labs.sgd import chains
 from labkit.labs.sgd.shared import LANGEVIN
 from labkit.protocol.claims import Claim, World
-from labkit.protocol.experiment import Experiment, Frame, Prediction, Run
+from labkit.protocol.experiment import Experiment, Frame, Frames, Prediction, Run, Runs
 from labkit.protocol.rules import Equals, Evidence
 from labkit.protocol.settings import Settings, knob
 from labkit.theory.boltzmann import TwoWells, flat_share, marginal, occupancy
@@ -45,9 +44,8 @@ class Wells(Settings):
     steps: int = knob(7000, "steps of each chain", slider=(500, 20_000), bounds=(20, None), step=500)
     chains: int = knob(1500, "chains", slider=(100, 4000), bounds=(4, None), step=100)
     width: float = knob(0.5, "width of the narrow well", slider=(0.3, 1), bounds=(0.01, None), step=0.05)
-    height: float = knob(
-        0.4, "H, to which the walls are proportional", slider=(0.1, 2), bounds=(0, None), step=0.1
-    )
+    height: float = knob(0.4, "H, to which the walls are proportional", slider=(0.1, 2), bounds=(0, None),
+                         step=0.1)  # fmt: skip
     place: float = knob(1.3, "the wells are at plus and minus this", slider=(1, 2), bounds=(0, None),
                         step=0.1)  # fmt: skip
 
@@ -56,22 +54,13 @@ class Wells(Settings):
         return TwoWells(self.width, self.ratio, self.place, self.height, self.offset)
 
 
-@dataclass(frozen=True)
-class Setup:
-    """starts: (S, C, D) for each D."""
-
-    settings: Wells
-    starts: tuple[Tensor, ...]
-
-
-def prepare(settings: Wells) -> Setup:
+def prepare(settings: Wells) -> chains.Setup:
     dimensions = range(1, settings.dimension + 1)
-    return Setup(
-        settings, tuple(chains.starts(settings, settings.place, D, settings.chains) for D in dimensions)
-    )
+    starts = (chains.starts(settings, settings.place, D, settings.chains) for D in dimensions)
+    return chains.Setup(settings, tuple(starts))
 
 
-def predict(setup: Setup) -> Prediction:
+def predict(setup: chains.Setup) -> Prediction:
     """Shares and densities of e^(−U/T) by quadrature, (D,) and (D, B); and of wells far apart."""
     settings, U = setup.settings, setup.settings.potential
     dimensions, T = np.arange(1, settings.dimension + 1), settings.temperature
@@ -83,83 +72,45 @@ def predict(setup: Setup) -> Prediction:
     }
 
 
-def run(setup: Setup, prediction: Prediction, *, dynamics: chains.Dynamics | None = None) -> Iterator[Frame]:
+def run(
+    setup: chains.Setup, prediction: Prediction, *, dynamics: chains.Dynamics | None = None
+) -> Iterator[Frame]:
     settings, U = setup.settings, setup.settings.potential
-    dynamics = dynamics or descend
-    shape = settings.seeds, settings.dimension
-    found = {name: np.full(shape, np.nan) for name in ("share", *chains.SOUND)}
-    histograms = np.zeros((*shape, len(EDGES) - 1))
-    total, step = settings.dimension * settings.steps, 0
-    for place, start in enumerate(setup.starts):
-        walk, dimension = chains.Chains(U, EDGES), place + 1
-        # Another noise for each dimension: their errors are independent.
-        noise = chains.generators(settings, f"wells {dimension}")
-        first = place * settings.steps
-        for step, new in walk.run(
-            dynamics, lambda w, step: U.gradient(w), start, lr=settings.lr, steps=settings.steps,
-            temperature=settings.temperature, felt=settings.temperature, generator=noise,
-        ):  # fmt: skip
-            progress = 0.99 * (first + step) / total
-            if not new:
-                yield Frame.tick(first + step, progress)
-                continue
-            values = {
-                "density": chains.density(walk.counts, EDGES),
-                "dimension": np.full(settings.seeds, dimension),
-                "running": found["share"].copy(),
-            }
-            values["running"][:, place] = walk.share
-            yield Frame(first + step, values, progress)
-        if walk.broken:
-            yield Frame(first + step, {}, None, "diverged", chains.ran_away(dimension, settings.lr))
-            return
-        for name in found:
-            found[name][:, place] = getattr(walk, name)
-        histograms[:, place] = chains.density(walk.counts, EDGES)
-    yield Frame(total, found | {"histograms": histograms}, 1.0, "done")
+    walks = [
+        chains.Walk(
+            (place,), {"dimension": place + 1}, lambda w, step: U.gradient(w), start, settings.temperature,
+            settings.temperature, place + 1,
+            # Another noise for each dimension: their errors are independent.
+            chains.generators(settings, f"wells {place + 1}"),
+        )
+        for place, start in enumerate(setup.starts)
+    ]  # fmt: skip
+    yield from chains.walked(settings, EDGES, walks, (settings.dimension,), dynamics or descend)
 
 
 def figure(
-    frames: Sequence[Frame],
-    prediction: Prediction,
-    previous: Sequence[Run] = (),
-    settings: Wells | None = None,
+    frames: Frames, prediction: Prediction, previous: Runs = (), settings: Wells | None = None
 ) -> figures.Chart:
     dimensions, T = prediction["dimensions"], settings.temperature if settings else None
-    now, counts = common.newest(frames, "dimension"), common.newest(frames, "density")
+    now = common.newest(frames, "dimension")
     at = len(dimensions) - 1 if now is None else int(now[0]) - 1
-    middles = (EDGES[1:] + EDGES[:-1]) / 2
-    left: list[figures.Mark] = []
-    if counts is not None:
-        left.append(figures.Histogram(EDGES, counts, label="chains", color=LANGEVIN))
-    left.append(figures.Predicted(middles, prediction["density"][at], label="e^(−U/T)", color=LANGEVIN))
-    share = common.newest(frames, "running")
-    right: list[figures.Mark] = [
-        figures.Earlier(old.prediction["dimensions"], seen, label="earlier run")
-        for old in previous
-        for seen in [common.newest(old.frames, "running")]
-        if seen is not None
-    ]
-    right += [
+    shares = [
+        *common.earlier(previous, "running", "dimensions"),
         figures.Predicted(dimensions, prediction["apart"], label="wells far apart", color="ink"),
         figures.Predicted(dimensions, prediction["share"], label="quadrature", color=LANGEVIN),
         figures.Points(
-            dimensions, np.full((1, len(dimensions)), np.nan) if share is None else share, label="chains",
-            color=LANGEVIN, line=False,
+            dimensions, common.seen(frames, "running", len(dimensions)), label="chains", color=LANGEVIN,
+            line=False,
         ),
     ]  # fmt: skip
-    of = f", T = {T:g}" if T else ""
-    ticks = [(float(D), str(D)) for D in dimensions]
-    return figures.Chart(
-        (
-            figures.Panel(f"First coordinate, D = {at + 1}{of}", tuple(left), xlabel="w₁", ylabel="density"),
-            figures.Panel(
-                "Share of time in the wide well", tuple(right), xlabel="dimension D", ylabel="share",
-                ylim=(0, 1.05), xticks=ticks, xlim=(0.7, len(dimensions) + 0.3),
-            ),
-        ),
-        caption=figures.caption(
-            "Where chains spend their time: in a narrow well or in a wide one.", settings
+    titles = (
+        f"First coordinate, D = {at + 1}{f', T = {T:g}' if T else ''}",
+        "Share of time in the wide well",
+    )
+    return figures.Chart.of(
+        settings, "Where chains spend their time: in a narrow well or in a wide one.",
+        *chains.panels(
+            frames, EDGES, (prediction["density"][at], "e^(−U/T)"), LANGEVIN, titles, shares, dimensions, 0.0
         ),
     )  # fmt: skip
 
@@ -197,10 +148,7 @@ S4 = Claim(
 
 WELLS = Experiment(
     "wells", "Does noise choose the wide well?", Wells,
-    {
-        "quick": Wells(),
-        "paper": Wells(steps=40_000, chains=3000, seeds=5, lr=0.002),
-    },
+    {"quick": Wells(), "paper": Wells(steps=40_000, chains=3000, seeds=5, lr=0.002)},
     prepare, predict, run, figure, (S4,),
     controls=("dimension", "temperature", "ratio", "offset", "lr", "steps", "chains"),
 )  # fmt: skip
