@@ -220,24 +220,16 @@ def panels(
 
 def checks(found: dict[str, np.ndarray], share: np.ndarray, tolerance: float) -> tuple[Check, ...]:
     """Whether the shares (S, ...) of chains may be compared with e^(−U/T), to this relative tolerance."""
-    return (
-        Check(
-            "R̂ of the halves of the chains", float(found["r_hat"].max()), R_HAT,
-            "the chains did not mix: raise steps, or the temperature",
-        ),
-        Check(
-            "chains of either start differ, in standard errors", float(found["apart"].max()), APART,
-            "the chains remember where they began: raise steps, or the temperature",
-        ),
-        Check(
-            "two standard errors of a share", float((2 * found["stderr"] / share).max()), tolerance,
-            "too few independent samples: raise chains or steps",
-        ),
-        Check(
-            "share of the temperature that the length of a step adds", float(found["heating"].max()), HEATING,
-            "the steps are too long to follow the potential: lower lr, and raise steps as much",
-        ),
-    )  # fmt: skip
+    return tuple(Check(name, float(value.max()), most, advice) for name, value, most, advice in (
+        ("R̂ of the halves of the chains", found["r_hat"], R_HAT,
+         "the chains did not mix: raise steps, or the temperature"),
+        ("chains of either start differ, in standard errors", found["apart"], APART,
+         "the chains remember where they began: raise steps, or the temperature"),
+        ("two standard errors of a share", 2 * found["stderr"] / share, tolerance,
+         "too few independent samples: raise chains or steps"),
+        ("share of the temperature that the length of a step adds", found["heating"], HEATING,
+         "the steps are too long to follow the potential: lower lr, and raise steps as much"),
+    ))  # fmt: skip
 
 
 def along_one(dynamics: Dynamics) -> Dynamics:
