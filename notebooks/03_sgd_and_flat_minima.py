@@ -47,7 +47,8 @@ display(puzzle.figure(), labkit.judge_all(puzzle, ("S8",)))
 
 # %% [markdown]
 # On natural labels nothing rises as $W$ grows past $N$, neither the test error nor its gap to the training
-# error. With many more weights than images, the same network,
+# error, at a quarter of the images and at four times as many as well (last panel; Fig. 15): more images
+# narrow the gap, more weights do not widen it. With many more weights than images, the same network,
 # the same optimiser, the same budget fits random labels as well, and says nothing about new images then. A
 # count of weights cannot tell the two apart.
 #
@@ -318,6 +319,11 @@ labkit.Panel(puzzle)
 # **A valley against a point (Figs 8–10).** Equal depth; the valley is degenerate. With noise in every
 # direction it wins, more with each dimension; minibatch noise alone, here along one direction by
 # construction, does not see the volume of the others.
+#
+# Play: *spread σ* 29 → 15, *dimensions* 2. SGD's own noise has the temperature 0.28 then, a third of the
+# barrier of 0.85. Three quarters of its chains begin at the point, the others in the valley, and 5,000 steps
+# do not make them forget where: its share is still below the half that is predicted, and the verdict on it
+# refuses.
 
 # %%
 valley = labkit.drain(lab.VALLEY)

@@ -10,9 +10,10 @@ import pytest
 import torch
 
 from labkit.figures import Level, Points, Predicted
-from labkit.labs.sgd import polynomial, puzzle, shared
+from labkit.labs.sgd import puzzle, shared
 from labkit.labs.sgd.polynomial import POLYNOMIAL, Polynomial
 from labkit.labs.sgd.puzzle import PUZZLE, Puzzle
+from labkit.models.polynomial import polynomial_relu
 from labkit.protocol.experiment import Run, drain
 from labkit.training import Ensemble
 from tests.labs.checks import (
@@ -184,6 +185,21 @@ def test_both_sweeps_meet_in_one_network() -> None:
             np.testing.assert_array_equal(by_n, by_w)
 
 
+def test_the_gap_at_other_n_stands_where_it_was_measured() -> None:
+    """A gap of random labels, of another N or W; a network with fewer weights that is trained for nothing."""
+    run = quick("puzzle")
+    settings, gap = run.settings, run.last("gap")
+    shared_width = settings.widths.index(settings.width)
+    by_n = (run.last("test_n") - run.last("train_n"))[:, NATURAL]
+    np.testing.assert_array_equal(gap[:, :, shared_width], by_n[:, list(puzzle.OTHERS)])
+    assert np.isfinite(gap[:, :, shared_width:]).all() and np.isnan(gap[:, :, :shared_width]).all()
+    small_run = drain(PUZZLE, small(PUZZLE))
+    setup = PUZZLE.prepare(small_run.settings)
+    nets = [puzzle.network(one, 4, seed) for seed, one in enumerate(setup.sets)]
+    *_, last = puzzle.fit(small_run.settings, nets, setup.sets, (4, 4))
+    np.testing.assert_array_equal(small_run.last("gap")[:, 0, 2], last.values["test"] - last.values["train"])
+
+
 def test_errors_are_those_of_the_trained_networks() -> None:
     """An error on a batch, on other copies' labels, or of another step."""
     settings = small(PUZZLE)
@@ -214,7 +230,7 @@ def test_both_kinds_of_labels_start_from_one_network() -> None:
     """Twins, or kinds, with other weights: the draw would be compared, not the labels."""
     one = puzzle.images(Puzzle(), 16, seed=0)
     a, b = puzzle.network(one, 4, 1), puzzle.network(puzzle.random_labels(one, 0), 4, 1)
-    c = polynomial.twin(Polynomial(), one, 4, 1, "relu")
+    c = puzzle.network(one, 4, 1, polynomial_relu(10, 5.0))
     for p, q, r in zip(a.parameters(), b.parameters(), c.parameters(), strict=True):
         assert torch.equal(p, q) and torch.equal(p, r)
 
@@ -291,7 +307,7 @@ def test_a_partial_run_is_not_judged_but_drawn() -> None:
     for name, id in (("puzzle", "S8"), ("polynomial", "S14")):
         run = quick(name)
         part = Run(run.experiment, run.settings, run.prediction, run.frames[: len(run.frames) // 2])
-        with pytest.raises(ValueError, match="not every N and W"):
+        with pytest.raises(ValueError, match="trained and measured yet"):
             verdict(id, part)
         assert part.figure((run,)).png()[:4] == b"\x89PNG"
 
@@ -365,4 +381,4 @@ def test_colours_are_those_of_the_lab() -> None:
     for name, errors in (("puzzle", slice(2)), ("polynomial", slice(-2, None))):
         for panel in quick(name).figure().panels[errors]:
             colors = {mark.color for mark in panel.marks if isinstance(mark, Points)}
-            assert {shared.NATURAL, shared.RANDOM, *puzzle.PALE} == colors
+            assert {shared.NATURAL, shared.RANDOM, *shared.PALE} == colors

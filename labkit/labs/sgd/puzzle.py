@@ -25,12 +25,13 @@ from labkit.labs import common
 from labkit.labs.sgd import shared
 from labkit.models.allconv import allconv, weights
 from labkit.protocol.claims import Claim, World
-from labkit.protocol.experiment import Experiment, Frame, Prediction, Run
+from labkit.protocol.experiment import Experiment, Frame, Frames, Prediction, Run, Runs
 from labkit.protocol.rules import EVERY, Between, Check, Condition, Equals, Evidence
 from labkit.protocol.settings import knob
 
-PALE: tuple[Color, Color] = ("#85BCDC", "#EDB38C")  # the training error beside the test error
 MULTIPLES = (0.25, 0.5, 1.0, 2.0, 4.0)  # N of the first sweep, over that of the second
+OTHERS = (0, -1)  # of these N, at which the gap between test and training error is drawn over W, too
+NAMES = ("train_n", "train_w", "test_n", "test_w")
 LOOKS = 10  # at the errors, in one training
 CHUNK = 4096  # images at a time, over all copies
 TOGETHER = 2**27  # numbers in the images of all N together, up to which these are trained side by side
@@ -48,29 +49,20 @@ Network = Callable[[Any, int, int], nn.Module]
 
 @dataclass(frozen=True)
 class Puzzle(common.OnData):
-    width: int = knob(
-        4, "channels c of the network whose N is swept", slider=(2, 16), bounds=(1, None), scale="log2",
-        label="channels",
-    )  # fmt: skip
-    n: int = knob(
-        300, "samples N where channels are swept; the sweep over N goes from N/4 to 4N", slider=(100, 350),
-        bounds=(8, None), step=50, label="samples",
-    )  # fmt: skip
-    widest: int = knob(
-        32, "channels of the widest network; they double up to it", slider=(8, 64), bounds=(2, None),
-        scale="log2", label="most channels",
-    )  # fmt: skip
-    steps: int = knob(
-        1200, "steps of SGD, at most, for every N and W", slider=(500, 10_000), bounds=(1, None), scale="log"
-    )
+    width: int = knob(4, "channels c of the network whose N is swept", slider=(2, 16), bounds=(1, None),
+                      scale="log2", label="channels")  # fmt: skip
+    n: int = knob(300, "samples N where channels are swept; the sweep over N goes from N/4 to 4N",
+                  slider=(100, 350), bounds=(8, None), step=50, label="samples")  # fmt: skip
+    widest: int = knob(32, "channels of the widest network; they double up to it", slider=(8, 64),
+                       bounds=(2, None), scale="log2", label="most channels")  # fmt: skip
+    steps: int = knob(1200, "steps of SGD, at most, for every N and W", slider=(500, 10_000),
+                      bounds=(1, None), scale="log")  # fmt: skip
     lr: float = knob(
         0.03, "learning rate of SGD with momentum .9; it falls along half a cosine", slider=(0.005, 0.1),
         bounds=(1e-6, 1000), scale="log", label="learning rate",
     )  # fmt: skip
-    stop: float = knob(
-        0.01, "cross-entropy at which a network stops", slider=(1e-3, 0.1), bounds=(1e-6, 1), scale="log",
-        label="stop at loss",
-    )  # fmt: skip
+    stop: float = knob(0.01, "cross-entropy at which a network stops", slider=(1e-3, 0.1), bounds=(1e-6, 1),
+                       scale="log", label="stop at loss")  # fmt: skip
     batch_size: int = knob(50, "samples a step", slider=(10, 200), bounds=(1, None), step=10)
     n_test: int = knob(600, "test samples, at most", slider=(200, 600), bounds=(10, None), step=100)
     dataset: str = knob("digits", "images: name of a data set, or path to an .npz")
@@ -148,11 +140,12 @@ def count(one: data.Dataset, width: int) -> int:
     return weights(width, classes=one.classes, channels=one.shape[0])
 
 
-def network(one: Any, width: int, seed: int) -> nn.Module:
+def network(one: Any, width: int, seed: int, activation: str | nn.Module = "relu") -> nn.Module:
     """The network of a seed for these images: both kinds of labels start from the same."""
     return allconv(
-        one.classes, one.shape[0], size=one.shape[-1], width=width, seed=seed, device=one.x_train.device
-    )
+        one.classes, one.shape[0], size=one.shape[-1], width=width, activation=activation, seed=seed,
+        device=one.x_train.device,
+    )  # fmt: skip
 
 
 def fit(
@@ -197,36 +190,67 @@ def wrong(ensemble: nn.Module, x: Tensor, y: Tensor, weight: Tensor) -> np.ndarr
     return (missed.double().sum(1) / weight.double().sum(1)).cpu().numpy()
 
 
+def trained(
+    setup: Setup, width: int, sizes: tuple[int, ...], *, network: Network, values: Mapping[str, np.ndarray],
+    ends: tuple[float, float], first: int, who: str, twin: tuple[int, ...] = (), natural: bool = False,
+) -> Generator[Frame, None, Frame]:  # fmt: skip
+    """Trains the networks of one W and several N, and puts their errors into `values`.
+
+    Args:
+        ends: at the start and at the end, of the run's progress.
+        first: the step of the run at the start.
+        twin: where the errors stand in `values`, behind the seeds.
+        natural: natural labels alone.
+
+    Returns:
+        The last frame of the training itself.
+    """
+    settings, frame = setup.settings, Frame.tick(0)
+    kinds = (setup.sets,) if natural else (setup.sets, setup.noisy)
+    nets, sets = [], []
+    for seed, *pair in zip(common.seeds(settings), *kinds, strict=True):
+        nets += [network(one, width, seed) for one in pair for _ in sizes]
+        sets += [one for one in pair for _ in sizes]
+    which: Any = (slice(None), *twin)
+    own = {name: values[name][which] for name in (*NAMES, "gap") if name in values}
+    for frame in fit(settings, nets, sets, len(setup.sets) * len(kinds) * sizes):
+        step, progress = first + frame.step, ends[0] + (ends[1] - ends[0]) * (frame.progress or 0)
+        if frame.is_tick:
+            yield Frame.tick(step, progress)
+            continue
+        place(own, settings, width, sizes, frame)
+        broken = frame.status == "diverged"
+        status, note = ("diverged", f"{who}: {frame.note}") if broken else ("running", "")
+        yield Frame(step, shared.snapshot(values), progress, status, note)
+    return frame
+
+
 def run(setup: Setup, prediction: Prediction, *, network: Network = network) -> Iterator[Frame]:
-    settings, seeds, kinds = setup.settings, len(setup.sets), len(shared.KINDS)
-    values = {
-        f"{part}_{sweep}": np.full((seeds, kinds, places), np.nan)
-        for part in ("train", "test")
-        for sweep, places in (("n", len(settings.sizes)), ("w", len(settings.widths)))
-    }
-    plan = cells(settings, setup.sets[0])
+    settings = setup.settings
+    values = blank(settings, len(shared.KINDS))
+    values |= common.blank(settings.seeds, gap=(len(OTHERS), len(settings.widths)))
+    plan = [(*cell, False) for cell in cells(settings, setup.sets[0])]
+    # Past the W of the first sweep networks are soon fitted: there the gap is measured at other N, too.
+    wider = [width for width in settings.widths if width > settings.width]
+    plan += [(width, (settings.sizes[k],), True) for width in wider for k in OTHERS]
     # A step of few small networks costs little but its calls; wide networks stop early.
-    costs = np.cumsum([0.0, *(1 + min(width, 16) / 4 + len(sizes) for width, sizes in plan)])
-    ends, first, frame = costs / costs[-1], 0, Frame.tick(0)
-    for number, (width, sizes) in enumerate(plan):
-        nets, sets = [], []
-        for seed, pair in zip(common.seeds(settings), zip(setup.sets, setup.noisy, strict=True), strict=True):
-            nets += [network(one, width, seed) for one in pair for _ in sizes]
-            sets += [one for one in pair for _ in sizes]
-        for frame in fit(settings, nets, sets, seeds * kinds * sizes):
-            progress = float(ends[number] + (ends[number + 1] - ends[number]) * (frame.progress or 0))
-            step = first + frame.step
-            if frame.is_tick:
-                yield Frame.tick(step, progress)
-                continue
-            place(values, settings, width, sizes, frame)
-            if frame.status == "diverged":
-                note = f"{width} channels, N = {', '.join(map(str, sizes))}: {frame.note}"
-                yield Frame(step, shared.snapshot(values), progress, "diverged", note)
-                return
-            yield Frame(step, shared.snapshot(values), progress)
+    costs = np.cumsum([0.0, *(1 + min(width, 16) / 4 + len(sizes) for width, sizes, _ in plan)])
+    ends, first = (costs / costs[-1]).tolist(), 0
+    for (width, sizes, natural), *span in zip(plan, ends, ends[1:], strict=False):
+        frame = yield from trained(
+            setup, width, sizes, network=network, values=values, ends=(span[0], span[1]), first=first,
+            who=f"{width} channels, N = {', '.join(map(str, sizes))}", natural=natural,
+        )  # fmt: skip
+        if frame.status == "diverged":
+            return
         first += frame.step
     yield Frame(first, {}, 1.0, "done")
+
+
+def blank(settings: Any, *before: int) -> dict[str, np.ndarray]:
+    """Nothing yet, of both sweeps: (S, *before, N or W)."""
+    places = {"n": len(settings.sizes), "w": len(settings.widths)}
+    return common.blank(settings.seeds, *before, **{name: (places[name[-1]],) for name in NAMES})
 
 
 def cells(settings: Any, one: data.Dataset) -> list[tuple[int, tuple[int, ...]]]:
@@ -238,84 +262,90 @@ def cells(settings: Any, one: data.Dataset) -> list[tuple[int, tuple[int, ...]]]
 
 
 def place(
-    values: dict[str, np.ndarray], settings: Any, width: int, sizes: tuple[int, ...], frame: Frame
+    values: Mapping[str, np.ndarray], settings: Any, width: int, sizes: tuple[int, ...], frame: Frame
 ) -> None:
-    """Puts the errors of a training, copies as [seed][kind][N], into the arrays of both sweeps."""
-    for part in ("train", "test"):
-        if part not in frame.values:
-            continue
-        found = frame.values[part].reshape(settings.seeds, len(shared.KINDS), len(sizes))
-        for k, n in enumerate(sizes):
+    """Puts the errors of a training, copies as [seed][kind][N], into the arrays of sweeps and gap."""
+    if "test" not in frame.values:
+        return
+    found = {part: frame.values[part].reshape(settings.seeds, -1, len(sizes)) for part in ("train", "test")}
+    at = settings.widths.index(width)
+    for k, n in enumerate(sizes):
+        for part, error in found.items():
             if width == settings.width:
-                values[f"{part}_n"][:, :, settings.sizes.index(n)] = found[:, :, k]
+                values[f"{part}_n"][..., settings.sizes.index(n)] = error[..., k]
             if n == settings.n:
-                values[f"{part}_w"][:, :, settings.widths.index(width)] = found[:, :, k]
+                values[f"{part}_w"][..., at] = error[..., k]
+        for row, other in enumerate(OTHERS if "gap" in values else ()):
+            if n == settings.sizes[other]:
+                values["gap"][:, row, at] = found["test"][:, 0, k] - found["train"][:, 0, k]
 
 
 def figure(
-    frames: Sequence[Frame],
-    prediction: Prediction,
-    previous: Sequence[Run] = (),
-    settings: Puzzle | None = None,
+    frames: Frames, prediction: Prediction, previous: Runs = (), settings: Puzzle | None = None
 ) -> figures.Chart:
     n, edge = int(prediction["sizes"][len(MULTIPLES) // 2]), int(prediction["edge"])
-    return figures.Chart(
-        (
-            errors(frames, prediction, previous, "n", f"Over N, W = {edge:,}", "training samples N"),
-            errors(frames, prediction, previous, "w", f"Over W, N = {n}", "weights W"),
-            gap(frames, prediction, "n"),
-            gap(frames, prediction, "w"),
-        ),
-        caption=figures.caption(
-            "Training and test error, and their gap, around the point at which weights outnumber samples.",
-            settings,
-        ),
-    )
-
-
-def gap(frames: Sequence[Frame], prediction: Prediction, sweep: str) -> figures.Panel:
-    """Test minus training error of both kinds of labels (Figs 13 to 15)."""
-    places, x = prediction["sizes" if sweep == "n" else "weights"], "NW"[sweep == "w"]
-    test, train = (common.newest(frames, f"{part}_{sweep}") for part in ("test", "train"))
-    marks: list[figures.Mark] = []
-    for kind, color in enumerate(shared.COLORS):
-        y = np.full((1, len(places)), np.nan)
-        if test is not None and train is not None:
-            y = test[:, kind] - train[:, kind]
-        marks.append(figures.Points(places, y, label=shared.WORDS[kind], color=color))
-    return figures.Panel(
-        f"Test − training error over {x}", tuple(marks), xlabel=x, ylabel="difference", xscale="log",
-        ylim=(-0.03, 1.0),
+    curves = [
+        (part, (kind,), f"{name}, {part}", colors[kind])
+        for part, colors in (("train", shared.PALE), ("test", shared.COLORS))
+        for kind, name in enumerate(shared.KINDS)
+    ]
+    return figures.Chart.of(
+        settings,
+        "Training and test error, and their gap, around the point at which weights outnumber samples.",
+        errors(frames, prediction, previous, "n", f"Over N, W = {edge:,}", curves),
+        errors(frames, prediction, previous, "w", f"Over W, N = {n}", curves),
+        gap(frames, prediction, "n"),
+        gap(frames, prediction, "w"),
     )  # fmt: skip
 
 
+def gap(frames: Frames, prediction: Prediction, sweep: str) -> figures.Panel:
+    """Test minus training error (Figs 13 to 15), over W for natural labels at other N, too."""
+    x, places = ("N", prediction["sizes"]) if sweep == "n" else ("W", prediction["weights"])
+    shape, at = (len(shared.KINDS), len(places)), len(prediction["sizes"]) // 2
+    test, train = (common.seen(frames, f"{part}_{sweep}", *shape) for part in ("test", "train"))
+    curves = [*(test - train).swapaxes(0, 1)]
+    names, colors = list(shared.WORDS), [*shared.COLORS, shared.PALE[0], "ink"]
+    if sweep == "w":
+        curves += [*common.seen(frames, "gap", len(OTHERS), len(places)).swapaxes(0, 1)]
+        which = [*zip(shared.KINDS, (at, at), strict=True), *(("natural", k) for k in OTHERS)]
+        names = [f"{kind}, N = {prediction['sizes'][k]:,}" for kind, k in which]
+    marks = [figures.Points(places, *one) for one in zip(curves, names, colors, strict=False)]
+    return figures.Panel(f"Test − training error over {x}", marks, xlabel=x, ylabel="difference",
+                         xscale="log", ylim=(-0.03, 1.0))  # fmt: skip
+
+
 def errors(
-    frames: Sequence[Frame], prediction: Prediction, previous: Sequence[Run], sweep: str, title: str, x: str
-) -> figures.Panel:
-    """Training and test error of both kinds of labels over N or over W."""
-    places = prediction["sizes" if sweep == "n" else "weights"]
-    reach = (float(places[0]) / 1.25, float(places[-1]) * 1.25)
-    marks: list[figures.Mark] = [
-        figures.Earlier(run.prediction["sizes" if sweep == "n" else "weights"], old[:, kind])
-        for run in previous
-        for part, kind in (("test", 0), ("train", 1))
-        if (old := common.newest(run.frames, f"{part}_{sweep}")) is not None
-    ]
-    # Counting weights: zero as long as N <= W.
-    edge = float(prediction["edge"] if sweep == "n" else prediction["sizes"][len(MULTIPLES) // 2])
-    fitted = [reach[0], min(edge, reach[1])] if sweep == "n" else [max(edge, reach[0]), reach[1]]
+    frames: Frames, prediction: Prediction, previous: Runs, sweep: str, title: str,
+    curves: Sequence[tuple[str, tuple[int, ...], str, Color]], *, room: float = 1.25,
+    fitted: bool = True, which: tuple[int, ...] = (),
+) -> figures.Panel:  # fmt: skip
+    """Errors over N or over W.
+
+    Args:
+        curves: training or test error, its place behind the seeds, label and colour.
+        room: beside the first and the last place, as a factor.
+        fitted: whether to draw where counting weights expects random labels to be fitted.
+        which: of the networks, behind the seeds, is drawn of an earlier run.
+    """
+    x, middle = "sizes" if sweep == "n" else "weights", prediction["sizes"][len(prediction["sizes"]) // 2]
+    places, edge = prediction[x], float(prediction["edge"] if sweep == "n" else middle)
+    reach, chance = (float(places[0]) / room, float(places[-1]) * room), float(prediction["chance"])
+    marks: list[figures.Mark] = []
+    for part, kind in (("test", 0), ("train", 1)):
+        marks += common.earlier(previous, f"{part}_{sweep}", x, (*which, kind))
     marks.append(figures.Level(edge, axis="x", label="N = W"))
-    marks.append(figures.Predicted(fitted, [0.0, 0.0], label="random, fitted if N ≤ W", color=shared.RANDOM))
-    chance = float(prediction["chance"])
+    # Counting weights: zero as long as N <= W.
+    free = [reach[0], min(edge, reach[1])] if sweep == "n" else [max(edge, reach[0]), reach[1]]
+    if fitted:
+        marks.append(figures.Predicted(free, [0, 0], label="random, fitted if N ≤ W", color=shared.RANDOM))
     marks.append(figures.Predicted(reach, [chance, chance], label="chance", color="ink"))
-    for part, colors in (("train", PALE), ("test", shared.COLORS)):
-        found = common.newest(frames, f"{part}_{sweep}")
-        for kind, color in enumerate(colors):
-            y = np.full((1, len(places)), np.nan) if found is None else found[:, kind]
-            marks.append(figures.Points(places, y, label=f"{shared.KINDS[kind]}, {part}", color=color))
+    for part, at, label, color in curves:
+        y = common.seen(frames, f"{part}_{sweep}", len(places), at=at)
+        marks.append(figures.Points(places, y, label=label, color=color))
     return figures.Panel(
-        title, tuple(marks), xlabel=x, ylabel="share of wrong classes", xscale="log", xlim=reach,
-        ylim=(-0.03, 1.0),
+        title, marks, xlabel="training samples N" if sweep == "n" else "weights W",
+        ylabel="share of wrong classes", xscale="log", xlim=reach, ylim=(-0.03, 1.0),
     )  # fmt: skip
 
 
@@ -324,17 +354,8 @@ def leaves_zero(sizes: np.ndarray, train: np.ndarray) -> np.ndarray:
 
     The largest N where it never does, the smallest where it does so from the start.
     """
-    found = []
-    for row in train:
-        above = np.flatnonzero(row > LEAVES)
-        if not len(above) or above[0] == 0:
-            found.append(float(sizes[above[0] if len(above) else -1]))
-            continue
-        left, right = row[above[0] - 1], row[above[0]]
-        share = (LEAVES - left) / (right - left)
-        ends = np.log(sizes[above[0] - 1 : above[0] + 1])
-        found.append(float(np.exp(ends[0] + share * (ends[1] - ends[0]))))
-    return np.array(found)
+    found = np.exp(shared.reached(np.log(sizes), train, LEAVES))
+    return np.where(train[:, 0] >= LEAVES, sizes[0], np.where(np.isnan(found), sizes[-1], found))
 
 
 def past(run: Run) -> np.ndarray:
@@ -345,18 +366,6 @@ def past(run: Run) -> np.ndarray:
 def rise(test_w: np.ndarray, past: np.ndarray) -> np.ndarray:
     """Of the widest network's error above that of the narrowest with W ≥ 2 N: (S, W) -> (S,)."""
     return test_w[:, -1] - test_w[:, int(past.argmax())]
-
-
-def whole(run: Run, *names: str) -> list[np.ndarray]:
-    """The errors of these names.
-
-    Raises:
-        ValueError: some are not there yet.
-    """
-    found = [run.last(name) for name in names]
-    if not all(np.isfinite(one).all() for one in found):
-        raise ValueError("errors: not every N and W is trained yet")
-    return found
 
 
 def regimes(run: Run) -> tuple[tuple[Condition, ...], tuple[Condition, ...], tuple[Condition, ...]]:
@@ -375,7 +384,7 @@ def listed(values: np.ndarray, places: np.ndarray) -> str:
 
 
 def _no_overfitting(run: Run) -> tuple[Evidence, ...]:
-    train_n, test_n, train_w, test_w = whole(run, "train_n", "test_n", "train_w", "test_w")
+    train_n, test_n, train_w, test_w = common.whole(run, "train_n", "test_n", "train_w", "test_w")
     many, few, wider = regimes(run)
     sizes, counts, wide = run.prediction["sizes"], run.prediction["weights"], past(run)
     left = max(float(train_n[:, 0].max()), float(train_w[:, 0, wide].max(initial=0)))
@@ -391,7 +400,7 @@ def _no_overfitting(run: Run) -> tuple[Evidence, ...]:
 
 
 def _up_to_as_many(run: Run) -> Evidence:
-    (train_n,) = whole(run, "train_n")
+    (train_n,) = common.whole(run, "train_n")
     many, few, _ = regimes(run)
     edge = float(run.prediction["edge"])
     return Evidence(leaves_zero(run.prediction["sizes"], train_n[:, 1]) / edge, 1.0, (*many, *few))
@@ -440,11 +449,7 @@ S18 = Claim(
 
 PUZZLE = Experiment(
     "puzzle", "More weights than samples: why is there no overfitting?", Puzzle,
-    {
-        "quick": Puzzle(),
-        "paper": Puzzle(
-            dataset="cifar10", width=16, widest=256, n=12_500, n_test=10_000, steps=200_000, batch_size=100,
-        ),
-    },
+    {"quick": Puzzle(), "paper": Puzzle(
+        dataset="cifar10", width=16, widest=256, n=12_500, n_test=10_000, steps=200_000, batch_size=100)},
     prepare, predict, run, figure, (S8, S18), controls=("width", "n", "widest", "steps", "lr"),
 )  # fmt: skip
