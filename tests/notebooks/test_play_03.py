@@ -33,6 +33,15 @@ def text() -> str:
     return re.sub(r"\s*\n# ?", " ", source)
 
 
+def test_section_1_more_images_narrow_the_gap_and_more_weights_do_not_widen_it() -> None:
+    run = moved("puzzle")
+    past = run.prediction["weights"] >= run.prediction["edge"]
+    few, many = run.last("gap").mean(axis=0)[:, past]
+    assert "more images narrow the gap, more weights do not widen it" in text()
+    assert (many < few / 2).all()
+    assert np.diff(few).max() < 0.02 and np.diff(many).max() < 0.02
+
+
 def test_section_2_more_weights_are_farther_and_smaller_batches_end_there_too() -> None:
     ends = {d: moved("minimum-norm", d=d).prediction["rms"].mean() for d in (200, 400)}
     assert ends[200] == pytest.approx(0.1 * 150**0.5) and ends[400] == pytest.approx(0.1 * 350**0.5)
@@ -55,6 +64,28 @@ def test_section_5_depth_wins_in_few_dimensions_and_long_steps_are_refused() -> 
     long = drain(wells, wells.preset(dimension=1, lr=0.03, steps=1500, chains=400, seeds=1))
     assert judge(wells.claims[0], long).word == "undecided"
     assert any("lower lr" in part.reason for part in judge(wells.claims[0], long).parts)
+
+
+def test_section_5_below_the_barrier_few_chains_cross_and_the_verdict_refuses() -> None:
+    run = moved("wells", dimension=2, temperature=1.2)
+    assert (np.abs(run.last("share") - run.prediction["share"]) < 0.04).all()
+    assert "few of them cross" in text() and words(run)["S4"] == "undecided"
+    assert any("did not mix" in part.reason for part in judge(experiment("wells").claims[0], run).parts)
+
+
+@pytest.mark.slow
+def test_section_5_below_the_barrier_more_steps_decide() -> None:
+    assert "20,000" in text()
+    assert words(moved("wells", dimension=2, temperature=1.2, steps=20_000))["S4"] == "holds"
+
+
+def test_further_claims_sgd_below_the_barrier_remembers_where_it_began() -> None:
+    run = moved("valley", spread=15.0, dimension=2)
+    assert "the temperature 0.28" in text() and run.settings.own == pytest.approx(0.28, abs=0.005)
+    alone = run.last("share")[:, 2]
+    assert (alone < run.prediction["share"][2]).all() and (alone > 0.25).all()
+    parts = judge(experiment("valley").claims[0], run).parts
+    assert [part.word for part in parts[:3]] == ["holds", "holds", "undecided"]
 
 
 def test_section_7_quotes_the_radii_of_the_run() -> None:
