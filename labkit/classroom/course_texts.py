@@ -38,10 +38,9 @@ c.ZipCollectApp.collector_plugin = labkit.PlatformCollector
 c.Execute.skip_cells_with_tag = "story"
 c.Autograde.sanitize_preprocessors = [
     steps.ClearOutput,
-    steps.DeduplicateIds,
+    labkit.RestoreSubmission,
     steps.OverwriteKernelspec,
     steps.OverwriteCells,
-    labkit.RunGradedCells,
     steps.CheckCellMetadata,
 ]
 c.Execute.timeout = 120  # seconds a cell

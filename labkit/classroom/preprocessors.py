@@ -10,12 +10,17 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from nbformat import NotebookNode
+from nbgrader.coursedir import CourseDirectory
 from nbgrader.plugins import FileNameCollectorPlugin
 from nbgrader.preprocessors import ClearOutput, ClearSolutions, NbGraderPreprocessor
 
+from labkit.classroom.grading.book import Book
+from labkit.classroom.grading.cells import handed
+from labkit.classroom.grading.match import match
 from labkit.classroom.grading.people import clean_name, stated
+from labkit.classroom.grading.restored import restored
 
-__all__ = ["ClearExerciseOutput", "ClearMarkedSolutions", "PlatformCollector", "RunGradedCells"]
+__all__ = ["ClearExerciseOutput", "ClearMarkedSolutions", "PlatformCollector", "RestoreSubmission"]
 
 
 class ClearExerciseOutput(ClearOutput):
@@ -43,16 +48,23 @@ class ClearMarkedSolutions(ClearSolutions):
         return super().preprocess_cell(cell, resources, cell_index)
 
 
-class RunGradedCells(NbGraderPreprocessor):
-    """Has every cell of an exercise run: nbgrader gives all points to tests that say nothing."""
+class RestoreSubmission(NbGraderPreprocessor):
+    """Lays a submission over its assignment as `labkit assignment grade` does, before nbgrader runs it.
 
-    def preprocess_cell(
-        self, cell: NotebookNode, resources: Any, cell_index: int
-    ) -> tuple[NotebookNode, Any]:
-        """One cell; a student may have tagged it "story", which is skipped."""
-        if "nbgrader" in cell.metadata and "tags" in cell.metadata:
-            cell.metadata["tags"] = [tag for tag in cell.metadata["tags"] if tag != "story"]
-        return cell, resources
+    An import added to a locked cell is kept, an answer is found in a cell of the student's own, and what
+    it uses of the story runs. So does each graded cell: nbgrader gives all points to tests that say nothing.
+    """
+
+    def preprocess(self, nb: NotebookNode, resources: Any) -> tuple[NotebookNode, Any]:
+        """One notebook."""
+        book = Book(Path(CourseDirectory(config=self.config).root))
+        matched = match(handed(nb), book.load(resources["nbgrader"]["assignment"]))
+        made = restored(matched, {})
+        needed = {place for task in matched.given.tasks for place in matched.program(task)}
+        for place, cell in enumerate(made.cells):
+            if "tags" in cell.metadata and ("nbgrader" in cell.metadata or place in needed):
+                cell.metadata["tags"] = [tag for tag in cell.metadata["tags"] if tag != "story"]
+        return made, resources
 
 
 class PlatformCollector(FileNameCollectorPlugin):

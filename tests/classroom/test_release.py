@@ -18,7 +18,7 @@ import nbformat
 import pytest
 from jupytext.cli import jupytext
 from nbformat import NotebookNode
-from nbformat.v4 import new_output
+from nbformat.v4 import new_code_cell, new_output
 
 pytest.importorskip("nbgrader", reason="the extra `course` is not installed")
 
@@ -115,12 +115,22 @@ ANSWERS = {
 }
 
 
+ADDED = {  # student -> the tag of a cell, what is added to it, and how the answer to 7.1 uses it
+    "imports": ("exercises-setup", "import numpy as np", "float(np.float64(math.fsum(values)))"),
+    "helped": ("story", "import math as m\ndef add(values):\n    return m.fsum(values)", "add(values)"),
+    "beside": ("exercises-setup", "", "math.fsum(values)"),
+}
+
+
 def handed_in(course: Path, student: str) -> NotebookNode:
-    """The released notebook, with all answers right, or its tests tagged as story, or deleted."""
+    """The released notebook, with all answers right, or its tests tagged as story, or deleted.
+
+    "imports" adds to the locked setup, "helped" to the story, and "beside" answers in a cell of its own.
+    """
     notebook = published(course)
     for cell in list(notebook.cells):
         (name,) = [tag.partition("-")[2] for tag in tags(cell) if tag.startswith("exercise-")] or [""]
-        if student == "right":
+        if student in ("right", *ADDED):
             cell.source = cell.source.replace("raise NotImplementedError", f"return {ANSWERS.get(name)}")
             cell.source = cell.source.replace("None,", '3 if "mean" else 0,', 1).replace("None,", '"small",')
             cell.source = cell.source.replace("dict.fromkeys(prediction)", "prediction")
@@ -129,6 +139,15 @@ def handed_in(course: Path, student: str) -> NotebookNode:
                 cell.metadata["tags"] = [*tags(cell), "story"]
             else:
                 notebook.cells.remove(cell)
+    if student in ADDED:
+        where, helper, call = ADDED[student]
+        mean = next(cell for cell in notebook.cells if "exercise-7.1" in tags(cell))
+        mean.source = mean.source.replace("math.fsum(values)", call)
+        next(cell for cell in notebook.cells if where in tags(cell)).source += f"\n{helper}"
+    if student == "beside":
+        answer = new_code_cell(mean.source)
+        mean.source = published(course).cells[notebook.cells.index(mean)].source
+        notebook.cells.insert(notebook.cells.index(mean) + 1, answer)
     return notebook
 
 
@@ -145,6 +164,7 @@ def test_nbgraders_own_way_gives_the_same_students_and_points(renewed: Path) -> 
         "right": "Student A_1001_assignsubmission_file_/x.ipynb",
         "tagged": "hw_jd_attempt_2026-05-04-13-37-00_x.ipynb",
         "deleted": "doe_LATE_12_345_x.ipynb",
+        **{kind: f"{kind}_12{place}_345_x.ipynb" for place, kind in enumerate(ADDED)},
     }
     with zipfile.ZipFile(archive / "class.zip", "w") as zipped:
         for kind, name in names.items():
@@ -158,7 +178,8 @@ def test_nbgraders_own_way_gives_the_same_students_and_points(renewed: Path) -> 
     nbgrader(renewed, "generate_feedback", NAME)
     with closing(Gradebook(f"sqlite:///{renewed / 'gradebook.db'}")) as gradebook:
         scores = {one.student.id: one.score for one in gradebook.assignment_submissions(NAME)}
-    assert scores == {"Student A_1001": 9, "jd": 0, "doe_12": 0}
+    same = dict.fromkeys(("Student A_1001", "imports_120", "helped_121", "beside_122"), 9)
+    assert scores == {**same, "jd": 0, "doe_12": 0}
     assert {path.parts[-3] for path in renewed.glob(f"feedback/*/{NAME}/{NAME}.html")} == set(scores)
 
     ours = renewed.with_name("ours")

@@ -121,9 +121,17 @@ def read_handed(path: Path) -> Handed:
     if data[:4] in (b"PK\x03\x04", b"%PDF"):
         raise ValueError(f"the file is a {'zip' if data[:2] == b'PK' else 'PDF'} under a notebook's name")
     try:
-        top = json.loads(text)
-    except (ValueError, RecursionError):
+        return handed(json.loads(text))
+    except (json.JSONDecodeError, RecursionError):
         raise ValueError("the file is no notebook: its JSON is broken, perhaps cut off") from None
+
+
+def handed(top: Any) -> Handed:
+    """A notebook of any version, from its JSON.
+
+    Raises:
+        ValueError: it has no cells, or too many.
+    """
     cells = top.get("cells") if isinstance(top, dict) else None
     if not isinstance(cells, list) and isinstance(top, dict) and isinstance(top.get("worksheets"), list):
         sheets = [sheet.get("cells") for sheet in top["worksheets"] if isinstance(sheet, dict)]
