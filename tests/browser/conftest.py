@@ -87,7 +87,7 @@ class Server:
 
     def __init__(self, home: Path) -> None:
         self.folder = home / "notebooks"
-        self.folder.mkdir(parents=True)
+        self.folder.mkdir(parents=True, exist_ok=True)
         for name, values in SETTINGS.items():
             file = home / "settings" / "@jupyterlab" / f"{name}.jupyterlab-settings"
             file.parent.mkdir(parents=True, exist_ok=True)
