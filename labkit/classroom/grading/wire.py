@@ -1,25 +1,22 @@
 """What the student's process and the checker's say to each other.
 
 The checker reads plain data alone: a frame names kinds, shapes and bytes, and reading it runs nothing. The
-other direction may use pickle, as the student's process has no reason to mistrust the checker; a function
-that a test makes up on the spot, such as a loss, travels by value.
+other direction may use pickle, as the student's process has no reason to mistrust the checker; by cloudpickle
+a function that a test makes up on the spot, such as a loss, travels by value.
 """
 
 from __future__ import annotations
 
 import hashlib
-import importlib
 import io
 import json
-import marshal
 import math
-import pickle
 import socket
 import struct
-import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
+import cloudpickle
 import numpy as np
 import torch
 
@@ -205,52 +202,17 @@ def _assign_item(target: Any, key: Any, old: Any, new: Any) -> None:
         target[key] = new
 
 
-class _Pickler(pickle.Pickler):
-    """Pickles functions that no module holds, too: their code, and the values that it refers to."""
+class _Pickler(cloudpickle.Pickler):
+    """As torch pickles it, a tensor of 100 MB takes seconds."""
 
     def reducer_override(self, value: Any) -> Any:
-        if isinstance(value, types.ModuleType):
-            return importlib.import_module, (value.__name__,)
         if type(value) is torch.Tensor and value.layout == torch.strided and str(value.dtype) in _NUMPY:
-            # As torch pickles it, a tensor of 100 MB takes seconds.
             return _tensor, (value.detach().cpu().numpy(), value.is_leaf and value.requires_grad)
-        if not isinstance(value, types.FunctionType) or _findable(value):
-            return NotImplemented
-        names = {name for code in _codes(value.__code__) for name in code.co_names}
-        needed = {name: value.__globals__[name] for name in sorted(names) if name in value.__globals__}
-        cells = tuple(cell.cell_contents for cell in value.__closure__ or ())
-        parts = (value.__name__, value.__defaults__, value.__kwdefaults__, cells, needed)
-        return _function, (marshal.dumps(value.__code__), *parts)
+        return super().reducer_override(value)
 
 
 def _tensor(array: np.ndarray, requires_grad: bool) -> torch.Tensor:
     return torch.from_numpy(array if array.flags.writeable else array.copy()).requires_grad_(requires_grad)
-
-
-def _codes(code: types.CodeType) -> Iterator[types.CodeType]:
-    yield code
-    for constant in code.co_consts:
-        if isinstance(constant, types.CodeType):
-            yield from _codes(constant)
-
-
-def _findable(function: types.FunctionType) -> bool:
-    try:
-        module = importlib.import_module(function.__module__)
-    except Exception:
-        return False
-    return getattr(module, function.__qualname__, None) is function
-
-
-def _function(
-    code: bytes, name: str, defaults: Any, keywords: Any, cells: tuple[Any, ...], needed: dict[str, Any]
-) -> Any:
-    closure = tuple(types.CellType(value) for value in cells)
-    made = types.FunctionType(
-        marshal.loads(code), {**needed, "__builtins__": __builtins__}, name, defaults, closure
-    )
-    made.__kwdefaults__ = keywords
-    return made
 
 
 def pickled(value: Any) -> memoryview:
