@@ -10,14 +10,12 @@ from __future__ import annotations
 
 import math
 import os
-import queue
 import re
 import tempfile
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import wait as wait_for
-from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +23,6 @@ from labkit.classroom.grading.book import Book, Mark, find_course
 from labkit.classroom.grading.feedback import FILES_NAME, write_files
 from labkit.classroom.grading.files import Found, Submission, find_submissions
 from labkit.classroom.grading.limits import walls
-from labkit.classroom.grading.match import Matched
 from labkit.classroom.grading.one import Grader, Limits
 from labkit.classroom.grading.people import Sources
 from labkit.classroom.grading.results import Graded, Result
@@ -79,7 +76,7 @@ def grade(
     lacks = tuple(walls())
     for line in lacks:
         tell(line)
-    with tempfile.TemporaryDirectory(prefix="labkit-unzipped-") as unpacked, _Runners(jobs) as runners:
+    with tempfile.TemporaryDirectory(prefix="labkit-unzipped-") as unpacked, Runner(jobs) as runner:
         people = _identify(book, handed_in, Path(unpacked), roster, pattern)
         _tell_who(people, tell)
         if people.refused and not skip_refused:
@@ -91,7 +88,7 @@ def grade(
             name: Grader(book, book.load(name), target / name, limits, again)
             for name in dict.fromkeys(one.assignment for one in people.taken)
         }
-        rows = _run_all(people.taken, graders, runners, tell)
+        rows = _run_all(people.taken, graders, runner, jobs, tell)
     folders = tuple(grader.folder for grader in graders.values())
     write_files(target / FILES_NAME, people)
     return Graded(tuple(rows), people, folders, lacks)
@@ -152,21 +149,22 @@ def _advice(count: int) -> str:
 
 
 def _run_all(
-    found: Sequence[Submission], graders: dict[str, Grader], runners: _Runners, tell: Callable[[str], None]
+    found: Sequence[Submission],
+    graders: dict[str, Grader],
+    runner: Runner,
+    jobs: int,
+    tell: Callable[[str], None],
 ) -> list[tuple[Result, dict[str, Mark] | None]]:
     for grader in graders.values():
         if any(grader.is_new(one) for one in found if one.assignment == grader.given.name):
-            with runners.one() as runner:
-                grader.try_solutions(runner, tell)
+            grader.try_solutions(runner, tell)
     stop = threading.Event()
 
-    def work(one: Submission) -> tuple[Result, Matched | None, str]:
-        with runners.one() as runner:
-            return graders[one.assignment].run(one, runner, stop)
-
     done = 0
-    with ThreadPoolExecutor(runners.count) as pool:
-        pending: dict[Future[Any], Submission] = {pool.submit(work, one): one for one in found}
+    with ThreadPoolExecutor(jobs) as pool:
+        pending: dict[Future[Any], Submission] = {
+            pool.submit(graders[one.assignment].run, one, runner, stop): one for one in found
+        }
         try:
             while pending:
                 ready, _ = wait_for(pending, timeout=0.2, return_when="FIRST_COMPLETED")
@@ -178,7 +176,7 @@ def _run_all(
             stop.set()
             for future in pending:
                 future.cancel()
-            runners.close()
+            runner.close()
             raise
     return [row for grader in graders.values() for row in grader.rows()]
 
@@ -190,32 +188,6 @@ def _finish(grader: Grader, one: Submission, future: Future[Any]) -> str:
     except Exception as error:
         why = f"{type(error).__name__}: {error}".encode(errors="replace").decode()[:200]
         return grader.finish(one, grader.not_graded(one, f"could not be graded: {why}"), None, "")
-
-
-class _Runners(ExitStack):
-    """As many runners as there are jobs, each started when it is first needed."""
-
-    def __init__(self, count: int) -> None:
-        super().__init__()
-        self.count = count
-        self._free: queue.SimpleQueue[Runner] = queue.SimpleQueue()
-        for _ in range(count):
-            runner = Runner()
-            self.callback(_end, runner)
-            self._free.put(runner)
-
-    @contextmanager
-    def one(self) -> Iterator[Runner]:
-        runner = self._free.get()
-        try:
-            yield runner
-        finally:
-            self._free.put(runner)
-
-
-def _end(runner: Runner) -> None:
-    with suppress(Exception):
-        runner.close()
 
 
 def memory_size(text: str) -> int:

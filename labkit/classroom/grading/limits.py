@@ -61,7 +61,7 @@ def walls() -> list[str]:
     return lacks
 
 
-def enclose(scratch: Path, memory: int) -> None:
+def enclose(scratch: str | Path, memory: int) -> None:
     """Encloses the calling process for good. Call it after the imports, and before the student's first line.
 
     Args:
@@ -162,7 +162,7 @@ def _readable() -> set[Path]:
     return {path.resolve() for path in paths if path.exists()} - {Path("/")}
 
 
-def _wall_files(landlock: Any, scratch: Path) -> None:
+def _wall_files(landlock: Any, scratch: str | Path) -> None:
     from landlock.plumbing import FSAccess
 
     ctypes.set_errno(0)  # The package takes an error that was there before for its own.

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import queue
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -17,7 +18,7 @@ from typing import Any
 
 from labkit.classroom.grading.limits import descendants
 
-PATIENCE = 60.0  # seconds beyond all limits after which the watching process itself counts as lost
+PATIENCE = 300.0  # seconds beyond all limits after which the watching process itself counts as lost
 
 
 @dataclass(frozen=True)
@@ -45,12 +46,18 @@ class Ending:
 
 
 class Runner:
-    """Holds a process with torch loaded, from which each exercise is forked. Use it in a `with` statement."""
+    """Holds processes that watch over exercises, see `watch`. Use it in a `with` statement, from any thread.
 
-    def __init__(self) -> None:
-        self._process: subprocess.Popen[bytes] | None = None
-        self._control: socket.socket | None = None
+    Args:
+        jobs: how many exercises to run at a time.
+    """
+
+    def __init__(self, jobs: int = 1) -> None:
         self._scratch = tempfile.mkdtemp(prefix="labkit-grade-")
+        self._free: queue.SimpleQueue[subprocess.Popen[str] | None] = queue.SimpleQueue()
+        self._started: list[subprocess.Popen[str]] = []
+        for _ in range(jobs):
+            self._free.put(None)  # Started when it is first needed.
 
     def __enter__(self) -> Runner:
         return self
@@ -59,8 +66,9 @@ class Runner:
         self.close()
 
     def close(self) -> None:
-        """Ends the process and all that descends from it."""
-        self._stop()
+        """Ends the processes and all that descends from them."""
+        while self._started:
+            self._stop(self._started.pop())
         _remove(self._scratch)
 
     def run(
@@ -80,74 +88,65 @@ class Runner:
             together: tests and cells in one process.
         """
         scratch = tempfile.mkdtemp(dir=self._scratch)
-        job: dict[str, Any] = {"setup": setup, "cells": list(cells)}
+        job = {"setup": setup, "cells": list(cells)}
         check = {"tests": tests, "names": list(names)}
         request = {
-            "seconds": seconds, "total": total, "memory": memory, "scratch": scratch,
-            "together": together, "cells": len(cells) + 1,
+            "job": job, "check": check, "seconds": seconds, "total": total, "memory": memory,
+            "scratch": scratch, "together": together,
         }  # fmt: skip
         try:
-            return self._asked(request, {**job, **check} if together else job, {} if together else check)
+            return self._asked(json.dumps(request), total)
         finally:
             _remove(scratch)
 
-    def _asked(self, request: dict[str, Any], job: dict[str, Any], check: dict[str, Any]) -> Ending:
-        control = self._start()
-        files = [_unlinked(job), _unlinked(check), _unlinked(None)]
+    def _asked(self, request: str, total: float) -> Ending:
+        process = self._free.get() or self._start()
+        assert process.stdin and process.stdout
+        alarm = threading.Timer(total + PATIENCE, process.kill)
+        alarm.start()
         try:
-            control.settimeout(max(request["total"], 0) + PATIENCE)
-            socket.send_fds(control, [json.dumps(request).encode()], files)
-            reply = _line(control)
-            said = _read(files[2])
-        except (OSError, EOFError):
-            self._stop()
+            process.stdin.write(request + "\n")
+            process.stdin.flush()
+            ending = Ending(**json.loads(process.stdout.readline()))
+        except (OSError, ValueError):
+            self._stop(process)
+            self._free.put(None)
             return Ending("lost")
         finally:
-            for handle in files:
-                os.close(handle)
-        ended = reply.pop("ended")
-        state = said.get("state")
-        if ended == "done" and state != "done":
-            ended = "unreadable" if state == "unreadable" else "died"
-        return Ending(ended, said=said, **reply)
+            alarm.cancel()
+        self._free.put(process)
+        return ending
 
-    def _start(self) -> socket.socket:
-        if self._control is not None:
-            return self._control
-        near, far = socket.socketpair()
+    def _start(self) -> subprocess.Popen[str]:
         # Nothing of the grader's environment, no device, one thread: torch then does the same everywhere.
         kept = "PATH HOME LANG LC_ALL PYTHONPATH LD_LIBRARY_PATH VIRTUAL_ENV SYSTEMROOT".split()  # noqa: SIM905
         environment = {name: os.environ[name] for name in kept if name in os.environ}
         environment |= {f"{name}_NUM_THREADS": "1" for name in ("OMP", "MKL", "OPENBLAS", "NUMEXPR")}
         environment |= {"CUDA_VISIBLE_DEVICES": "", "MPLBACKEND": "Agg", "PYTHONDONTWRITEBYTECODE": "1"}
         environment |= {"OBJC_DISABLE_INITIALIZE_FORK_SAFETY": "YES", "IPYTHONDIR": self._scratch}
-        environment |= {
-            "MPLCONFIGDIR": os.environ.get("MPLCONFIGDIR", self._scratch),
-            "PYTHONHASHSEED": "0",
-        }
-        self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "labkit.classroom.grading.server", str(far.fileno())],
-            pass_fds=[far.fileno()], env=environment, cwd=self._scratch, start_new_session=True,
-            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+        place = os.environ.get("MPLCONFIGDIR", self._scratch)
+        environment |= {"MPLCONFIGDIR": place, "PYTHONHASHSEED": "0"}
+        # By -c, so that no side imports it as its main module.
+        process = subprocess.Popen(
+            [sys.executable, "-P", "-c", "from labkit.classroom.grading.watch import main; main()"],
+            env=environment, cwd=self._scratch, start_new_session=True, text=True,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE,
         )  # fmt: skip
-        far.close()
-        near.settimeout(300)
-        if near.recv(16) != b"ready\n":
-            raise OSError("the process that runs submissions did not start")
-        self._control = near
-        return near
+        self._started.append(process)
+        return process
 
-    def _stop(self) -> None:
-        process, self._process = self._process, None
-        if self._control is not None:
-            self._control.close()
-            self._control = None
-        if process is None:
-            return
-        for child in [*descendants(process.pid), process.pid]:
+    @staticmethod
+    def _stop(process: subprocess.Popen[str]) -> None:
+        with suppress(OSError, ValueError, subprocess.TimeoutExpired):
+            assert process.stdin
+            process.stdin.close()
+            process.wait(5)
+        for child in [*descendants(process.pid), process.pid] if process.poll() is None else []:
             with suppress(OSError):
                 os.kill(child, signal.SIGKILL)
         process.wait()
+        assert process.stdout
+        process.stdout.close()
 
 
 def _remove(folder: str) -> None:
@@ -157,34 +156,3 @@ def _remove(folder: str) -> None:
     if os.path.exists(folder):
         with suppress(OSError, subprocess.SubprocessError):
             subprocess.run(["rm", "-rf", "--", folder], timeout=120, capture_output=True)
-
-
-def _unlinked(content: Any) -> int:
-    """A file without a name: only those who are given the descriptor can read what is in it."""
-    handle, name = tempfile.mkstemp()
-    os.unlink(name)
-    if content is not None:
-        data = json.dumps(content).encode()
-        while data:
-            data = data[os.write(handle, data) :]
-    return handle
-
-
-def _read(handle: int) -> dict[str, Any]:
-    size = os.lseek(handle, 0, os.SEEK_END)
-    os.lseek(handle, 0, os.SEEK_SET)
-    try:
-        found = json.loads(os.read(handle, min(size, 2**20)))
-    except ValueError:
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
-def _line(control: socket.socket) -> dict[str, Any]:
-    data = b""
-    while not data.endswith(b"\n"):
-        part = control.recv(2**16)
-        if not part:
-            raise EOFError
-        data += part
-    return json.loads(data)

@@ -98,19 +98,18 @@ def _flat(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[Any]:
 # --- the checker's side -------------------------------------------------------
 
 
-def checker_side(job: Mapping[str, Any], wire: socket.socket | None, result: int) -> None:
+def checker_side(job: Mapping[str, Any], wire: socket.socket, result: int) -> None:
     """Runs the hidden tests against the answer at the other end of the wire, and writes what they say.
 
     Args:
         job: "tests" (source) and "names", those that the tests may take from the student.
         wire: to the student's side.
-        result: file descriptor of an empty file, for a JSON object: "state" is "done", "gone" (the student's
+        result: file descriptor, for a JSON object: "state" is "done", "gone" (the student's
             side ended) or "unreadable"; "points" a number or None; "printed", "error", "errors", "missing".
     """
     said: dict[str, Any] = {"state": "gone", "points": None, "printed": "", "error": "", "missing": []}
     printed = _Short()
     try:
-        assert wire is not None
         greeting = unpack(receive(wire, 2**20))
         known, errors = set(greeting["names"]), greeting["errors"]
         said["errors"] = {str(number): str(text)[:LONGEST_TEXT] for number, text in errors.items()}
@@ -128,9 +127,9 @@ def checker_side(job: Mapping[str, Any], wire: socket.socket | None, result: int
     os.write(result, json.dumps(said).encode())
 
 
-def together(job: Mapping[str, Any], result: int) -> None:
+def together(job: Mapping[str, Any], progress: int, result: int) -> None:
     """For tests that cannot call an answer from afar: cells and tests in one process, as nbgrader does it."""
-    namespace, raised, _ = run_cells(job, job["progress"])
+    namespace, raised, _ = run_cells(job, progress)
     errors = {str(number): told for number, told in raised.items()}
     given = {name: namespace[name] for name in job["names"] if name in namespace}
     said = {"errors": errors, "missing": [name for name in job["names"] if name not in given]}
@@ -240,13 +239,3 @@ class _Short(io.StringIO):
         if self.tell() < LONGEST_TEXT:
             super().write(text[: LONGEST_TEXT - self.tell()])
         return len(text)
-
-
-def read_job(handle: int) -> dict[str, Any]:
-    """A job out of its file, which is closed before anything else happens."""
-    parts = []
-    os.lseek(handle, 0, os.SEEK_SET)
-    while part := os.read(handle, 2**20):
-        parts.append(part)
-    os.close(handle)
-    return json.loads(b"".join(parts))
