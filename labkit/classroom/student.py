@@ -10,12 +10,12 @@ from __future__ import annotations
 import ast
 import copy
 import re
-import symtable
 from collections.abc import Mapping
 
 from nbformat import NotebookNode
 
 from labkit.classroom.cells import Exercise, Sheet, parse, read_sheet, tags
+from labkit.classroom.grading.code import defined, used
 
 __all__ = ["import_what_is_used", "indented", "opened", "student_version"]
 
@@ -171,27 +171,12 @@ def _waits(notebook: NotebookNode, sheet: Sheet) -> Mapping[int, tuple[str, ...]
     waits: dict[int, tuple[str, ...]] = {}
     origin: dict[str, int] = {}  # name -> the last cell under Then that gave it a value
     for place in sorted(sheet.then):
-        table = symtable.symtable(notebook.cells[place].source, "cell", "exec")
-        own = {
-            symbol.get_name()
-            for symbol in table.get_symbols()
-            if symbol.is_assigned() or symbol.is_imported()
-        }
-        used = _globals_used(table) - own
-        needed = {of_solution[name] for name in used if name in of_solution}
-        for name in used & set(origin):
+        source = notebook.cells[place].source
+        own = defined(source)
+        read = used(source) - own
+        needed = {of_solution[name] for name in read if name in of_solution}
+        for name in read & set(origin):
             needed |= set(waits[origin[name]])
         waits[place] = tuple(sorted(needed, key=order.index))
         origin |= dict.fromkeys(own, place)
     return waits
-
-
-def _globals_used(table: symtable.SymbolTable) -> set[str]:
-    """Names that a cell takes from the cells before it, also inside its functions."""
-    top = table.get_type() == "module"
-    used = {
-        symbol.get_name()
-        for symbol in table.get_symbols()
-        if symbol.is_referenced() and (top or symbol.is_global())
-    }
-    return used.union(*map(_globals_used, table.get_children()))

@@ -224,19 +224,17 @@ class Grader:
         return f"{reason}; no cell defines it" if pieces else f"{reason}; its cell is missing"
 
     def _why(self, ending: Ending) -> str:
-        if ending.kind == "time":
-            return f"runs longer than {self.share:.3g} s, the share of one exercise, and was stopped"
-        if ending.kind == "total":
-            return f"was stopped: the submission has used up its {self.limits.seconds:g} s"
-        if ending.kind == "memory":
-            return f"takes more than {self.limits.memory / 2**30:.3g} GB of memory, and was stopped"
-        if ending.kind == "disk":
-            return "writes more than 0.5 GB of files, and was stopped"
-        if ending.kind == "died":
-            return _SIGNALS.get(ending.status, f"ends Python (exit code {ending.status})")
-        if ending.kind == "unreadable":
-            return "returns something that cannot be read"
-        return LOST
+        limits = self.limits
+        reasons = {
+            "time": f"runs longer than {self.share:.3g} s, the share of one exercise, and was stopped",
+            "total": f"was stopped: the submission has used up its {limits.seconds:g} s",
+            "memory": f"takes more than {limits.memory / 2**30:.3g} GB of memory, and was stopped",
+            "disk": "writes more than 0.5 GB of files, and was stopped",
+            "died": _SIGNALS.get(ending.status, f"ends Python (exit code {ending.status})"),
+            "unreadable": "returns something that cannot be read",
+            "lost": LOST,
+        }
+        return reasons[ending.kind]
 
     @staticmethod
     def _cell_note(matched: Matched, index: int, why: str) -> str:
