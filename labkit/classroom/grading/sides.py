@@ -15,8 +15,8 @@ import json
 import linecache
 import os
 import pickle
-import socket
 from collections.abc import Callable, Mapping
+from multiprocessing.connection import Connection
 from typing import Any
 
 import torch
@@ -31,14 +31,13 @@ from labkit.classroom.grading.wire import (
     pack,
     pickled,
     receive,
-    send,
     unpack,
 )
 
 # --- the student's side -------------------------------------------------------
 
 
-def student_side(job: Mapping[str, Any], wire: socket.socket, progress: int) -> None:
+def student_side(job: Mapping[str, Any], wire: Connection, progress: int) -> None:
     """Runs the setup and the cells, says where it is, and then answers the checker's calls until it ends.
 
     Args:
@@ -51,7 +50,7 @@ def student_side(job: Mapping[str, Any], wire: socket.socket, progress: int) -> 
 
 
 def _serve(
-    wire: socket.socket, namespace: dict[str, Any], greeting: dict[str, Any], originals: dict[str, Any]
+    wire: Connection, namespace: dict[str, Any], greeting: dict[str, Any], originals: dict[str, Any]
 ) -> None:
     kept: list[Any] = []
 
@@ -59,11 +58,11 @@ def _serve(
         kept.append(function)
         return len(kept) - 1
 
-    send(wire, pack(greeting))
+    wire.send_bytes(pack(greeting))
     while True:
         request = pickle.loads(receive(wire))
         if request[0] == "get":
-            send(wire, pack({"value": namespace.get(request[1])}, keep))
+            wire.send_bytes(pack({"value": namespace.get(request[1])}, keep))
             continue
         _, number, args, kwargs, limits = request
         before = fingerprint((args, kwargs))
@@ -88,7 +87,7 @@ def _serve(
             frame = pack(reply, keep)
         except Exception as error:  # A tensor that cannot be read, a number beyond all bounds.
             frame = pack({"error": described(error)})
-        send(wire, frame)
+        wire.send_bytes(frame)
 
 
 def _flat(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[Any]:
@@ -98,7 +97,7 @@ def _flat(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[Any]:
 # --- the checker's side -------------------------------------------------------
 
 
-def checker_side(job: Mapping[str, Any], wire: socket.socket, result: int) -> None:
+def checker_side(job: Mapping[str, Any], wire: Connection, result: int) -> None:
     """Runs the hidden tests against the answer at the other end of the wire, and writes what they say.
 
     Args:
@@ -163,7 +162,7 @@ def _run_tests(source: str, namespace: dict[str, Any]) -> dict[str, Any]:
 class _Far:
     """The student's side as the tests see it: values, and functions that are called there."""
 
-    def __init__(self, wire: socket.socket) -> None:
+    def __init__(self, wire: Connection) -> None:
         self._wire = wire
 
     def get(self, name: str) -> Any:
@@ -171,7 +170,7 @@ class _Far:
 
     def _ask(self, request: Any) -> dict[str, Any]:
         try:
-            send(self._wire, pickled(request))
+            self._wire.send_bytes(pickled(request))
             reply = unpack(receive(self._wire), self._function)
         except ConnectionError:
             raise Gone from None

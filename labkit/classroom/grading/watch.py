@@ -13,7 +13,6 @@ import json
 import multiprocessing
 import os
 import signal
-import socket
 import sys
 import time
 from collections.abc import Callable
@@ -62,7 +61,7 @@ class _Watch:
         self.seconds, self.total, self.memory, self.scratch = seconds, total, memory, scratch
         self.last, self.cell, self.length, self.peak = len(job["cells"]) + 1, -1, 0, 0
         self.said = {"out": b"", "result": b""}
-        near, far = socket.socketpair()
+        near, far = context.Pipe()
         pipes = {name: context.Pipe(duplex=False) for name in ("out", "progress", "result")}
         self.ends: dict[Connection, str] = {pipe[0]: name for name, pipe in pipes.items()}
         out, progress, result = (pipe[1] for pipe in pipes.values())
@@ -183,7 +182,7 @@ def _to_its_end(side: Callable[..., None], *args: Any) -> None:
 
 
 def _student(
-    job: dict[str, Any], result: Connection | None, wire: socket.socket, out: Connection,
+    job: dict[str, Any], result: Connection | None, wire: Connection, out: Connection,
     progress: Connection, scratch: str, memory: int,
 ) -> None:  # fmt: skip
     from labkit.classroom.grading import sides
@@ -206,7 +205,7 @@ def _student(
         sides.student_side(job, wire, progress.fileno())
 
 
-def _checker(check: dict[str, Any], wire: socket.socket, result: Connection) -> None:
+def _checker(check: dict[str, Any], wire: Connection, result: Connection) -> None:
     from labkit.classroom.grading import sides
 
     sides.checker_side(check, wire, result.fileno())

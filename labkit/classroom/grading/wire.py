@@ -11,9 +11,9 @@ import hashlib
 import io
 import json
 import math
-import socket
 import struct
 from collections.abc import Callable
+from multiprocessing.connection import Connection
 from typing import Any
 
 import cloudpickle
@@ -222,34 +222,16 @@ def pickled(value: Any) -> memoryview:
     return file.getbuffer()
 
 
-def send(connection: socket.socket, frame: bytes | memoryview) -> None:
-    """Sends one frame."""
-    connection.sendall(struct.pack(">Q", len(frame)))
-    connection.sendall(frame)
-
-
-def receive(connection: socket.socket, longest: int = LONGEST_FRAME) -> bytearray:
+def receive(connection: Connection, longest: int = LONGEST_FRAME) -> bytes:
     """The next frame.
 
     Raises:
         Gone: the other side has ended.
-        Unreadable: the frame is longer than `longest` bytes.
+        Unreadable: the frame is longer than `longest` bytes, or ends early.
     """
-    (size,) = struct.unpack(">Q", _exactly(connection, 8))
-    if size > longest:
-        raise Unreadable(f"{size:,} bytes in one piece")
-    return _exactly(connection, size)
-
-
-def _exactly(connection: socket.socket, size: int) -> bytearray:
-    data = bytearray(size)
-    view, done = memoryview(data), 0
-    while done < size:
-        try:
-            got = connection.recv_into(view[done:])
-        except ConnectionError:
-            got = 0
-        if not got:
-            raise Gone
-        done += got
-    return data
+    try:
+        return connection.recv_bytes(longest)
+    except (EOFError, ConnectionError):
+        raise Gone from None
+    except OSError as error:
+        raise Unreadable(str(error)) from None
