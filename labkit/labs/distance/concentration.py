@@ -17,7 +17,7 @@ from labkit.labs import common
 from labkit.protocol.claims import Claim
 from labkit.protocol.experiment import Experiment, Frame, Prediction, Run
 from labkit.protocol.rules import AtMost, Equals, Evidence
-from labkit.protocol.settings import Settings, knob
+from labkit.protocol.settings import Settings, knob, on_cpu
 from labkit.theory import gaussian as theory
 
 DEGREES = (1, 4, 16, 64, 256)
@@ -43,6 +43,7 @@ class Concentration(Settings):
         scale="log",
     )
     dataset: str = knob("digits", "name of a data set, or path to an .npz")
+    device: str = on_cpu()
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from labkit.labs.sgd.span import LOST, UNITS
 from labkit.protocol.claims import Claim, World
 from labkit.protocol.experiment import Experiment, Frame, Frames, Prediction, Run, Runs
 from labkit.protocol.rules import EVERY, Between, Check, Condition, Evidence
-from labkit.protocol.settings import knob
+from labkit.protocol.settings import knob, on_cpu
 from labkit.protocol.statistics import exponent
 from labkit.theory.linear_model import gd_iterates, min_norm_limit
 from labkit.training.dynamics import descend
@@ -44,6 +44,7 @@ class Bridge(common.OnData):
     lr: float = shared.rate(1.0, "learning rate of GD on the mean loss", slider=(0.1, 2))
     steps: int = knob(2000, "steps from each point", slider=(200, 5000), bounds=(10, None), scale="log")
     dataset: str = knob("digits", "images", choices=("digits", "mnist-5k"))
+    device: str = on_cpu()
 
 
 @dataclass(frozen=True)

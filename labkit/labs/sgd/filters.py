@@ -25,7 +25,7 @@ from labkit.labs.sgd import shared
 from labkit.protocol.claims import Claim, World
 from labkit.protocol.experiment import Experiment, Frame, Frames, Prediction, Run, Runs
 from labkit.protocol.rules import AtMost, Equals, Evidence
-from labkit.protocol.settings import Settings, knob
+from labkit.protocol.settings import Settings, knob, on_cpu
 from labkit.theory import least_squares as theory
 
 # Name (noise only: all s equal), power of i with which s_i² falls (None: Gaussian features), signal.
@@ -53,6 +53,7 @@ class Filters(Settings):
                         step=0.1)  # fmt: skip
     risk: str = knob("estimation", "of the weights, or of the outputs", choices=("estimation", "prediction"))
     steps: int = knob(4000, "steps", slider=(200, 10_000), bounds=(2, None), scale="log")
+    device: str = on_cpu()
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from labkit.labs.sgd import shared
 from labkit.protocol.claims import Claim, World
 from labkit.protocol.experiment import Experiment, Frame, Frames, Prediction, Run, Runs
 from labkit.protocol.rules import EVERY, AtMost, Between, Check, Condition, Equals, Evidence
-from labkit.protocol.settings import Settings, knob
+from labkit.protocol.settings import Settings, knob, on_cpu
 from labkit.theory.least_squares import null_space_part, rms_distance
 from labkit.theory.linear_model import gd_iterates, min_norm_limit
 
@@ -58,6 +58,7 @@ class MinimumNorm(Settings):
                              slider=(0, 2), bounds=(0, 4), step=0.1, label="spread κ of P")  # fmt: skip
     temperature: float = knob(0.0, "isotropic noise added to every step: it does move the null space",
                               slider=(0, 0.01), bounds=(0, None), step=0.001)  # fmt: skip
+    device: str = on_cpu()
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from labkit.labs.sgd import shared
 from labkit.protocol.claims import Claim, World
 from labkit.protocol.experiment import Experiment, Frame, Frames, Prediction, Run, Runs
 from labkit.protocol.rules import EVERY, INTERVAL, AtMost, Between, Check, Condition, Equals, Evidence
-from labkit.protocol.settings import Settings, knob
+from labkit.protocol.settings import Settings, knob, on_cpu
 from labkit.theory import robust
 from labkit.training.dynamics import Gradient
 
@@ -48,6 +48,7 @@ class Separator(Settings):
                       scale="log", label="ρ")  # fmt: skip
     lr: float = shared.rate(1.0, "step size η", slider=(0.1, 4))
     steps: int = knob(20_000, "steps", slider=(500, 50_000), bounds=(1, None), scale="log")
+    device: str = on_cpu()
 
 
 @dataclass(frozen=True)

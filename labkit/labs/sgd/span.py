@@ -22,7 +22,7 @@ from labkit.labs.sgd import shared
 from labkit.protocol.claims import Claim, World
 from labkit.protocol.experiment import Experiment, Frame, Frames, Prediction, Run, Runs
 from labkit.protocol.rules import Check, Condition, Equals, Evidence
-from labkit.protocol.settings import knob
+from labkit.protocol.settings import knob, on_cpu
 from labkit.theory.least_squares import null_space_part
 
 EXACT = 1e-10  # relative; rounding stays below 1e-13
@@ -53,6 +53,7 @@ class Span(common.OnData):
     lr: float = shared.rate(0.2, "learning rate", slider=(0.02, 1))
     steps: int = knob(600, "steps", slider=(100, 3000), bounds=(1, None), scale="log")
     dataset: str = knob("digits", "images", choices=("digits", "mnist-5k"))
+    device: str = on_cpu()
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ from labkit.labs.sgd.shared import LANGEVIN, SGD, SGDL
 from labkit.protocol.claims import Claim, World
 from labkit.protocol.experiment import Experiment, Frame, Frames, Prediction, Run, Runs
 from labkit.protocol.rules import EVERY, Between, Equals, Evidence
-from labkit.protocol.settings import Settings, knob
+from labkit.protocol.settings import Settings, knob, on_cpu
 from labkit.theory.boltzmann import Valley as Potential
 from labkit.theory.boltzmann import marginal, occupancy
 from labkit.training.dynamics import descend
@@ -59,6 +59,7 @@ class Valley(Settings):
     width: float = knob(0.5, "width of both minima", slider=(0.3, 1), bounds=(0.01, None), step=0.05)
     place: float = knob(0.65, "the minima are at plus and minus this", slider=(0.5, 2), bounds=(0, None),
                         step=0.1)  # fmt: skip
+    device: str = on_cpu()
 
     @property
     def potential(self) -> Potential:

@@ -20,7 +20,7 @@ from labkit.labs.sgd.shared import LANGEVIN
 from labkit.protocol.claims import Claim, World
 from labkit.protocol.experiment import Experiment, Frame, Frames, Prediction, Run, Runs
 from labkit.protocol.rules import Equals, Evidence
-from labkit.protocol.settings import Settings, knob
+from labkit.protocol.settings import Settings, knob, on_cpu
 from labkit.theory.boltzmann import TwoWells, flat_share, marginal, occupancy
 from labkit.training.dynamics import descend
 
@@ -48,6 +48,7 @@ class Wells(Settings):
                          step=0.1)  # fmt: skip
     place: float = knob(1.3, "the wells are at plus and minus this", slider=(1, 2), bounds=(0, None),
                         step=0.1)  # fmt: skip
+    device: str = on_cpu()
 
     @property
     def potential(self) -> TwoWells:
