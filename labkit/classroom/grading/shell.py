@@ -30,7 +30,7 @@ class Shell(InteractiveShell):
     """A shell without history, whose cells are named by their numbers."""
 
     def __init__(self, **options: Any) -> None:
-        quiet = Config(HistoryManager={"enabled": False}, InteractiveShell={"colors": "NoColor"})
+        quiet = Config(HistoryManager={"enabled": False}, InteractiveShell={"colors": "nocolor"})
         super().__init__(config=quiet, **options)
         self.cell = 0
         self.seen: BaseException | None = None

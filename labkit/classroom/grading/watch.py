@@ -34,7 +34,7 @@ def main() -> None:
     for standard in (0, 1):  # Of all that starts from here.
         os.dup2(os.open(os.devnull, os.O_RDWR), standard)
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["labkit.classroom.grading.preloaded"])
+    context.set_forkserver_preload(["labkit.classroom.grading._preloaded"])
     first = context.Process(target=os.getpid)  # Once it has ended, the forkserver has loaded everything.
     first.start()
     first.join()
