@@ -385,7 +385,8 @@ display(signs.figure(), pair.figure())
 # %% [markdown]
 # Drawn at random (first), labels of ±1 are as ten classes are: the distance falls with the width, by about
 # $H^{-0.2}$, and grows with the sample, by about $m^{0.4}$. Telling two classes apart (second) costs more
-# distance the more of the labels are noise. One seed each, and no claim.
+# distance the more of the labels are noise; without noise it costs little, and at this seed no less where the
+# network is wider. One seed each, and no claim.
 #
 # **The PAC-Bayes bound (§5).** With a prior around the start the KL is $r^2/2\sigma^2$, not
 # $\|W\|^2/2\sigma^2$. How much smaller, and that the factor grows at least as $H$, is what D14 says of

@@ -97,6 +97,7 @@ def test_figs_5_and_6_are_of_networks_that_are_trained(preset: str) -> None:
     """A figure of a training that diverged."""
     run = shared_run(SCALING, SCALING.preset(preset, seeds=1))
     assert run.status == "done" and run.last("reached_by_size").all() and run.last("reached_by_noise").all()
+    assert (run.last("r_by_width") < run.last("origin_by_width") / 2).all()
 
 
 @pytest.mark.slow

@@ -296,9 +296,9 @@ SCALING = Experiment(
     {
         "quick": Scaling(seeds=6),
         "cross-entropy": Scaling(loss="cross-entropy", lr=0.03, margin=4.0, width=160, n=256, seeds=5),
-        # At the rate of the others ±1 drawn at random diverge.
+        # At the rate of the others networks of ±1 diverge, or nearly so.
         "signs": Scaling(labels="parity", label_noise=1.0, lr=0.02, stop=0.1, width=160, n=256),
-        "pair": Scaling(labels="pair", stop=0.1, width=160, n=256),
+        "pair": Scaling(labels="pair", lr=0.02, stop=0.1, width=160, n=256),
         "paper": Scaling(
             width=5120, n=16384, base=640, lr=0.01, stop=0.001, dataset="mnist", seeds=5, epochs=4000
         ),
