@@ -22,7 +22,7 @@ from labkit.protocol import statistics
 from labkit.protocol.claims import Claim, World
 from labkit.protocol.experiment import Experiment, Frame, Prediction, Run
 from labkit.protocol.rules import EVERY, AtMost, Between, Equals, Evidence
-from labkit.protocol.settings import Settings, knob
+from labkit.protocol.settings import Settings, knob, on_cpu
 
 MEAN, VARIANCE, DIVERSE = shared.COSINE, shared.DEPTH, shared.WIDTH
 OPPOSED = 11  # places between orthogonal and opposed
@@ -39,6 +39,7 @@ class Diversity(Settings):
                         step=1)  # fmt: skip
     drawn: int = knob(40, "random sets on which variance must bound confusion", slider=(10, 200),
                       bounds=(1, None), step=10, label="random sets")  # fmt: skip
+    device: str = on_cpu()
 
     def __post_init__(self) -> None:
         super().__post_init__()

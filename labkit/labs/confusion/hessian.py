@@ -18,7 +18,7 @@ from labkit.labs.confusion import shared
 from labkit.protocol.claims import Claim, World
 from labkit.protocol.experiment import Experiment, Frame, Prediction, Run
 from labkit.protocol.rules import AtMost, Between, Check, Evidence
-from labkit.protocol.settings import Settings, knob
+from labkit.protocol.settings import Settings, knob, on_cpu
 from labkit.protocol.statistics import exponent
 from labkit.theory import confusion as theory
 
@@ -39,6 +39,7 @@ class Hessian(Settings):
         label="curvature c",
     )  # fmt: skip
     seeds: int = knob(8, "independent repetitions", slider=(1, 10), bounds=(1, 1000))
+    device: str = on_cpu()
 
 
 @dataclass(frozen=True)

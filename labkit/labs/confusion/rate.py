@@ -21,7 +21,7 @@ from labkit.labs.confusion.chains import Chains, mean_pair, worst_pair
 from labkit.protocol.claims import Claim, World
 from labkit.protocol.experiment import Experiment, Frame, Prediction, Run
 from labkit.protocol.rules import EVERY, AtMost, Between, Check, Condition, Equals, Evidence
-from labkit.protocol.settings import Settings, knob
+from labkit.protocol.settings import Settings, knob, on_cpu
 from labkit.protocol.statistics import exponent
 from labkit.theory import confusion_rates as theory
 
@@ -45,6 +45,7 @@ class Rate(Settings):
     d: int = knob(30, "dimension d; below n no w fits", slider=(5, 80), bounds=(2, None), step=5)
     runs: int = knob(100, "runs a seed, which estimate E F", slider=(20, 400), bounds=(8, None), scale="log2")
     duration: float = knob(10.0, "steps, in multiples of n²", slider=(1, 20), bounds=(0.1, 100), step=1)
+    device: str = on_cpu()
 
     @property
     def alpha(self) -> float:

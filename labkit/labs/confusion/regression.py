@@ -25,7 +25,7 @@ from labkit.measure.confusion import Confusion, confusion
 from labkit.protocol.claims import Claim, World
 from labkit.protocol.experiment import Experiment, Frame, Prediction, Run
 from labkit.protocol.rules import EVERY, Between, Check, Condition, Equals, Evidence
-from labkit.protocol.settings import Settings, knob
+from labkit.protocol.settings import Settings, knob, on_cpu
 from labkit.training.search import LearningRateSearch
 
 # (Gram matrix of the gradients) -> their confusion.
@@ -51,6 +51,7 @@ class Regression(Settings):
     n: int = knob(100, "samples n", slider=(60, 200), bounds=(3, 1000), step=20)
     draws: int = knob(4, "data sets a seed, over which it averages", slider=(1, 10), bounds=(1, 100))
     seeds: int = knob(5, "independent repetitions", slider=(1, 10), bounds=(1, 1000))
+    device: str = on_cpu()
 
     @property
     def dimensions(self) -> tuple[int, int]:

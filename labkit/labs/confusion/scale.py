@@ -21,7 +21,7 @@ from labkit.measure.confusion import confusion
 from labkit.protocol.claims import Claim, World
 from labkit.protocol.experiment import Experiment, Frame, Prediction, Run
 from labkit.protocol.rules import EVERY, AtMost, Between, Condition, Equals, Evidence
-from labkit.protocol.settings import Settings, knob
+from labkit.protocol.settings import Settings, knob, on_cpu
 from labkit.protocol.statistics import exponent
 from labkit.theory import confusion as theory
 
@@ -45,6 +45,7 @@ class Scale(Settings):
     nets: int = knob(
         12, "data sets and networks a seed; the median is taken", slider=(1, 20), bounds=(1, 1000)
     )
+    device: str = on_cpu()
 
     @property
     def jobs(self) -> tuple[tuple[int, int], ...]:

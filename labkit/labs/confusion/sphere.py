@@ -18,7 +18,7 @@ from labkit.labs.confusion import shared
 from labkit.protocol.claims import Claim
 from labkit.protocol.experiment import Experiment, Frame, Prediction, Run
 from labkit.protocol.rules import AtMost, Evidence
-from labkit.protocol.settings import Settings, knob
+from labkit.protocol.settings import Settings, knob, on_cpu
 from labkit.theory import confusion as theory
 
 LEVELS = np.arange(1, 100) / 100  # the ν at which the inequality is looked at
@@ -33,6 +33,7 @@ class Sphere(Settings):
     n: int = knob(100, "vectors N", slider=(2, 300), bounds=(2, 5000), scale="log")
     d: int = knob(120, "dimension d", slider=(2, 500), bounds=(2, None), scale="log")
     draws: int = knob(2000, "sets of N vectors", slider=(200, 10_000), bounds=(20, None), scale="log")
+    device: str = on_cpu()
 
 
 @dataclass(frozen=True)
