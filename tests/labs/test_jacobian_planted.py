@@ -19,7 +19,7 @@ from labkit.protocol.judging import judge, planted
 from tests.runs import shared_run
 
 ROOM, START = "labkit.labs.jacobian", "labkit.labs.start"
-J, KERNEL = {f"{ROOM}.shared:jacobian": shuffled_rows}, {f"{ROOM}.mixture:kernels.mntk_full": shuffled_gram}
+J, KERNEL = {f"{ROOM}.shared:jacobian": shuffled_rows}, {f"{ROOM}.mixture:kernels.mntk": shuffled_gram}
 # Experiment -> where the fault is planted, the claims that rest on it, and settings that take a moment.
 RESTING: dict[str, tuple[dict[str, Any], set[str], dict[str, Any]]] = {
     "kernel": ({f"{ROOM}.kernel:jacobian": shuffled_rows}, {"J1"}, {}),
