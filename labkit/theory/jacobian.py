@@ -11,7 +11,7 @@
     (5.16)                  final_residual_bound                                                  J6
     (6.1); (6.2), (6.3)     early_stopping_value; early_stopping_bounds                           J7
     Thm 2.2 (2.2), (2.3)    tradeoff, relative_cutoff, width_condition                            J8
-    (2.4), Thm 2.5          full_rank_width, mixture_width                                        J8
+    (2.4), Thm 2.5          full_rank_width                                                       J8
     Thm 2.3                 tradeoff(start="given")                                               J9
     section 5.1             linear_model.gd_iterates, linear_model.population_risk                J10
     tables 1-18             pinv_norm, chance_share, one_hot_chance_share                         J11
@@ -49,7 +49,6 @@ from labkit.theory.mixture import (
     mixture_eigenvalue_interval,
     mixture_interval_probability,
     mixture_rank,
-    mixture_width,
 )
 from labkit.theory.network_bounds import joint_jacobian_bound
 from labkit.theory.residuals import (
@@ -71,6 +70,6 @@ __all__ = [
     "chance_share", "decay", "distance_bound", "early_stopping_bounds", "early_stopping_value",
     "final_residual_bound", "fresh_loss", "full_rank_width", "joint_jacobian_bound", "linearized_residual",
     "meta_theorem_bound", "mixture_eigenvalue_interval", "mixture_interval_probability", "mixture_rank",
-    "mixture_width", "one_hot_chance_share", "pinv_norm", "progress", "relative_cutoff", "residual_parts",
+    "one_hot_chance_share", "pinv_norm", "progress", "relative_cutoff", "residual_parts",
     "smallest_delta", "stopping_time", "tradeoff", "width_condition",
 ]  # fmt: skip

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from labkit.theory._checks import array, integer, positive
+from labkit.theory._checks import array, integer
 
 
 def mixture_rank(classes: int, clusters: int) -> int:
@@ -71,19 +71,3 @@ def mixture_interval_probability(classes: int, clusters: int, n: int) -> float:
     """
     total = integer("classes", classes, 1) * integer("clusters", clusters, 1)
     return max(0.0, 1.0 - total * float(np.exp(-integer("n", n, 1) / (8.0 * total))))
-
-
-def mixture_width(classes: int, clusters: int, lambda_m: float, Gamma: float = 1.0) -> float:
-    """Thm 2.5: order of the width, Gamma^4 K^8 C^4/lambda_M^4 (constants, logarithm, zeta and B dropped).
-
-    Args:
-        classes: K. clusters: C, in each class.
-        lambda_m: lambda_M, the least eigenvalue of the centres' kernel. Gamma: duration.
-
-    Returns:
-        An order, without its constant.
-
-    Raises:
-        ValueError: an argument is out of its range.
-    """
-    return Gamma**4 * float(classes) ** 8 * float(clusters) ** 4 / positive("lambda_m", lambda_m) ** 4

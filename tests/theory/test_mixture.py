@@ -61,10 +61,3 @@ def test_probability_of_balanced_clusters_is_a_lower_bound(n):
     bound = theory.mixture_interval_probability(K, C, n)
     assert share + 6 * 0.5 / np.sqrt(20_000) >= bound
     assert theory.mixture_interval_probability(K, C, 10_000) > 0.999
-
-
-def test_width_of_theorem_2_5_is_that_of_2_2_at_its_cutoff():
-    """Catches a power of K, C or lambda: the cutoff is the lower end in Thm A.1."""
-    low, _ = theory.mixture_eigenvalue_interval(0.2 * np.eye(K * C), 600)
-    relative = theory.relative_cutoff(np.sqrt(low), 600, K)
-    assert theory.mixture_width(K, C, 0.2, 1.5) == pytest.approx(1.5**4 * relative**-8 / 16)
