@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from labkit import data, figures, models, training
+from labkit import data, figures, training
 from labkit.labs import common
 from labkit.labs.jacobian import shared
 from labkit.protocol.claims import Claim, World
@@ -33,13 +33,7 @@ PROJECTED = 200  # test images whose residual is projected
 class Corruption(common.OnData):
     width: int = knob(64, "hidden units a layer", slider=(16, 256), bounds=(1, None), scale="log2")
     depth: int = knob(2, "hidden layers", slider=(1, 5), bounds=(1, 50), step=1)
-    label_noise: float = knob(
-        0.5,
-        "share of training labels moved to a strictly different class",
-        slider=(0, 1),
-        step=0.05,
-        label="label noise (strict)",
-    )
+    label_noise: float = shared.label_noise(0.5)
     lr: float = knob(
         0.1,
         "learning rate, with momentum .9, on (1/2n)‖f − y‖²",
@@ -77,14 +71,7 @@ class Setup:
 
 def prepare(settings: Corruption) -> Setup:
     sets = common.datasets(settings, n_test=300, normalize="none", label_noise=settings.label_noise)
-    nets = tuple(
-        models.mlp(
-            one.x_train.shape[1], settings.width, settings.depth, settings.classes, init="glorot", seed=seed,
-            device=settings.device,
-        )
-        for one, seed in zip(sets, common.seeds(settings), strict=True)
-    )  # fmt: skip
-    return Setup(settings, sets, nets)
+    return Setup(settings, sets, shared.untrained(settings, sets))
 
 
 def predict(setup: Setup) -> Prediction:

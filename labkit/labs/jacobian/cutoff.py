@@ -32,13 +32,7 @@ ITERATES = (0.0, 0.02, 0.1, 0.4, 1.0)  # of the run, at which J is taken again (
 @dataclass(frozen=True)
 class Cutoff(common.OnData):
     width: int = knob(1024, "hidden units k", slider=(64, 4096), bounds=(1, None), scale="log2")
-    label_noise: float = knob(
-        0.25,
-        "share of training labels moved to a strictly different class",
-        slider=(0, 1),
-        step=0.05,
-        label="label noise (strict)",
-    )
+    label_noise: float = shared.label_noise(0.25)
     duration: float = knob(
         3.0,
         "Γ: training lasts T = Γ/(ηα²) steps",

@@ -34,13 +34,7 @@ class Linearization(common.OnData):
         0.9, "learning rate in units of 1/λ₁²", slider=(0.05, 1.9), bounds=(1e-6, 1e3), scale="log",
         label="learning rate",
     )  # fmt: skip
-    label_noise: float = knob(
-        0.0,
-        "share of training labels moved to a strictly different class",
-        slider=(0, 1),
-        step=0.05,
-        label="label noise (strict)",
-    )
+    label_noise: float = shared.label_noise(0.0)
     n: int = knob(40, "training images", slider=(10, 100), bounds=(4, None), step=10)
     classes: int = knob(3, "classes K", slider=(2, 10), bounds=(2, None), step=1)
     dataset: str = knob("digits", "name of a data set, or path to an .npz")

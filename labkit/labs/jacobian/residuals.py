@@ -35,10 +35,7 @@ SPACES = ("on I", "on N")
 class Residuals(common.OnData):
     width: int = knob(512, "hidden units k", slider=(16, 4096), bounds=(1, None), scale="log2")
     depth: int = knob(1, "hidden layers; 1 is the network of (1.1)", slider=(1, 4), bounds=(1, 50), step=1)
-    label_noise: float = knob(
-        0.5, "share of training labels moved to a strictly different class", slider=(0, 1), step=0.05,
-        label="label noise (strict)",
-    )  # fmt: skip
+    label_noise: float = shared.label_noise(0.5)
     lr: float = knob(
         0.9,
         "learning rate in units of 1/λ₁²; the theorem asks for at most 1, and 2 is the edge of stability",

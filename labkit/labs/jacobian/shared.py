@@ -6,19 +6,29 @@ right and projections go wrong.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from labkit import krylov, models
+from labkit import data, krylov, models
+from labkit.labs import common
 from labkit.measure import jacobian, rows
+from labkit.protocol.settings import knob
 
 PAPER = "Generalization Guarantees for Neural Nets via Harnessing the Low-rankness of Jacobian (2020)"
 # Colours mean the same thing in every figure of the lab.
 INFORMATION, NUISANCE, TRAIN, TEST = 0, 1, 2, 3
+
+
+def label_noise(share: float) -> float:
+    """The setting of wrong labels, as four experiments have it."""
+    return knob(
+        share, "share of training labels moved to a strictly different class", slider=(0, 1), step=0.05,
+        label="label noise (strict)",
+    )  # fmt: skip
 
 
 def network(
@@ -53,6 +63,19 @@ def network(
         dtype=dtype,
         device=device,
     )
+
+
+def untrained(
+    settings: Any, sets: Sequence[data.Dataset], dtype: torch.dtype = torch.float32
+) -> tuple[nn.Module, ...]:
+    """An MLP of the settings' width and depth for each data set, one a seed."""
+    return tuple(
+        models.mlp(
+            one.x_train.shape[1], settings.width, settings.depth, settings.classes, init="glorot", seed=seed,
+            dtype=dtype, device=settings.device,
+        )
+        for one, seed in zip(sets, common.seeds(settings), strict=True)
+    )  # fmt: skip
 
 
 def residual(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from labkit import data, figures, krylov, models, training
+from labkit import data, figures, krylov, training
 from labkit.labs import common
 from labkit.labs.jacobian import shared
 from labkit.measure import jacobian
@@ -53,14 +53,7 @@ class Setup:
 
 def prepare(settings: Spectrum) -> Setup:
     sets = common.datasets(settings, n_test=30, normalize="none", dtype=torch.float64)
-    nets = tuple(
-        models.mlp(
-            one.x_train.shape[1], settings.width, settings.depth, settings.classes, init="glorot", seed=seed,
-            dtype=torch.float64, device=settings.device,
-        )
-        for one, seed in zip(sets, common.seeds(settings), strict=True)
-    )  # fmt: skip
-    return Setup(settings, sets, nets)
+    return Setup(settings, sets, shared.untrained(settings, sets, torch.float64))
 
 
 def predict(setup: Setup) -> Prediction:
