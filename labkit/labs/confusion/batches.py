@@ -24,7 +24,7 @@ from labkit.measure.confusion import inner_variance
 from labkit.measure.gradients import batch_gram, gradient_gram
 from labkit.protocol import statistics
 from labkit.protocol.claims import Claim, World
-from labkit.protocol.experiment import Experiment, Frame, Prediction, Run
+from labkit.protocol.experiment import Experiment, Frame, Frames, Prediction, Run, Runs
 from labkit.protocol.rules import EVERY, Between, Condition, Equals, Evidence
 from labkit.protocol.settings import knob
 
@@ -196,10 +196,7 @@ def _measure(
 
 
 def figure(
-    frames: Sequence[Frame],
-    prediction: Prediction,
-    previous: Sequence[Run] = (),
-    settings: BatchSizes | None = None,
+    frames: Frames, prediction: Prediction, previous: Runs = (), settings: BatchSizes | None = None
 ) -> figures.Chart:
     sizes = prediction["sizes"]
     variance, theory = common.newest(frames, "variance"), common.newest(frames, "theory")

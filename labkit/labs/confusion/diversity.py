@@ -20,7 +20,7 @@ from labkit.labs.confusion import shared
 from labkit.measure.confusion import Confusion, confusion, gradient_diversity, gradient_variance
 from labkit.protocol import statistics
 from labkit.protocol.claims import Claim, World
-from labkit.protocol.experiment import Experiment, Frame, Prediction, Run
+from labkit.protocol.experiment import Experiment, Frame, Frames, Prediction, Run, Runs
 from labkit.protocol.rules import EVERY, AtMost, Between, Equals, Evidence
 from labkit.protocol.settings import Settings, knob, on_cpu
 
@@ -149,10 +149,7 @@ def run(setup: Setup, prediction: Prediction, *, measure: Measure | None = None)
 
 
 def figure(
-    frames: Sequence[Frame],
-    prediction: Prediction,
-    previous: Sequence[Run] = (),
-    settings: Diversity | None = None,
+    frames: Frames, prediction: Prediction, previous: Runs = (), settings: Diversity | None = None
 ) -> figures.Chart:
     rare = 1 / prediction["shares"]
     left: list[figures.Mark] = [

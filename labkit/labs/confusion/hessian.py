@@ -16,7 +16,7 @@ from labkit import figures
 from labkit.labs import common
 from labkit.labs.confusion import shared
 from labkit.protocol.claims import Claim, World
-from labkit.protocol.experiment import Experiment, Frame, Prediction, Run
+from labkit.protocol.experiment import Experiment, Frame, Frames, Prediction, Run, Runs
 from labkit.protocol.rules import AtMost, Between, Check, Evidence
 from labkit.protocol.settings import Settings, knob, on_cpu
 from labkit.protocol.statistics import exponent
@@ -133,10 +133,7 @@ def worst_points(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def figure(
-    frames: Sequence[Frame],
-    prediction: Prediction,
-    previous: Sequence[Run] = (),
-    settings: Hessian | None = None,
+    frames: Frames, prediction: Prediction, previous: Runs = (), settings: Hessian | None = None
 ) -> figures.Chart:
     ratio = prediction["ratio"]
     angles: list[figures.Mark] = []

@@ -30,7 +30,7 @@ from labkit.labs.confusion import shared, wide
 from labkit.measure.confusion import confusion
 from labkit.measure.gradients import gradient_gram
 from labkit.protocol.claims import Claim, World
-from labkit.protocol.experiment import Experiment, Frame, Prediction, Run
+from labkit.protocol.experiment import Experiment, Frame, Frames, Prediction, Run, Runs
 from labkit.protocol.rules import EVERY, INTERVAL, Between, Check, Equals, Evidence
 from labkit.protocol.settings import knob
 
@@ -204,10 +204,7 @@ def run(setup: Setup, prediction: Prediction, *, gram: Gram | None = None) -> It
 
 
 def figure(
-    frames: Sequence[Frame],
-    prediction: Prediction,
-    previous: Sequence[Run] = (),
-    settings: Initialization | None = None,
+    frames: Frames, prediction: Prediction, previous: Runs = (), settings: Initialization | None = None
 ) -> figures.Chart:
     now = {name: common.newest(frames, name) for name in QUANTITIES}
     olds = [(run.prediction, old) for run in previous if (old := _newest(run.frames)) is not None]

@@ -17,7 +17,7 @@ gradients of samples are compared: with the former there is no gradient of one s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -34,7 +34,7 @@ from labkit.measure.confusion import Confusion, confusion, density
 from labkit.measure.gradients import gradient_gram
 from labkit.models.mlp import ResidualMLP
 from labkit.protocol.claims import Claim, World
-from labkit.protocol.experiment import Experiment, Frame, Prediction, Run
+from labkit.protocol.experiment import Experiment, Frame, Frames, Prediction, Run, Runs
 from labkit.protocol.rules import EVERY, Between, Check, Equals, Evidence
 from labkit.protocol.settings import knob
 
@@ -269,10 +269,7 @@ def _fixed(net: nn.Module, x: Tensor) -> nn.Module:
 
 
 def figure(
-    frames: Sequence[Frame],
-    prediction: Prediction,
-    previous: Sequence[Run] = (),
-    settings: Networks | None = None,
+    frames: Frames, prediction: Prediction, previous: Runs = (), settings: Networks | None = None
 ) -> figures.Chart:
     olds = tuple(run for run in previous if network_panels.found(run.frames) is not None)
     end = float(max(settings.steps if settings else 1, 1))

@@ -19,7 +19,7 @@ from labkit.labs import common
 from labkit.labs.confusion import shared
 from labkit.labs.confusion.chains import Chains, mean_pair, worst_pair
 from labkit.protocol.claims import Claim, World
-from labkit.protocol.experiment import Experiment, Frame, Prediction, Run
+from labkit.protocol.experiment import Experiment, Frame, Frames, Prediction, Run, Runs
 from labkit.protocol.rules import EVERY, AtMost, Between, Check, Condition, Equals, Evidence
 from labkit.protocol.settings import Settings, knob, on_cpu
 from labkit.protocol.statistics import exponent
@@ -219,10 +219,7 @@ def _orthogonal(setup: Setup, prediction: Prediction, first: int, recursion: Rec
 
 
 def figure(
-    frames: Sequence[Frame],
-    prediction: Prediction,
-    previous: Sequence[Run] = (),
-    settings: Rate | None = None,
+    frames: Frames, prediction: Prediction, previous: Runs = (), settings: Rate | None = None
 ) -> figures.Chart:
     at, sizes = prediction["steps"], prediction["sizes"]
     rate: list[figures.Mark] = []

@@ -23,7 +23,7 @@ from labkit.labs.confusion import shared
 from labkit.labs.confusion.chains import Chains
 from labkit.measure.confusion import Confusion, confusion
 from labkit.protocol.claims import Claim, World
-from labkit.protocol.experiment import Experiment, Frame, Prediction, Run
+from labkit.protocol.experiment import Experiment, Frame, Frames, Prediction, Run, Runs
 from labkit.protocol.rules import EVERY, Between, Check, Condition, Equals, Evidence
 from labkit.protocol.settings import Settings, knob, on_cpu
 from labkit.training.search import LearningRateSearch
@@ -260,10 +260,7 @@ def _look(x: np.ndarray, r: np.ndarray, own: np.ndarray, measure: Measure) -> tu
 
 
 def figure(
-    frames: Sequence[Frame],
-    prediction: Prediction,
-    previous: Sequence[Run] = (),
-    settings: Regression | None = None,
+    frames: Frames, prediction: Prediction, previous: Runs = (), settings: Regression | None = None
 ) -> figures.Chart:
     loss: list[figures.Mark] = []
     search: list[figures.Mark] = []

@@ -19,7 +19,7 @@ from labkit.labs import common
 from labkit.labs.confusion import shared
 from labkit.measure.confusion import confusion
 from labkit.protocol.claims import Claim, World
-from labkit.protocol.experiment import Experiment, Frame, Prediction, Run
+from labkit.protocol.experiment import Experiment, Frame, Frames, Prediction, Run, Runs
 from labkit.protocol.rules import EVERY, AtMost, Between, Condition, Equals, Evidence
 from labkit.protocol.settings import Settings, knob, on_cpu
 from labkit.protocol.statistics import exponent
@@ -202,10 +202,7 @@ def _lemma(weights: Sequence[np.ndarray], x: np.ndarray, u: np.ndarray, settings
 
 
 def figure(
-    frames: Sequence[Frame],
-    prediction: Prediction,
-    previous: Sequence[Run] = (),
-    settings: Scale | None = None,
+    frames: Frames, prediction: Prediction, previous: Runs = (), settings: Scale | None = None
 ) -> figures.Chart:
     d, depths = prediction["dimensions"], prediction["depths"]
     count = len(d)

@@ -39,7 +39,7 @@ from labkit.labs.confusion import shared, tuning
 from labkit.measure.confusion import Confusion, confusion, density
 from labkit.models.wideresnet import wide_resnet
 from labkit.protocol.claims import Claim, World
-from labkit.protocol.experiment import Experiment, Frame, Prediction, Run
+from labkit.protocol.experiment import Experiment, Frame, Frames, Prediction, Run, Runs
 from labkit.protocol.rules import EVERY, Between, Check, Evidence
 from labkit.protocol.settings import knob
 
@@ -309,10 +309,7 @@ def _note_cosines(
 
 
 def figure(
-    frames: Sequence[Frame],
-    prediction: Prediction,
-    previous: Sequence[Run] = (),
-    settings: Skips | None = None,
+    frames: Frames, prediction: Prediction, previous: Runs = (), settings: Skips | None = None
 ) -> figures.Chart:
     settings = settings or Skips()
     axis, panels = _axis(settings, prediction), []

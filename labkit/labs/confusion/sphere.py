@@ -6,7 +6,7 @@ pairs are nearly independent, so the probability itself can be drawn beside the 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +16,7 @@ from labkit import figures
 from labkit.labs import common
 from labkit.labs.confusion import shared
 from labkit.protocol.claims import Claim
-from labkit.protocol.experiment import Experiment, Frame, Prediction, Run
+from labkit.protocol.experiment import Experiment, Frame, Frames, Prediction, Run, Runs
 from labkit.protocol.rules import AtMost, Evidence
 from labkit.protocol.settings import Settings, knob, on_cpu
 from labkit.theory import confusion as theory
@@ -89,10 +89,7 @@ def _largest(rng: np.random.Generator, sets: int, n: int, d: int) -> np.ndarray:
 
 
 def figure(
-    frames: Sequence[Frame],
-    prediction: Prediction,
-    previous: Sequence[Run] = (),
-    settings: Sphere | None = None,
+    frames: Frames, prediction: Prediction, previous: Runs = (), settings: Sphere | None = None
 ) -> figures.Chart:
     shares, levels = prediction["shares"], prediction["levels"]
     chances: list[figures.Mark] = []

@@ -19,7 +19,7 @@ from labkit.labs import common
 from labkit.labs.distance import shared
 from labkit.measure.distance import distances
 from labkit.protocol.claims import Claim, World
-from labkit.protocol.experiment import Experiment, Frame, Prediction, Run
+from labkit.protocol.experiment import Experiment, Frame, Frames, Prediction, Run, Runs
 from labkit.protocol.rules import AtMost, Evidence
 from labkit.protocol.settings import knob
 from labkit.theory import distance as theory
@@ -149,10 +149,7 @@ def closest(model: Any, x: Tensor, z: np.ndarray, r: float, x_norm: np.ndarray) 
 
 
 def figure(
-    frames: Sequence[Frame],
-    prediction: Prediction,
-    previous: Sequence[Run] = (),
-    settings: Bounds | None = None,
+    frames: Frames, prediction: Prediction, previous: Runs = (), settings: Bounds | None = None
 ) -> figures.Chart:
     def curve(name: str, of: Sequence[Frame] = frames) -> tuple[np.ndarray, np.ndarray]:
         steps, values = common.curve(of, name)

@@ -19,7 +19,7 @@ from labkit import figures, measure, models
 from labkit.labs import common
 from labkit.measure.rademacher import RademacherEstimate, rademacher_lower
 from labkit.protocol.claims import Claim, World
-from labkit.protocol.experiment import Experiment, Frame, Prediction, Run
+from labkit.protocol.experiment import Experiment, Frame, Frames, Prediction, Run, Runs
 from labkit.protocol.rules import EVERY, AtMost, Between, Check, Evidence
 from labkit.protocol.settings import knob
 from labkit.protocol.statistics import exponent
@@ -156,10 +156,7 @@ def _climbed(
 
 
 def figure(
-    frames: Sequence[Frame],
-    prediction: Prediction,
-    previous: Sequence[Run] = (),
-    settings: Complexity | None = None,
+    frames: Frames, prediction: Prediction, previous: Runs = (), settings: Complexity | None = None
 ) -> figures.Chart:
     panels = []
     for title, suffix, places, label in (

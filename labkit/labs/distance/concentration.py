@@ -6,7 +6,7 @@ random signs into a factor √m.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +15,7 @@ from scipy.special import betaincinv
 from labkit import data, figures
 from labkit.labs import common
 from labkit.protocol.claims import Claim
-from labkit.protocol.experiment import Experiment, Frame, Prediction, Run
+from labkit.protocol.experiment import Experiment, Frame, Frames, Prediction, Run, Runs
 from labkit.protocol.rules import AtMost, Equals, Evidence
 from labkit.protocol.settings import Settings, knob, on_cpu
 from labkit.theory import gaussian as theory
@@ -129,10 +129,7 @@ def _khintchine(x: np.ndarray, draws: int, rng: np.random.Generator) -> tuple[fl
 
 
 def figure(
-    frames: Sequence[Frame],
-    prediction: Prediction,
-    previous: Sequence[Run] = (),
-    settings: Concentration | None = None,
+    frames: Frames, prediction: Prediction, previous: Runs = (), settings: Concentration | None = None
 ) -> figures.Chart:
     t, m, share = prediction["deviations"], prediction["samples"], common.newest(frames, "share")
     row, tail, exact = DEGREES.index(SHOWN), prediction["tail"], prediction["exact"]

@@ -17,7 +17,7 @@ from torch import Tensor
 from labkit import data, figures, krylov
 from labkit.labs import common
 from labkit.protocol.claims import Claim, World
-from labkit.protocol.experiment import Experiment, Frame, Prediction, Run, series
+from labkit.protocol.experiment import Experiment, Frame, Frames, Prediction, Run, Runs, series
 from labkit.protocol.rules import EVERY, AtMost, Between, Check, Equals, Evidence
 from labkit.protocol.settings import knob
 from labkit.protocol.statistics import exponent
@@ -163,10 +163,7 @@ def _gaps(outputs: Tensor, dataset: data.Dataset, seed: int) -> list[float]:
 
 
 def figure(
-    frames: Sequence[Frame],
-    prediction: Prediction,
-    previous: Sequence[Run] = (),
-    settings: Initialization | None = None,
+    frames: Frames, prediction: Prediction, previous: Runs = (), settings: Initialization | None = None
 ) -> figures.Chart:
     widths, depths = prediction["widths"], prediction["depths"]
     found = {name: _over_widths(frames, name) for name in ("frobenius", "spectral", "loss")}

@@ -5,7 +5,7 @@ All shares of label noise are trained side by side, to one loss, on a smaller an
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +14,7 @@ from labkit import data, figures, training
 from labkit.labs import common
 from labkit.labs.distance import shared
 from labkit.protocol.claims import Claim, World
-from labkit.protocol.experiment import Experiment, Frame, Prediction, Run
+from labkit.protocol.experiment import Experiment, Frame, Frames, Prediction, Run, Runs
 from labkit.protocol.rules import EVERY, Between, Evidence
 from labkit.protocol.settings import knob
 
@@ -107,10 +107,7 @@ def run(setup: Setup, prediction: Prediction, *, distance: shared.Distance | Non
 
 
 def figure(
-    frames: Sequence[Frame],
-    prediction: Prediction,
-    previous: Sequence[Run] = (),
-    settings: Noise | None = None,
+    frames: Frames, prediction: Prediction, previous: Runs = (), settings: Noise | None = None
 ) -> figures.Chart:
     shares, sizes = prediction["shares"], prediction["sizes"]
     shown = [frame for frame in frames if "r" in frame.values]

@@ -12,7 +12,7 @@ mean square, a Gaussian layer has C₂ = .8. Of random labels the paper says not
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,7 +25,7 @@ from labkit.labs.generalization import shared
 from labkit.measure.conditions import Conditions, conditions
 from labkit.measure.relu_chain import chain_inputs, chain_weights, forward
 from labkit.protocol.claims import Claim, World
-from labkit.protocol.experiment import Experiment, Frame, Prediction, Run
+from labkit.protocol.experiment import Experiment, Frame, Frames, Prediction, Run, Runs
 from labkit.protocol.memory import once
 from labkit.protocol.rules import EVERY, Between, Check, Evidence
 from labkit.protocol.settings import knob
@@ -152,10 +152,7 @@ def run(setup: Setup, prediction: Prediction) -> Iterator[Frame]:
 
 
 def figure(
-    frames: Sequence[Frame],
-    prediction: Prediction,
-    previous: Sequence[Run] = (),
-    settings: Deep | None = None,
+    frames: Frames, prediction: Prediction, previous: Runs = (), settings: Deep | None = None
 ) -> figures.Chart:
     panels = []
     for name, title, xlabel, ylabel, level in (

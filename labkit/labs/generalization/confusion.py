@@ -12,7 +12,7 @@ alone, for which all of them are global minima: the two say opposite things.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -24,7 +24,7 @@ from labkit import data, figures
 from labkit.labs import common
 from labkit.labs.generalization import panels, shared
 from labkit.protocol.claims import Claim, World
-from labkit.protocol.experiment import Experiment, Frame, Prediction, Run
+from labkit.protocol.experiment import Experiment, Frame, Frames, Prediction, Run, Runs
 from labkit.protocol.rules import EVERY, Between, Evidence
 from labkit.protocol.settings import knob
 
@@ -110,10 +110,7 @@ def run(setup: Setup, prediction: Prediction) -> Iterator[Frame]:
 
 
 def figure(
-    frames: Sequence[Frame],
-    prediction: Prediction,
-    previous: Sequence[Run] = (),
-    settings: Confusion | None = None,
+    frames: Frames, prediction: Prediction, previous: Runs = (), settings: Confusion | None = None
 ) -> figures.Chart:
     sizes = prediction["sizes"]
     reach, nearest = (-0.04 * sizes[-1], 1.04 * sizes[-1]), 100 * prediction["nearest"]

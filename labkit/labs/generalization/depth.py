@@ -21,7 +21,7 @@ from labkit import figures, models
 from labkit.labs import common
 from labkit.measure.conditions import Conditions, conditions
 from labkit.protocol.claims import Claim, World
-from labkit.protocol.experiment import Experiment, Frame, Prediction, Run
+from labkit.protocol.experiment import Experiment, Frame, Frames, Prediction, Run, Runs
 from labkit.protocol.rules import EVERY, Between, Condition, Equals, Evidence
 from labkit.protocol.settings import knob
 from labkit.protocol.statistics import exponent
@@ -127,10 +127,7 @@ def run(setup: Setup, prediction: Prediction) -> Iterator[Frame]:
 
 
 def figure(
-    frames: Sequence[Frame],
-    prediction: Prediction,
-    previous: Sequence[Run] = (),
-    settings: Depth | None = None,
+    frames: Frames, prediction: Prediction, previous: Runs = (), settings: Depth | None = None
 ) -> figures.Chart:
     depths = prediction["depths"]
     panels = []

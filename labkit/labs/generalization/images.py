@@ -7,7 +7,6 @@ dense layers at a sixteenth of the paper's width, on the digits as images. Batch
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +14,7 @@ import numpy as np
 from labkit import figures
 from labkit.labs.generalization import label_panels, labels, shared
 from labkit.protocol.claims import Claim, World
-from labkit.protocol.experiment import Experiment, Frame, Prediction, Run
+from labkit.protocol.experiment import Experiment, Frames, Prediction, Run, Runs
 from labkit.protocol.rules import EVERY, Between, Evidence
 from labkit.protocol.settings import knob
 
@@ -42,10 +41,7 @@ MEASURES = {name: words for name, (words, _) in shared.MEASURES.items()} | {"div
 
 
 def figure(
-    frames: Sequence[Frame],
-    prediction: Prediction,
-    previous: Sequence[Run] = (),
-    settings: Images | None = None,
+    frames: Frames, prediction: Prediction, previous: Runs = (), settings: Images | None = None
 ) -> figures.Chart:
     now = labels.newest(frames) or labels.blank(settings.seeds if settings else 2, 1, 1)
     olds = [old for run in previous if (old := labels.newest(run.frames)) is not None]

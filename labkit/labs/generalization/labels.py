@@ -26,7 +26,7 @@ from labkit.labs.generalization.label_panels import Values
 from labkit.measure.sharpness import expected_sharpness, parameter_vector
 from labkit.models.rescaling import rescale_nodes
 from labkit.protocol.claims import Claim, World
-from labkit.protocol.experiment import Experiment, Frame, Prediction, Run
+from labkit.protocol.experiment import Experiment, Frame, Frames, Prediction, Run, Runs
 from labkit.protocol.memory import once
 from labkit.protocol.rules import EVERY, AtMost, Between, Check, Evidence
 from labkit.protocol.settings import knob
@@ -206,10 +206,7 @@ def perturbed_error(settings: Labels, model: nn.Module, x: Tensor, y: Tensor, se
 
 
 def figure(
-    frames: Sequence[Frame],
-    prediction: Prediction,
-    previous: Sequence[Run] = (),
-    settings: Labels | None = None,
+    frames: Frames, prediction: Prediction, previous: Runs = (), settings: Labels | None = None
 ) -> figures.Chart:
     now = newest(frames)
     if now is None:

@@ -9,7 +9,7 @@ stays as it is, by Lemma 3, and stands against less and less signal.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,7 +25,7 @@ from labkit.measure.conditions import conditions
 from labkit.measure.relu_chain import chain_inputs, chain_weights, forward
 from labkit.measure.sharpness import expected_sharpness
 from labkit.protocol.claims import Claim, World
-from labkit.protocol.experiment import Experiment, Frame, Prediction, Run
+from labkit.protocol.experiment import Experiment, Frame, Frames, Prediction, Run, Runs
 from labkit.protocol.memory import once
 from labkit.protocol.rules import EVERY, AtMost, Between, Check, Equals, Evidence
 from labkit.protocol.settings import knob
@@ -130,10 +130,7 @@ def noise_between(a: Tensor, b: Tensor, settings: Layers, seed: int) -> np.ndarr
 
 
 def figure(
-    frames: Sequence[Frame],
-    prediction: Prediction,
-    previous: Sequence[Run] = (),
-    settings: Layers | None = None,
+    frames: Frames, prediction: Prediction, previous: Runs = (), settings: Layers | None = None
 ) -> figures.Chart:
     apart = prediction["apart"]
 

@@ -10,7 +10,7 @@ the same Lipschitz constant; a prior N(0, σ²); and δ shared among the σ that
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,7 +23,7 @@ from labkit.labs.generalization.conditions import Deep, Setup, learn, looked_at,
 from labkit.measure.conditions import Conditions, linear_perturbation
 from labkit.measure.sharpness import expected_sharpness
 from labkit.protocol.claims import Claim
-from labkit.protocol.experiment import Experiment, Frame, Prediction, Run
+from labkit.protocol.experiment import Experiment, Frame, Frames, Prediction, Run, Runs
 from labkit.protocol.rules import AtMost, Check, Evidence
 from labkit.protocol.settings import knob
 from labkit.theory import generalization as theory
@@ -155,10 +155,7 @@ def _at(setup: Setup, model: nn.Module, found: Conditions, seed: int, sigma: flo
 
 
 def figure(
-    frames: Sequence[Frame],
-    prediction: Prediction,
-    previous: Sequence[Run] = (),
-    settings: Perturbation | None = None,
+    frames: Frames, prediction: Prediction, previous: Runs = (), settings: Perturbation | None = None
 ) -> figures.Chart:
     sigmas = prediction["sigmas"]
     panels = []

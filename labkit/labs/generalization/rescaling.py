@@ -33,7 +33,7 @@ from labkit.measure.norms import layer_norms
 from labkit.measure.paths import path_norms
 from labkit.measure.sharpness import max_sharpness
 from labkit.protocol.claims import Claim, World
-from labkit.protocol.experiment import Experiment, Frame, Prediction, Run
+from labkit.protocol.experiment import Experiment, Frame, Frames, Prediction, Run, Runs
 from labkit.protocol.memory import once
 from labkit.protocol.rules import EVERY, AtMost, Between, Condition, Equals, Evidence
 from labkit.protocol.settings import knob
@@ -351,10 +351,7 @@ def _off_one(values: np.ndarray, name: str) -> np.ndarray:
 
 
 def figure(
-    frames: Sequence[Frame],
-    prediction: Prediction,
-    previous: Sequence[Run] = (),
-    settings: Rescaling | None = None,
+    frames: Frames, prediction: Prediction, previous: Runs = (), settings: Rescaling | None = None
 ) -> figures.Chart:
     factor = prediction["factor"]
 

@@ -21,7 +21,7 @@ from labkit.labs.generalization import panels, shared
 from labkit.measure.capacity import capacities
 from labkit.measure.layers import weight_layers
 from labkit.protocol.claims import Claim, World
-from labkit.protocol.experiment import Experiment, Frame, Prediction, Run
+from labkit.protocol.experiment import Experiment, Frame, Frames, Prediction, Run, Runs
 from labkit.protocol.memory import once
 from labkit.protocol.rules import EVERY, Between, Evidence
 from labkit.protocol.settings import knob
@@ -113,10 +113,7 @@ def run(setup: Setup, prediction: Prediction) -> Iterator[Frame]:
 
 
 def figure(
-    frames: Sequence[Frame],
-    prediction: Prediction,
-    previous: Sequence[Run] = (),
-    settings: Width | None = None,
+    frames: Frames, prediction: Prediction, previous: Runs = (), settings: Width | None = None
 ) -> figures.Chart:
     widths, whole = prediction["widths"], WHOLE if prediction["factors"] else {}
     reach = (float(widths[0]) / 1.3, float(widths[-1]) * 1.3)

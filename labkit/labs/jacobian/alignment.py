@@ -22,7 +22,7 @@ from labkit.labs.jacobian import shared
 from labkit.labs.jacobian.published import RANK, SETS, published
 from labkit.measure import jacobian, rows
 from labkit.protocol.claims import Claim, World
-from labkit.protocol.experiment import Experiment, Frame, Prediction, Run
+from labkit.protocol.experiment import Experiment, Frame, Frames, Prediction, Run, Runs
 from labkit.protocol.rules import EVERY, Between, Evidence
 from labkit.protocol.settings import knob
 from labkit.theory import jacobian as theory
@@ -233,10 +233,7 @@ def _train(
 
 
 def figure(
-    frames: Sequence[Frame],
-    prediction: Prediction,
-    previous: Sequence[Run] = (),
-    settings: Alignment | None = None,
+    frames: Frames, prediction: Prediction, previous: Runs = (), settings: Alignment | None = None
 ) -> figures.Chart:
     levels = prediction["levels"]
     marks: dict[str, list[figures.Mark]] = {

@@ -21,7 +21,7 @@ from labkit import data, figures, training
 from labkit.labs import common
 from labkit.labs.jacobian import shared
 from labkit.protocol.claims import Claim, World
-from labkit.protocol.experiment import Experiment, Frame, Prediction, Run
+from labkit.protocol.experiment import Experiment, Frame, Frames, Prediction, Run, Runs
 from labkit.protocol.memory import once
 from labkit.protocol.rules import EVERY, Between, Evidence
 from labkit.protocol.settings import knob
@@ -181,10 +181,7 @@ def _projections(setup: Setup, seed: int, seen: Sequence[_Look]) -> dict[str, An
 
 
 def figure(
-    frames: Sequence[Frame],
-    prediction: Prediction,
-    previous: Sequence[Run] = (),
-    settings: Corruption | None = None,
+    frames: Frames, prediction: Prediction, previous: Runs = (), settings: Corruption | None = None
 ) -> figures.Chart:
     errors: list[figures.Mark] = [
         figures.Earlier(*common.curve(old.frames, "test_error"), label="earlier run (test)")

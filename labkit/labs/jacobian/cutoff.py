@@ -20,7 +20,7 @@ from labkit.labs import common
 from labkit.labs.jacobian import shared
 from labkit.measure import rows
 from labkit.protocol.claims import Claim, World
-from labkit.protocol.experiment import Experiment, Frame, Prediction, Run
+from labkit.protocol.experiment import Experiment, Frame, Frames, Prediction, Run, Runs
 from labkit.protocol.rules import EVERY, AtMost, Between, Evidence
 from labkit.protocol.settings import knob
 from labkit.theory import jacobian as theory
@@ -201,10 +201,7 @@ def _bounds(setup: Setup, ensemble: training.Ensemble) -> np.ndarray:
 
 
 def figure(
-    frames: Sequence[Frame],
-    prediction: Prediction,
-    previous: Sequence[Run] = (),
-    settings: Cutoff | None = None,
+    frames: Frames, prediction: Prediction, previous: Runs = (), settings: Cutoff | None = None
 ) -> figures.Chart:
     ranks = prediction["ranks"]
     terms: list[figures.Mark] = [

@@ -8,7 +8,7 @@ about 1/√k.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,9 +20,9 @@ from labkit.labs import common
 from labkit.labs.jacobian import shared
 from labkit.measure import dense_jacobian, jacobian
 from labkit.protocol.claims import Claim, World
-from labkit.protocol.experiment import Experiment, Frame, Prediction, Run
+from labkit.protocol.experiment import Experiment, Frame, Frames, Prediction, Run, Runs
 from labkit.protocol.rules import AtMost, Equals, Evidence
-from labkit.protocol.settings import Settings, knob
+from labkit.protocol.settings import Settings, knob, on_cpu
 from labkit.protocol.statistics import exponent
 from labkit.theory import jacobian as theory
 from labkit.theory import kernels
@@ -39,6 +39,7 @@ class Kernel(Settings):
     output_std: float = knob(
         1.0, "ν: the output layer has variance ν²/k", slider=(0.1, 3), bounds=(1e-6, None), label="ν"
     )
+    device: str = on_cpu()
 
 
 @dataclass(frozen=True)
@@ -136,10 +137,7 @@ def _joint(setup: Setup, width: int = 60) -> dict[str, np.ndarray]:
 
 
 def figure(
-    frames: Sequence[Frame],
-    prediction: Prediction,
-    previous: Sequence[Run] = (),
-    settings: Kernel | None = None,
+    frames: Frames, prediction: Prediction, previous: Runs = (), settings: Kernel | None = None
 ) -> figures.Chart:
     marks: list[figures.Mark] = []
     for old in previous:

@@ -6,7 +6,7 @@ information space) and then the noise; the population risk falls fast on one and
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,9 +16,9 @@ from labkit import data, figures
 from labkit.labs import common
 from labkit.labs.jacobian import shared
 from labkit.protocol.claims import Claim, World
-from labkit.protocol.experiment import Experiment, Frame, Prediction, Run
+from labkit.protocol.experiment import Experiment, Frame, Frames, Prediction, Run, Runs
 from labkit.protocol.rules import EVERY, Between, Equals, Evidence
-from labkit.protocol.settings import Settings, knob
+from labkit.protocol.settings import Settings, knob, on_cpu
 from labkit.theory import linear_model
 
 PARTS = ("risk", "information", "nuisance")
@@ -40,6 +40,7 @@ class LinearModel(Settings):
         label="learning rate",
     )
     steps: int = knob(200, "steps τ", slider=(20, 1000), bounds=(2, None), scale="log")
+    device: str = on_cpu()
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -130,10 +131,7 @@ def _monte_carlo(
 
 
 def figure(
-    frames: Sequence[Frame],
-    prediction: Prediction,
-    previous: Sequence[Run] = (),
-    settings: LinearModel | None = None,
+    frames: Frames, prediction: Prediction, previous: Runs = (), settings: LinearModel | None = None
 ) -> figures.Chart:
     colors = {"risk": shared.TEST, "information": shared.INFORMATION, "nuisance": shared.NUISANCE}
     labels = {"risk": "population risk", "information": "part on I", "nuisance": "part on N"}

@@ -6,7 +6,7 @@ The width is swept for a smooth activation and for ReLU, and the slope of the de
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,7 +17,7 @@ from labkit.labs import common
 from labkit.labs.jacobian import shared
 from labkit.labs.jacobian.shallow import Setup, descend, kernel, norm
 from labkit.protocol.claims import Claim, World
-from labkit.protocol.experiment import Experiment, Frame, Prediction, Run
+from labkit.protocol.experiment import Experiment, Frame, Frames, Prediction, Run, Runs
 from labkit.protocol.rules import INTERVAL, Between, Equals, Evidence
 from labkit.protocol.settings import knob
 from labkit.protocol.statistics import exponent
@@ -86,10 +86,7 @@ def _deviation(setup: Setup, width: int, activation: str, seed: int, repeat: int
 
 
 def figure(
-    frames: Sequence[Frame],
-    prediction: Prediction,
-    previous: Sequence[Run] = (),
-    settings: Linearization | None = None,
+    frames: Frames, prediction: Prediction, previous: Runs = (), settings: Linearization | None = None
 ) -> figures.Chart:
     marks: list[figures.Mark] = []
     for old in previous:

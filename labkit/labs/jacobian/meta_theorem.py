@@ -18,7 +18,7 @@ from labkit.labs import common
 from labkit.labs.jacobian import shared
 from labkit.labs.jacobian.shallow import Setup, descend, kernel, norm
 from labkit.protocol.claims import Claim, World
-from labkit.protocol.experiment import Experiment, Frame, Prediction, Run
+from labkit.protocol.experiment import Experiment, Frame, Frames, Prediction, Run, Runs
 from labkit.protocol.rules import AtMost, Condition, Evidence
 from labkit.protocol.settings import knob
 from labkit.theory import jacobian as theory
@@ -168,10 +168,7 @@ def meta_constants(
 
 
 def figure(
-    frames: Sequence[Frame],
-    prediction: Prediction,
-    previous: Sequence[Run] = (),
-    settings: MetaTheorem | None = None,
+    frames: Frames, prediction: Prediction, previous: Runs = (), settings: MetaTheorem | None = None
 ) -> figures.Chart:
     """The condition and the deviation over widths; the three inequalities at the widest, one point a seed."""
     marks = _marks(frames, prediction, previous)

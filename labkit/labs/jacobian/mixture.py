@@ -8,7 +8,7 @@ grow as √(n/KC): double n at fixed centres and clusters of equal size, and the
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,9 +18,9 @@ from labkit import data, figures, krylov, models
 from labkit.labs import common
 from labkit.labs.jacobian import shared
 from labkit.protocol.claims import Claim, World
-from labkit.protocol.experiment import Experiment, Frame, Prediction, Run
+from labkit.protocol.experiment import Experiment, Frame, Frames, Prediction, Run, Runs
 from labkit.protocol.rules import AtMost, Condition, Equals, Evidence, Located
-from labkit.protocol.settings import Settings, knob
+from labkit.protocol.settings import Settings, knob, on_cpu
 from labkit.theory import jacobian as theory
 from labkit.theory import kernels
 
@@ -47,6 +47,7 @@ class MixtureSettings(Settings):
     width: int = knob(1000, "hidden units k", slider=(16, 4096), bounds=(1, None), scale="log2")
     inputs: int = knob(20, "input dimension d", slider=(5, 60), bounds=(2, None), step=5)
     activation: str = knob("relu", "activation φ", choices=("relu", "softplus"))
+    device: str = on_cpu()
 
 
 @dataclass(frozen=True)
@@ -127,10 +128,7 @@ def _without_noise(settings: MixtureSettings, mixture: data.Mixture) -> tuple[fl
 
 
 def figure(
-    frames: Sequence[Frame],
-    prediction: Prediction,
-    previous: Sequence[Run] = (),
-    settings: MixtureSettings | None = None,
+    frames: Frames, prediction: Prediction, previous: Runs = (), settings: MixtureSettings | None = None
 ) -> figures.Chart:
     rank, shown = int(prediction["rank"]), int(prediction["shown"])
     found = {name: common.newest(frames, name) for name in ("single", "double")}

@@ -6,7 +6,7 @@ After it every hidden weight points along ±θ, so samples are active in two pat
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,9 +17,9 @@ from labkit import data, figures, models
 from labkit.labs import common
 from labkit.labs.jacobian import shared
 from labkit.protocol.claims import Claim, World
-from labkit.protocol.experiment import Experiment, Frame, Prediction, Run
+from labkit.protocol.experiment import Experiment, Frame, Frames, Prediction, Run, Runs
 from labkit.protocol.rules import EVERY, Between, Evidence, Located
-from labkit.protocol.settings import Settings, knob
+from labkit.protocol.settings import Settings, knob, on_cpu
 from labkit.theory import jacobian as theory
 
 ORDER = 2.0  # "of order √(d/n)": within this factor, either way
@@ -38,6 +38,7 @@ class OneStep(Settings):
         scale="log",
         label="step size",
     )
+    device: str = on_cpu()
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -111,10 +112,7 @@ def run(setup: Setup, prediction: Prediction) -> Iterator[Frame]:
 
 
 def figure(
-    frames: Sequence[Frame],
-    prediction: Prediction,
-    previous: Sequence[Run] = (),
-    settings: OneStep | None = None,
+    frames: Frames, prediction: Prediction, previous: Runs = (), settings: OneStep | None = None
 ) -> figures.Chart:
     rank = int(prediction["rank"])
     shown = 4 * rank

@@ -9,7 +9,7 @@ Network: (1.1), gradient descent on ½‖f − y‖² (1.3).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -21,7 +21,7 @@ from labkit import data, figures, training
 from labkit.labs import common
 from labkit.labs.jacobian import shared
 from labkit.protocol.claims import Claim, World
-from labkit.protocol.experiment import Experiment, Frame, Prediction, Run
+from labkit.protocol.experiment import Experiment, Frame, Frames, Prediction, Run, Runs
 from labkit.protocol.memory import once
 from labkit.protocol.rules import EVERY, AtMost, Between, Equals, Evidence
 from labkit.protocol.settings import knob
@@ -191,10 +191,7 @@ def run(
 
 
 def figure(
-    frames: Sequence[Frame],
-    prediction: Prediction,
-    previous: Sequence[Run] = (),
-    settings: Residuals | None = None,
+    frames: Frames, prediction: Prediction, previous: Runs = (), settings: Residuals | None = None
 ) -> figures.Chart:
     left: list[figures.Mark] = []
     right: list[figures.Mark] = [figures.Level(float(prediction["guess"]), label="guessing, 1 − 1/K")]

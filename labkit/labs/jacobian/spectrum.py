@@ -20,7 +20,7 @@ from labkit.labs import common
 from labkit.labs.jacobian import shared
 from labkit.measure import jacobian
 from labkit.protocol.claims import Claim, World
-from labkit.protocol.experiment import Experiment, Frame, Prediction, Run
+from labkit.protocol.experiment import Experiment, Frame, Frames, Prediction, Run, Runs
 from labkit.protocol.rules import EVERY, Between, Evidence
 from labkit.protocol.settings import knob
 
@@ -132,10 +132,7 @@ def _densities(A: krylov.Operator, settings: Spectrum, seed: int) -> tuple[np.nd
 
 
 def figure(
-    frames: Sequence[Frame],
-    prediction: Prediction,
-    previous: Sequence[Run] = (),
-    settings: Spectrum | None = None,
+    frames: Frames, prediction: Prediction, previous: Runs = (), settings: Spectrum | None = None
 ) -> figures.Chart:
     panels = []
     for when, title in (("initial", "Spectral density of JJᵀ at the start"), ("final", "… after training")):
