@@ -214,17 +214,13 @@ def figure(
         if variance is not None:
             found = sizes**2 * variance[:, place]
             left.append(figures.Points(sizes, found, label=name, color=color, line=False))
-    return figures.Chart(
-        (
-            figures.Panel(
-                "B² times the variance of ⟨g_A, g_B⟩", tuple(left), xlabel="samples B in a minibatch",
-                ylabel="B² variance / (mean |g|²)²", xscale="log", yscale="log",
-            ),
-            _exponents(frames, prediction, previous, variance),
+    return figures.Chart.of(
+        settings, "How the variance of the product of two minibatch gradients falls with their size.",
+        figures.Panel(
+            "B² times the variance of ⟨g_A, g_B⟩", tuple(left), xlabel="samples B in a minibatch",
+            ylabel="B² variance / (mean |g|²)²", xscale="log", yscale="log",
         ),
-        caption=figures.caption(
-            "How the variance of the product of two minibatch gradients falls with their size.", settings
-        ),
+        _exponents(frames, prediction, previous, variance),
     )  # fmt: skip
 
 

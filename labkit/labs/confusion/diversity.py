@@ -179,21 +179,17 @@ def figure(
             middle.append(
                 figures.Points(at, common.curve(frames, name)[1], label=label, color=color, line=False)
             )
-    return figures.Chart(
-        (
-            figures.Panel(
-                "A share ε of long gradients", tuple(left), xlabel="1/ε", ylabel="mean, variance",
-                xscale="log", yscale="log",
-            ),
-            figures.Panel(
-                "Sets of equal diversity", tuple(middle), xlabel="from orthogonal (0) to opposed (1)",
-                ylabel="diversity, η", ylim=(-0.1, 1.3),
-            ),
-            _bounded(frames, previous),
+    return figures.Chart.of(
+        settings, "Sets of gradients in which diversity, variance and confusion part ways.",
+        figures.Panel(
+            "A share ε of long gradients", tuple(left), xlabel="1/ε", ylabel="mean, variance", xscale="log",
+            yscale="log",
         ),
-        caption=figures.caption(
-            "Sets of gradients in which diversity, variance and confusion part ways.", settings
+        figures.Panel(
+            "Sets of equal diversity", tuple(middle), xlabel="from orthogonal (0) to opposed (1)",
+            ylabel="diversity, η", ylim=(-0.1, 1.3),
         ),
+        _bounded(frames, previous),
     )  # fmt: skip
 
 

@@ -154,16 +154,12 @@ def figure(
     ):  # fmt: skip
         marks.append(figures.Points(ratio, _newest(frames, name, ratio), label=label, color=color))
     wide: dict[str, Any] = {"xlabel": "d / r", "xscale": "log2"}
-    return figures.Chart(
-        (
-            figures.Panel("Largest −cosine of gradients", tuple(angles), ylabel="−cosine", yscale="log",
-                          **wide),
-            figures.Panel("What two Hessians share", tuple(sizes), ylabel="size", yscale="log", **wide),
-            figures.Panel("Worst |⟨∇f_i, ∇f_j⟩| / bound", tuple(shares), ylabel="share of the bound",
-                          ylim=(0, 1.1), **wide),
-        ),
-        caption=figures.caption(
-            "Confusion of gradients around a minimum, beside what their Hessians share.", settings
+    return figures.Chart.of(
+        settings, "Confusion of gradients around a minimum, beside what their Hessians share.",
+        figures.Panel("Largest −cosine of gradients", tuple(angles), ylabel="−cosine", yscale="log", **wide),
+        figures.Panel("What two Hessians share", tuple(sizes), ylabel="size", yscale="log", **wide),
+        figures.Panel(
+            "Worst |⟨∇f_i, ∇f_j⟩| / bound", tuple(shares), ylabel="share of the bound", ylim=(0, 1.1), **wide,
         ),
     )  # fmt: skip
 

@@ -233,18 +233,14 @@ def figure(
         )  # fmt: skip
 
     shown = (*PLAIN, SKIPS)
-    return figures.Chart(
-        (
-            panel("Angle, by width", "width", "cosine", (*shown, STRATEGY)),
-            panel("η, by width", "width", "eta", shown),
-            _over_kappa("η, over κ", "eta", now["eta"], prediction, settings),
-            panel("Angle, by depth", "depth", "cosine", (*shown, STRATEGY)),
-            panel("η, by depth", "depth", "eta", shown),
-            _over_kappa("Angle, over κ", "cosine", now["cosine"], prediction, settings),
-        ),
-        caption=figures.caption(
-            "Confusion before training, by width, by depth, and across order and chaos.", settings
-        ),
+    return figures.Chart.of(
+        settings, "Confusion before training, by width, by depth, and across order and chaos.",
+        panel("Angle, by width", "width", "cosine", (*shown, STRATEGY)),
+        panel("η, by width", "width", "eta", shown),
+        _over_kappa("η, over κ", "eta", now["eta"], prediction, settings),
+        panel("Angle, by depth", "depth", "cosine", (*shown, STRATEGY)),
+        panel("η, by depth", "depth", "eta", shown),
+        _over_kappa("Angle, over κ", "cosine", now["cosine"], prediction, settings),
     )  # fmt: skip
 
 

@@ -273,17 +273,12 @@ def figure(
 ) -> figures.Chart:
     olds = tuple(run for run in previous if network_panels.found(run.frames) is not None)
     end = float(max(settings.steps if settings else 1, 1))
-    return figures.Chart(
-        (
-            network_panels.course(frames, prediction, olds, end), network_panels.classes(frames),
-            network_panels.worst(frames, prediction),
-            network_panels.by_size(frames, prediction, olds, settings),
-            network_panels.by_pairs(frames, prediction, olds, settings),
-            network_panels.densities(frames, prediction, olds),
-        ),
-        caption=figures.caption(
-            "A network in training: its cosines, the worst pair, and two ways to count pairs.", settings
-        ),
+    return figures.Chart.of(
+        settings, "A network in training: its cosines, the worst pair, and two ways to count pairs.",
+        network_panels.course(frames, prediction, olds, end), network_panels.classes(frames),
+        network_panels.worst(frames, prediction), network_panels.by_size(frames, prediction, olds, settings),
+        network_panels.by_pairs(frames, prediction, olds, settings),
+        network_panels.densities(frames, prediction, olds),
     )  # fmt: skip
 
 

@@ -127,19 +127,15 @@ def figure(
     for size, color in ((0, 4), (1, 5)):
         values = np.full((1, len(shares)), np.nan) if found is None else found[:, size]
         ends.append(figures.Points(shares, values, label=f"m = {sizes[size]}", color=color))
-    return figures.Chart(
-        (
-            figures.Panel(
-                f"Distance from the start, m = {sizes[which]}", tuple(paths), xlabel="step",
-                ylabel="‖W − Z‖", xscale="log",
-            ),
-            figures.Panel(
-                "At the matched loss", tuple(ends), xlabel="label noise (share of labels redrawn)",
-                ylabel="‖W − Z‖", xlim=(-0.05, 1.05),
-            ),
+    return figures.Chart.of(
+        settings, "Distance from the start while wrong labels are learned, and where it ends at one loss.",
+        figures.Panel(
+            f"Distance from the start, m = {sizes[which]}", tuple(paths), xlabel="step", ylabel="‖W − Z‖",
+            xscale="log",
         ),
-        caption=figures.caption(
-            "Distance from the start while wrong labels are learned, and where it ends at one loss.", settings
+        figures.Panel(
+            "At the matched loss", tuple(ends), xlabel="label noise (share of labels redrawn)",
+            ylabel="‖W − Z‖", xlim=(-0.05, 1.05),
         ),
     )  # fmt: skip
 

@@ -24,10 +24,7 @@ NUMBERS = {"r": "r", "origin": "‖W‖", "frobenius": "∏‖W‖_F²", "prefix
 
 
 def figure(
-    frames: Sequence[Frame],
-    prediction: Prediction,
-    previous: Sequence[Run] = (),
-    settings: Any = None,
+    frames: Sequence[Frame], prediction: Prediction, previous: Sequence[Run] = (), settings: Any = None
 ) -> figures.Chart:
     ends = {phase: _ends(phase, frames, prediction, previous) for phase in SWEEPS}
     widths, sizes = prediction["widths"], prediction["sizes"]

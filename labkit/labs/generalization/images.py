@@ -55,16 +55,14 @@ def figure(
         *(figures.Earlier(places, ratios(old)) for old in olds),
         figures.Points(places, ratios(now), "random / true labels", shared.RANDOM, line=False),
     ]
-    return figures.Chart(
-        (
-            figures.Panel(
-                "Each measure, random / true labels", marks, ylabel="ratio", yscale="log",
-                xticks=list(zip(places.tolist(), MEASURES.values(), strict=True)),
-                xlim=(-0.5, len(MEASURES) - 0.5),
-            ),
-            label_panels.planes(now, prediction),
+    return figures.Chart.of(
+        settings, "A VGG that fits images with true labels and with random ones.",
+        figures.Panel(
+            "Each measure, random / true labels", marks, ylabel="ratio", yscale="log",
+            xticks=list(zip(places.tolist(), MEASURES.values(), strict=True)),
+            xlim=(-0.5, len(MEASURES) - 0.5),
         ),
-        caption=figures.caption("A VGG that fits images with true labels and with random ones.", settings),
+        label_panels.planes(now, prediction),
     )  # fmt: skip
 
 

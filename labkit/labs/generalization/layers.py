@@ -154,15 +154,11 @@ def figure(
     lemma = [figures.Level(1.0, "Lemma 3"), *seen("mean", "mean", 2), *seen("rms", "root mean square", 3)]
     across: dict[str, Any] = {"xlabel": "1/cos θ", "xscale": "log2"}
     ratio = "‖AνB‖ / σ‖A‖‖B‖"
-    return figures.Chart(
-        (
-            figures.Panel("Norms stay, μ falls", stays, ylabel="over that at θ = 0", yscale="log", **across),
-            figures.Panel("Wrong classes", wrong, ylabel="share", ylim=(-0.05, 1), **across),
-            figures.Panel("Noise between two layers", lemma, ylabel=ratio, ylim=(0.8, 1.1), **across),
-        ),
-        caption=figures.caption(
-            "Networks of equal norms and equal classes, whose last layer turns away from the rest.", settings
-        ),
+    return figures.Chart.of(
+        settings, "Networks of equal norms and equal classes, whose last layer turns away from the rest.",
+        figures.Panel("Norms stay, μ falls", stays, ylabel="over that at θ = 0", yscale="log", **across),
+        figures.Panel("Wrong classes", wrong, ylabel="share", ylim=(-0.05, 1), **across),
+        figures.Panel("Noise between two layers", lemma, ylabel=ratio, ylim=(0.8, 1.1), **across),
     )  # fmt: skip
 
 

@@ -67,14 +67,11 @@ def family(
         rises.append(figures.Points(x, _relative(now[name]), label=words, color=color))
     kls, colors = now["plane"].swapaxes(0, 1), _shades(len(x))
     curves = [(kl, f"{value:g}", color) for kl, value, color in zip(kls, x, colors, strict=True)]
-    return figures.Chart(
-        (
-            figures.Panel("Error rate", errors, ylabel="wrong classes, %", ylim=ylim, **across),
-            figures.Panel("Measures, over their first", rises, ylabel="factor", yscale="log", **across),
-            plane(curves, f"Sharpness and KL, by {by}"),
-        ),
-        caption=figures.caption(says, settings),
-    )
+    return figures.Chart.of(
+        settings, says, figures.Panel("Error rate", errors, ylabel="wrong classes, %", ylim=ylim, **across),
+        figures.Panel("Measures, over their first", rises, ylabel="factor", yscale="log", **across),
+        plane(curves, f"Sharpness and KL, by {by}"),
+    )  # fmt: skip
 
 
 def _relative(values: np.ndarray) -> np.ndarray:

@@ -377,14 +377,11 @@ def figure(
     stays = [figures.Level(EXACT, label="tolerance"), *curves(STAYS, shown=_off_one)]
     wide: dict[str, Any] = {"xlabel": "largest factor", "xscale": "log", "yscale": "log"}
     says = "What changes, and what must not, while the weights of one network are rescaled."
-    return figures.Chart(
-        (
-            figures.Panel("Measured / before rescaling", ratio, ylabel="ratio", **wide),
-            figures.Panel("Change of what must stay", stays, ylabel="relative change", **wide),
-            figures.Panel("Lipschitz bounds", [*curves(LIPSCHITZ), *cells], ylabel="value", **wide),
-        ),
-        caption=figures.caption(says, settings),
-    )
+    return figures.Chart.of(
+        settings, says, figures.Panel("Measured / before rescaling", ratio, ylabel="ratio", **wide),
+        figures.Panel("Change of what must stay", stays, ylabel="relative change", **wide),
+        figures.Panel("Lipschitz bounds", [*curves(LIPSCHITZ), *cells], ylabel="value", **wide),
+    )  # fmt: skip
 
 
 def _curve(run: Run, name: str) -> np.ndarray:

@@ -195,40 +195,23 @@ def figure(
         errors.append(figures.Measured(*common.curve(frames, name), label=label, color=color))
     parts, vectors = _of_one_jacobian(frames, prediction, previous)
     end = int(prediction["steps"])
-    return figures.Chart(
-        (
-            figures.Panel(
-                "Error rate",
-                tuple(errors),
-                xlabel="step",
-                ylabel="share of wrong classes",
-                xscale="symlog",
-                xlim=(0, end),
-                ylim=(0, 1),
-            ),
-            figures.Panel(
-                "Residual on I and N of one J",
-                tuple(parts),
-                xlabel="step",
-                ylabel="‖Π r‖ / √n",
-                xscale="symlog",
-                xlim=(0, end),
-                ylim=(0, None),
-            ),
-            figures.Panel(
-                "Do the u_s see classes?",
-                tuple(vectors),
-                xlabel="index s",
-                ylabel="share of ‖u_s‖² between classes",
-                ylim=(0, 1.05),
-            ),
+    return figures.Chart.of(
+        settings,
+        "Errors while a network learns partly wrong labels, its residual in two parts, and what the left "
+        "singular vectors see.",
+        figures.Panel(
+            "Error rate", tuple(errors), xlabel="step", ylabel="share of wrong classes", xscale="symlog",
+            xlim=(0, end), ylim=(0, 1),
         ),
-        caption=figures.caption(
-            "Errors while a network learns partly wrong labels, its residual in two parts, and what the left "
-            "singular vectors see.",
-            settings,
+        figures.Panel(
+            "Residual on I and N of one J", tuple(parts), xlabel="step", ylabel="‖Π r‖ / √n", xscale="symlog",
+            xlim=(0, end), ylim=(0, None),
         ),
-    )
+        figures.Panel(
+            "Do the u_s see classes?", tuple(vectors), xlabel="index s",
+            ylabel="share of ‖u_s‖² between classes", ylim=(0, 1.05),
+        ),
+    )  # fmt: skip
 
 
 def _of_one_jacobian(

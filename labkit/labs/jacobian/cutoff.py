@@ -228,49 +228,32 @@ def figure(
             )
     best = int(ranks[prediction["total"].mean(axis=0).argmin()])
     terms.append(figures.Level(best, axis="x", label="least sum"))
-    return figures.Chart(
-        (
-            figures.Panel(
-                "Three terms against the cutoff",
-                tuple(terms),
-                xlabel="rank r of I (smaller α →)",
-                ylabel="share",
-                xscale="log",
-                yscale="log",
-            ),
-            figures.Panel(
-                "Training loss at step T",
-                tuple(loss),
-                xlabel="rank r of I (smaller α →)",
-                ylabel="‖f − y‖/√n",
-                xscale="log",
-                xlim=(1, float(ranks[-1])),
-            ),
-            figures.Panel(
-                "Width against bias",
-                (
-                    figures.Predicted(
-                        np.exp(np.log(prediction["width"]).mean(axis=0)),
-                        prediction["bias"],
-                        label="order of k in (2.2)",
-                        color=shared.NUISANCE,
-                    ),
-                    figures.Level(float((settings or Cutoff()).width), axis="x", label="ours"),
-                    figures.Level(float(prediction["full_rank"].mean()), axis="x", label="(2.4): N empty"),
+    return figures.Chart.of(
+        settings,
+        "The terms of the bound for each rank of the information space, what training gave, and the width "
+        "that the theorem asks for.",
+        figures.Panel(
+            "Three terms against the cutoff", tuple(terms), xlabel="rank r of I (smaller α →)",
+            ylabel="share", xscale="log", yscale="log",
+        ),
+        figures.Panel(
+            "Training loss at step T", tuple(loss), xlabel="rank r of I (smaller α →)", ylabel="‖f − y‖/√n",
+            xscale="log", xlim=(1, float(ranks[-1])),
+        ),
+        figures.Panel(
+            "Width against bias",
+            (
+                figures.Predicted(
+                    np.exp(np.log(prediction["width"]).mean(axis=0)), prediction["bias"],
+                    label="order of k in (2.2)", color=shared.NUISANCE,
                 ),
-                xlabel="width k",
-                ylabel="‖Π_N y‖/√n",
-                xscale="log",
-                xlim=(10, 10 * float(prediction["full_rank"].mean())),
-                ylim=(0, None),
+                figures.Level(float((settings or Cutoff()).width), axis="x", label="ours"),
+                figures.Level(float(prediction["full_rank"].mean()), axis="x", label="(2.4): N empty"),
             ),
+            xlabel="width k", ylabel="‖Π_N y‖/√n", xscale="log",
+            xlim=(10, 10 * float(prediction["full_rank"].mean())), ylim=(0, None),
         ),
-        caption=figures.caption(
-            "The terms of the bound for each rank of the information space, what training gave, and the "
-            "width that the theorem asks for.",
-            settings,
-        ),
-    )
+    )  # fmt: skip
 
 
 def _samples(prediction: Prediction) -> float:

@@ -151,19 +151,15 @@ def figure(
             marks.append(figures.Predicted(widths, line, label=f"{name}: slope −½", color=color))
         marks.append(figures.Points(x, y, label=f"{name}, measured", color=color))
     kernel = prediction["kernel_relu"][0]
-    return figures.Chart(
-        (
-            figures.Panel(
-                "How far is JJᵀ from ν²Σ(X)?", tuple(marks), xlabel="width k", ylabel="relative error",
-                xscale="log", yscale="log", xlim=(float(widths[0]) * 0.8, float(widths[-1]) * 1.25),
-            ),
-            figures.Panel(
-                "ν²Σ(X): one block a class, interleaved", (figures.Raster(kernel, diverging=True),),
-                xlabel="row i·K + k", ylabel="row i·K + k",
-            ),
+    return figures.Chart.of(
+        settings, "How the tangent kernel at the start nears its limit with the width, and that limit.",
+        figures.Panel(
+            "How far is JJᵀ from ν²Σ(X)?", tuple(marks), xlabel="width k", ylabel="relative error",
+            xscale="log", yscale="log", xlim=(float(widths[0]) * 0.8, float(widths[-1]) * 1.25),
         ),
-        caption=figures.caption(
-            "How the tangent kernel at the start nears its limit with the width, and that limit.", settings
+        figures.Panel(
+            "ν²Σ(X): one block a class, interleaved", (figures.Raster(kernel, diverging=True),),
+            xlabel="row i·K + k", ylabel="row i·K + k",
         ),
     )  # fmt: skip
 

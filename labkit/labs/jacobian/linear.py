@@ -157,30 +157,18 @@ def figure(
             figures.Points(steps, sampled, label="fresh noise drawn", color=shared.TRAIN, line=False)
         )
     end = int(prediction["steps"][-1])
-    return figures.Chart(
-        (
-            figures.Panel(
-                "Population risk",
-                tuple(marks["risk"]),
-                xlabel="step τ",
-                ylabel="E L(w_τ)",
-                xlim=(0, end),
-                ylim=(0, None),
-            ),
-            figures.Panel(
-                "Its two parts",
-                (*marks["information"], *marks["nuisance"]),
-                xlabel="step τ",
-                ylabel="E L(w_τ)",
-                xlim=(0, end),
-                ylim=(0, None),
-            ),
+    return figures.Chart.of(
+        settings,
+        "Risk of a linear model that can be solved, along gradient descent, whole and in two parts.",
+        figures.Panel(
+            "Population risk", tuple(marks["risk"]), xlabel="step τ", ylabel="E L(w_τ)", xlim=(0, end),
+            ylim=(0, None),
         ),
-        caption=figures.caption(
-            "Risk of a linear model that can be solved, along gradient descent, whole and in two parts.",
-            settings,
+        figures.Panel(
+            "Its two parts", (*marks["information"], *marks["nuisance"]), xlabel="step τ", ylabel="E L(w_τ)",
+            xlim=(0, end), ylim=(0, None),
         ),
-    )
+    )  # fmt: skip
 
 
 def _dips(run: Run) -> tuple[Evidence, ...]:

@@ -112,12 +112,10 @@ def figure(
         yscale="log",
         xlim=(float(widths[0]) * 0.8, float(widths[-1]) * 1.25),
     )
-    return figures.Chart(
-        (panel,),
-        caption=figures.caption(
-            "The largest gap between training and its linearisation, as the network grows wider.", settings
-        ),
-    )
+    return figures.Chart.of(
+        settings, "The largest gap between training and its linearisation, as the network grows wider.",
+        panel,
+    )  # fmt: skip
 
 
 def _exponents(run: Run) -> tuple[Evidence, Evidence]:

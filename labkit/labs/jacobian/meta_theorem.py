@@ -177,24 +177,20 @@ def figure(
         ("The condition: δ ≤ 1", "delta", "δ of (5.13)"),
         ("What it is about", "deviation", "max ‖r − r̃‖ / ‖r₀‖"),
     )
-    return figures.Chart(
-        (
-            *(
-                figures.Panel(
-                    title, tuple(marks[name]), xlabel="width k", ylabel=ylabel, xscale="log", yscale="log",
-                    xlim=ends,
-                )
-                for title, name, ylabel in over_widths
-            ),
+    return figures.Chart.of(
+        settings,
+        "Where the conditions of Thm 5.3 hold, how far training is from its linearisation, and three "
+        "quantities as shares of their bounds.",
+        *(
             figures.Panel(
-                "Thm 5.3 at the widest", tuple(marks["ratio"]), ylabel="share of the bound", yscale="log",
-                xlim=(-0.5, 2.5), ylim=(1e-4, 3), xticks=[(i, label) for i, (_, label) in enumerate(BOUNDED)],
-            ),
+                title, tuple(marks[name]), xlabel="width k", ylabel=ylabel, xscale="log", yscale="log",
+                xlim=ends,
+            )
+            for title, name, ylabel in over_widths
         ),
-        caption=figures.caption(
-            "Where the conditions of Thm 5.3 hold, how far training is from its linearisation, and three "
-            "quantities as shares of their bounds.",
-            settings,
+        figures.Panel(
+            "Thm 5.3 at the widest", tuple(marks["ratio"]), ylabel="share of the bound", yscale="log",
+            xlim=(-0.5, 2.5), ylim=(1e-4, 3), xticks=[(i, label) for i, (_, label) in enumerate(BOUNDED)],
         ),
     )  # fmt: skip
 

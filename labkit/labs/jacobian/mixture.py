@@ -156,29 +156,17 @@ def figure(
     if found["single"] is not None:
         ratio = found["single"][:, :-1] / np.maximum(found["single"][:, 1:], 1e-300)
         gaps.append(figures.Measured(np.arange(1, ratio.shape[1] + 1), ratio, label="λₛ / λₛ₊₁", color=0))
-    return figures.Chart(
-        (
-            figures.Panel(
-                "Singular values of J at the start",
-                tuple(marks),
-                xlabel="index s",
-                ylabel="λₛ",
-                yscale="log",
-                xlim=(0, shown),
-            ),
-            figures.Panel(
-                "Where is the gap?",
-                tuple(gaps),
-                xlabel="index s",
-                ylabel="ratio of neighbours",
-                xlim=(0, shown),
-                ylim=(0.9, None),
-            ),
+    return figures.Chart.of(
+        settings, "Singular values of the Jacobian on a mixture of clusters, and where their gap lies.",
+        figures.Panel(
+            "Singular values of J at the start", tuple(marks), xlabel="index s", ylabel="λₛ", yscale="log",
+            xlim=(0, shown),
         ),
-        caption=figures.caption(
-            "Singular values of the Jacobian on a mixture of clusters, and where their gap lies.", settings
+        figures.Panel(
+            "Where is the gap?", tuple(gaps), xlabel="index s", ylabel="ratio of neighbours", xlim=(0, shown),
+            ylim=(0.9, None),
         ),
-    )
+    )  # fmt: skip
 
 
 def _shown(spectra: np.ndarray, shown: int) -> tuple[np.ndarray, np.ndarray]:

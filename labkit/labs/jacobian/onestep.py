@@ -144,12 +144,9 @@ def figure(
         yscale="log",
         xlim=(0, shown),
     )
-    return figures.Chart(
-        (panel,),
-        caption=figures.caption(
-            "Singular values of the Jacobian before and after one step of gradient descent.", settings
-        ),
-    )
+    return figures.Chart.of(
+        settings, "Singular values of the Jacobian before and after one step of gradient descent.", panel,
+    )  # fmt: skip
 
 
 def _rank_2d(run: Run) -> tuple[Evidence, Evidence, Evidence]:

@@ -220,25 +220,21 @@ def figure(
         marks.append(figures.Measured(steps, values, label=label, color=color))
     right.append(figures.Level(float(prediction["told"].mean()), axis="x", label="stop, told before"))
     end = int(prediction["steps"][-1])
-    return figures.Chart(
-        (
-            figures.Panel(
-                "Residual, by part of label space", tuple(left), xlabel="step τ", ylabel="‖Π r‖ / ‖r₀‖",
-                xscale="symlog", yscale="log", xlim=(0, end), ylim=(1e-3, 1.5),
-            ),
-            figures.Panel(
-                "Error rate", tuple(right), xlabel="step τ", ylabel="share of wrong classes", xscale="symlog",
-                xlim=(0, end), ylim=(0, 1),
-            ),
-            figures.Panel(
-                "Training labels apart", tuple(kinds), xlabel="step τ", ylabel="mean ‖f(x_i) − y_i‖",
-                xscale="symlog", xlim=(0, end), ylim=(0, None),
-            ),
+    return figures.Chart.of(
+        settings,
+        "The residual on information and nuisance space while a network trains, its errors, and the "
+        "residuals of right and of wrong labels.",
+        figures.Panel(
+            "Residual, by part of label space", tuple(left), xlabel="step τ", ylabel="‖Π r‖ / ‖r₀‖",
+            xscale="symlog", yscale="log", xlim=(0, end), ylim=(1e-3, 1.5),
         ),
-        caption=figures.caption(
-            "The residual on information and nuisance space while a network trains, its errors, and the "
-            "residuals of right and of wrong labels.",
-            settings,
+        figures.Panel(
+            "Error rate", tuple(right), xlabel="step τ", ylabel="share of wrong classes", xscale="symlog",
+            xlim=(0, end), ylim=(0, 1),
+        ),
+        figures.Panel(
+            "Training labels apart", tuple(kinds), xlabel="step τ", ylabel="mean ‖f(x_i) − y_i‖",
+            xscale="symlog", xlim=(0, end), ylim=(0, None),
         ),
     )  # fmt: skip
 

@@ -306,10 +306,7 @@ def _from_anywhere(run: Run) -> tuple[Evidence, Evidence]:
     limit = run.prediction["limit"]
     far = np.sqrt(((limit[:, 1] - limit[:, 0]) ** 2).sum(axis=1).mean())
     note = f"w† is {far:.3g} away, s√(d − n) = {run.prediction['rms'].mean():.3g}"
-    return (
-        Evidence(distance, 0.0, _conditions(run), (_fitted(run, 1),), note=note),
-        Evidence(change, 0.0),
-    )
+    return (Evidence(distance, 0.0, _conditions(run), (_fitted(run, 1),), note=note), Evidence(change, 0.0))
 
 
 def _with_p(run: Run) -> tuple[Evidence, Evidence]:
