@@ -69,7 +69,7 @@ class TestSectionFour(TrainingTests):
         "perturbation": TINY | {"draws": 3},
         "depth": {"width": 16, "deepest": 8, "n": 4},
     }
-    rounding = {"conditions": 0.2}  # the least of many samples, after hundreds of steps of eight layers
+    elsewhere = {"conditions": {"epochs": 10}}  # read off the least of many samples, eight layers deep
     too_fast = {
         "layers": TINY | {"lr": 100.0, "draws": 3},
         "conditions": TINY | {"lr": 100.0},

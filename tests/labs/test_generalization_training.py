@@ -130,6 +130,7 @@ class TestTrained(TrainingTests):
         ],
     }  # fmt: skip
     cheap = {name: SMALL | settings | TINY for name, settings in CHEAP.items()}
+    elsewhere = {"images": {"epochs": 2}}  # batch norm over few values, in thirteen layers
     too_fast = {name: SMALL | settings | {"lr": 50.0} for name, settings in CHEAP.items()}
 
     def test_the_failing_claims_can_hold(self) -> None:
