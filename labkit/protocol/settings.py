@@ -197,6 +197,9 @@ def on_cpu() -> Any:
 
     Returns:
         A dataclass field.
+
+    Raises:
+        ValueError: as `knob`.
     """
     why = "its matrices are so small that a card would be waited for longer than it computes"
     return knob("cpu", f"on the CPU, whatever there is: {why}", choices=("cpu",))
