@@ -1,4 +1,4 @@
-"""Notebook 5 as a student has it: run all, train, keep the run, narrow the network."""
+"""Notebook 5 as a student has it: run all, train, keep the run, narrow the network, stop half way."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ NOTEBOOK = Path(__file__).parents[2] / "notebooks" / "05_gradient_confusion.ipyn
 pytestmark = pytest.mark.slow
 
 
-def test_a_student_keeps_a_run_and_narrows_the_network(open_notebook: Callable[..., Any]) -> None:
+def test_a_student_keeps_a_run_and_stops_another(open_notebook: Callable[..., Any]) -> None:
     """Catches: cosines that do not move with the training, or a kept run that is lost."""
     page = open_notebook(NOTEBOOK)
     assert page.page.locator(".jp-OutputArea-output img").count() >= 12
@@ -36,5 +36,7 @@ def test_a_student_keeps_a_run_and_narrows_the_network(open_notebook: Callable[.
     page.wait_status("steps/s", 60)
     seen = page.picture()
     page.wait_picture(seen, 60)
+    page.button("Stop").click()
+    page.wait_status("Stopped at step")
     page.shot("3-narrow-with-an-earlier-run", only_panel=True)
     assert page.errors() == []

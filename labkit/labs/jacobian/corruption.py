@@ -106,17 +106,10 @@ def run(setup: Setup, prediction: Prediction) -> Iterator[Frame]:
         return np.column_stack([common.error_rate(train, labels), errors])
 
     frames = training.train(
-        training.Ensemble(setup.models),
-        list(x),
-        list(y),
-        loss="half-mean",
-        lr=settings.lr,
-        momentum=0.9,
-        steps=settings.steps,
-        measure={"errors": measure},
-        measure_at=common.measured_steps(settings.steps, 60),
-        seed=settings.seed,
-    )
+        training.Ensemble(setup.models), list(x), list(y), loss="half-mean", lr=settings.lr, momentum=0.9,
+        steps=settings.steps, measure={"errors": measure},
+        measure_at=common.measured_steps(settings.steps, 60), seed=settings.seed,
+    )  # fmt: skip
     steps: list[int] = []
     for frame in frames:
         values = dict(frame.values)
@@ -131,7 +124,7 @@ def run(setup: Setup, prediction: Prediction) -> Iterator[Frame]:
             for seed in range(settings.seeds):
                 found.append(_projections(setup, seed, seen[: len(steps)]))
                 yield Frame.tick(frame.step, 0.9 + 0.1 * (seed + 1) / settings.seeds)
-            values |= {name: np.array([one[name] for one in found]) for name in found[0]}
+            values |= common.stacked(found)
             values |= {
                 "steps": np.tile(steps, (settings.seeds, 1)),
                 "taken": np.array(steps)[values["taken"]],

@@ -203,31 +203,17 @@ def _bounds(setup: Setup, ensemble: training.Ensemble) -> np.ndarray:
 def figure(
     frames: Frames, prediction: Prediction, previous: Runs = (), settings: Cutoff | None = None
 ) -> figures.Chart:
-    ranks = prediction["ranks"]
-    terms: list[figures.Mark] = [
-        figures.Predicted(ranks, prediction["bias"], label="‖Π_N y‖/√n", color=shared.NUISANCE),
-        figures.Predicted(ranks, prediction["variance"], label="Γ/(α√n)", color=shared.INFORMATION),
-        figures.Predicted(ranks, prediction["total"], label="sum with e^(−Γ)", color=shared.TRAIN),
-    ]
+    ranks, read = prediction["ranks"], _read(frames, prediction)
+    terms = _terms(prediction, read, previous)
     loss: list[figures.Mark] = []
-    read = _read(frames, prediction)
     if read is not None:
-        kept, residual, error = read
+        kept, residual, _ = read
         scale = np.sqrt(_samples(prediction))
         bound = (prediction["nuisance"] / scale + np.exp(-_duration(settings)))[:, kept]
         loss = [
             figures.Bound(ranks[kept], bound, label="bound on the training loss", color=shared.TRAIN),
             figures.Points(ranks[kept], residual / scale, label="‖f − y‖/√n at step T", color=shared.TRAIN),
         ]
-        terms.append(figures.Points(ranks[kept], error, label="test error at step T", color=shared.TEST))
-    for old in previous:
-        earlier = _read(old.frames, old.prediction)
-        if earlier is not None:
-            terms.append(
-                figures.Earlier(old.prediction["ranks"][earlier[0]], earlier[2], label="earlier test error")
-            )
-    best = int(ranks[prediction["total"].mean(axis=0).argmin()])
-    terms.append(figures.Level(best, axis="x", label="least sum"))
     return figures.Chart.of(
         settings,
         "The terms of the bound for each rank of the information space, what training gave, and the width "
@@ -254,6 +240,29 @@ def figure(
             xlim=(10, 10 * float(prediction["full_rank"].mean())), ylim=(0, None),
         ),
     )  # fmt: skip
+
+
+def _terms(
+    prediction: Prediction, read: tuple[np.ndarray, np.ndarray, np.ndarray] | None, previous: Runs
+) -> list[figures.Mark]:
+    """The three terms over the rank, and the test error that came of them."""
+    ranks = prediction["ranks"]
+    terms: list[figures.Mark] = [
+        figures.Predicted(ranks, prediction["bias"], label="‖Π_N y‖/√n", color=shared.NUISANCE),
+        figures.Predicted(ranks, prediction["variance"], label="Γ/(α√n)", color=shared.INFORMATION),
+        figures.Predicted(ranks, prediction["total"], label="sum with e^(−Γ)", color=shared.TRAIN),
+    ]
+    if read is not None:
+        kept, _, error = read
+        terms.append(figures.Points(ranks[kept], error, label="test error at step T", color=shared.TEST))
+    for old in previous:
+        earlier = _read(old.frames, old.prediction)
+        if earlier is not None:
+            terms.append(
+                figures.Earlier(old.prediction["ranks"][earlier[0]], earlier[2], label="earlier test error")
+            )
+    best = int(ranks[prediction["total"].mean(axis=0).argmin()])
+    return [*terms, figures.Level(best, axis="x", label="least sum")]
 
 
 def _samples(prediction: Prediction) -> float:

@@ -20,7 +20,7 @@ from labkit.labs import common
 from labkit.labs.jacobian import shared
 from labkit.measure import jacobian
 from labkit.protocol.claims import Claim, World
-from labkit.protocol.experiment import Experiment, Frame, Frames, Prediction, Run, Runs
+from labkit.protocol.experiment import Experiment, Frame, Frames, Prediction, Run, Runs, last
 from labkit.protocol.rules import EVERY, Between, Evidence
 from labkit.protocol.settings import knob
 
@@ -134,57 +134,41 @@ def _densities(A: krylov.Operator, settings: Spectrum, seed: int) -> tuple[np.nd
 def figure(
     frames: Frames, prediction: Prediction, previous: Runs = (), settings: Spectrum | None = None
 ) -> figures.Chart:
-    panels = []
-    for when, title in (("initial", "Spectral density of JJᵀ at the start"), ("final", "… after training")):
-        found = next((f.values for f in frames if f"{when}_grid" in f.values), None)
-        marks: list[figures.Mark] = []
-        if found is not None:
-            grid = found[f"{when}_grid"][0]
-            marks = [
-                figures.Predicted(
-                    grid, np.maximum(found[f"{when}_exact"][0], 1e-6), label="exact", color="ink"
-                ),
-                figures.Measured(
-                    grid,
-                    np.maximum(found[f"{when}_quadrature"][0], 1e-6),
-                    label="Lanczos quadrature",
-                    color=shared.INFORMATION,
-                ),
-            ]
-        panels.append(
-            figures.Panel(
-                title,
-                tuple(marks),
-                xlabel="eigenvalue / largest",
-                ylabel="density",
-                yscale="log",
-                ylim=(1e-4, 1e3),
-                xlim=(-0.02, 1.02),
-            )
+    return figures.Chart.of(
+        settings, "The spectrum of JJᵀ before and after training, by Lanczos and exactly.",
+        _density(frames, "initial", "Spectral density of JJᵀ at the start"),
+        _density(frames, "final", "… after training"),
+        figures.Panel(
+            "Top singular values of J", _top(frames), xlabel="λₛ", ylabel="count", yscale="log",
+            ylim=(0.5, None),
+        ),
+    )  # fmt: skip
+
+
+def _density(frames: Frames, when: str, title: str) -> figures.Panel:
+    marks: tuple[figures.Mark, ...] = ()
+    if common.newest(frames, f"{when}_grid") is not None:
+        grid, exact, found = (last(frames, f"{when}_{name}")[0] for name in ("grid", "exact", "quadrature"))
+        marks = (
+            figures.Predicted(grid, np.maximum(exact, 1e-6), label="exact", color="ink"),
+            figures.Measured(
+                grid, np.maximum(found, 1e-6), label="Lanczos quadrature", color=shared.INFORMATION
+            ),
         )
+    return figures.Panel(
+        title, marks, xlabel="eigenvalue / largest", ylabel="density", yscale="log", ylim=(1e-4, 1e3),
+        xlim=(-0.02, 1.02),
+    )  # fmt: skip
+
+
+def _top(frames: Frames) -> tuple[figures.Mark, ...]:
     marks = []
     for color, when in ((shared.TRAIN, "initial"), (shared.INFORMATION, "final")):
-        found = next((f.values for f in frames if f"{when}_eigenvalues" in f.values), None)
+        found = common.newest(frames, f"{when}_eigenvalues")
         if found is not None:
-            values = np.sqrt(np.maximum(found[f"{when}_eigenvalues"][0], 0))
-            counts, edges = np.histogram(values[:1000], bins=60)
+            counts, edges = np.histogram(np.sqrt(np.maximum(found[0], 0))[:1000], bins=60)
             marks.append(figures.Histogram(edges, np.maximum(counts, 0.5), label=f"{when} J", color=color))
-    panels.append(
-        figures.Panel(
-            "Top singular values of J",
-            tuple(marks),
-            xlabel="λₛ",
-            ylabel="count",
-            yscale="log",
-            ylim=(0.5, None),
-        )
-    )
-    return figures.Chart(
-        tuple(panels),
-        caption=figures.caption(
-            "The spectrum of JJᵀ before and after training, by Lanczos and exactly.", settings
-        ),
-    )
+    return tuple(marks)
 
 
 def _against_exact(run: Run) -> tuple[Evidence, Evidence, Evidence]:
