@@ -235,53 +235,50 @@ def _train(
 def figure(
     frames: Frames, prediction: Prediction, previous: Runs = (), settings: Alignment | None = None
 ) -> figures.Chart:
-    levels = prediction["levels"]
-    marks: dict[str, list[figures.Mark]] = {
-        "curve": _curves(frames, prediction, previous),
-        "centred": [],
-        "error": [],
-    }
-    marks["centred"] = [
-        figures.Predicted(
-            levels, np.full(len(levels), prediction["chance"]), label="any direction", color="ink"
-        )
-    ]
-    for old in previous:
-        found = common.newest(old.frames, "final_centred")
-        if found is not None:
-            marks["centred"].append(figures.Earlier(levels, found))
-    for name, label, color in (
-        ("initial", "first Jacobian", shared.TRAIN),
-        ("final", "last Jacobian", shared.INFORMATION),
-    ):
-        found = common.newest(frames, f"{name}_centred")
-        if found is not None:
-            marks["centred"].append(figures.Points(levels, found, label=label, color=color))
-    marks["error"].append(figures.Level(float(prediction["guess"]), label="guessing, 1 − 1/K"))
-    final, error = common.newest(frames, "final"), common.newest(frames, "test_error")
-    if final is not None and error is not None:
-        marks["error"].append(
-            figures.Points(
-                levels, np.sqrt(1 - final**2), label="share of y on N, last Jacobian", color=shared.NUISANCE
-            )
-        )
-        marks["error"].append(figures.Points(levels, error, label="test error", color=shared.TEST))
     corrupted = {"xlabel": "label corruption", "xlim": (-0.05, 1.05), "ylim": (0, 1.02)}
-    panels = (
+    return figures.Chart.of(
+        settings,
+        "How much of the labels lies in the information space, for clean and for wrong labels; single "
+        "points are the paper's ResNet20.",
         figures.Panel(
-            "‖Π_I y‖ / ‖y‖ for every r", tuple(marks["curve"]), xlabel="r / nK", xscale="log", xlim=(5e-5, 1),
-            ylim=(0, 1.02),
+            "‖Π_I y‖ / ‖y‖ for every r", tuple(_curves(frames, prediction, previous)), xlabel="r / nK",
+            xscale="log", xlim=(5e-5, 1), ylim=(0, 1.02),
         ),
-        figures.Panel("The same for y − 1/K, at r", tuple(marks["centred"]), **corrupted),  # type: ignore[arg-type]
-        figures.Panel("Nuisance and test error", tuple(marks["error"]), **corrupted),  # type: ignore[arg-type]
+        figures.Panel(
+            "The same for y − 1/K, at r", _centred(frames, prediction, previous),
+            **corrupted,  # type: ignore[arg-type]
+        ),
+        figures.Panel(
+            "Nuisance and test error", _errors(frames, prediction), **corrupted,  # type: ignore[arg-type]
+        ),
     )  # fmt: skip
-    return figures.Chart(
-        panels,
-        caption=figures.caption(
-            "How much of the labels lies in the information space, for clean and for wrong labels; single "
-            "points are the paper's ResNet20.",
-            settings,
-        ),
+
+
+def _centred(frames: Frames, prediction: Prediction, previous: Runs) -> tuple[figures.Mark, ...]:
+    levels = prediction["levels"]
+    chance = np.full(len(levels), prediction["chance"])
+    marks: list[figures.Mark] = [figures.Predicted(levels, chance, label="any direction", color="ink")]
+    for old in previous:
+        if (found := common.newest(old.frames, "final_centred")) is not None:
+            marks.append(figures.Earlier(levels, found))
+    for name, label, color in (
+        ("initial", "first Jacobian", shared.TRAIN), ("final", "last Jacobian", shared.INFORMATION),
+    ):  # fmt: skip
+        if (found := common.newest(frames, f"{name}_centred")) is not None:
+            marks.append(figures.Points(levels, found, label=label, color=color))
+    return tuple(marks)
+
+
+def _errors(frames: Frames, prediction: Prediction) -> tuple[figures.Mark, ...]:
+    guess = figures.Level(float(prediction["guess"]), label="guessing, 1 − 1/K")
+    final, error = common.newest(frames, "final"), common.newest(frames, "test_error")
+    if final is None or error is None:
+        return (guess,)
+    levels, missing = prediction["levels"], np.sqrt(1 - final**2)
+    return (
+        guess,
+        figures.Points(levels, missing, label="share of y on N, last Jacobian", color=shared.NUISANCE),
+        figures.Points(levels, error, label="test error", color=shared.TEST),
     )
 
 

@@ -193,23 +193,10 @@ def run(
 def figure(
     frames: Frames, prediction: Prediction, previous: Runs = (), settings: Residuals | None = None
 ) -> figures.Chart:
-    left: list[figures.Mark] = []
     right: list[figures.Mark] = [figures.Level(float(prediction["guess"]), label="guessing, 1 − 1/K")]
     kinds: list[figures.Mark] = []
     for old in previous:
-        for name in ("information", "nuisance"):
-            label = "earlier run" if name == "information" else ""
-            left.append(figures.Earlier(*common.curve(old.frames, name), label=label))
         right.append(figures.Earlier(*common.curve(old.frames, "test_error"), label="earlier run (test)"))
-    for name, label, color in (
-        ("information", "on I (top r)", shared.INFORMATION),
-        ("nuisance", "on N (the rest)", shared.NUISANCE),
-    ):
-        left.append(
-            figures.Predicted(prediction["steps"], prediction[name], label=f"{label}, predicted", color=color)
-        )
-        steps, values = common.curve(frames, name)
-        left.append(figures.Measured(steps, values, label=f"{label}, trained", color=color))
     for marks, name, label, color in (
         (right, "train_error", "training labels", shared.TRAIN),
         (right, "test_error", "test", shared.TEST),
@@ -225,8 +212,8 @@ def figure(
         "The residual on information and nuisance space while a network trains, its errors, and the "
         "residuals of right and of wrong labels.",
         figures.Panel(
-            "Residual, by part of label space", tuple(left), xlabel="step τ", ylabel="‖Π r‖ / ‖r₀‖",
-            xscale="symlog", yscale="log", xlim=(0, end), ylim=(1e-3, 1.5),
+            "Residual, by part of label space", _parts(frames, prediction, previous), xlabel="step τ",
+            ylabel="‖Π r‖ / ‖r₀‖", xscale="symlog", yscale="log", xlim=(0, end), ylim=(1e-3, 1.5),
         ),
         figures.Panel(
             "Error rate", tuple(right), xlabel="step τ", ylabel="share of wrong classes", xscale="symlog",
@@ -237,6 +224,26 @@ def figure(
             xscale="symlog", xlim=(0, end), ylim=(0, None),
         ),
     )  # fmt: skip
+
+
+def _parts(frames: Frames, prediction: Prediction, previous: Runs) -> tuple[figures.Mark, ...]:
+    """The residual on I and on N, predicted and trained."""
+    marks: list[figures.Mark] = []
+    for old in previous:
+        for name in ("information", "nuisance"):
+            label = "earlier run" if name == "information" else ""
+            marks.append(figures.Earlier(*common.curve(old.frames, name), label=label))
+    for name, label, color in (
+        ("information", "on I (top r)", shared.INFORMATION),
+        ("nuisance", "on N (the rest)", shared.NUISANCE),
+    ):
+        marks += [
+            figures.Predicted(
+                prediction["steps"], prediction[name], label=f"{label}, predicted", color=color
+            ),
+            figures.Measured(*common.curve(frames, name), label=f"{label}, trained", color=color),
+        ]
+    return tuple(marks)
 
 
 def _follows_the_formula(run: Run) -> tuple[Evidence, Evidence]:
