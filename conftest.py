@@ -68,6 +68,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         return next(found, len(LONGEST_FIRST))
 
     items.sort(key=place)
+    if "LABKIT_APART" not in os.environ:
+        apart = [item for item in items if item.get_closest_marker("apart")]
+        items[:] = [item for item in items if item not in apart]
 
 
 @pytest.hookimpl(trylast=True)

@@ -6,7 +6,8 @@
 
 What a card refuses, operands on two devices, is refused. What it would wait for (`item`, `tolist`, `nonzero`,
 a copy to the host) and what is carried over to it is counted, by the line of labkit that asked. torch
-registers such a backend by a function that is not public: where it lacks it, `UNAVAILABLE` says so.
+registers such a backend for the whole process: tests that want it are marked `apart`, and run in processes of
+their own (test_apart.py). The function is not public: where torch lacks it, `UNAVAILABLE` says so.
 """
 
 from __future__ import annotations

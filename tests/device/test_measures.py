@@ -16,7 +16,7 @@ from labkit import krylov, measure, models
 from tests.device.pretended import NAME, UNAVAILABLE, pretended
 from tests.measure.test_strangers import module, routed
 
-pytestmark = pytest.mark.skipif(bool(UNAVAILABLE), reason=UNAVAILABLE)
+pytestmark = [pytest.mark.apart, pytest.mark.slow, pytest.mark.skipif(bool(UNAVAILABLE), reason=UNAVAILABLE)]
 
 SAMPLES, CLASSES = 6, 3
 
@@ -127,15 +127,7 @@ def numbers(found: Any) -> dict[str, np.ndarray]:
 
 @pytest.mark.parametrize(
     ("network", "name"),
-    [
-        *(("mlp", name) for name in (*GENERAL, *OF_CHAINS)),
-        *(
-            pytest.param(network, name, marks=pytest.mark.slow)
-            for network in NETWORKS
-            if network != "mlp"
-            for name in GENERAL
-        ),
-    ],
+    [*((network, name) for network in NETWORKS for name in GENERAL), *(("mlp", name) for name in OF_CHAINS)],
 )
 def test_a_measure_gives_the_numbers_of_the_cpu(network: str, name: str) -> None:
     torch.manual_seed(0)

@@ -15,7 +15,7 @@ from labkit.training._run import PATIENCE, TrainingRun
 from labkit.training.stopping import LossBelow
 from tests.device.pretended import NAME, UNAVAILABLE, Log, pretended
 
-pytestmark = pytest.mark.skipif(bool(UNAVAILABLE), reason=UNAVAILABLE)
+pytestmark = [pytest.mark.apart, pytest.mark.skipif(bool(UNAVAILABLE), reason=UNAVAILABLE)]
 
 INPUTS, CLASSES, SAMPLES = 6, 3, 24
 

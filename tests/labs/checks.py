@@ -317,6 +317,7 @@ class LabTests:
         return len(here)
 
     @pytest.mark.slow
+    @pytest.mark.apart
     def test_a_device_that_is_pretended_gives_the_same(
         self, name: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
