@@ -12,6 +12,7 @@ their own (test_apart.py). The function is not public: where torch lacks it, `UN
 
 from __future__ import annotations
 
+import os
 import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -27,13 +28,14 @@ from torch.utils._pytree import tree_leaves, tree_map
 import labkit
 
 NAME = "pretend"
-UNAVAILABLE = ""
-try:
-    from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
+UNAVAILABLE = "" if "LABKIT_APART" in os.environ else "runs apart from other tests: LABKIT_APART=1"
+if not UNAVAILABLE:
+    try:
+        from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
 
-    _setup_privateuseone_for_python_backend(NAME)
-except ImportError:
-    UNAVAILABLE = f"torch {torch.__version__} takes no backend that is written in Python"
+        _setup_privateuseone_for_python_backend(NAME)
+    except ImportError:
+        UNAVAILABLE = f"torch {torch.__version__} takes no backend that is written in Python"
 
 HOME = Path(labkit.__file__).parent
 aten = torch.ops.aten
