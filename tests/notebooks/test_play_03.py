@@ -79,6 +79,7 @@ def test_section_5_below_the_barrier_more_steps_decide() -> None:
     assert words(moved("wells", dimension=2, temperature=1.2, steps=20_000))["S4"] == "holds"
 
 
+@pytest.mark.slow
 def test_further_claims_sgd_below_the_barrier_remembers_where_it_began() -> None:
     run = moved("valley", spread=15.0, dimension=2)
     assert "the temperature 0.28" in text() and run.settings.own == pytest.approx(0.28, abs=0.005)
