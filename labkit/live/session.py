@@ -332,10 +332,11 @@ class Session:
         elif says != "Stopped":
             self._trained = run.settings if self._memory.whole else None
         self._tell("follow", self._follows, self._trained is not None)
-        self._tell("status", f"{text} {run.note}".strip(), False)
         state = {"Done": "success", "Diverged": "danger", "Stopped": "warning"}[says]
         self._tell("progress", 1.0 if says == "Done" else last.progress, state)
         self._tell("picture", self.chart())
         self._tell("verdicts", words.verdicts(words.decide(self.experiment, run), says != "Stopped"))
         self._tell("grey", self.grey_text())
         self._tell("picture", self.chart(), rest=True, refit=not self._again)
+        # Last: who presses Stop while the end is being drawn is answered by it.
+        self._tell("status", f"{text} {run.note}".strip(), False)

@@ -37,6 +37,6 @@ def test_a_student_keeps_a_run_and_stops_another(open_notebook: Callable[..., An
     seen = page.picture()
     page.wait_picture(seen, 60)
     page.button("Stop").click()
-    page.wait_status("Stopped at step")
+    page.wait_status("at step")  # stopped, or done already on a fast machine; and not "Stopping …" for good
     page.shot("3-narrow-with-an-earlier-run", only_panel=True)
     assert page.errors() == []
