@@ -15,9 +15,10 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -208,12 +209,37 @@ class Run:
         raise ValueError(f"id: {self.experiment.name!r} has no claim {id!r}; it decides {known}")
 
 
+class _BlasThreads:
+    """One thread for the BLAS of NumPy and SciPy, a matter of the process: the last one out gives back."""
+
+    def __init__(self) -> None:
+        self._lock, self._inside, self._limits = threading.Lock(), 0, ExitStack()
+
+    def __enter__(self) -> None:
+        from threadpoolctl import threadpool_limits
+
+        with self._lock:
+            if not self._inside:
+                self._limits.enter_context(threadpool_limits(1, user_api="blas"))
+            self._inside += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if not self._inside:
+                self._limits.close()
+
+
+_BLAS_THREADS = _BlasThreads()
+
+
 @contextmanager
 def experiment_mode() -> Iterator[None]:
     """How torch computes while an experiment runs: on one thread, and in full float32 on a card (no TF32).
 
     The networks of the labs are small. On two quiet cores a second thread gained 0 to 20 % and lost a factor
-    of two when waiting threads sleep; beside another busy program it made runs 3 to 13 times slower.
+    of two when waiting threads sleep; beside another busy program it made runs 3 to 13 times slower. A sum
+    taken by two threads differs in its last digits, and one thread gives the same from any process.
     OMP_NUM_THREADS says otherwise.
     """
     torch = sys.modules.get("torch")
@@ -222,12 +248,14 @@ def experiment_mode() -> Iterator[None]:
         return
     threads, cards = torch.get_num_threads(), (torch.backends.cuda.matmul, torch.backends.cudnn)
     allowed = [card.allow_tf32 for card in cards]
-    if not os.environ.get("OMP_NUM_THREADS"):
+    alone = not os.environ.get("OMP_NUM_THREADS")
+    if alone:
         torch.set_num_threads(1)
     for card in cards:
         card.allow_tf32 = False
     try:
-        yield
+        with _BLAS_THREADS if alone else nullcontext():
+            yield
     finally:
         torch.set_num_threads(threads)
         for card, before in zip(cards, allowed, strict=True):

@@ -241,10 +241,13 @@ class Notebook:
         return str(self.panel.locator("img.widget-image").first.get_attribute("src"))
 
     def wait_picture(self, old: str, seconds: float = 20) -> float:
-        """Waits for another picture than ``old``; returns the seconds it took."""
+        """Waits for another picture than ``old``, at every frame of the page; returns the seconds it took."""
         begun = time.monotonic()
-        other = self.panel.locator(f"img.widget-image:not([src='{old}'])")
-        other.first.wait_for(state="attached", timeout=1000 * seconds)
+        image = self.panel.locator("img.widget-image").first.element_handle()
+        self.page.wait_for_function(
+            "([image, old]) => image.getAttribute('src') !== old", arg=[image, old], polling="raf",
+            timeout=1000 * seconds,
+        )  # fmt: skip
         return time.monotonic() - begun
 
     def picture_size(self) -> tuple[int, int]:

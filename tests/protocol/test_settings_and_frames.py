@@ -181,3 +181,24 @@ def test_an_experiment_runs_on_one_thread_and_gives_the_others_back(monkeypatch:
             assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)
+
+
+def test_blas_has_one_thread_until_the_last_of_two_experiments_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Catches: last digits that depend on the process, and a BLAS that stays slow behind two panels."""
+    import torch  # noqa: F401  # without it there is nothing to set
+    from threadpoolctl import threadpool_info, threadpool_limits
+
+    from labkit.protocol.experiment import experiment_mode
+
+    def threads() -> set[int]:
+        return {pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"}
+
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    with threadpool_limits(2, user_api="blas"):
+        first, second = experiment_mode(), experiment_mode()
+        with first:
+            second.__enter__()
+            assert threads() == {1}
+        assert threads() == {1}
+        second.__exit__(None, None, None)
+        assert threads() == {2}
