@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import fields, is_dataclass
@@ -22,6 +22,7 @@ import numpy as np
 
 BUDGET = 2**29  # bytes
 Result = TypeVar("Result")
+Step = TypeVar("Step")
 
 
 class Memory:
@@ -50,8 +51,8 @@ class Memory:
 
     @property
     def whole(self) -> bool:
-        """Whether all that was asked for since `begin` is kept, so that the same run would find it."""
-        return self._asked <= self._kept.keys()
+        """Whether something was asked for since `begin`, and all of it is kept for the same run to find."""
+        return bool(self._asked) and self._asked <= self._kept.keys()
 
     def get(self, key: str) -> Any | None:
         """What was kept under a key, or None."""
@@ -119,6 +120,36 @@ def once(function: Callable[..., Result], *args: Any, **more: Any) -> Result:
     found = memory.get(key)
     if found is None:
         found = (function(*args, **more),)
+        memory.put(key, found, size_of(found))
+    return found[0]
+
+
+def once_along(
+    steps: Callable[..., Generator[Step, None, Result]], *args: Any, asked: Any
+) -> Generator[Step, None, Result]:
+    """``yield from steps(*args)``, or, where there is a memory, what that returned before, without a step.
+
+    Args:
+        steps: a generator function at the top level of a module; nobody may change what it returns.
+        *args: what it takes.
+        asked: all that decides what it returns, as the arguments of `once`.
+
+    Yields:
+        What the steps yield.
+
+    Returns:
+        What they return.
+
+    Raises:
+        TypeError: `asked` is of another kind.
+    """
+    memory = active()
+    if memory is None:
+        return (yield from steps(*args))
+    key = fingerprint((f"{steps.__module__}.{steps.__qualname__}", asked))
+    found = memory.get(key)
+    if found is None:
+        found = ((yield from steps(*args)),)
         memory.put(key, found, size_of(found))
     return found[0]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from labkit.protocol.memory import Memory, fingerprint, once, remembering
+from labkit.protocol.memory import Memory, fingerprint, once, once_along, remembering
 
 CALLS: list[Any] = []
 
@@ -43,6 +44,27 @@ def test_what_was_done_is_not_done_again() -> None:
     with remembering(memory):
         once(squared, 3)
     assert len(CALLS) == 5
+
+
+def counted(steps: int) -> Generator[int, None, int]:
+    yield from range(steps)
+    return 10 * steps
+
+
+def test_steps_that_were_taken_are_not_taken_again() -> None:
+    """Catches: a search for a learning rate that is made anew where only what is measured changes."""
+
+    def told(steps: int) -> Generator[int, None, None]:
+        result = yield from once_along(counted, steps, asked=steps)
+        yield result
+
+    assert list(told(2)) == list(told(2)) == [0, 1, 20]
+    memory = Memory()
+    memory.begin()
+    assert not memory.whole
+    with remembering(memory):
+        assert list(told(2)) == [0, 1, 20] and list(told(2)) == [20] and list(told(1)) == [0, 10]
+    assert memory.whole
 
 
 def test_content_tells_values_apart_and_nothing_else_does() -> None:
