@@ -10,8 +10,6 @@ import json
 import os
 import shutil
 import sqlite3
-import subprocess
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -20,10 +18,9 @@ import nbformat
 from nbformat import NotebookNode
 
 from labkit.classroom.course_texts import CONFIG, readme
+from labkit.classroom.grading.book import Book
 
-__all__ = [
-    "changed", "check_folder", "generate", "gradebook_moved_on", "move", "notebook_path", "stage"
-]  # fmt: skip
+__all__ = ["changed", "check_folder", "generate", "move", "notebook_path", "stage"]
 
 RECORD = ".labkit.json"
 GRADEBOOK = "gradebook.db"
@@ -96,37 +93,9 @@ def generate(staging: Path, out: Path, names: Sequence[str]) -> None:
             closing(sqlite3.connect(staging / GRADEBOOK)) as new,
         ):
             old.backup(new)
-    (staging.parent / "gradebook.hash").write_text(_hash(out / GRADEBOOK), encoding="utf-8")
-    nowhere = staging.parent / "jupyter"  # The settings of the course alone, not also those of the person.
-    nowhere.mkdir(exist_ok=True)
-    # nbgrader runs `alembic` by its name: it is beside this Python, also in an environment not activated.
-    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
-    environment = {**os.environ, "JUPYTER_CONFIG_DIR": str(nowhere), "PATH": path, "PYTHONWARNINGS": "ignore"}
+    book = Book(staging, f"sqlite:///{staging / GRADEBOOK}")
     for name in names:
-        words = ["generate_assignment", name, "--force", f"--CourseDirectory.root={staging}",
-                 f"--CourseDirectory.db_url=sqlite:///{staging / GRADEBOOK}"]  # fmt: skip
-        done = subprocess.run(
-            [sys.executable, "-m", "nbgrader", *words],
-            cwd=staging,
-            env=environment,
-            capture_output=True,
-            text=True,
-        )
-        if done.returncode or not notebook_path(staging, "release", name).is_file():
-            lines = [line for line in done.stderr.splitlines() if "rror" in line or "annot" in line]
-            if any("Cannot add or remove cells" in line for line in lines):
-                raise ValueError(
-                    f"{name} has submissions, and nbgrader cannot add or remove graded cells then; release "
-                    "the notebook under another name, or into another course"
-                )
-            raise ValueError(
-                f"nbgrader makes no release of {name}: {lines[-1] if lines else done.stderr[-200:]}"
-            )
-
-
-def gradebook_moved_on(staging: Path, out: Path) -> bool:
-    """Whether the gradebook was written to since it was copied."""
-    return (staging.parent / "gradebook.hash").read_text(encoding="utf-8") != _hash(out / GRADEBOOK)
+        book.generate(name)
 
 
 def move(staging: Path, out: Path, names: Sequence[str], aside: Sequence[str]) -> list[Path]:

@@ -2,15 +2,8 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
-import runpy
-import subprocess
-import sys
-import warnings
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import jupytext
 import nbformat
@@ -182,40 +175,6 @@ def lesson_path(tmp_path: Path, lesson: NotebookNode) -> Path:
     path.parent.mkdir()
     nbformat.write(lesson, path)
     return path
-
-
-def _nbgrader(words: list[str], folder: Path, environment: dict[str, str], said: Path) -> None:
-    with said.open("w") as file:
-        for stream in (1, 2):
-            os.dup2(file.fileno(), stream)
-    os.chdir(folder)
-    os.environ.clear()
-    os.environ.update(environment)
-    warnings.simplefilter("ignore")
-    sys.argv = ["nbgrader", *words]
-    runpy.run_module("nbgrader", run_name="__main__")
-
-
-@pytest.fixture(autouse=True)
-def _forked_nbgrader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`python -m nbgrader` takes seconds to import: a release of a test runs in a fork of a process that did.
-
-    The course that tests share is made before, by the command itself.
-    """
-    if "forkserver" not in multiprocessing.get_all_start_methods():
-        return
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["nbgrader.apps", __name__])
-    said = tmp_path.with_name(f"{tmp_path.name}-nbgrader")
-
-    def run(command: list[str], cwd: Path, env: dict[str, str], **_: Any) -> Any:
-        assert command[:3] == [sys.executable, "-m", "nbgrader"]
-        process = context.Process(target=_nbgrader, args=(command[3:], cwd, env, said))
-        process.start()
-        process.join()
-        return subprocess.CompletedProcess(command, process.exitcode or 0, "", said.read_text())
-
-    monkeypatch.setattr("labkit.classroom.course.subprocess", SimpleNamespace(run=run))
 
 
 @pytest.fixture(scope="session")

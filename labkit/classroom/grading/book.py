@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import copy
+import io
 import logging
 import os
+import re
 import shutil
+import sys
 import tempfile
 import threading
 import uuid
@@ -69,11 +73,15 @@ def find_course(submissions: Path, course: Path | None) -> Path:
 class Book:
     """The gradebook of a course.
 
+    Args:
+        course: its folder, with the settings.
+        database: the address of the gradebook; by default the one of the settings.
+
     Raises:
         ImportError: nbgrader is not installed.
     """
 
-    def __init__(self, course: Path) -> None:
+    def __init__(self, course: Path, database: str = "") -> None:
         if find_spec("nbgrader") is None:
             raise ImportError("grading needs nbgrader; install it with: pip install 'labkit[course]'")
         self.course = course
@@ -83,6 +91,8 @@ class Book:
 
             self._config = PyFileConfigLoader(CONFIG, path=str(course)).load_config()
             self._config.CourseDirectory.root = str(course)
+            if database:
+                self._config.CourseDirectory.db_url = database
             self._directory = CourseDirectory(config=self._config)
 
     def _path(self, step: str, assignment: str, student: str = ".") -> Path:
@@ -221,38 +231,73 @@ class Book:
                 grade.needs_manual_grade = aside or before.open
             gradebook.db.commit()
 
-    def _autograde(self, folder: Path, student: str, name: str) -> None:
-        import copy
+    def generate(self, name: str) -> None:
+        """Makes the students' version of an assignment, and writes its cells into the gradebook.
 
+        Raises:
+            ValueError: nbgrader refuses; the message has its last words.
+        """
         with _quiet():
-            from nbgrader.converters import Autograde
-            from nbgrader.coursedir import CourseDirectory
-            from nbgrader.preprocessors import (
-                AssignLatePenalties,
-                CheckCellMetadata,
-                LimitOutput,
-                OverwriteCells,
-                SaveAutoGrades,
-            )
+            from nbgrader.converters import GenerateAssignment
 
-            config = copy.deepcopy(self._config)
-            config.CourseDirectory.update({
-                "root": str(folder), "db_url": self._directory.db_url, "student_id": student,
-                "assignment_id": name, "notebook_id": "*", "submitted_directory": "submitted",
-                "autograded_directory": "autograded", "course_id": self._directory.course_id,
-                "directory_structure": os.path.join("{nbgrader_step}", "{student_id}", "{assignment_id}"),
-            })  # fmt: skip
-            converter = Autograde(coursedir=CourseDirectory(config=config), config=config)
-            converter.log.setLevel(logging.CRITICAL)
+            if not shutil.which("alembic"):  # nbgrader runs it by its name: it is beside this Python.
+                os.environ["PATH"] += os.pathsep + str(Path(sys.executable).parent)
+            try:
+                self._convert(GenerateAssignment, {"assignment_id": name})
+            except ValueError as error:
+                if "Cannot add or remove cells" in str(error):
+                    raise ValueError(
+                        f"{name} has submissions, and nbgrader cannot add or remove graded cells then; "
+                        "release the notebook under another name, or into another course"
+                    ) from None
+                raise ValueError(f"nbgrader makes no release of {name}: {error}") from None
+
+    def _autograde(self, folder: Path, student: str, name: str) -> None:
+        with _quiet():
+            from nbgrader import preprocessors as steps
+            from nbgrader.converters import Autograde
+
             # The cells have run already, one exercise apart from the other.
-            converter.sanitize_preprocessors = [OverwriteCells, CheckCellMetadata]
-            converter.autograde_preprocessors = [
-                LimitOutput,
-                SaveAutoGrades,
-                AssignLatePenalties,
-                CheckCellMetadata,
-            ]
+            self._convert(
+                Autograde,
+                {
+                    "root": str(folder), "student_id": student, "assignment_id": name, "notebook_id": "*",
+                    "submitted_directory": "submitted", "autograded_directory": "autograded",
+                    "directory_structure": os.path.join("{nbgrader_step}", "{student_id}", "{assignment_id}"),
+                },
+                sanitize_preprocessors=[steps.OverwriteCells, steps.CheckCellMetadata],
+                autograde_preprocessors=[
+                    steps.LimitOutput, steps.SaveAutoGrades, steps.AssignLatePenalties,
+                    steps.CheckCellMetadata,
+                ],
+            )  # fmt: skip
+
+    def _convert(self, kind: Any, place: Mapping[str, str], **options: Any) -> None:
+        """Runs a step of nbgrader's, with the settings of this course.
+
+        Raises:
+            ValueError: its last words.
+        """
+        from nbgrader.converters.base import NbGraderException
+        from nbgrader.coursedir import CourseDirectory
+
+        config = copy.deepcopy(self._config)
+        config.CourseDirectory.update({
+            "db_url": self._directory.db_url, "course_id": self._directory.course_id, **place
+        })  # fmt: skip
+        converter = kind(coursedir=CourseDirectory(config=config), config=config)
+        for name, value in {"force": True, **options}.items():
+            setattr(converter, name, value)
+        said = io.StringIO()
+        converter.log = logging.Logger("nbgrader", logging.ERROR)
+        converter.log.addHandler(logging.StreamHandler(said))
+        try:
             converter.start()
+        except NbGraderException as error:
+            lines = [
+                line for line in said.getvalue().splitlines() if re.match(r"\w*(Error|Exception): ", line)
+            ]
+            raise ValueError((lines or [str(error)])[-1]) from None
 
     def marks(self, student: str, given: Given) -> dict[str, Mark] | None:
         """Task -> what the gradebook holds for a student; None where nothing was handed in."""
