@@ -80,8 +80,8 @@ def stage(
     return kept
 
 
-def generate(staging: Path, out: Path, names: Sequence[str]) -> None:
-    """Has nbgrader make `release` and write the cells into a copy of the gradebook.
+def generate(staging: Path, out: Path, names: Sequence[str]) -> Book:
+    """Has nbgrader make `release` and write the cells into a copy of the gradebook, and returns that.
 
     Raises:
         ValueError: nbgrader refuses; the message has its last words.
@@ -96,6 +96,7 @@ def generate(staging: Path, out: Path, names: Sequence[str]) -> None:
     book = Book(staging, f"sqlite:///{staging / GRADEBOOK}")
     for name in names:
         book.generate(name)
+    return book
 
 
 def move(staging: Path, out: Path, names: Sequence[str], aside: Sequence[str]) -> list[Path]:

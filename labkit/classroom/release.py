@@ -18,11 +18,15 @@ from pathlib import Path
 import nbformat
 from nbformat import NotebookNode
 
-from labkit.classroom import course, trial
+from labkit.classroom import course
 from labkit.classroom.cells import Sheet, read_sheet
+from labkit.classroom.grading.book import Book
+from labkit.classroom.grading.one import Grader, Limits
+from labkit.classroom.grading.runner import Runner
 from labkit.classroom.instructor import instructor_version
 from labkit.classroom.leaks import Secret, find_leaks, secrets
 from labkit.classroom.student import student_version
+from labkit.classroom.trial import try_students
 
 __all__ = ["Released", "read_notebook", "release"]
 
@@ -98,11 +102,11 @@ def release(
     with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as temporary:
         staging = Path(temporary) / out.name
         kept = course.stage(staging, out, {a.name: a.source for a in assignments}, record)
-        course.generate(staging, out, names)
+        book = course.generate(staging, out, names)
         for assignment in assignments:
             _look_through(staging / "release" / assignment.name, assignment)
         if execute:
-            _execute(staging, assignments, progress)
+            _execute(book, assignments, Path(temporary), progress)
             course.generate(staging, out, names)  # Somebody may have graded while the notebooks ran.
         saved = course.move(staging, out, names, aside=sorted({path.parent.name for path in changed}))
     points = {assignment.name: assignment.sheet.points for assignment in assignments}
@@ -188,27 +192,19 @@ def _refuse(leaks: list[str], where: str) -> None:
 
 
 def _execute(
-    staging: Path, assignments: Sequence[_Assignment], progress: Callable[[float, str], None]
+    book: Book, assignments: Sequence[_Assignment], scratch: Path, progress: Callable[[float, str], None]
 ) -> None:
     """Refuses solutions that do not get their points, and students' versions that end in an error."""
-    students = {a.name: course.notebook_path(staging, "release", a.name) for a in assignments}
-    read = {name: nbformat.read(path, as_version=4) for name, path in students.items()}
-    total = sum(2 * len(notebook.cells) for notebook in read.values())
-    done = 0
-    for assignment in assignments:
-        size, title = len(read[assignment.name].cells), assignment.name
-        for run, notebook, what in (
-            (trial.try_solutions, assignment.source, f"solutions of {title}"),
-            (trial.try_students, read[title], f"all of {title} as students get it"),
-        ):
-            start = done
+    for number, name in enumerate(assignment.name for assignment in assignments):
 
-            def told(share: float, start: int = start, size: int = size, what: str = what) -> None:
-                progress((start + share * size) / total, what)
+        def told(share: float, number: int = number, name: str = name) -> None:
+            progress((number + share) / len(assignments), f"all of {name} as students get it")
 
-            told(0.0)
-            try:
-                run(notebook, assignment.sheet, staging.parent, told)
-            except ValueError as error:
-                raise ValueError(f"not released: {title}: {error}") from None
-            done += size
+        progress(number / len(assignments), f"solutions of {name}")
+        try:
+            with Runner() as runner:
+                Grader(book, book.load(name), scratch / "trial", Limits(), again=True).try_solutions(runner)
+            path = course.notebook_path(book.course, "release", name)
+            try_students(nbformat.read(path, as_version=4), scratch, told)
+        except ValueError as error:
+            raise ValueError(f"not released: {name}: {error}") from None

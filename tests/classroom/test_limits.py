@@ -261,17 +261,6 @@ def test_a_cell_can_be_run_for_its_definitions_alone(runner: Runner) -> None:
     assert (ending.kind, ending.said["points"]) == ("done", 3.0)
 
 
-def test_tests_that_cannot_call_from_afar_run_together_with_the_cells(runner: Runner) -> None:
-    """An instructor's own exercise may test a class, which stays where it was made."""
-    ending = runner.run(
-        "import torch", [("class Box:\n    size = 3", "whole"), ("print('hi')\n1 / 0", "whole")],
-        "assert isinstance(Box(), Box) and issubclass(Box, object)\nfloat(Box.size)", ["Box"],
-        seconds=60, total=100, memory=2**29, together=True,
-    )  # fmt: skip
-    assert (ending.kind, ending.said["points"], ending.printed) == ("done", 3.0, "hi\n")
-    assert "ZeroDivisionError" in ending.said["errors"]["2"]
-
-
 def test_a_generator_is_as_far_on_as_the_answer_has_drawn(runner: Runner) -> None:
     """A test that draws after the answer would get the numbers of a notebook in which nothing was drawn."""
     tests = """

@@ -23,12 +23,13 @@ from nbformat.v4 import new_code_cell, new_output
 pytest.importorskip("nbgrader", reason="the extra `course` is not installed")
 
 from labkit import cli
-from labkit.classroom import course, trial
+from labkit.classroom import course
 from labkit.classroom.cells import read_sheet, tags
 from labkit.classroom.instructor import instructor_version
 from labkit.classroom.leaks import find_leaks, secrets
 from labkit.classroom.release import read_notebook, release
 from labkit.classroom.student import student_version
+from labkit.classroom.trial import try_students
 from tests.classroom.conftest import LESSON, read
 from tests.conftest import ROOT
 
@@ -407,7 +408,7 @@ def test_a_release_runs_solutions_and_students_version_and_keeps_stored_outputs(
     release(
         [os.fspath(lesson_path)], tmp_path / "course", progress=lambda share, name: told.append((share, name))
     )
-    assert [share for share, _ in told] == sorted(share for share, _ in told) and len(told) > 20
+    assert [share for share, _ in told] == sorted(share for share, _ in told) and len(told) > 10
     assert list(dict(map(reversed, told))) == [f"solutions of {NAME}", f"all of {NAME} as students get it"]
     assert published(tmp_path / "course").cells[1].outputs[0].text == "output of 1\n"
 
@@ -415,7 +416,6 @@ def test_a_release_runs_solutions_and_students_version_and_keeps_stored_outputs(
 FAULTS = {
     "the story fails": ("story = sum(range(5)) / 5", "story = 1 / 0", "cell 1 of the .* ends in ZeroDiv"),
     "an answer used": ('print("a panel")', "print(mean([1]))", "of the students' version ends in NotImpl"),
-    "a wrong example": ("assert mean([1, 3]) == 2", "assert mean([1, 3]) == 5", "that students see: 7.1"),
 }
 
 
@@ -424,20 +424,25 @@ def test_a_notebook_that_does_not_work_is_refused(fault: str, tmp_path: Path) ->
     """A class that finds out; a wrong solution has the next test."""
     old, new, reason = FAULTS[fault]
     notebook = read(LESSON.replace(old, new))
-    sheet = read_sheet(notebook)
     with pytest.raises(ValueError, match=reason):
-        if fault == "a wrong example":
-            trial.try_solutions(instructor_version(notebook, NAME), sheet, tmp_path, lambda share: None)
-        else:
-            trial.try_students(student_version(notebook, checks=False), sheet, tmp_path, lambda share: None)
+        try_students(student_version(notebook, checks=False), tmp_path, lambda share: None)
 
 
-@pytest.mark.slow
-def test_what_fails_when_run_is_not_released(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "change, reason",
+    [
+        (
+            ("(values) / len(values)\n\n#", "(values) / 2\n\n#"),
+            "its own solution of 7.1 gets 0 of 3 .*: fails",
+        ),
+        (("assert mean([1, 3]) == 2", "assert mean([1, 3]) == 5"), ".* that students see: 7.1: the example"),
+    ],
+    ids=["a wrong solution", "a wrong example"],
+)
+def test_what_fails_when_run_is_not_released(change: tuple[str, str], reason: str, tmp_path: Path) -> None:
     """A check that warns, and releases."""
-    wrong = LESSON.replace("(values) / len(values)\n\n#", "(values) / 2\n\n#")
-    path = write(read(wrong), tmp_path / "own" / f"{NAME}.ipynb")
-    with pytest.raises(ValueError, match=f"not released: {NAME}: .*0 of 3 points: fails: the"):
+    path = write(read(LESSON.replace(*change)), tmp_path / "own" / f"{NAME}.ipynb")
+    with pytest.raises(ValueError, match=f"not released: {NAME}: {reason}"):
         release([path], tmp_path / "course")
     assert [entry.name for entry in tmp_path.iterdir()] == ["own"]
 
@@ -446,12 +451,11 @@ def test_what_fails_when_run_is_not_released(tmp_path: Path) -> None:
 def test_the_template_is_an_assignment_that_works(tmp_path: Path) -> None:
     """A template that is refused as it stands, or whose tests let the mistake pass that the page shows."""
     notebook = read_notebook(ROOT / "docs" / "exercise-template.py")
-    sheet, source = read_sheet(notebook), instructor_version(notebook, "template")
+    sheet = read_sheet(notebook)
     assert sheet.points == 8
     students = student_version(notebook, checks=False)
     assert find_leaks(students, secrets(notebook, sheet)) == []
-    trial.try_solutions(source, sheet, tmp_path, lambda share: None)
-    trial.try_students(students, sheet, tmp_path, lambda share: None)
+    release([os.fspath(ROOT / "docs" / "exercise-template.py")], tmp_path / "course")
 
 
 # --- the command --------------------------------------------------------------

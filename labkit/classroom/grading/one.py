@@ -9,7 +9,7 @@ import re
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -52,53 +52,41 @@ class Grader:
         self.book, self.given, self.folder, self.limits, self.again = book, given, folder, limits, again
         self.code = [task for task in given.tasks if not task.by_hand]
         self.share = limits.seconds / (len(self.code) + 1)
-        self.together: set[str] = set()
         self._results: dict[str, tuple[Result, dict[str, Mark] | None]] = {}
         self._before: dict[str, tuple[Result, dict[str, Mark] | None]] = {}  # of earlier runs
         for part in ("feedback", "results"):
             (folder / part).mkdir(parents=True, exist_ok=True)
 
-    def try_solutions(self, runner: Runner, tell: Callable[[str], None]) -> None:
+    def try_solutions(self, runner: Runner) -> None:
         """Puts the instructor's own solutions through the tests, so that no student is graded by broken ones.
 
         Raises:
             ValueError: a solution does not get its points on this machine.
         """
-        tell(f"{self.given.name}: {self.given.points:g} points; trying the solutions")
         cells = [(source, "whole") for source in self.given.solved]
         for task in self.code:
             if not self._has_solution(task):
                 continue
-            for together in (False, True):
-                ending = self._once(runner, task, cells, self.limits.seconds, together)
-                failed = (ending.said.get("errors") or {}).get("0")
-                if failed:
-                    raise ValueError(
-                        f"{self.given.name}: its setup fails here: {failed}; was it released anew?"
-                    )
-                points, reason, _ = self._points(task, ending)
-                if points >= task.points:
-                    break
-                if together:
-                    raise ValueError(
-                        f"{self.given.name}: its own solution of {task.label} gets {points:g} of "
-                        f"{task.points:g} points here: {reason}"
-                    )
-            if together:
-                self.together.add(task.id)
-                tell(f"{task.label}: its tests run in one process with the answer, which can deceive them")
+            ending = self._once(runner, task, cells, self.limits.seconds)
+            failed = (ending.said.get("errors") or {}).get("0")
+            if failed:
+                raise ValueError(f"its setup fails here: {failed}; was it released anew?")
+            points, reason, _ = self._points(task, ending)
+            if points < task.points:
+                gets = f"gets {points:g} of {task.points:g} points here: {reason}"
+                raise ValueError(f"its own solution of {task.label} {gets}")
+            if f"{task.label}: the example fails" in ending.printed:
+                raise ValueError(f"its own solution fails the example that students see: {ending.printed}")
 
     def _has_solution(self, task: Task) -> bool:
         """A prediction has none: what is right there is a matter of the tests alone."""
         given = {cell.id: cell.source for cell in self.given.cells}
         return any(given[answer] not in self.given.solved for answer in task.answers)
 
-    def _once(
-        self, runner: Runner, task: Task, cells: Sequence[tuple[str, str]], left: float, together: bool
-    ) -> Ending:
+    def _once(self, runner: Runner, task: Task, cells: Sequence[tuple[str, str]], left: float) -> Ending:
         return runner.run(
             self.given.setup, cells, task.tests, task.names, seconds=self.share, total=left,
-            memory=self.limits.memory, together=together,
+            memory=self.limits.memory,
         )  # fmt: skip
 
     def run(
@@ -162,7 +150,7 @@ class Grader:
                     0.0, f"not run: the submission has used up its {self.limits.seconds:g} s", "", True
                 )
             cells = [(matched.cells[i].source, modes.get(i, "whole")) for i in indices]
-            ending = self._once(runner, task, cells, left, task.id in self.together)
+            ending = self._once(runner, task, cells, left)
             if ending.kind == "lost" and not lost:  # Once more: the machine may have run out of memory.
                 lost = 1
                 continue

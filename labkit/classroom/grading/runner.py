@@ -50,9 +50,14 @@ class Runner:
 
     Args:
         jobs: how many exercises to run at a time.
+
+    Raises:
+        ValueError: this system cannot fork.
     """
 
     def __init__(self, jobs: int = 1) -> None:
+        if not hasattr(os, "fork"):
+            raise ValueError("running answers needs Linux or macOS; on Windows use WSL or a container")
         self._scratch = tempfile.mkdtemp(prefix="labkit-grade-")
         self._free: queue.SimpleQueue[subprocess.Popen[str] | None] = queue.SimpleQueue()
         self._started: list[subprocess.Popen[str]] = []
@@ -73,7 +78,7 @@ class Runner:
 
     def run(
         self, setup: str, cells: Sequence[tuple[str, str]], tests: str, names: Sequence[str], *,
-        seconds: float, total: float, memory: int, together: bool = False,
+        seconds: float, total: float, memory: int,
     ) -> Ending:  # fmt: skip
         """Runs a student's cells, and the tests of one exercise against what they define.
 
@@ -85,14 +90,13 @@ class Runner:
             seconds: that one cell, or the tests, may take.
             total: seconds for everything.
             memory: bytes of resident memory, beyond Python and torch themselves.
-            together: tests and cells in one process.
         """
         scratch = tempfile.mkdtemp(dir=self._scratch)
         job = {"setup": setup, "cells": list(cells)}
         check = {"tests": tests, "names": list(names)}
         request = {
             "job": job, "check": check, "seconds": seconds, "total": total, "memory": memory,
-            "scratch": scratch, "together": together,
+            "scratch": scratch,
         }  # fmt: skip
         try:
             return self._asked(json.dumps(request), total)

@@ -126,18 +126,6 @@ def checker_side(job: Mapping[str, Any], wire: Connection, result: int) -> None:
     os.write(result, json.dumps(said).encode())
 
 
-def together(job: Mapping[str, Any], progress: int, result: int) -> None:
-    """For tests that cannot call an answer from afar: cells and tests in one process, as nbgrader does it."""
-    namespace, raised, _ = run_cells(job, progress)
-    errors = {str(number): told for number, told in raised.items()}
-    given = {name: namespace[name] for name in job["names"] if name in namespace}
-    said = {"errors": errors, "missing": [name for name in job["names"] if name not in given]}
-    printed = _Short()
-    with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(io.StringIO()):
-        said |= _run_tests(job["tests"], {"__name__": "__main__", **given})
-    os.write(result, json.dumps({**said, "printed": printed.getvalue()}).encode())
-
-
 def _run_tests(source: str, namespace: dict[str, Any]) -> dict[str, Any]:
     tree = ast.parse(source)
     last = tree.body[-1] if tree.body else None

@@ -55,9 +55,9 @@ class _Watch:
 
     def __init__(
         self, context: Any, own: frozenset[int], requests: Any, job: dict[str, Any], check: dict[str, Any],
-        seconds: float, total: float, memory: int, scratch: str, together: bool,
+        seconds: float, total: float, memory: int, scratch: str,
     ) -> None:  # fmt: skip
-        self.own, self.requests, self.together = own, requests, together
+        self.own, self.requests = own, requests
         self.seconds, self.total, self.memory, self.scratch = seconds, total, memory, scratch
         self.last, self.cell, self.length, self.peak = len(job["cells"]) + 1, -1, 0, 0
         self.said = {"out": b"", "result": b""}
@@ -65,19 +65,17 @@ class _Watch:
         pipes = {name: context.Pipe(duplex=False) for name in ("out", "progress", "result")}
         self.ends: dict[Connection, str] = {pipe[0]: name for name, pipe in pipes.items()}
         out, progress, result = (pipe[1] for pipe in pipes.values())
-        mine = ({**job, **check}, result) if together else (job, None)
-        self.student = self.checker = context.Process(
-            target=_to_its_end, args=(_student, *mine, far, out, progress, scratch, memory)
+        self.student = context.Process(
+            target=_to_its_end, args=(_student, job, far, out, progress, scratch, memory)
         )
-        if not together:
-            self.checker = context.Process(target=_to_its_end, args=(_checker, check, near, result))
+        self.checker = context.Process(target=_to_its_end, args=(_checker, check, near, result))
         self.theirs = (near, far, out, progress, result)
 
     def run(self) -> dict[str, Any]:
         """What `Ending` takes."""
         base, start = max(map(resident, self.own)), time.monotonic()
         try:
-            for side in {self.student, self.checker}:
+            for side in (self.student, self.checker):
                 side.start()
             for end in self.theirs:
                 end.close()
@@ -109,8 +107,7 @@ class _Watch:
             status = self.student.exitcode
             if self.checker.exitcode is not None:
                 time.sleep(0.01 if status is None else 0)  # Whether the student's ended first shows now.
-                status = self.student.exitcode or 0
-                return ("died" if self.together and status else "done"), status
+                return "done", self.student.exitcode or 0
             if status is not None:
                 left = min(left, time.monotonic() + GRACE)
             if time.monotonic() > left:
@@ -182,8 +179,7 @@ def _to_its_end(side: Callable[..., None], *args: Any) -> None:
 
 
 def _student(
-    job: dict[str, Any], result: Connection | None, wire: Connection, out: Connection,
-    progress: Connection, scratch: str, memory: int,
+    job: dict[str, Any], wire: Connection, out: Connection, progress: Connection, scratch: str, memory: int,
 ) -> None:  # fmt: skip
     from labkit.classroom.grading import sides
 
@@ -192,17 +188,14 @@ def _student(
         os.dup2(out.fileno(), standard)
     sys.stdin, sys.stdout = open(0), open(1, "w", buffering=1, errors="replace")  # noqa: SIM115
     sys.stderr = open(2, "w", buffering=1, errors="replace")  # noqa: SIM115
-    kept = {0, 1, 2, wire.fileno(), progress.fileno(), *([result.fileno()] if result else [])}
+    kept = {0, 1, 2, wire.fileno(), progress.fileno()}
     for handle in set(range(3, 256)) - kept:  # Whatever else was open where this process was forked.
         with contextlib.suppress(OSError):
             os.close(handle)
     os.chdir(scratch)
     sys.argv, sys.path = ["notebook"], [*sys.path, ""]
     enclose(scratch, memory)
-    if result:
-        sides.together(job, progress.fileno(), result.fileno())
-    else:
-        sides.student_side(job, wire, progress.fileno())
+    sides.student_side(job, wire, progress.fileno())
 
 
 def _checker(check: dict[str, Any], wire: Connection, result: Connection) -> None:
