@@ -75,13 +75,14 @@ def test_no_bytes_do_more_than_be_unreadable(data: bytes) -> None:
     "tree",
     [["tensor", "torch.float64", [10**12], 0], ["array", "O", [1], 0], ["int", "zz"], ["bytes", 5],
      ["list", 3],
-     ["dict", [[]], []], ["tensor", "torch.float64", [-1], 0], ["call", 1, 2]],
+     ["dict", [[]], []], ["tensor", "torch.float64", [-1], 0], ["tensor", "torch.load", [1], 0],
+     ["call", 1, 2]],
     ids=str,
 )  # fmt: skip
 def test_a_frame_that_contradicts_itself_is_refused(tree: Any) -> None:
     """An array of objects would be a way to run code; a shape without its bytes reads foreign memory."""
-    head = json.dumps(tree).encode()
-    frame = struct.pack(">IIQ", len(head), 1, 8) + head + b"12345678"
+    head = json.dumps([tree, 8]).encode()
+    frame = struct.pack(">I", len(head)) + head + b"12345678"
     try:
         found = unpack(frame)
     except Unreadable:

@@ -13,6 +13,7 @@ import json
 import math
 import struct
 from collections.abc import Callable
+from itertools import accumulate, pairwise
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -22,16 +23,7 @@ import torch
 
 LONGEST_FRAME = 2**29  # bytes
 DEEPEST = 50  # levels of lists in lists
-_DTYPES = {
-    str(dtype): dtype
-    for dtype in (
-        torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torch.float16,
-        torch.bfloat16, torch.float32, torch.float64, torch.complex64, torch.complex128,
-    )
-}  # fmt: skip
-
-
-_NUMPY = {name for name in _DTYPES if name != "torch.bfloat16"}
+_KINDS = "biufc"  # of NumPy's numbers; an array of objects would be a way to run code
 
 
 class Gone(BaseException):
@@ -53,9 +45,9 @@ def pack(value: Any, keep: Callable[[Any], int] | None = None) -> bytes:
         keep: is given each function met, and returns the number by which it can be called from afar.
     """
     buffers: list[Any] = []
-    head = json.dumps(_plain(value, buffers, keep, 0)).encode()
-    sizes = struct.pack(f">II{len(buffers)}Q", len(head), len(buffers), *map(len, buffers))
-    return b"".join([sizes, head, *buffers])
+    tree = _plain(value, buffers, keep, 0)
+    head = json.dumps([tree, *map(len, buffers)]).encode()
+    return b"".join([struct.pack(">I", len(head)), head, *buffers])
 
 
 def fingerprint(value: Any) -> str:
@@ -80,7 +72,7 @@ def _plain(value: Any, buffers: list[Any], keep: Callable[[Any], int] | None, de
         dense = dense.resolve_conj().resolve_neg().contiguous()
         data = dense.reshape(-1).view(torch.uint8).numpy().data if dense.numel() else b""
         return ["tensor", str(value.dtype), list(value.shape), buffer(data)]
-    if isinstance(value, (np.ndarray, np.generic)) and value.dtype.kind in "biufc":
+    if isinstance(value, (np.ndarray, np.generic)) and value.dtype.kind in _KINDS:
         kind = "array" if isinstance(value, np.ndarray) else "scalar"
         return [kind, value.dtype.str, list(value.shape), buffer(value.tobytes())]
     for cls, plain in _NUMBERS.items():
@@ -118,16 +110,13 @@ def unpack(frame: bytes | bytearray, call: Callable[[int], Any] | None = None) -
     """
     try:
         view = memoryview(frame)
-        length, count = struct.unpack_from(">II", view)
-        sizes = struct.unpack_from(f">{count}Q", view, 8)
-        start = 8 + 8 * count
-        head, buffers, start = json.loads(bytes(view[start : start + length])), [], start + length
-        for size in sizes:
-            buffers.append(view[start : start + size])
-            start += size
-        if start != len(view):
+        start = 4 + struct.unpack_from(">I", view)[0]
+        tree, *sizes = json.loads(bytes(view[4:start]))
+        ends = list(accumulate(sizes, initial=start))
+        if ends[-1] != len(view):
             raise Unreadable("lengths that do not add up")
-        return _value(head, buffers, call)
+        buffers = [view[begin:end] for begin, end in pairwise(ends)]
+        return _value(tree, buffers, call)
     except Unreadable:
         raise
     except Exception as error:  # Whatever a hostile frame breaks.
@@ -138,18 +127,20 @@ def _value(tree: Any, buffers: list[memoryview], call: Callable[[int], Any] | No
     if not isinstance(tree, list):
         return tree
     kind, *rest = tree
-    if kind in ("tensor", "array", "scalar"):
+    if kind == "tensor":
         name, shape, place = rest
-        dtype = _DTYPES[name] if kind == "tensor" else np.dtype(name)
-        data = bytearray(buffers[place])  # A copy: tests may write to it.
-        if dtype is not None and isinstance(dtype, np.dtype):
-            if dtype.kind not in "biufc":
-                raise Unreadable(name)
-            array = np.frombuffer(data, dtype).reshape(shape)
-            return array if kind == "array" else array[()]
+        dtype, data = getattr(torch, name.removeprefix("torch.")), bytearray(buffers[place])
         if math.prod(shape) * dtype.itemsize != len(data):
             raise Unreadable("a tensor of another size")
         return torch.frombuffer(data, dtype=dtype).reshape(shape) if data else torch.empty(shape, dtype=dtype)
+    if kind in ("array", "scalar"):
+        name, shape, place = rest
+        if np.dtype(name).kind not in _KINDS:
+            raise Unreadable(name)
+        array = np.frombuffer(bytearray(buffers[place]), name).reshape(
+            shape
+        )  # A copy: tests may write to it.
+        return array if kind == "array" else array[()]
     if kind == "int":
         return int(rest[0], 16)
     if kind == "float":
@@ -206,7 +197,8 @@ class _Pickler(cloudpickle.Pickler):
     """As torch pickles it, a tensor of 100 MB takes seconds."""
 
     def reducer_override(self, value: Any) -> Any:
-        if type(value) is torch.Tensor and value.layout == torch.strided and str(value.dtype) in _NUMPY:
+        known = type(value) is torch.Tensor and hasattr(np, str(value.dtype).removeprefix("torch."))
+        if known and value.layout == torch.strided:
             return _tensor, (value.detach().cpu().numpy(), value.is_leaf and value.requires_grad)
         return super().reducer_override(value)
 
