@@ -16,7 +16,7 @@ from nbgrader.preprocessors import ClearOutput, ClearSolutions, NbGraderPreproce
 
 from labkit.classroom.grading.book import Book
 from labkit.classroom.grading.cells import handed
-from labkit.classroom.grading.match import match
+from labkit.classroom.grading.match import STORY, match
 from labkit.classroom.grading.people import clean_name, stated
 from labkit.classroom.grading.restored import restored
 
@@ -62,8 +62,10 @@ class RestoreSubmission(NbGraderPreprocessor):
         made = restored(matched, {})
         needed = {place for task in matched.given.tasks for place in matched.program(task)}
         for place, cell in enumerate(made.cells):
-            if "tags" in cell.metadata and ("nbgrader" in cell.metadata or place in needed):
-                cell.metadata["tags"] = [tag for tag in cell.metadata["tags"] if tag != "story"]
+            if cell.cell_type == "code":
+                skipped = matched.cells[place].role == STORY and place not in needed
+                tags = [tag for tag in cell.metadata.get("tags", []) if tag != STORY]
+                cell.metadata["tags"] = [*tags, *[STORY] * skipped]
         return made, resources
 
 

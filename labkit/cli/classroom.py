@@ -15,8 +15,6 @@ from labkit.headless.terminal import ProgressBar
 def lab(words: list[str]) -> int:
     """Opens JupyterLab on the notebooks."""
     import importlib.util
-    import signal
-    import subprocess
     from urllib.parse import quote
 
     from labkit.classroom.folder import place_to_open
@@ -43,8 +41,15 @@ def lab(words: list[str]) -> int:
     if hasattr(os, "geteuid") and os.geteuid() == 0:
         command.append("--allow-root")  # A container's only user; the server listens on this machine alone.
     # The kernel must be this environment's, also where another "python3" is installed for the user.
-    environment = {**os.environ, "JUPYTER_PREFER_ENV_PATH": "1"}
-    process = subprocess.Popen([*command, *rest], env=environment)
+    return _until_it_ends([*command, *rest], {**os.environ, "JUPYTER_PREFER_ENV_PATH": "1"})
+
+
+def _until_it_ends(command: list[str], environment: dict[str, str]) -> int:
+    """Runs a server in the foreground, and returns its exit code."""
+    import signal
+    import subprocess
+
+    process = subprocess.Popen(command, env=environment)
     # Else whoever ends this command leaves the server running, and its port taken.
     before = signal.signal(signal.SIGTERM, lambda *_: process.terminate())
     try:

@@ -102,6 +102,15 @@ def halved(notebook: NotebookNode, place: int, first: str) -> NotebookNode:
     return notebook
 
 
+def below(notebook: NotebookNode, source: str) -> NotebookNode:
+    """A copy of the cell of 7.1 below it, with all that marks it as that cell, and another text."""
+    place = next(i for i, cell in enumerate(notebook.cells) if grade_id(cell) == "exercise-7-1")
+    cell = copy.deepcopy(notebook.cells[place])
+    cell["id"], cell.source = "below", source
+    notebook.cells.insert(place + 1, cell)
+    return notebook
+
+
 def old(notebook: NotebookNode) -> dict[str, Any]:
     """As nbformat 3 has it."""
     cells = [{"cell_type": c.cell_type, "input": c.source, "metadata": c.metadata} for c in notebook.cells]
@@ -132,6 +141,11 @@ SCORES = {
     "halves": (3, 1, 3, 2),  # a cell split in two
     "helped": (3, 1, 3, 2),  # by a function in a cell of the story
     "helpless": (0, 1, 3, 2),  # by a function below the tests
+    "spare": (3, 1, 3, 2),  # a copy of the cell, as it was given out, below the answer
+    "written": (0, 1, 3, 2),  # to a file, by a magic
+    "imported": (3, 1, 3, 2),  # from that file
+    "called": (3, 1, 3, 2),  # an object, which is called like a function
+    "asked": (0, 1, 3, 2),  # what nobody is there to answer
 }
 OWN = {  # Answers that do not call each other.
     **RIGHT,
@@ -185,6 +199,12 @@ def hand_in(course: Path, folder: Path) -> None:
         "numpy": changed(made(_1=FLOAT), at("setup"), "import numpy as np"),
         "halves": halved(made(_1=MEAN.replace("TOTAL", "add(values)")), at("exercise-7-1"), HELPER),
         "helped": changed(made(_1=MEAN.replace("TOTAL", "add(values)")), 1, HELPER),
+        "spare": below(made(), submission(course, {}).cells[at("exercise-7-1")].source),
+        "written": made(_1=f"%%writefile own.py\n{RIGHT['exercise-7-1']}"),
+        "imported": below(made(_1=f"%%writefile own.py\n{RIGHT['exercise-7-1']}"), "from own import mean"),
+        "called": made(_1="class Mean:\n    def __call__(self, v):\n        return math.fsum(v) / len(v)\n"
+                          "mean = Mean()"),
+        "asked": made(_1="n = input('how many? ')\n" + RIGHT["exercise-7-1"]),
         "helpless": changed(made(_1=MEAN.replace("TOTAL", "add(values)")), at("exercise-7-2b"), HELPER),
     }  # fmt: skip
     assert notebooks.keys() == SCORES.keys()
@@ -249,6 +269,8 @@ def test_each_submission_gets_the_points_of_what_is_right_in_it(
         ("untested", "tests of 7.1: the cell was missing, and put back"),
         ("helpless", "NameError: name 'add' is not defined, at `return add(values) / len(values)`"),
         ("helpless", "; the cell that defines `add` stands below the tests"),
+        ("written", "7.1: there is no `mean`; its cell begins with `%%writefile`, which keeps no names"),
+        ("asked", "its cell ends in EOFError: nobody is there to answer while work is graded, at `n ="),
         ("numpy", "setup: the locked cell was edited, and put back"),
         ("edited", "tests of 7.1: the locked cell was edited, and put back"),
         ("twice", "7.1: the answer stands in several cells; all of them count, in their order"),

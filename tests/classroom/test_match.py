@@ -124,6 +124,12 @@ def test_a_written_answer_is_to_be_marked_wherever_it_stands(
     assert TEXT in (matched.source(OPEN) or "")
 
 
+def test_a_picture_alone_is_an_answer(notebook: NotebookNode, given: Given, tmp_path: Path) -> None:
+    """A photograph of a page written by hand, pasted below the placeholder: it was "not answered"."""
+    notebook.cells[at(notebook, OPEN)]["attachments"] = PICTURE
+    assert laid(notebook, given, tmp_path).is_written(OPEN)
+
+
 NOTHING: dict[str, Callable[[NotebookNode], Any]] = {
     "as given out": lambda n: None,
     "its cell deleted": lambda n: n.cells.pop(at(n, OPEN)),

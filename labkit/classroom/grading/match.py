@@ -67,8 +67,11 @@ class Matched:
     def is_written(self, answer: str) -> bool:
         """Whether somebody has written something where the answer stands."""
         visible = {cell.id: bare(cell.visible) for cell in self.given.cells}
-        pieces = [cell for cell in self.cells if cell.answer == answer and cell.raw and cell.source.strip()]
-        return any(cell.role == OWN or bare(cell.source) != visible[answer] for cell in pieces)
+        pieces = [cell for cell in self.cells if cell.answer == answer and cell.raw]
+        return any(
+            cell.raw.get("attachments") or cell.source.strip() and cell.role == OWN
+            or bare(cell.source) not in ("", visible[answer]) for cell in pieces
+        )  # fmt: skip
 
     def in_doubt(self, answer: str) -> bool:
         """Whether a text elsewhere may be the answer to an open question whose own place is untouched."""
@@ -116,7 +119,8 @@ class Matched:
 
 def match(handed: Handed, given: Given) -> Matched:
     """Lays a submission over its assignment."""
-    placed = _by_name([_placed(cell, given) for cell in handed.cells], given)
+    placed = _without_spares([_placed(cell, given) for cell in handed.cells], given)
+    placed = _by_name(placed, given)
     placed = _claimed(placed, given)
     notes = list(_notes(placed, given))
     return Matched(tuple(_completed(placed, given)), given, tuple(dict.fromkeys(notes)), handed.metadata)
@@ -143,6 +147,18 @@ def _place(cell: HandedCell, given: Given) -> int | None:
             return place
     text = bare(cell.source)
     return next((p for p, ours in enumerate(given.layout) if text and text == bare(ours.visible)), None)
+
+
+def _without_spares(cells: list[Placed], given: Given) -> list[Placed]:
+    """A copy of an answer's own cell, left as it was given out below the written one, is no answer."""
+    visible = {ours.id: bare(ours.visible) for ours in given.cells}
+    written, result = set(), []
+    for cell in cells:
+        untouched = bare(cell.source) == visible.get(cell.role)
+        spare = untouched and cell.role in written
+        result.append(replace(cell, role=STORY, answer="") if spare else cell)
+        written |= set() if untouched else {cell.role}
+    return result
 
 
 def _by_name(cells: list[Placed], given: Given) -> list[Placed]:

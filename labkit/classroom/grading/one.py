@@ -15,6 +15,7 @@ from pathlib import Path
 
 from labkit.classroom.grading.book import Book, Mark
 from labkit.classroom.grading.cells import Given, Task, read_handed
+from labkit.classroom.grading.code import defined
 from labkit.classroom.grading.feedback import CSV_NAME, page, write_scores
 from labkit.classroom.grading.files import Submission
 from labkit.classroom.grading.match import Matched, match
@@ -22,7 +23,7 @@ from labkit.classroom.grading.results import Result, TaskResult
 from labkit.classroom.grading.runner import Ending, Runner
 from labkit.headless.files import write_atomically
 
-VERSION = 2  # Of what is kept of a graded submission; another one is graded anew.
+VERSION = 3  # Of what is kept of a graded submission; another one is graded anew.
 LOST = "could not be run: the process that watches over it was lost; grade again"
 _NEXT = {"whole": "definitions", "definitions": "skip"}
 _SIGNALS = {
@@ -209,6 +210,9 @@ class Grader:
             return (
                 f"{reason}; {'its cell' if pieces & errors.keys() else 'a cell above it'} ends in {told[-1]}"
             )
+        sources = [matched.cells[ran[n - 1]].source.strip() for n in sorted(pieces)]
+        if magic := [s.split()[0] for s in sources if s.startswith("%%") and missing[1] in defined(s)]:
+            return f"{reason}; its cell begins with `{magic[-1]}`, which keeps no names"
         return f"{reason}; no cell defines it" if pieces else f"{reason}; its cell is missing"
 
     def _why(self, ending: Ending) -> str:
