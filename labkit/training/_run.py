@@ -103,13 +103,16 @@ class TrainingRun:
             elif self._late():
                 yield Frame.tick(step, step / self.total)
                 self._shown = time.perf_counter()
-            if self.factor is not None:
-                self._lr = self.optimizer.lr * float(self.factor(step))
-            self.optimizer.step(gradients, self._lr)
+            self._move(step, gradients)
             del gradients
-            if self.noise is not None:
-                self.noise.add(params, self._lr)
-            self._hold_stopped()
+
+    def _move(self, step: int, gradients: Sequence[Tensor | None]) -> None:
+        if self.factor is not None:
+            self._lr = self.optimizer.lr * float(self.factor(step))
+        self.optimizer.step(gradients, self._lr)
+        if self.noise is not None:
+            self.noise.add(self.optimizer.params, self._lr)
+        self._hold_stopped()
 
     def _forward(self, step: int, final: bool, look: bool) -> tuple[Tensor, Tensor, Tensor]:
         """Outputs, targets and losses of a step; without their leading axis for a module by itself.

@@ -94,48 +94,57 @@ def train(
         ValueError: an argument is out of its range, or x, y, model and loss do not fit each other.
     """
     ensemble = model if isinstance(model, Ensemble) else Ensemble.sharing(model)
+    data, batches, seeds = _data(ensemble, x, y, loss, batch_size, seed)
+    unit, total = _length(steps, epochs, batches)
+    rules = _rules(stop)
+    if clash := {"loss", "steps"} & set(measure or {}):
+        raise ValueError(f"measure: {', '.join(sorted(clash))} is a name of the loop's own; take another")
+    run = TrainingRun(
+        ensemble, batches, loss, _optimizer(ensemble, optimizer, lr, momentum), total,
+        factor_by_step(schedule, unit), rules, dict(measure or {}), _due(measure_at, total),
+        within("tick_seconds", tick_seconds, 0), _noise(ensemble, optimizer, temperature, seeds), seeds,
+    )  # fmt: skip
+    memory = active()
+    if memory is None:
+        return run.frames()
+    asked = (
+        *data, loss, optimizer, lr, momentum, temperature, batches.batch_size, total, unit, schedule, rules,
+        measure_at, seeds,
+    )  # fmt: skip
+    return remembered(run, asked, memory, every_look=bool(measure) or not read_at_end)
+
+
+def _data(
+    ensemble: Ensemble, x: Tensor | Sequence[Tensor], y: Tensor | Sequence[Tensor], loss: str,
+    batch_size: int | None, seed: int | Sequence[int],
+) -> tuple[tuple[list[Tensor], list[Tensor]], Batches, list[int]]:  # fmt: skip
+    """Inputs and targets as they are trained on, the batches of them, and a seed a copy."""
     loss_named(loss)
-    xs, ys = training_set(ensemble, x, y, loss)
+    data = training_set(ensemble, x, y, loss)
     refuse_dropout(ensemble)
     if batch_size is not None:
         whole("batch_size", batch_size)
     seeds = _seeds(seed, ensemble.size)
-    batches = Batches(xs, ys, ensemble.size, batch_size, seeds)
+    return data, Batches(*data, ensemble.size, batch_size, seeds), seeds
+
+
+def _length(steps: int | None, epochs: int | None, batches: Batches) -> tuple[int, int]:
+    """Steps in a unit of the schedule, and in all."""
     if (steps is None) == (epochs is None):
         raise ValueError(
             f"steps, epochs: got {steps!r}, {epochs!r}; give one of them, also as the limit of a stop rule"
         )
     unit = 1 if epochs is None else batches.steps_per_epoch
-    total = whole("steps", steps, 0) if epochs is None else unit * whole("epochs", epochs, 0)
+    return unit, whole("steps", steps, 0) if epochs is None else unit * whole("epochs", epochs, 0)
+
+
+def _rules(stop: StopRule | Sequence[StopRule]) -> tuple[StopRule, ...]:
     rules = (stop,) if hasattr(stop, "reached") else tuple(stop)
     if strange := [rule for rule in rules if not callable(getattr(rule, "reached", None))]:
         raise ValueError(
             f"stop: got {strange[0]!r}; it takes rules such as LossBelow(0.001) or MarginAtLeast(10, 0.99)"
         )
-    if clash := {"loss", "steps"} & set(measure or {}):
-        raise ValueError(f"measure: {', '.join(sorted(clash))} is a name of the loop's own; take another")
-    run = TrainingRun(
-        ensemble=ensemble,
-        batches=batches,
-        loss=loss,
-        optimizer=_optimizer(ensemble, optimizer, lr, momentum),
-        noise=_noise(ensemble, optimizer, temperature, seeds),
-        seeds=seeds,
-        total=total,
-        factor=factor_by_step(schedule, unit),
-        rules=rules,
-        measure=dict(measure or {}),
-        due=_due(measure_at, total),
-        tick_seconds=within("tick_seconds", tick_seconds, 0),
-    )
-    memory = active()
-    if memory is None:
-        return run.frames()
-    asked = (
-        xs, ys, loss, optimizer, lr, momentum, temperature, batches.batch_size, total, unit, schedule, rules,
-        measure_at, seeds,
-    )  # fmt: skip
-    return remembered(run, asked, memory, every_look=bool(measure) or not read_at_end)
+    return rules
 
 
 def _optimizer(ensemble: Ensemble, name: str, lr: float, momentum: float) -> Optimizer:
