@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from labkit.krylov.basis import inner, wide
-from labkit.krylov.operators import finite
+from labkit.krylov.operators import PATIENCE, Watch
 
 
 class Tridiagonal(NamedTuple):
@@ -82,41 +82,48 @@ def lanczos(matvec: Callable[[Tensor], Tensor], start: Tensor, steps: int) -> Tr
     if start.ndim not in (1, 2) or start.shape[0] < 1:
         raise ValueError(f"start: takes shape (n,) or (n, b), got {tuple(start.shape)}.")
     single = start.ndim == 1
-    q = start.detach().reshape(start.shape[0], -1).T  # (b, n): a probe a row
-    norms = _lengths(q)[:, None]
-    if not bool(torch.isfinite(norms).all()) or not bool((norms > 0).all()):
-        raise ValueError("start: a column is zero or not finite, so it points nowhere. Draw a random one.")
-    q = q / norms
+    watch = Watch(start.device)
 
     def product(rows: Tensor) -> Tensor:
         result = matvec(rows[0]).detach()[None] if single else matvec(rows.T.contiguous()).detach().T
-        return finite(result, "its product gave", "matvec")
+        return watch(result, "its product gave", "matvec")
 
+    rows = start.detach().reshape(start.shape[0], -1).T  # (b, n): a probe a row
+    found = advanced(product, rows, steps)
+    watch.look()
+    return Tridiagonal(found.alphas[:, 0], found.betas[:, 0], found.basis[0]) if single else found
+
+
+def advanced(product: Callable[[Tensor], Tensor], starts: Tensor, steps: int) -> Tridiagonal:
+    """Of starts (b, n) and a product of such rows that looks at its own results."""
+    norms = _lengths(starts)[:, None]
+    if not bool((torch.isfinite(norms) & (norms > 0)).all()):
+        raise ValueError("start: a column is zero or not finite, so it points nowhere. Draw a random one.")
+    q = starts / norms
     b, n = q.shape
     steps = min(steps, n)
     basis = q.new_zeros(b, steps, n)
     alphas, betas = q.new_zeros(steps, b), q.new_zeros(steps, b)
     scale = q.new_zeros(b)  # the largest entry of T so far: what a zero beta is measured against
     tiny = 10 * torch.finfo(q.dtype).eps
-    length = steps
+    every = 1 if q.device.type == "cpu" else PATIENCE
     for t in range(steps):
         basis[:, t] = q
         w = product(q)
-        size = _lengths(w)
+        scale = torch.maximum(scale, _lengths(w))
         alphas[t] = inner(q[:, None], w[:, :, None])[:, 0, 0]
         known = basis[:, : t + 1]
         for _ in range(2):
             w = w - (known.transpose(1, 2) @ inner(known, w[:, :, None]).to(w.dtype))[:, :, 0]
         beta = _lengths(w)
-        scale = torch.maximum(scale, size)
         alive = beta > tiny * scale
         betas[t] = torch.where(alive, beta, 0)
-        if not bool(alive.any()):
-            length = t + 1
+        if (t + 1) % every == 0 and not bool(alive.any()):
             break
+        # What has broken down goes on as zeros.
         q = torch.where(alive[:, None], w / beta.clamp_min(torch.finfo(q.dtype).tiny)[:, None], 0)
-    alphas, betas, basis = alphas[:length], betas[: length - 1], basis[:, :length].transpose(1, 2)
-    return Tridiagonal(alphas[:, 0], betas[:, 0], basis[0]) if single else Tridiagonal(alphas, betas, basis)
+    length = min(steps, 1 + int((betas > 0).any(1).cumprod(0).sum()))
+    return Tridiagonal(alphas[:length], betas[: length - 1], basis[:, :length].transpose(1, 2))
 
 
 def _lengths(rows: Tensor) -> Tensor:

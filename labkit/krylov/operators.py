@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 MiB = 2**20
+PATIENCE = 16  # products between looks at them, where a look is to wait for a device
 REAL = (torch.float32, torch.float64)
 
 
@@ -173,6 +174,7 @@ class ShortSide:
         self.short, self.long = min(rows, columns), max(rows, columns)
         self.dtype, self.device = operator.dtype, torch.device(operator.device)
         self.columns = 0
+        self.watch: Watch | None = None  # what looks at products in place of `finite`
 
     @property
     def pairs(self) -> int:
@@ -204,7 +206,7 @@ class ShortSide:
                 f"A: {name} of a block of shape {tuple(block.shape)} gave {tuple(result.shape)}, "
                 f"shape {tuple(self.operator.shape)} asks for {(rows, block.shape[1])}."
             )
-        return finite(result, f"{name} gave").to(self.dtype)
+        return (self.watch or finite)(result, f"{name} gave").to(self.dtype)
 
 
 def finite(result: Tensor, how: str, argument: str = "A") -> Tensor:
@@ -213,11 +215,41 @@ def finite(result: Tensor, how: str, argument: str = "A") -> Tensor:
     if not bool(torch.isfinite(result.sum())):
         bad = int((~torch.isfinite(result)).sum())
         if bad:
-            raise ValueError(
-                f"{argument}: {how} NaN or infinite entries ({bad} of {result.numel()}). "
-                "Check the weights and inputs behind it."
-            )
+            raise _not_finite(argument, how, f"{bad} of {result.numel()}")
     return result
+
+
+def _not_finite(argument: str, how: str, count: str) -> ValueError:
+    return ValueError(
+        f"{argument}: {how} NaN or infinite entries ({count}). Check the weights and inputs behind it."
+    )
+
+
+class Watch:
+    """:func:`finite` for a loop: at once on a CPU; elsewhere the device takes notes, which are read now and
+    then, and by :meth:`look` at the end.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._waits = device.type != "cpu"
+        self._notes: list[tuple[str, str, Tensor]] = []
+
+    def __call__(self, result: Tensor, how: str, argument: str = "A") -> Tensor:
+        if not self._waits:
+            return finite(result, how, argument)
+        self._notes.append((argument, how, (~torch.isfinite(result)).sum()))
+        if len(self._notes) == PATIENCE:
+            self.look()
+        return result
+
+    def look(self) -> None:
+        """Raises what `finite` would have raised of the first of the products since the last look."""
+        if not self._notes:
+            return
+        notes, self._notes = self._notes, []
+        for (argument, how, _), bad in zip(notes, torch.stack([n for *_, n in notes]).tolist(), strict=True):
+            if bad:
+                raise _not_finite(argument, how, f"{bad}")
 
 
 def seeded(generator: torch.Generator | None) -> torch.Generator:

@@ -24,6 +24,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from labkit.measure.witness import numbers
+
 __all__ = [
     "Confusion",
     "confusion",
@@ -89,6 +91,31 @@ def confusion(
     Reference: paper 5, Def. 2.1.
     """
     G = _square(gram, least=2)
+    i, j = _pairs(G, pairs, generator, sides)
+    inner = G[i, j]
+    # Roots before the product: of squares of tiny gradients the product underflows.
+    norms = G.diag().clamp_min(0).sqrt()
+    scale = norms[i] * norms[j]
+    cosines = torch.where(scale > 0, inner / scale, 0.0).clamp(-1, 1)
+    lowest, mean, lowest_cosine, mean_cosine, sd_cosine = numbers(
+        [inner.min(), inner.mean(), cosines.min(), cosines.mean(), cosines.std(correction=0)]
+    )
+    return Confusion(
+        eta=max(0.0, -lowest),
+        minimum_inner=lowest,
+        mean_inner=mean,
+        minimum_cosine=lowest_cosine,
+        mean_cosine=mean_cosine,
+        sd_cosine=sd_cosine,
+        cosines=cosines,
+        pairs=len(cosines),
+    )
+
+
+def _pairs(
+    G: Tensor, pairs: int | None, generator: torch.Generator | None, sides: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """i and j of the pairs that count."""
     N = len(G)
     i, j = torch.triu_indices(N, N, 1, device=G.device)
     if sides is not None:
@@ -106,22 +133,7 @@ def confusion(
             raise ValueError("generator: got None; a number of pairs is drawn, so pass a torch.Generator")
         drawn = torch.randperm(total, generator=generator)[:pairs].to(G.device)
         i, j = i[drawn], j[drawn]
-    inner = G[i, j]
-    # Roots before the product: of squares of tiny gradients the product underflows.
-    norms = G.diag().clamp_min(0).sqrt()
-    scale = norms[i] * norms[j]
-    cosines = torch.where(scale > 0, inner / scale, 0.0).clamp(-1, 1)
-    minimum = float(inner.min())
-    return Confusion(
-        eta=max(0.0, -minimum),
-        minimum_inner=minimum,
-        mean_inner=float(inner.mean()),
-        minimum_cosine=float(cosines.min()),
-        mean_cosine=float(cosines.mean()),
-        sd_cosine=float(cosines.std(correction=0)),
-        cosines=cosines,
-        pairs=len(cosines),
-    )
+    return i, j
 
 
 def mean_inner(gradients: Tensor | np.ndarray) -> float:

@@ -154,7 +154,7 @@ def flatness_radius(
 
     def loss_at(weights: Tensor) -> float:
         net.place(weights)
-        return net.loss()
+        return float(net.loss())
 
     radii = [
         radius(loss_at, net.weights, direction, epsilon, r_max)
@@ -204,9 +204,9 @@ def flatness_profile(
         row = []
         for r in sizes:
             net.place(net.weights, direction, r)
-            row.append(abs(net.loss() - start))
-        rows.append(row)
-    return torch.tensor(rows, dtype=torch.float64)
+            row.append((net.loss() - start).abs())
+        rows.append(torch.stack(row))
+    return torch.stack(rows).cpu()
 
 
 def top_layer(model: nn.Module) -> tuple[str, ...]:

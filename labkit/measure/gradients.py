@@ -221,8 +221,10 @@ class _Minibatches:
         self._network, self._x = network, x.detach().clone()
         self.p, self.dtype, self.device = network.p, network.dtype, network.device
         self._loss, self._y = _loss_and_targets(loss, y, network, self._x)
-        self.batches = _numbers(batches, x.shape[0], network.device, caller)
-        used = self._x[torch.cat(self.batches).unique()]
+        found = _numbers(batches, x.shape[0], caller)
+        together = torch.cat(found)
+        used = self._x[together.unique().to(network.device)]
+        self.batches = together.to(network.device).split([len(batch) for batch in found])
         with torch.no_grad():
             refuse_coupling(lambda part: network(network.params, part), used, caller, model, chunk=64)
             network.refuse_coupled_slopes(used[:8])
@@ -294,11 +296,11 @@ def _check_function(loss: Callable[[Tensor, Tensor], Tensor], network: Network, 
             )
 
 
-def _numbers(batches: Batches, n: int, device: torch.device, caller: str) -> list[Tensor]:
-    """The minibatches as tensors of sample numbers."""
+def _numbers(batches: Batches, n: int, caller: str) -> list[Tensor]:
+    """The minibatches as tensors of sample numbers, on the CPU."""
     found = []
-    for number, batch in enumerate(batches):
-        one = torch.as_tensor(batch, device=device)
+    for number, batch in enumerate(batches.cpu() if isinstance(batches, Tensor) else batches):
+        one = torch.as_tensor(batch, device="cpu")  # where looking at each costs no wait
         whole = one.ndim == 1 and not one.is_floating_point() and one.dtype != torch.bool
         if not whole or not one.numel() or not 0 <= int(one.min()) <= int(one.max()) < n:
             shown = str(one.tolist()) if one.numel() <= 6 else f"{tuple(one.shape)}, {one.dtype}"

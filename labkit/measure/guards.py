@@ -8,7 +8,7 @@ wrong and gives the ways out as calls.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,7 @@ from torch.nn.modules.instancenorm import _InstanceNorm
 from torch.nn.parameter import UninitializedParameter
 
 from labkit.measure.chance import Chance
+from labkit.measure.witness import numbers
 
 __all__ = [
     "refuse_active_layers", "refuse_broken_promise", "refuse_coupled_slopes", "refuse_coupling",
@@ -25,6 +26,10 @@ __all__ = [
     "refuse_infinite_slopes", "refuse_infinite_targets", "refuse_not_finite", "refuse_state",
     "refuse_unfit_types",
 ]  # fmt: skip
+
+
+# Of the largest output: above what a reordered sum does (about 1e-6 and 1e-14), below a real dependence.
+_TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-8}
 
 
 def refuse_active_layers(model: nn.Module, caller: str) -> None:
@@ -97,6 +102,23 @@ def refuse_unfit_types(params: Mapping[str, Tensor], x: Tensor, caller: str) -> 
         )
     if x.layout != torch.strided:
         raise ValueError(f"{caller}: x is stored as {x.layout}; pass x.to_dense()")
+    dtype, device = _one_type(params, caller)
+    if x.is_floating_point() and x.dtype != dtype:
+        raise ValueError(
+            f"{caller}: x is {x.dtype}, the parameters are {dtype}; pass x.to({dtype}) or convert the model"
+        )
+    if x.device != device:
+        raise ValueError(
+            f"{caller}: x is on {x.device}, the parameters are on {device}; pass x.to('{device}')"
+        )
+
+
+def _one_type(params: Mapping[str, Tensor], caller: str) -> tuple[torch.dtype, torch.device]:
+    """The one type and device of all parameters, with digits and numbers to compute with.
+
+    Raises:
+        ValueError: naming what does not fit, and the conversion.
+    """
     for name, value in params.items():
         if not isinstance(value, Tensor):
             raise ValueError(
@@ -128,14 +150,7 @@ def refuse_unfit_types(params: Mapping[str, Tensor], x: Tensor, caller: str) -> 
             f"{caller}: autocast is on, so products are rounded to {torch.get_autocast_dtype(device.type)}. "
             f"Leave the block, or open one: with torch.autocast({device.type!r}, enabled=False): ..."
         )
-    if x.is_floating_point() and x.dtype != dtype:
-        raise ValueError(
-            f"{caller}: x is {x.dtype}, the parameters are {dtype}; pass x.to({dtype}) or convert the model"
-        )
-    if x.device != device:
-        raise ValueError(
-            f"{caller}: x is on {x.device}, the parameters are on {device}; pass x.to('{device}')"
-        )
+    return dtype, device
 
 
 def refuse_not_finite(params: Mapping[str, Tensor], x: Tensor | None, caller: str) -> None:
@@ -144,7 +159,9 @@ def refuse_not_finite(params: Mapping[str, Tensor], x: Tensor | None, caller: st
     Raises:
         ValueError: naming them, and their share of such entries.
     """
-    bad = {name: v.detach() for name, v in params.items() if not bool(v.detach().isfinite().all())}
+    if _finite([*params.values(), *([] if x is None else [x])]):
+        return
+    bad = {name: v.detach() for name, v in params.items() if not _finite([v])}
     if bad:
         name, value = next(iter(bad.items()))
         others = f"; so are {len(bad) - 1} more parameters" if len(bad) > 1 else ""
@@ -152,7 +169,7 @@ def refuse_not_finite(params: Mapping[str, Tensor], x: Tensor | None, caller: st
             f"{caller}: parameter {name!r} is not finite in {_share(value)}{others}. The training has "
             "diverged, or the weights were read wrongly; go back to finite ones"
         )
-    if x is not None and x.is_floating_point() and not bool(x.isfinite().all()):
+    if x is not None:
         raise ValueError(f"{caller}: x is not finite in {_share(x)}; leave those samples out")
 
 
@@ -162,7 +179,7 @@ def refuse_infinite_targets(y: Tensor, caller: str) -> None:
     Raises:
         ValueError: with their share.
     """
-    if y.is_floating_point() and not bool(y.isfinite().all()):
+    if y.is_floating_point() and not _finite([y]):
         raise ValueError(f"{caller}: y is not finite in {_share(y)}; leave those samples out")
 
 
@@ -172,7 +189,7 @@ def refuse_infinite_outputs(y: Tensor, caller: str) -> None:
     Raises:
         ValueError: with their share.
     """
-    if not bool(y.isfinite().all()):
+    if not _finite([y]):
         raise ValueError(
             f"{caller}: the outputs are not finite in {_share(y)}, though parameters and x are: something in "
             "the model overflows or divides by zero. Scale x or the weights, or compute in float64"
@@ -185,12 +202,21 @@ def refuse_infinite_slopes(gradient: Mapping[str, Tensor], caller: str) -> None:
     Raises:
         ValueError: naming a parameter, with the share of such entries.
     """
-    for name, value in gradient.items():
-        if not bool(value.isfinite().all()):
-            raise ValueError(
-                f"{caller}: the derivative by parameter {name!r} is not finite in {_share(value)}, though "
-                "the outputs are: look for a root, norm or logarithm at 0, also where torch.where hides it"
-            )
+    if _finite(gradient.values()):
+        return
+    name, value = next((name, value) for name, value in gradient.items() if not _finite([value]))
+    raise ValueError(
+        f"{caller}: the derivative by parameter {name!r} is not finite in {_share(value)}, though the "
+        "outputs are: look for a root, norm or logarithm at 0, also where torch.where hides it"
+    )
+
+
+def _finite(values: Iterable[Tensor]) -> bool:
+    """Whether all numbers of these are, for one wait a device."""
+    by_device: dict[torch.device, list[Tensor]] = {}
+    for value in values:
+        by_device.setdefault(value.device, []).append(value.detach().isfinite().all())
+    return all(bool(torch.stack(found).all()) for found in by_device.values())
 
 
 def _share(value: Tensor) -> str:
@@ -204,9 +230,8 @@ def refuse_state(first: Tensor, again: Tensor, written: Sequence[str], caller: s
     Raises:
         ValueError: naming what forward writes into.
     """
-    rounding = 100 * torch.finfo(first.dtype).eps * float(first.abs().max())
-    gap = float((first - again).abs().max())
-    if gap > rounding:
+    largest, gap = numbers([first.abs().max(), (first - again).abs().max()])
+    if gap > 100 * torch.finfo(first.dtype).eps * largest:
         raise ValueError(
             f"{caller}: the model is another function at each evaluation: forward writes into "
             f"{_listed(written)}, and a second evaluation of the same samples differs by {gap:.2g}. Call "
@@ -241,15 +266,20 @@ def refuse_broken_promise(
             "switches off stochastic depth and dropout (F.dropout(h, training=self.training)); leave out "
             "noise that forward draws in that mode, too"
         )
-    tolerance = _tolerance(together)
-    gap, largest = float((together - again).abs().max()), float(together.abs().max())
+    gap, largest, *gaps = numbers(
+        [
+            (together - again).abs().max(),
+            together.abs().max(),
+            *((together[i] - one[0]).abs().max() for i, one in enumerate(alone)),
+        ]
+    )
+    tolerance = _TOLERANCE[together.dtype] * largest
     if gap > tolerance:
         raise ValueError(
             f"{caller}: the model is not deterministic: two evaluations of the same samples differ by "
             f"{gap:.2g} (largest output {largest:.2g}), so it has no Jacobian. Look for random numbers from "
             "outside torch, or a state that forward keeps"
         )
-    gaps = [float((together[i] - one[0]).abs().max()) for i, one in enumerate(alone)]
     first = next((i for i, gap in enumerate(gaps) if gap > tolerance), reaching)
     if first is not None:
         number = [0, 1, len(x) - 1][first]
@@ -289,18 +319,16 @@ def refuse_coupling(
     for start in range(0, len(x), chunk):
         part = x[start : start + chunk]
         together = outputs(part).detach()
-        refuse_infinite_outputs(together, caller)
-        numbers = torch.arange(len(part), device=x.device)
-        for some in (*numbers.chunk(2), numbers[::2], numbers[1::2]) if len(part) > 1 else ():
-            gaps = (together[some] - outputs(part[some]).detach()).abs().flatten(1).amax(1)
-            if float(gaps.max()) > _tolerance(together):
-                number, largest = start + int(some[gaps.argmax()]), float(together.abs().max())
-                raise ValueError(_coupled(caller, number, float(gaps.max()), largest, model))
-
-
-def _tolerance(y: Tensor) -> float:
-    """Above what a reordered sum does (about 1e-6 in float32, 1e-14 in float64), below a real dependence."""
-    return (1e-8 if y.dtype == torch.float64 else 1e-3) * float(y.abs().max())
+        places = torch.arange(len(part), device=x.device)
+        some = [*places.chunk(2), places[::2], places[1::2]] if len(part) > 1 else []
+        gaps = [(together[s] - outputs(part[s]).detach()).abs().flatten(1).amax(1) for s in some]
+        whole = together.isfinite().all().to(together.dtype)
+        clean, largest, *most = numbers([whole, together.abs().max(), *(gap.max() for gap in gaps)])
+        if not clean:
+            refuse_infinite_outputs(together, caller)
+        for s, gap, found in zip(some, gaps, most, strict=True):
+            if found > _TOLERANCE[together.dtype] * largest:
+                raise ValueError(_coupled(caller, start + int(s[gap.argmax()]), found, largest, model))
 
 
 def _reaching(outputs: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, int | None]:
@@ -319,12 +347,14 @@ def _reaching(outputs: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, i
         with torch.enable_grad():
             y = given.reshape(len(x), -1)
             weights = torch.cos(torch.arange(y.shape[1], dtype=y.dtype, device=y.device))
+            reached = []
             for i in range(len(x)):
                 (g,) = torch.autograd.grad(y[i] @ weights, leaf, retain_graph=True, allow_unused=True)
-                others = None if g is None else torch.cat([g[:i], g[i + 1 :]])
+                others = leaf[:0] if g is None else torch.cat([g[:i], g[i + 1 :]])
                 # No number: a slope without bound times nothing, which is no dependence.
-                if others is not None and bool(others.nan_to_num(0.0).any()):
-                    return given.detach(), i
+                reached.append(others.nan_to_num(0.0).any())
+            if bool(torch.stack(reached).any()):
+                return given.detach(), torch.stack(reached).tolist().index(True)
     except RuntimeError:  # no derivative by the inputs
         pass
     return given.detach(), None

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from labkit.measure.functional import Network
 from labkit.measure.perturbed import MiB, generator_of
+from labkit.measure.private import undisturbed
 
 __all__ = ["error_under_noise"]
 
@@ -64,13 +65,13 @@ def error_under_noise(
     source = generator_of(generator, caller)
     network = Network.to_evaluate(model, x, caller)
     chunk = max(1, int(memory // (3 * math.prod(x.shape[1:]) * x.element_size())))
-    wrong = torch.zeros(len(sizes), dtype=torch.float64)
-    with torch.no_grad():
+    wrong = torch.zeros(len(sizes), dtype=torch.int64, device=x.device)
+    with torch.no_grad(), undisturbed(x.device, recurrent=network.recurrent):
         for _ in range(draws):
             # The whole noise of a draw at once: chunks of another length would shift the stream.
             noise = torch.randn(x.shape, generator=source, dtype=x.dtype, device=source.device).to(x.device)
             for inputs, each, labels in zip(x.split(chunk), noise.split(chunk), y.split(chunk), strict=True):
                 for place, gamma in enumerate(sizes.tolist()):
                     f = network(network.params, inputs + gamma * each)
-                    wrong[place] += int((f.argmax(1) != labels).sum())
-    return wrong / (draws * len(x))
+                    wrong[place] += (f.argmax(1) != labels).sum()
+    return wrong.cpu().double() / (draws * len(x))

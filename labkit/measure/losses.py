@@ -68,7 +68,8 @@ def targets(loss: str, shape: tuple[int, ...], n: int, y: Tensor, dtype: torch.d
     K, got = shape[-1], f"{caller}: y is {tuple(y.shape)} of {y.dtype} for outputs {(n, *shape)}"
     if loss in CLASSES:
         wanted = (n, *shape[:-1])
-        if y.is_floating_point() or y.shape != wanted or K < 2 or not 0 <= int(y.min()) <= int(y.max()) < K:
+        fits = not y.is_floating_point() and y.shape == wanted and K >= 2
+        if not fits or not bool(((y >= 0) & (y < K)).all()):
             raise ValueError(
                 f"{got}; {loss} takes class numbers from 0 to K - 1 = {K - 1}, {wanted} int64, and at "
                 "least 2 outputs, the last axis"

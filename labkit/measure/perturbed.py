@@ -104,15 +104,16 @@ class PerturbedCopy:
         else:
             torch.add(weights, noise, alpha=scale, out=self._vector)
 
-    def loss(self) -> float:
-        """The loss over all samples where the copy stands, summed in float64."""
+    def loss(self) -> Tensor:
+        """The loss over all samples where the copy stands, summed in float64: one number, on the device."""
         with torch.no_grad():
             found = [self._each(self._outputs(x), y).sum(dtype=torch.float64) for x, y in self._chunks(None)]
-        return float(torch.stack(found).sum()) / self._divisor(self.n)
+        return torch.stack(found).sum() / self._divisor(self.n)
 
-    def gradient(self, index: Tensor | None = None) -> tuple[float, Tensor]:
+    def gradient(self, index: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """The loss and its gradient (p,) where the copy stands, over all samples or those of `index`."""
-        total, count, gradient = 0.0, 0, torch.zeros_like(self.weights)
+        count, gradient = 0, torch.zeros_like(self.weights)
+        total = torch.zeros((), dtype=torch.float64, device=gradient.device)
         leaves = list(self._leaves.values())
         for x, y in self._chunks(index):
             with torch.enable_grad():
@@ -120,7 +121,7 @@ class PerturbedCopy:
                 summed = each.sum()
             parts = gradients(summed, leaves, each.new_ones(()), self._network.caller)
             gradient += torch.cat([part.flatten() for part in parts])
-            total, count = total + float(each.detach().sum(dtype=torch.float64)), count + len(x)
+            total, count = total + each.detach().sum(dtype=torch.float64), count + len(x)
         divisor = self._divisor(count)
         return total / divisor, gradient / divisor
 

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from labkit.measure.perturbed import MiB, PerturbedCopy, generator_of
 from labkit.measure.perturbed import parameter_vector as parameter_vector
+from labkit.measure.witness import numbers
 
 __all__ = [
     "ExpectedSharpness",
@@ -139,7 +140,8 @@ def max_sharpness(
         climb.run(_falling((steps + 1) // 2))
         climb.run(_rising(steps // 2))
     best = {name: part.clone() for name, part in net.split(climb.best).items()}
-    return Sharpness(climb.rise, climb.rise / (1 + climb.start), climb.start, best, steps)
+    rise, start = numbers([climb.rise, climb.start])
+    return Sharpness(rise, rise / (1 + start), start, best, steps)
 
 
 # A climb's plan: for each step, how far it reaches in units of the box, and whether it goes by signs alone.
@@ -168,12 +170,12 @@ class _Climb:
         self.best = torch.zeros_like(box)
         net.place(net.weights)
         self.start = net.loss()
-        self.rise = 0.0
+        self.rise = torch.zeros_like(self.start)
 
     def run(self, plan: Plan) -> None:
         nu, order = torch.zeros_like(self._box), self._batches()
-        average = torch.zeros_like(self._box)
-        for reach, signs in plan:
+        average, aside = torch.zeros_like(self._box), self._random_direction()
+        for step, (reach, signs) in enumerate(plan):
             self._net.place(self._net.weights, nu)
             index, due = next(order)
             value, gradient = self._net.gradient(index)
@@ -181,21 +183,23 @@ class _Climb:
                 self._look(nu, value if index is None else self._net.loss())
             # A minibatch's own signs are mostly noise. Full gradients serve better as they are.
             average = gradient if index is None else 0.9 * average + 0.1 * gradient
-            # In units of the box; at an exact stationary point any direction serves.
-            slope = average * self._box if bool(average.any()) else self._random_direction()
+            # In units of the box; at an exact stationary point any direction serves, another at each step.
+            slope = torch.where(average.any(), average * self._box, aside.roll(step))
             slope = slope.sign() if signs else slope / slope.square().mean().sqrt()
             nu = (nu + reach * self._box * slope).clamp(-self._box, self._box)
         if plan:
             self._net.place(self._net.weights, nu)
             self._look(nu, self._net.loss())
 
-    def _look(self, nu: Tensor, value: float) -> None:
-        if value - self.start > self.rise:
-            self.rise, self.best = value - self.start, nu
+    def _look(self, nu: Tensor, value: Tensor) -> None:
+        more = value - self.start > self.rise
+        self.rise = torch.where(more, value - self.start, self.rise)
+        self.best = torch.where(more, nu, self.best)
 
     def _random_direction(self) -> Tensor:
-        drawn = torch.randn(self._box.shape, generator=self._generator, dtype=self._box.dtype)
-        return drawn.to(self._box.device)
+        # Of a copy: the minibatches do not depend on it.
+        source = torch.Generator().set_state(self._generator.get_state())
+        return torch.randn(self._box.shape, generator=source, dtype=self._box.dtype).to(self._box.device)
 
     def _batches(self) -> Any:
         """Pairs (samples of the next gradient or None for all, whether the full loss is due)."""
@@ -253,17 +257,17 @@ def expected_sharpness(
     net = PerturbedCopy(model, x, y, loss, caller, memory=memory)
     scale = perturbation_scale(net.weights, 1.0, relative)
     net.place(net.weights)
-    start = net.loss()
-    values = torch.empty(len(sizes), draws, dtype=torch.float64)
-    for draw in range(draws):
+    start, losses = net.loss(), []
+    for _ in range(draws):
         noise = torch.randn(scale.shape, generator=source, dtype=scale.dtype, device=source.device)
         noise = noise.to(scale.device) * scale
         with net.undisturbed():
-            for place, alpha in enumerate(sizes.tolist()):
+            for alpha in sizes.tolist():
                 net.place(net.weights, noise, alpha)
-                values[place, draw] = net.loss() - start
+                losses.append(net.loss())
+    values = (torch.stack(losses).view(draws, -1).T - start).cpu().contiguous()
     stderr = values.std(1) / math.sqrt(draws)
-    return ExpectedSharpness(sizes, values.mean(1), stderr, start, values)
+    return ExpectedSharpness(sizes, values.mean(1), stderr, float(start), values)
 
 
 def kl_at_sharpness(alphas: Any, mean: Any, kl: Any, target: float = 0.05) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from labkit import data, krylov, measure, models, training
+from labkit.measure.perturbed import PerturbedCopy
 from labkit.training._run import PATIENCE, TrainingRun
 from labkit.training.stopping import LossBelow
 from tests.device.pretended import NAME, UNAVAILABLE, Log, pretended
@@ -109,6 +110,86 @@ def test_a_number_asked_for_at_every_step_is_seen(monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(TrainingRun, "_forward", asking)
     assert waits_of_a_step("plain") > 1
+
+
+# What grows -> a measure, and what more of it may cost in waits. The door of a measure waits a few times.
+GROWING: dict[str, tuple[Callable[..., Any], float]] = {
+    "steps of lanczos": (lambda net, x, y, n: krylov.lanczos(lambda v: 2 * v + v.roll(1), long(), n), 2 / 16),
+    "steps of a density": (
+        lambda net, x, y, n: krylov.spectral_density(
+            krylov.operator_from(*[lambda V: V + V.roll(1, 0)] * 2, (200, 200), device=NAME),
+            probes=2,
+            steps=n,
+            method="lanczos",
+        ),
+        3 / 16,
+    ),
+    "draws of noise on weights": (
+        lambda net, x, y, n: measure.expected_sharpness(net, x, y, alphas=(0.1, 0.2), draws=n),
+        0,
+    ),
+    "steps of a climb": (lambda net, x, y, n: measure.max_sharpness(net, x, y, steps=n), 0),
+    "draws of noise on inputs": (
+        lambda net, x, y, n: measure.error_under_noise(net, x, y, (0.1, 0.2), draws=n),
+        0,
+    ),
+    "minibatches": (lambda net, x, y, n: measure.batch_gram(net, x, y, [[i % 24] for i in range(n)]), 0),
+    "layers": (lambda net, x, y, n: measure.empirical_ntk(deep(n), x), 0),
+    "looks at a radius": (  # a line search goes by what it saw
+        lambda net, x, y, n: measure.flatness_radius(net, x, y, directions=n),
+        40,
+    ),
+}
+
+
+def long() -> Tensor:
+    return torch.randn(200, generator=torch.Generator().manual_seed(0)).to(NAME)
+
+
+def deep(layers: int) -> nn.Module:
+    return models.mlp(INPUTS, 4, layers, CLASSES, seed=0, device=NAME)
+
+
+def waits_of_one_more(name: str) -> float:
+    """How many waits a step, a draw or a layer costs; the door is in both counts."""
+    measured, _ = GROWING[name]
+    few, many = (2, 10) if name in ("layers", "looks at a radius") else (8, 72)
+    counts = []
+    for n in (few, many):
+        with pretended() as log:
+            measured(network(NAME), *images(NAME), n)
+        counts.append(log.waits.total())
+    return (counts[1] - counts[0]) / (many - few)
+
+
+@pytest.mark.parametrize("name", GROWING)
+def test_a_loop_of_a_measure_hardly_waits(name: str) -> None:
+    """A number that the host asks for at every step, draw, minibatch or layer."""
+    assert waits_of_one_more(name) <= GROWING[name][1]
+
+
+def test_a_loss_asked_for_at_every_draw_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The budget of draws, which would not notice."""
+    loss = PerturbedCopy.loss
+
+    def asking(copy: PerturbedCopy) -> Tensor:
+        value = loss(copy)
+        value.item()
+        return value
+
+    monkeypatch.setattr(PerturbedCopy, "loss", asking)
+    assert waits_of_one_more("draws of noise on weights") == 2
+
+
+def test_a_product_that_is_not_finite_is_named_however_late_the_device_is_asked(log: Log) -> None:
+    """NaN between two looks, which would come out as eigenvalues."""
+    spoilt = krylov.operator_from(
+        lambda V: V * torch.where(V > 2, torch.nan, 1.0), lambda U: U / 0.0, (50, 50), device=NAME
+    )
+    with pytest.raises(ValueError, match="A: rmatmat gave NaN or infinite"):
+        krylov.spectral_density(spoilt, probes=1, steps=5, method="lanczos")
+    with pytest.raises(ValueError, match="matvec: its product gave NaN"):
+        krylov.lanczos(lambda v: v / 0.0, long(), 5)
 
 
 @pytest.mark.parametrize("level", [0.9, 0.5])
