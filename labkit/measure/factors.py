@@ -7,7 +7,7 @@ than with J itself, and exact.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -24,6 +24,8 @@ __all__ = ["Factors", "add_layers", "factors", "pull", "push"]
 _COLUMNS = 16
 # Side of a tile of the kernel, in rows i*K + k: small enough that a tile stays in cache between layers.
 _TILE = 400
+# Samples from which a tile on the diagonal is worth cutting.
+_CUT = 8
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,7 +44,7 @@ def factors(network: Network, x: Tensor, names: frozenset[str] | None = None) ->
     Each chunk is held to an ordinary backward pass; None where these samples use the parameters in another
     way than those did on which the layers were found.
     """
-    widest = 256 if network.device.type == "cpu" else 4096
+    widest = 512 if network.device.type == "cpu" else 4096
     wanted = frozenset(network.params) if names is None else names
     found: list[list[Factors]] = []
     for start in range(0, x.shape[0], widest):
@@ -140,21 +142,33 @@ def add_layers(left: Sequence[Factors], right: Sequence[Factors], out: Tensor, *
     side = max(1, _TILE // K)
     tile = torch.empty(K * side * K * side, dtype=out.dtype, device=out.device)
     total = torch.empty_like(tile)
+    for i, ti, j, tj in _tiles(n, n2, side, symmetric):
+        # Class-major inside a tile: the factor of the inputs then broadcasts along contiguous samples.
+        product = tile[: K * ti * K * tj].view(K * ti, K * tj)
+        so_far = total[: K * ti * K * tj].view(K, ti, K, tj)
+        so_far.zero_()
+        for f, g in zip(left, right, strict=True):
+            torch.mm(
+                f.B[:, i : i + ti].reshape(K * ti, -1),
+                g.B[:, j : j + tj].reshape(K * tj, -1).T,
+                out=product,
+            )
+            scale = f.a[i : i + ti] @ g.a[j : j + tj].T if f.weight else f.a.new_zeros(ti, tj)
+            if f.bias:
+                scale += 1
+            so_far.addcmul_(product.view(K, ti, K, tj), scale[None, :, None, :])
+        out[i : i + ti, :, j : j + tj].copy_(so_far.permute(1, 0, 3, 2))
+
+
+def _tiles(n: int, n2: int, side: int, symmetric: bool) -> Iterator[tuple[int, int, int, int]]:
+    """(i, its length, j, its length); where only j >= i counts, a tile on the diagonal is cut in four."""
     for i in range(0, n, side):
         for j in range(i if symmetric else 0, n2, side):
             ti, tj = min(side, n - i), min(side, n2 - j)
-            # Class-major inside a tile: the factor of the inputs then broadcasts along contiguous samples.
-            product = tile[: K * ti * K * tj].view(K * ti, K * tj)
-            so_far = total[: K * ti * K * tj].view(K, ti, K, tj)
-            so_far.zero_()
-            for f, g in zip(left, right, strict=True):
-                torch.mm(
-                    f.B[:, i : i + ti].reshape(K * ti, -1),
-                    g.B[:, j : j + tj].reshape(K * tj, -1).T,
-                    out=product,
-                )
-                scale = f.a[i : i + ti] @ g.a[j : j + tj].T if f.weight else f.a.new_zeros(ti, tj)
-                if f.bias:
-                    scale += 1
-                so_far.addcmul_(product.view(K, ti, K, tj), scale[None, :, None, :])
-            out[i : i + ti, :, j : j + tj].copy_(so_far.permute(1, 0, 3, 2))
+            if not symmetric or i != j or ti < _CUT:
+                yield i, ti, j, tj
+                continue
+            half = ti // 2
+            yield i, half, i, half
+            yield i, half, i + half, ti - half
+            yield i + half, ti - half, i + half, ti - half
