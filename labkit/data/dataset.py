@@ -224,11 +224,11 @@ class Dataset:
         changed: dict[str, Any] = {"x_train": change(self.x_train), "x_test": change(self.x_test)}
         return replace(self, **changed, note=_joined(self.note, note))
 
-    def _selected(self, train: torch.Tensor, test: torch.Tensor) -> dict[str, Any]:
-        """The tensors of some samples; `train` and `test` are indices on the CPU."""
-        index = {name: test if name.endswith("_test") else train for name in SAMPLES}
+    def _selected(self, train: torch.Tensor | slice, test: torch.Tensor | slice) -> dict[str, Any]:
+        """The tensors of some samples; `train` and `test` are indices on the CPU, or slices of everything."""
         return {
-            name: getattr(self, name)[chosen.to(getattr(self, name).device)] for name, chosen in index.items()
+            name: strata.taken(getattr(self, name), test if name.endswith("_test") else train)
+            for name in SAMPLES
         }
 
     def _tensors(self) -> dict[str, Any]:

@@ -39,8 +39,8 @@ def stratified_order(y: torch.Tensor, rng: torch.Generator | None = None) -> tor
 
 def choose(
     y: torch.Tensor, n: int | None, classes: Sequence[int] | None, *, seed: int, part: str
-) -> torch.Tensor:
-    """Indices of a stratified subset of `n` samples (None: all, in the order given) of some classes.
+) -> torch.Tensor | slice:
+    """Places of a stratified subset of `n` samples (None: all, in the order given) of some classes.
 
     Args:
         y: labels, (N,), int64.
@@ -49,9 +49,14 @@ def choose(
         seed: decides which samples.
         part: "train" or "test"; each has its own random stream, so choosing one leaves the other as it is.
 
+    Returns:
+        Indices, (n,), int64, on the CPU; or a slice of everything, which copies nothing.
+
     Raises:
         ValueError: n_train or n_test is not a whole number of at least 1, or more than there is.
     """
+    if n is None and classes is None:
+        return slice(None)
     y = y.cpu()
     kept = torch.arange(len(y)) if classes is None else torch.isin(y, torch.tensor(classes)).nonzero()[:, 0]
     if n is None:
@@ -64,6 +69,11 @@ def choose(
             f"{name}={n}: there are only {len(kept)} {part} samples{of}. Take at most {len(kept)}."
         )
     return kept[stratified_order(y[kept], generator(seed, f"subset of {part}"))[:n]]
+
+
+def taken(samples: torch.Tensor, places: torch.Tensor | slice) -> torch.Tensor:
+    """The samples at places that `choose` gave, wherever they are."""
+    return samples[places if isinstance(places, slice) else places.to(samples.device)]
 
 
 def class_list(classes: int | Iterable[int], available: int) -> list[int]:

@@ -11,6 +11,7 @@ from typing import Any, Self
 
 import torch
 
+from labkit.data import strata
 from labkit.data._checks import floating, number, whole_number
 from labkit.data._random import generator
 from labkit.data.dataset import Dataset
@@ -29,9 +30,8 @@ class Mixture(Dataset):
     centers: torch.Tensor  # (classes * clusters, dim)
     cluster: torch.Tensor  # (n,), int64: the centre that each training sample belongs to
 
-    def _selected(self, train: torch.Tensor, test: torch.Tensor) -> dict[str, Any]:
-        cluster = self.cluster[train.to(self.cluster.device)]
-        return {**super()._selected(train, test), "cluster": cluster}
+    def _selected(self, train: torch.Tensor | slice, test: torch.Tensor | slice) -> dict[str, Any]:
+        return {**super()._selected(train, test), "cluster": strata.taken(self.cluster, train)}
 
     def _mapped(self, change: Callable[[torch.Tensor], torch.Tensor], note: str) -> Self:
         return replace(super()._mapped(change, note), centers=change(self.centers))

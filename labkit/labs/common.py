@@ -135,16 +135,29 @@ def classification(
     dataset: str, *, n: int, classes: int | None, n_test: int, label_noise: float, normalize: str, seed: int,
     noise_kind: str = "strict", dtype: torch.dtype = torch.float32, device: str = "cpu", flatten: bool = True,
 ) -> data.Dataset:  # fmt: skip
-    """A noisy training set and at most `n_test` clean test samples, as vectors or as images."""
-    loaded = _clean(dataset, n, classes, normalize, seed, dtype, device, flatten, stamp(dataset))
-    chosen = loaded.subset(n_test=min(n_test, loaded.n_test), seed=seed)
+    """A noisy training set and at most `n_test` clean test samples, as vectors or as images.
+
+    All samples, in their order, are one set for every seed, and stand in memory once.
+    """
+    whole = n == _available(dataset, classes)
+    how = (normalize, 0 if whole else seed, dtype, device, flatten, stamp(dataset))
+    loaded = _clean(dataset, None if whole else n, classes, *how)
+    tested = None if whole and n_test >= loaded.n_test else min(n_test, loaded.n_test)
+    chosen = loaded.subset(n_test=tested, seed=seed)
     return chosen.with_label_noise(label_noise, noise_kind, seed=seed) if label_noise else chosen
+
+
+def _available(dataset: str, classes: int | None) -> int | None:
+    try:
+        return sum(data.class_counts(dataset)[:classes])
+    except ValueError:  # `load` says what is wrong with it
+        return None
 
 
 @lru_cache(maxsize=32)
 def _clean(
     dataset: str,
-    n: int,
+    n: int | None,
     classes: int | None,
     normalize: str,
     seed: int,

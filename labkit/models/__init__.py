@@ -3,6 +3,7 @@
 from labkit.models.activations import ACTIVATIONS, Activation, Bounds
 from labkit.models.alexnet import AlexNet, alexnet
 from labkit.models.allconv import AllConv, allconv
+from labkit.models.augmented import Augmented, augmented
 from labkit.models.folding import fold_batch_norm
 from labkit.models.init import INITS, initialize
 from labkit.models.mlp import MLP, ResidualMLP, mlp
@@ -21,6 +22,7 @@ __all__ = [
     "Activation",
     "AlexNet",
     "AllConv",
+    "Augmented",
     "Bounds",
     "OneHidden",
     "PolynomialReLU",
@@ -30,6 +32,7 @@ __all__ = [
     "WideResNet",
     "alexnet",
     "allconv",
+    "augmented",
     "fold_batch_norm",
     "initialize",
     "mlp",
