@@ -10,6 +10,7 @@ every experiment stays one function from settings to frames. Without a memory no
 from __future__ import annotations
 
 import hashlib
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -20,7 +21,10 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from labkit.protocol.files import written
+
 BUDGET = 2**29  # bytes
+LONG = 1.0  # seconds of a call whose result is worth a file
 Result = TypeVar("Result")
 Step = TypeVar("Step")
 
@@ -30,7 +34,7 @@ class Memory:
 
     Args:
         budget: bytes of arrays and tensors that may be kept.
-        folder: where trainings are kept instead, for another process to go on with; None: nowhere.
+        folder: where all is kept instead, for another process to go on with; None: nowhere.
         seconds: between two moments from which it could go on.
     """
 
@@ -112,11 +116,14 @@ def once(function: Callable[..., Result], *args: Any, **more: Any) -> Result:
 
     Raises:
         TypeError: an argument is of another kind.
+        OSError: the folder of the memory cannot be written.
     """
     memory = active()
     if memory is None:
         return function(*args, **more)
     key = fingerprint((f"{function.__module__}.{function.__qualname__}", args, more))
+    if memory.folder is not None:
+        return _kept(memory.folder / f"once-{key[:16]}.pt", lambda: function(*args, **more))
     found = memory.get(key)
     if found is None:
         found = (function(*args, **more),)
@@ -152,6 +159,51 @@ def once_along(
         found = ((yield from steps(*args)),)
         memory.put(key, found, size_of(found))
     return found[0]
+
+
+def _kept(path: Path, made: Callable[[], Result]) -> Result:
+    """What a file holds, or what is made now and, if that takes a while, written for another process."""
+    import torch
+
+    if path.exists():
+        # Tensors, numbers and texts; no code of whoever made the folder runs.
+        found: Result = _unpacked(torch.load(path, weights_only=True))
+        return found
+    start = time.monotonic()
+    result = made()
+    if time.monotonic() - start < LONG:
+        return result
+    try:
+        packed = _packed(result)
+    except TypeError:  # of a kind that it would take code to read
+        return result
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with written(path) as file:
+        torch.save(packed, file)
+    return result
+
+
+def _packed(value: Any) -> Any:
+    """A result as plain containers: arrays as tensors, each kind by its name."""
+    import torch
+
+    if isinstance(value, (np.ndarray, np.generic)):
+        return "array", torch.from_numpy(np.array(value))
+    if isinstance(value, (list, tuple)):
+        return type(value).__name__, [_packed(one) for one in value]
+    if isinstance(value, torch.Tensor) or value is None or isinstance(value, (bool, int, float, str)):
+        return "plain", value
+    raise TypeError(f"a {type(value).__name__} is no result that a folder could keep")
+
+
+def _unpacked(packed: tuple[str, Any]) -> Any:
+    kind, value = packed
+    if kind == "array":
+        return value.numpy()
+    if kind in ("list", "tuple"):
+        several = [_unpacked(one) for one in value]
+        return several if kind == "list" else tuple(several)
+    return value
 
 
 def fingerprint(value: Any) -> str:

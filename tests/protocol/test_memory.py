@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 import torch
 from torch import nn
 
+from labkit.protocol import memory as memory_of
 from labkit.protocol.memory import Memory, fingerprint, once, once_along, remembering
 
 CALLS: list[Any] = []
@@ -100,3 +102,35 @@ def test_the_longest_unused_makes_way() -> None:
     assert memory.whole and memory.get("b") is None and not memory.whole
     memory.put("d", "d", 1000)
     assert (memory.get("a"), memory.get("c"), memory.get("d")) == ("a", "c", None)
+
+
+def several(x: float) -> tuple[list[Any], Any]:
+    CALLS.append(x)
+    return [np.full((2, 3), x), float(x), None, "text"], torch.arange(3.0)
+
+
+def pointed(x: float) -> Point:
+    CALLS.append(x)
+    return Point(x, np.ones(2))
+
+
+def test_a_folder_keeps_what_took_long_for_another_process(tmp_path: Path, monkeypatch: Any) -> None:
+    """An SVD of an hour, done again because the process ended; a shape or a type that a file loses."""
+    monkeypatch.setattr(memory_of, "LONG", 0.0)
+    CALLS.clear()
+    found = []
+    for _ in range(2):
+        with remembering(Memory(0, tmp_path / "run")):
+            found.append((once(several, 2.0), once(several, 3.0), once(pointed, 4.0)))
+    assert CALLS == [2.0, 3.0, 4.0, 4.0]  # a dataclass is no matter for a file: made again
+    (first, other, _), (again, _, _) = found
+    assert isinstance(again, tuple) and isinstance(again[0], list) and again[0][1:] == [2.0, None, "text"]
+    assert again[0][0].dtype == np.float64 and np.array_equal(again[0][0], first[0][0])
+    assert torch.equal(again[1], first[1]) and other[0][1] == 3.0
+
+
+def test_a_short_call_makes_no_file(tmp_path: Path) -> None:
+    """A folder of ten thousand files."""
+    with remembering(Memory(0, tmp_path / "run")):
+        once(several, 2.0)
+    assert not (tmp_path / "run").exists()
