@@ -85,6 +85,7 @@ docs/torchvision
 docs/notation
 docs/verdicts
 docs/reproduction
+docs/clusters
 docs/assignments
 binder/README
 benchmarks/README

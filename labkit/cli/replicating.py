@@ -59,6 +59,8 @@ def _replicate(args: argparse.Namespace) -> int:
     low = [row.id for row in found if not row.enough]
     if low:
         print(f"below 19 of 20: {', '.join(low)}")
+    for told in dict.fromkeys(told for row in found for told in row.failed):
+        print(f"ended in an error, twice: {told}")
     return INCOMPLETE if low else 0
 
 

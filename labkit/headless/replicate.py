@@ -10,14 +10,14 @@ import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from labkit.headless.files import write_atomically
 from labkit.headless.listing import store
-from labkit.headless.sweep import sweep
+from labkit.headless.sweep import Failed, sweep
 from labkit.headless.versions import versions
 from labkit.protocol.experiment import Experiment, Lab, Run
 from labkit.protocol.judging import judge
@@ -34,16 +34,18 @@ class Replicated:
     Attributes:
         id, expected: of the claim.
         replication: how often each word came out.
+        failed: what blocks raised that did not come to their end.
     """
 
     id: str
     expected: str
     replication: Replication
+    failed: tuple[str, ...] = ()
 
     @property
     def enough(self) -> bool:
         """Does the expected word come out in at least 19 of 20 blocks?"""
-        return self.replication.share >= SHARE
+        return not self.failed and self.replication.share >= SHARE
 
 
 def replicate(
@@ -57,8 +59,8 @@ def replicate(
 ) -> tuple[Replicated, ...]:
     """Runs every experiment of the labs over disjoint blocks of seeds, and counts the words of each claim.
 
-    What is recorded already, with the present settings and rules, is not run again; what `labkit claims`
-    lists is written anew in any case.
+    A block that raises is tried once more, and does not lose the others. What is recorded already, with the
+    present settings and rules, is not run again; what `labkit claims` lists is written anew in any case.
 
     Args:
         labs: what to replicate.
@@ -83,14 +85,19 @@ def replicate(
     wanted = [(lab, e) for lab in labs for e in lab.experiments if not only or e.name in only]
     missing = [records[lab.number].missing(experiment, blocks) for lab, experiment in wanted]
     total, done = sum(map(len, missing)), 0
+    failed: dict[tuple[int, str], tuple[str, ...]] = {}
 
-    def note(lab: Lab, name: str, settings: Any, kept: tuple[Mapping[str, Any], float]) -> None:
+    def note(lab: Lab, name: str, settings: Any, kept: tuple[Mapping[str, Any], float] | Failed) -> None:
         nonlocal done
         done += 1
-        found, seconds = kept
-        records[lab.number].add(settings, found, name, seconds)
-        if progress is not None:
+        if isinstance(kept, Failed):
+            words = kept.message
+            failed[lab.number, name] = (*failed.get((lab.number, name), ()), f"seed {settings.seed}: {words}")
+        else:
+            found, seconds = kept
+            records[lab.number].add(settings, found, name, seconds)
             words = ", ".join(f"{id} {block['word']}" for id, block in found.items())
+        if progress is not None:
             progress(done / total, f"{lab.number} {name}, seed {settings.seed}: {words}")
 
     try:
@@ -101,7 +108,11 @@ def replicate(
     finally:  # The listing tells of these counts.
         for lab in labs if folder is None else ():
             store(lab)
-    return tuple(row for lab, experiment in wanted for row in records[lab.number].rows(experiment, blocks))
+    return tuple(
+        replace(row, failed=failed.get((lab.number, experiment.name), ()))
+        for lab, experiment in wanted
+        for row in records[lab.number].rows(experiment, blocks)
+    )
 
 
 def judged(run: Run) -> dict[str, dict[str, Any]]:
