@@ -44,8 +44,8 @@ def load(
 
     Args:
         name_or_path: "digits" and "mnist-5k" need no network; "mnist", "fashion-mnist", "cifar10" and
-            "cifar100" are fetched through torchvision on first use; or the path of an .npz with x_train,
-            y_train, x_test, y_test.
+            "cifar100" are fetched through torchvision on first use, unless the cache folder holds an .npz of
+            that name; or the path of an .npz with x_train, y_train, x_test, y_test.
         n_train: number of training samples, stratified; None keeps all.
         n_test: number of test samples, stratified; None keeps all.
         classes: how many classes (the first ones), or a list of classes, renamed 0, 1, ... in its order.
@@ -150,7 +150,8 @@ def _read(name_or_path: str | os.PathLike[str], cache: Path, download: bool) -> 
     if name in BUNDLED:
         return name, BUNDLED[name](cache)
     if name in CLASSES:
-        return name, read_vision(name, cache, download)
+        own = cache / f"{name}.npz"  # handed over by somebody, in the layout of any other file
+        return name, read_npz(own) if own.is_file() else read_vision(name, cache, download)
     path = Path(os.path.expanduser(name))
     if os.path.isfile(path):
         return path.stem, read_npz(path)

@@ -1,5 +1,6 @@
 """One call from a name to data: the order of its steps, and its errors."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -87,3 +88,13 @@ def test_a_misspelt_name_gets_a_suggestion_and_a_folder_is_no_file(tmp_path):
         load("Fashion_MNIST")
     with pytest.raises(ValueError, match="is a folder"):
         load(tmp_path)
+
+
+def test_a_file_in_the_cache_folder_stands_for_the_download(tmp_path):
+    """Whoever has no network, and the set as a file, could run none of the papers' presets."""
+    x, y = np.arange(20 * 784, dtype=np.uint8).reshape(20, 28, 28), np.arange(20) % 10
+    np.savez(tmp_path / "mnist.npz", x_train=x, y_train=y, x_test=x[:10], y_test=y[:10])
+    found = load("mnist", cache=tmp_path, download=False)
+    assert found.name == "mnist" and found.shape == (1, 28, 28) and (found.n, found.n_test) == (20, 10)
+    with pytest.raises(ValueError, match="cifar10"):
+        load("cifar10", cache=tmp_path, download=False)
