@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 
@@ -182,28 +180,6 @@ def test_the_lab_covers_the_sheet() -> None:
     assert [claim.id for claim in LAB.claims] == [f"J{number}" for number in range(1, 20)]
     assert set(LAB.core) <= {claim.id for claim in LAB.claims}
     assert {one.name for one in LAB.experiments} == set(CHEAP)
-
-
-def test_the_papers_network_runs_too(tmp_path: Path) -> None:
-    """A `paper` preset that nobody could run: its path, on a handful of images and two steps."""
-    rng = np.random.default_rng(0)
-    images, labels = rng.integers(0, 256, (40, 8, 8, 3), dtype=np.uint8), np.arange(40) % 3
-    np.savez(tmp_path / "tiny.npz", x_train=images, y_train=labels, x_test=images[:12], y_test=labels[:12])
-    alignment = LAB.experiment("alignment")
-    settings = alignment.preset(
-        "paper",
-        dataset=str(tmp_path / "tiny.npz"),
-        n=12,
-        n_test=12,
-        classes=3,
-        width=2,
-        steps=10,
-        rank=5,
-        batch_size=5,
-        seeds=2,
-    )
-    run = drain(alignment, settings)
-    assert run.status == "done" and run.last("final").shape == (2, 5)
 
 
 def test_a_diverged_alignment_has_no_final_shares() -> None:

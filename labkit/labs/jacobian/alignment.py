@@ -8,8 +8,11 @@ anyway.
 
 from __future__ import annotations
 
+import copy
+import math
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -23,12 +26,23 @@ from labkit.labs.jacobian.published import RANK, SETS, published
 from labkit.measure import jacobian, rows
 from labkit.protocol.claims import Claim, World
 from labkit.protocol.experiment import Experiment, Frame, Frames, Prediction, Run, Runs
+from labkit.protocol.memory import once
 from labkit.protocol.rules import EVERY, Between, Evidence
 from labkit.protocol.settings import knob
 from labkit.theory import jacobian as theory
 
 LEVELS = (0.0, 0.25, 0.5, 0.75, 1.0)
 NAMES = tuple(f"{level:.0%}" for level in LEVELS)
+# For each level: the share of `steps` that a training takes, and where in it the rate falls to a tenth
+# (App. C.2 to C.4: 400 or 800 epochs, /10 at 760; 100 or 400, at 60 or 360; 400 or 800, at 260 and 360, ...).
+SCHEDULES = {
+    "constant": 5 * ((1.0, ()),),
+    "cifar10": ((0.5, ()), *4 * ((1.0, (0.95,)),)),
+    "mnist": ((0.25, (0.6,)), *4 * ((1.0, (0.9,)),)),
+    "three-classes": (
+        (0.5, (0.65, 0.9)), (1.0, (0.625,)), (1.0, (0.875,)), (1.0, (0.875,)), (1.0, (0.625, 0.875)),
+    ),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -51,13 +65,11 @@ class Alignment(common.OnData):
     batch_size: int = knob(
         0, "images a step; 0 takes all of them", slider=(0, 256), bounds=(0, None), step=32
     )
-    decay_at: float = knob(
-        1.0,
-        "share of the steps after which the learning rate is a tenth",
-        slider=(0.5, 1),
-        bounds=(0, 1),
-        step=0.05,
-    )
+    schedule: str = knob(
+        "constant", "lengths of the trainings, and where their rate falls: constant, or as the paper's",
+        choices=tuple(SCHEDULES),
+    )  # fmt: skip
+    augment: bool = knob(False, "crops and mirrors the images of each step, for resnet20")
     network: str = knob(
         "mlp",
         "mlp, or the paper's resnet20 without batch norm, for which width is that of its first group",
@@ -81,29 +93,31 @@ class Setup:
     sets: tuple[tuple[data.Dataset, ...], ...]  # [level][seed]; a seed has the same images at every level
     models: tuple[nn.Module, ...]  # one a seed
 
-    def targets(self, level: int, seed: int) -> Tensor:
-        return data.one_hot(self.sets[level][seed].y_train, self.settings.classes)
+    def images(self, seed: int, part: str) -> Tensor:
+        one = self.sets[0][seed]
+        return one.x_train if part == "train" else one.x_test
 
-    def asked(self, level: int, seed: int) -> tuple[Tensor, Tensor]:
+    def targets(self, level: int, seed: int, part: str = "train") -> Tensor:
+        one = self.sets[level][seed]
+        return data.one_hot(one.y_train if part == "train" else one.y_test, self.settings.classes)
+
+    def asked(self, level: int, seed: int, part: str) -> tuple[Tensor, Tensor]:
         """y and r₀ of one level and seed, (n, K)."""
-        y = self.targets(level, seed)
-        with torch.no_grad():
-            outputs = [self.models[seed](part) for part in self.sets[level][seed].x_train.split(1000)]
-        return y, torch.cat(outputs) - y
+        y = self.targets(level, seed, part)
+        return y, common.outputs(self.models[seed], self.images(seed, part)).to(y.dtype) - y
 
 
 def prepare(settings: Alignment) -> Setup:
+    clean = common.datasets(
+        settings, n_test=settings.n_test, normalize="none", flatten=settings.network == "mlp"
+    )
+    both = list(zip(clean, common.seeds(settings), strict=True))
+    # Every level has the same images, and they are there once: labels alone are made anew.
     sets = tuple(
-        common.datasets(
-            settings,
-            n_test=settings.n_test,
-            normalize="none",
-            label_noise=level,
-            flatten=settings.network == "mlp",
-        )
+        tuple(one.with_label_noise(level, "strict", seed) if level else one for one, seed in both)
         for level in LEVELS
     )
-    inputs = sets[0][0].x_train.shape[1]  # numbers of a vector, channels of an image
+    inputs = clean[0].x_train.shape[1]  # numbers of a vector, channels of an image
     return Setup(settings, sets, tuple(_network(settings, inputs, seed) for seed in common.seeds(settings)))
 
 
@@ -133,103 +147,219 @@ def predict(setup: Setup) -> Prediction:
     }  # fmt: skip
 
 
-def shares(model: nn.Module, x: Tensor, y: Tensor, r0: Tensor, rank: int) -> tuple[np.ndarray, float, float]:
-    """‖Π_I y‖/‖y‖ for one-hot labels, on the first 1 to `rank` directions; at `rank` for centred labels and
-    for the residual of the start (tables 1 to 18).
+Shares = tuple[np.ndarray, float, float]
+
+
+def shares(
+    model: nn.Module, x: Tensor, asked: Sequence[tuple[Tensor, Tensor]], rank: int
+) -> list[Shares]:  # fmt: skip
+    """For each pair (y, r₀): ‖Π_I y‖/‖y‖ for one-hot labels, on the first 1 to `rank` directions; at `rank`
+    for centred labels and for the residual of the start (tables 1 to 18).
     """
-    return _shares_on(krylov.svd(jacobian(model, x), rank), y, r0)
+    found = krylov.svd(jacobian(model, x), rank)
+    return [_shares_on(found, *pair) for pair in asked]
 
 
-def _shares_on(found: krylov.SVD, y: Tensor, r0: Tensor) -> tuple[np.ndarray, float, float]:
+def _shares_on(found: krylov.SVD, y: Tensor, r0: Tensor) -> Shares:
     vectors = torch.stack([rows(v).double() for v in (y, y - 1 / y.shape[1], r0)], dim=1)
     energy = (found.U.double().T @ vectors).square().cumsum(0) / vectors.square().sum(0)
     curve = energy.sqrt().cpu().numpy()
     return curve[:, 0], float(curve[-1, 1]), float(curve[-1, 2])
 
 
-def _named(when: str, found: list[Any], shape: tuple[int, int]) -> dict[str, np.ndarray]:
-    """Frame values (S, L) from `shares` of each seed and level."""
-    curves, centred, residual = (
-        np.array(one).reshape(*shape, *np.shape(one[0])) for one in zip(*found, strict=True)
-    )
-    return {
-        when: curves[..., -1],
-        f"{when}_curve": curves,
-        f"{when}_centred": centred,
-        f"{when}_residual": residual,
-    }
+@dataclass(frozen=True)
+class _Look:
+    """A Jacobian to be taken: its name in the frames, its images, and the levels whose labels are asked."""
+
+    name: str
+    part: str
+    seed: int
+    levels: tuple[int, ...]
+    model: nn.Module
+
+
+@dataclass(frozen=True)
+class _Trained:
+    """A network at its end, and where its test error was least."""
+
+    final: nn.Module
+    dip: nn.Module
+    dip_step: int
+
+
+Key = tuple[str, int, int]  # optimizer, level, seed
 
 
 def run(setup: Setup, prediction: Prediction) -> Iterator[Frame]:
-    settings, seeds = setup.settings, len(setup.models)
-    shape, start = (seeds, len(LEVELS)), []
-    for seed, model in enumerate(setup.models):
-        svd = krylov.svd(jacobian(model, setup.sets[0][seed].x_train), settings.rank)
-        start += [_shares_on(svd, *setup.asked(level, seed)) for level in range(len(LEVELS))]
-        yield Frame.tick(0, 0.3 * (seed + 1) / seeds)
-    yield Frame(0, _named("initial", start, shape), 0.3)
-
-    # All levels and seeds are one ensemble: copy level·seeds + seed.
-    pairs = [(level, seed) for level in range(len(LEVELS)) for seed in range(seeds)]
-    ensemble = training.Ensemble([setup.models[seed] for _, seed in pairs])
-    diverged = yield from _train(setup, ensemble, pairs, "sgd", settings.lr, settings.momentum, (0.3, 0.6), 0)
-    adam = training.Ensemble(setup.models)
-    diverged = diverged or (
-        yield from _train(
-            setup, adam, pairs[:seeds], "adam", settings.adam_lr, 0.0, (0.6, 0.7), settings.steps
-        )
-    )
-    if diverged:
+    settings, seeds = setup.settings, range(len(setup.models))
+    every = tuple(range(len(LEVELS)))
+    starts = [_Look("initial", "train", seed, every, setup.models[seed]) for seed in seeds]
+    if settings.network == "mlp":
+        yield Frame(0, (yield from _looked(setup, starts, 0, (0.0, 0.3))), 0.3)
+        starts = []
+    trained = yield from _trained(setup, (0.3 if settings.network == "mlp" else 0.0, 0.7))
+    if trained is None:
         return
+    # Of a large network training comes first, as it can be taken up again in its middle, and an SVD cannot.
+    looks = [*starts, *_ends(trained)]
+    if settings.network == "resnet20":
+        looks += _tabled(setup, trained)
+    values = yield from _looked(setup, looks, settings.steps, (0.7, 0.98))
+    values |= {"test_error": np.empty((len(seeds), len(LEVELS))), "dip_step": np.zeros((len(seeds), 5), int)}
+    for (optimizer, level, seed), one in trained.items():
+        if optimizer == "sgd":
+            values["test_error"][seed, level] = _error(setup, one.final, seed)
+            values["dip_step"][seed, level] = one.dip_step
+    adam = {name: values.pop(name) for name in list(values) if name.startswith("adam_") or name == "adam"}
+    yield Frame(settings.steps, values | {"adam": adam["adam"][:, 0]}, 1.0, "done")
 
-    final: dict[tuple[int, int], Any] = {}
-    errors = np.empty(shape)
-    for index, (level, seed) in enumerate(pairs):
-        one, model = setup.sets[level][seed], ensemble.member(index)
-        final[seed, level] = shares(model, one.x_train, *setup.asked(level, seed), settings.rank)
-        with torch.no_grad():
-            guesses = torch.cat([model(part).argmax(1) for part in one.x_test.split(1000)])
-        errors[seed, level] = float((guesses != one.y_test).double().mean())
-        yield Frame.tick(settings.steps, 0.7 + 0.25 * index / len(pairs))
-    adapted = np.empty(seeds)
-    for seed in range(seeds):
-        x = setup.sets[0][seed].x_train
-        adapted[seed] = shares(adam.member(seed), x, *setup.asked(0, seed), settings.rank)[0][-1]
-        yield Frame.tick(settings.steps, 0.95)
-    ended = _named("final", [final[place] for place in np.ndindex(*shape)], shape)
-    yield Frame(settings.steps, ended | {"test_error": errors, "adam": adapted}, 1.0, "done")
+
+def _ends(trained: dict[Key, _Trained]) -> list[_Look]:
+    ends = [_Look("final", "train", s, (k,), one.final) for (by, k, s), one in trained.items() if by == "sgd"]
+    return ends + [_Look("adam", "train", s, (0,), one.final) for (by, _, s), one in trained.items()
+                   if by == "adam"]  # fmt: skip
+
+
+def _tabled(setup: Setup, trained: dict[Key, _Trained]) -> list[_Look]:
+    """The Jacobians that the tables have besides: of test images, and where the test error was least."""
+    every = tuple(range(len(LEVELS)))
+    looks = [_Look("test_initial", "test", seed, every, model) for seed, model in enumerate(setup.models)]
+    for (optimizer, level, seed), one in trained.items():
+        if optimizer == "sgd":
+            looks.append(_Look("dip", "train", seed, (level,), one.dip))
+            looks.append(_Look("test_dip", "test", seed, (level,), one.dip))
+            looks.append(_Look("test_final", "test", seed, (level,), one.final))
+    return looks
+
+
+def _looked(
+    setup: Setup, looks: Sequence[_Look], step: int, span: tuple[float, float]
+) -> Generator[Frame, None, dict[str, np.ndarray]]:
+    """Frame values (S, L) from the shares on each Jacobian, by its name."""
+    found: dict[str, dict[tuple[int, int], Shares]] = {}
+    for place, look in enumerate(looks, start=1):
+        x = setup.images(look.seed, look.part)
+        asked = tuple(setup.asked(level, look.seed, look.part) for level in look.levels)
+        several = once(shares, look.model, x, asked, setup.settings.rank)
+        for level, one in zip(look.levels, several, strict=True):
+            found.setdefault(look.name, {})[look.seed, level] = one
+        yield Frame.tick(step, span[0] + (span[1] - span[0]) * place / len(looks))
+    values: dict[str, np.ndarray] = {}
+    for name, places in found.items():
+        shape = tuple(1 + max(axis) for axis in zip(*places, strict=True))
+        curves, centred, residual = (
+            np.array(one).reshape(*shape, *np.shape(one[0]))
+            for one in zip(*(places[place] for place in np.ndindex(*shape)), strict=True)
+        )
+        values |= {name: curves[..., -1], f"{name}_curve": curves, f"{name}_centred": centred,
+                   f"{name}_residual": residual}  # fmt: skip
+    return values
+
+
+def _error(setup: Setup, model: nn.Module, seed: int) -> float:
+    one = setup.sets[0][seed]
+    return float((common.outputs(model, one.x_test).argmax(1) != one.y_test).double().mean())
+
+
+def _trained(
+    setup: Setup, span: tuple[float, float]
+) -> Generator[Frame, None, dict[Key, _Trained] | None]:  # fmt: skip
+    """All networks, trained; None after a divergence, which is passed on.
+
+    Small ones of one length are one ensemble; large ones, which no ensemble would make faster, come singly.
+    """
+    settings = setup.settings
+    pairs = [("sgd", level, seed) for level in range(len(LEVELS)) for seed in range(len(setup.models))]
+    pairs += [("adam", 0, seed) for seed in range(len(setup.models))]
+    plan = SCHEDULES[settings.schedule]
+
+    def together(key: Key) -> object:
+        return key if settings.network == "resnet20" else (key[0], plan[key[1]])
+
+    groups = [tuple(group) for _, group in groupby(pairs, together)]
+    weights = np.array([plan[group[0][1]][0] * len(group) for group in groups])
+    ends = span[0] + (span[1] - span[0]) * weights.cumsum() / weights.sum()
+    found: dict[Key, _Trained] = {}
+    shown, before = 0, span[0]
+    for group, after in zip(groups, ends.tolist(), strict=True):
+        one = yield from _train(setup, group, (before, after), shown)
+        if one is None:
+            return None
+        found |= one
+        shown, before = max(shown, _length(settings, group)), after
+    return found
+
+
+def _length(settings: Alignment, group: Sequence[Key]) -> int:
+    return max(1, round(SCHEDULES[settings.schedule][group[0][1]][0] * settings.steps))
 
 
 def _train(
-    setup: Setup, ensemble: training.Ensemble, pairs: Sequence[tuple[int, int]], optimizer: str, lr: float,
-    momentum: float, span: tuple[float, float], first: int,
-) -> Generator[Frame, None, bool]:  # fmt: skip
-    """Trains and passes on bare ticks, and a divergence if there is one; says whether there was.
+    setup: Setup, group: Sequence[Key], span: tuple[float, float], first: int
+) -> Generator[Frame, None, dict[Key, _Trained] | None]:
+    """Trains and passes on bare ticks, and a divergence if there is one.
 
-    Steps are shown from `first` on, and not beyond the length of one training.
+    Steps are shown from `first` on.
     """
-    frames = training.train(
-        ensemble,
-        [setup.sets[level][seed].x_train for level, seed in pairs],
-        [setup.targets(*pair) for pair in pairs],
-        loss="half-mean",
-        optimizer=optimizer,
-        lr=lr,
-        momentum=momentum,
-        steps=setup.settings.steps,
-        batch_size=setup.settings.batch_size or None,
-        schedule={round(setup.settings.decay_at * setup.settings.steps): 0.1},
-        measure_at=max(1, setup.settings.steps // 50),
-        seed=[setup.settings.seed + seed for _, seed in pairs],
-    )
-    for frame in frames:
+    ensemble, optimizer = _copies(setup, group), group[0][0]
+    dips: dict[Key, tuple[float, int, nn.Module | None]] = dict.fromkeys(group, (math.inf, 0, None))
+    for frame in _frames(setup, ensemble, group):
         progress = span[0] + (span[1] - span[0]) * (frame.progress or 0.0)
         if frame.status == "diverged":
             note = frame.note if optimizer == "sgd" else frame.note.replace("× lr", "× adam_lr")
             yield Frame(max(first, frame.step), {}, progress, "diverged", note)
-            return True
+            return None
+        for place, key in enumerate(group) if "error" in frame.values else ():
+            if (error := float(frame.values["error"][place])) < dips[key][0]:
+                dips[key] = error, frame.step, ensemble.member(place)
         yield Frame.tick(max(first, frame.step), progress)
-    return False
+    ended = {}
+    for place, key in enumerate(group):
+        final, (_, step, dip) = _plain(ensemble.member(place)), dips[key]
+        ended[key] = _Trained(final, final if dip is None else _plain(dip), step)
+    return ended
+
+
+def _copies(setup: Setup, group: Sequence[Key]) -> training.Ensemble:
+    settings = setup.settings
+    if settings.network == "mlp":
+        return training.Ensemble([setup.models[seed] for _, _, seed in group])
+    ((_, _, seed),) = group
+    net = copy.deepcopy(setup.models[seed])
+    if settings.augment:
+        channels = setup.images(seed, "train").shape[1]
+        net = models.augmented(net, channels, seed=settings.seed + seed)
+    return training.Ensemble.sharing(net)
+
+
+def _plain(model: nn.Module) -> nn.Module:
+    return model.network if isinstance(model, models.Augmented) else model
+
+
+def _frames(setup: Setup, ensemble: training.Ensemble, group: Sequence[Key]) -> Iterator[Frame]:
+    settings, length = setup.settings, _length(setup.settings, group)
+    sgd, drops = group[0][0] == "sgd", SCHEDULES[settings.schedule][group[0][1]][1]
+    followed: dict[str, Any] = {"measure_at": max(1, length // 50)}
+    if settings.network == "resnet20":
+
+        def error(ensemble: training.Ensemble) -> np.ndarray:
+            return np.array([_error(setup, _plain(ensemble.member(0)), group[0][2])])
+
+        followed = {"measure": {"error": error}, "measure_at": common.measured_steps(length, 60)}
+    return training.train(
+        ensemble,
+        [setup.images(seed, "train") for _, _, seed in group],
+        [setup.targets(level, seed) for _, level, seed in group],
+        loss="half-mean",
+        optimizer="sgd" if sgd else "adam",
+        lr=settings.lr if sgd else settings.adam_lr,
+        momentum=settings.momentum if sgd else 0.0,
+        steps=length,
+        batch_size=settings.batch_size or None,
+        schedule={round(at * length): 0.1 ** (place + 1) for place, at in enumerate(drops)},
+        seed=[settings.seed + seed for _, _, seed in group],
+        **followed,
+    )
 
 
 def figure(
@@ -307,12 +437,11 @@ def _curves(frames: Sequence[Frame], prediction: Prediction, previous: Sequence[
         if found is not None:
             x = np.arange(1, found.shape[2] + 1) / int(prediction["size"])
             marks.append(figures.Measured(x, found[:, level], label=label, color=color))
-        noise = f"{float(prediction['levels'][level]):.2f}"
-        paper = [row for row in published() if row["dataset"] != "cifar10-3class" and row["part"] == "train"
-                 and (row["noise"], row["jacobian"]) == (noise, when)]  # fmt: skip
+        case = f"train, {float(prediction['levels'][level]):.0%} wrong, {when}"
         marks += [
-            figures.Points([RANK / SETS[row["dataset"]][1]], [[float(row["share"])]], color=color, line=False)
-            for row in paper
+            figures.Points([RANK / SETS[row.preset][1]], [[row.value]], color=color, line=False)
+            for row in published()
+            if (row.case, row.quantity) == (case, "share of y") and row.preset != "three-classes"
         ]
     return marks
 
@@ -398,15 +527,29 @@ J17 = Claim(
     "seeds, and the rates decide",
 )  # fmt: skip
 
+# App. C.2 to C.4: CIFAR-10, MNIST and three classes of CIFAR-10, each with 128 images a step. For a GPU.
+_PAPER = Alignment(
+    dataset="cifar10", network="resnet20", width=16, output_scale=0.025, n=50_000, n_test=10_000, lr=0.1,
+    momentum=0.0, batch_size=128, steps=800 * 391, schedule="cifar10",
+)  # fmt: skip
+_MNIST = _PAPER.replace(dataset="mnist", output_scale=0.1, n=60_000, steps=400 * 469, schedule="mnist")
+_THREE = _PAPER.replace(
+    classes=3, output_scale=1.0, n=9_999, n_test=3_000, lr=0.01, adam_lr=0.01, steps=800 * 79, augment=True,
+    schedule="three-classes",
+)  # fmt: skip
+# The same network and data, a quarter of the channels and a thousand images, for two cores.
+_AFTERNOON = {"width": 4, "n": 1000, "n_test": 1000, "steps": 4000, "seeds": 1}
+
 ALIGNMENT = Experiment(
     "alignment", "Does the Jacobian learn?", Alignment,
     {
         "quick": Alignment(),
-        # App. C.2: CIFAR-10, 800 epochs of 391 steps, the rate divided by ten at 760. For a GPU.
-        "paper": Alignment(
-            dataset="cifar10", network="resnet20", width=16, output_scale=0.025, n=50_000, n_test=10_000,
-            lr=0.1, momentum=0.0, batch_size=128, steps=800 * 391, decay_at=0.95,
-        ),
+        "paper": _PAPER,
+        "mnist": _MNIST,
+        "three-classes": _THREE,
+        "afternoon": _PAPER.replace(**_AFTERNOON),
+        "afternoon-mnist": _MNIST.replace(**_AFTERNOON),
+        "afternoon-three-classes": _THREE.replace(**_AFTERNOON),
     },
     prepare, predict, run, figure, (J11, J13, J17), controls=("width", "depth", "lr", "rank", "steps"),
 )  # fmt: skip
