@@ -55,7 +55,7 @@ def _run_extra(settings: Any, prediction: Any) -> Iterator[Frame]:
     yield Frame(1, {"value": np.array([np.nan] * settings.seeds)}, status="done")
 
 
-def _figure(frames: Any, prediction: Any, previous: Any = (), settings: Any = None) -> Chart:
+def _figure(frames: Any, prediction: Any, settings: Any = None) -> Chart:
     steps = np.arange(4)
     values = [frame.values["loss"] for frame in frames if "loss" in frame.values]
     marks: list[Any] = [Predicted(steps, 2.0**-steps, label="theory")]

@@ -117,8 +117,11 @@ def grey_dashes(run: int) -> Any:
 
 class GreyLine(Drawer):
     def build(self, mark: Earlier) -> None:
-        dashes = grey_dashes(mark.run)
-        self.line = _line(self, color=p.GREY, linewidth=1.4, alpha=0.75, zorder=2, linestyle=dashes)
+        how: dict[str, Any] = {"linestyle": grey_dashes(mark.run), "linewidth": 1.4}
+        if not mark.line:
+            shape = p.MARKERS[max(mark.run - 1, 0) % len(p.MARKERS)]
+            how = {"linestyle": "none", "marker": shape, "markersize": 5, "markerfacecolor": "none"}
+        self.line = _line(self, color=p.GREY, alpha=0.75, zorder=2, **how)
         self.number = None
         if mark.run:
             style: dict[str, Any] = {"family": p.FONT, "fontsize": p.CAPTION, "color": p.MUTED, "zorder": 6}

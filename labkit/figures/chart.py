@@ -17,10 +17,9 @@ from matplotlib.figure import Figure
 from PIL.PngImagePlugin import PngInfo
 
 from .axes import SCALES
-from .change import same_numbers
 from .drawing import DRAWING, Drawing
 from .layout import PIXELS
-from .marks import Earlier, Mark, is_empty
+from .marks import Earlier, Mark, Measured, Points, is_empty
 
 # What a mark says, for those who cannot see it.
 _SAID = {
@@ -66,6 +65,13 @@ class Panel:
             low = any(end is not None and end <= 0 for end in ends or ())
             if low and scale in ("log", "log2"):
                 raise ValueError(f"{name} must be positive on a {scale} axis; got {ends!r}")
+
+    def has_axes_of(self, other: Panel) -> bool:
+        """Whether a place means the same in both: the axes have equal labels, and no tick has two names."""
+        names = dict(other.xticks or ())
+        return (self.xlabel, self.ylabel) == (other.xlabel, other.ylabel) and all(
+            names.get(place, text) == text for place, text in self.xticks or ()
+        )
 
     @property
     def words(self) -> str:
@@ -171,22 +177,22 @@ class Chart:
         facts |= {str(name): str(value) for name, value in (more or {}).items()}
         return {name: value for name, value in facts.items() if value}
 
-    def telling_runs_apart(self, plain: Chart, alone: Sequence[tuple[str, Chart]]) -> Chart:
-        """Gives each grey curve the number and name of the run that it comes from.
+    def over(self, earlier: Sequence[tuple[str, Chart]]) -> Chart:
+        """The chart over those of earlier runs, of which the measurements are drawn, in grey and numbered.
 
         Args:
-            plain: the same chart without earlier runs; grey curves in it are of the present run.
-            alone: (name, the same chart with that earlier run alone).
+            earlier: (what sets that run apart, its chart).
 
         Returns:
-            The chart, with numbered curves.
+            The chart, with grey curves below its own.
         """
         panels = []
         for i, panel in enumerate(self.panels):
-            own = _grey(plain, i)
-            named = [(run, name, _grey(chart, i)) for run, (name, chart) in enumerate(alone, start=1)]
-            panels.append(replace(panel, marks=tuple(_numbered(mark, own, named) for mark in panel.marks)))
-        return replace(self, panels=tuple(panels))
+            marks = list(panel.marks)
+            for run, (name, chart) in reversed([*enumerate(earlier, start=1)]):
+                marks[:0] = _in_grey(_counterpart(self, i, chart), run, name)
+            panels.append(replace(panel, marks=marks))
+        return replace(self, panels=panels)
 
     def there(self) -> Chart:
         """The chart with the marks that hold numbers: no name in a legend of what is not measured yet."""
@@ -222,18 +228,25 @@ class Chart:
         return "<Chart>"
 
 
-def _grey(chart: Chart, panel: int) -> list[Earlier]:
-    there = chart.panels[panel].marks if panel < len(chart.panels) else ()
-    return [mark for mark in there if isinstance(mark, Earlier)]
+def _counterpart(here: Chart, i: int, there: Chart) -> Panel:
+    """What another chart shows where this one shows panel ``i``; an empty panel where that is something else.
+
+    Panels go by their titles; one that only its own chart has, such as a title with a number, by its place.
+    """
+    panel, titles = here.panels[i], [one.title for one in here.panels]
+    place, every = there.panels[i : i + 1], there.panels
+    found = [one for one in (*place, *every) if one.title == panel.title]
+    found = found or [one for one in place if one.title not in titles]
+    return found[0] if found and panel.has_axes_of(found[0]) else Panel("")
 
 
-def _numbered(mark: Mark, own: Sequence[Earlier], named: Sequence[tuple[int, str, list[Earlier]]]) -> Mark:
-    if not isinstance(mark, Earlier) or any(same_numbers(mark, one) for one in own):
-        return mark
-    for run, name, marks in named:
-        if any(same_numbers(mark, one) for one in marks):
-            return replace(mark, run=run, name=name)
-    return mark
+def _in_grey(panel: Panel, run: int, name: str) -> list[Mark]:
+    """The measurements of a panel, as those of an earlier run."""
+    return [
+        Earlier(mark.x, mark.y, mark.label, run=run, name=name, line=getattr(mark, "line", True))
+        for mark in panel.marks
+        if isinstance(mark, (Measured, Points)) and not is_empty(mark)
+    ]
 
 
 def versions() -> str:

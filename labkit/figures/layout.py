@@ -97,7 +97,7 @@ def entries(panel: Any) -> list[Entry]:
     """The legend of a panel: one entry a colour and label, whether predicted, measured or both."""
     found: dict[tuple[p.Color, str], set[str]] = {}
     for mark in panel.marks:
-        if type(mark) in _KINDS and mark.label not in ("", "earlier run"):  # the key explains grey
+        if type(mark) in _KINDS and mark.label and not getattr(mark, "run", 0):  # the key explains grey
             found.setdefault((mark.color, mark.label), set()).add(_KINDS[type(mark)])
     ordered = sorted(found.items(), key=lambda item: item[1] == {"earlier"})
     return [Entry(frozenset(kinds), color, text) for (color, text), kinds in ordered]

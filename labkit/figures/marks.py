@@ -102,16 +102,18 @@ class Bound(_Curve):
 
 @dataclass(frozen=True, eq=False)
 class Earlier(_Curve):
-    """A curve of an earlier run, in grey.
+    """A curve of an earlier run, or of an earlier network of this one, in grey.
 
     Attributes:
-        run: the number of that run, drawn at the line; 0 where runs are not told apart.
+        run: the number of that run, drawn at the line; 0 for what belongs to the present run.
         name: what sets that run apart, for the key.
+        line: whether its points are joined; where they are not, runs differ by their markers.
     """
 
     color: Color = "grey"
     run: int = 0
     name: str = ""
+    line: bool = True
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,10 +15,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from labkit import data, figures
+from labkit import data
 from labkit.data.loading import stamp
 from labkit.data.strata import choose
-from labkit.protocol.experiment import Frame, Frames, Run, Runs, series
+from labkit.protocol.experiment import Frame, Frames, Run, series
 from labkit.protocol.settings import Settings
 from labkit.training.dynamics import Gradient, descend
 
@@ -220,24 +220,6 @@ def seen(frames: Frames, name: str, *shape: int, at: tuple[int, ...] = ()) -> np
     """What stands behind the seeds at a place of the newest `name`; NaN, (1, *shape), while there is none."""
     found, place = newest(frames, name), cast(Any, (slice(None), *at))
     return np.full((1, *shape), np.nan) if found is None else found[place]
-
-
-def earlier(previous: Runs, name: str, x: str | np.ndarray, at: tuple[int, ...] = ()) -> list[figures.Mark]:
-    """The same of each earlier run, over x, or over what that run predicts by this name."""
-    place = cast(Any, (slice(None), *at))
-    return [
-        figures.Earlier(old.prediction[x] if isinstance(x, str) else x, value[place], label="earlier run")
-        for old in previous
-        if (value := newest(old.frames, name)) is not None
-    ]
-
-
-def earlier_ways(
-    previous: Runs, name: str, pick: Callable[[np.ndarray], np.ndarray], x: float = 0.0
-) -> list[figures.Mark]:
-    """The way of `name` (..., S, T) over the steps of each earlier run, which are moved by x."""
-    ways = [curve(old.frames, name) for old in previous]
-    return [figures.Earlier(at + x, pick(values), label="earlier run") for at, values in ways if len(at)]
 
 
 def stack(values: Sequence[Tensor | float]) -> np.ndarray:

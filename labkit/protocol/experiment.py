@@ -3,7 +3,7 @@
     prepare(settings) -> setup          everything random is decided here
     predict(setup) -> prediction        the dashed curves, before any training
     run(setup, prediction, **steps)     the measurement, as frames, a little at a time
-    figure(frames, prediction, previous, settings) -> Chart
+    figure(frames, prediction, settings) -> Chart
     claims                              what is decided from (settings, prediction, frames)
 
 The same generator `run` is drained by a notebook cell, streamed by the live panel, mapped by a sweep and
@@ -153,7 +153,7 @@ class Experiment:
     def draw(
         self, frames: Sequence[Frame], prediction: Prediction, previous: Sequence[Run], settings: Any
     ) -> Chart:
-        """The figure, in which each earlier run has a number and the name of what sets it apart.
+        """The figure, over what earlier runs measured, each with a number and the name of what sets it apart.
 
         Args:
             frames, prediction, settings: of the present run.
@@ -162,15 +162,15 @@ class Experiment:
         Returns:
             Chart.
         """
-        chart = self.figure(frames, prediction, previous, settings)
-        if not previous:
-            return chart
-        plain = self.figure(frames, prediction, (), settings)
-        alone = [
-            (old.settings.told_from(settings), self.figure(frames, prediction, (old,), settings))
+        chart = self.figure(frames, prediction, settings=settings)
+        earlier = [
+            (
+                old.settings.told_from(settings),
+                self.figure(old.frames, old.prediction, settings=old.settings),
+            )
             for old in previous
         ]
-        return chart.telling_runs_apart(plain, alone)
+        return chart.over(earlier)
 
 
 @dataclass(frozen=True)

@@ -130,19 +130,18 @@ def test_the_axes_stand_still_while_data_arrive_and_earlier_runs_come() -> None:
     assert [(c.left, c.bottom, c.width, c.height) for c in with_earlier] == places[0]
 
 
-def with_runs(names: list[str], own: int = 1) -> Chart:
-    """A chart with grey curves of its own, and two of each earlier run in both of its panels."""
+def with_runs(names: list[str]) -> Chart:
+    """A chart with a grey curve of its own, over those of earlier runs with two curves in both panels."""
 
-    def made(runs: range) -> Chart:
-        mine = [Earlier(T, 0.1 * CURVE, "before") for _ in range(own)]
+    def made(run: int) -> Chart:
         panels = []
         for scale in (1.0, 2.0):
-            greys = [Earlier(T, scale * (run + k) * CURVE) for run in runs for k in (1, 1.5)]
-            panels.append(Panel("energy", [*mine, *greys, Measured(T, SEEDS, "trained")]))
+            mine = [Measured(T, scale * (run + k) * SEEDS, "trained") for k in (1, 1.5)]
+            theory = [Predicted(T, scale * CURVE, "theory"), Measured(T[:0], T[:0], "not there yet")]
+            panels.append(Panel("energy", [Earlier(T, 0.1 * CURVE, "before"), *mine, *theory]))
         return Chart(panels, "width 8 · seeds 0–2")
 
-    alone = [(name, made(range(run, run + 1))) for run, name in enumerate(names)]
-    return made(range(len(names))).telling_runs_apart(made(range(0)), alone)
+    return made(0).over([(name, made(run)) for run, name in enumerate(names, start=1)])
 
 
 def test_earlier_runs_are_told_apart_by_number_name_and_stroke() -> None:
@@ -151,16 +150,43 @@ def test_earlier_runs_are_told_apart_by_number_name_and_stroke() -> None:
     chart = with_runs(names)
     assert chart.runs == {1: "width 16", 2: "width 64"}
     greys = [mark for mark in chart.panels[1].marks if isinstance(mark, Earlier)]
-    assert [(mark.run, mark.name) for mark in greys] == [(0, ""), *2 * [(1, names[0])], *2 * [(2, names[1])]]
+    assert [(mark.run, mark.name) for mark in greys] == [*2 * [(1, names[0])], *2 * [(2, names[1])], (0, "")]
+    assert [round(mark.y[0, 0] / SEEDS[0, 0]) for mark in greys[:4]] == [4, 5, 6, 7]
     figure = chart.render()
     numbers = [text.get_text() for text in figure.axes[0].texts]
     assert numbers == ["1", "1", "2", "2"]
     dashes = [line.get_linestyle() for line in figure.axes[0].lines[:5]]
-    assert len({str(dash) for dash in dashes[1::2]}) == 2
+    assert len({str(dash) for dash in dashes[:4]}) == 2
     key = [text.get_text() for text in figure.texts]
     assert "1: width 16" in key and "2: width 64" in key
     assert chart.provenance()["Earlier runs"] == "1: width 16; 2: width 64"
     assert "Earlier runs: 1: width 16" in chart.svg().decode()
+
+
+def test_an_earlier_run_is_drawn_where_the_same_is_shown() -> None:
+    """Catches: a grey curve on axes that mean something else; one lost where a title tells a number; points
+    that are joined.
+    """
+
+    def made(title: str, places: list[tuple[float, str]], *more: Panel) -> Chart:
+        points = Points(T[:3], CURVE[:3], "found", line=False)
+        loss = Panel(f"Loss, m = {title}", [Measured(T, CURVE)], xlabel="step")
+        return Chart([*more, loss, Panel("By width", [points], xticks=places)])
+
+    ticks = [(0.0, "16"), (1.0, "32")]
+    for other, shown in (
+        (made("9", ticks), [1, 1]),
+        (made("9", [(0.0, "8"), (1.0, "16")]), [1, 0]),  # the same places, other widths
+        (made("9", [(0.0, "16"), (2.0, "64")]), [1, 1]),
+        (made("9", ticks, Panel("By depth", [Points(T[:3], CURVE[:3])])), [0, 1]),  # "By depth" is no loss
+        (made("5", ticks, Panel("By depth", [Points(T[:3], CURVE[:3])])), [1, 1]),
+    ):
+        chart = made("5", ticks).over([("other", other)])
+        greys = [[mark for mark in panel.marks if isinstance(mark, Earlier)] for panel in chart.panels]
+        assert [len(marks) for marks in greys] == shown
+    axes = chart.render().axes[1]
+    assert axes.lines[0].get_linestyle() == "None" and axes.lines[0].get_marker() == "o"
+    assert not greys[1][0].line and [text.get_text() for text in axes.texts] == ["1"]
 
 
 @pytest.mark.parametrize("width", [500, 900])

@@ -261,13 +261,16 @@ class LabTests:
         assert {"quick", "paper"} <= set(experiment.presets)
 
     def test_a_figure_draws_before_during_and_after(self, name: str, artifacts: Path) -> None:
-        """A figure that needs the last frame, or an earlier run, so that a panel has nothing to show."""
+        """A figure that needs the last frame, so that a panel has nothing to show; or in which a run that was
+        kept leaves no trace.
+        """
         experiment, run = self.experiment(name), self.quick(name)
         for frames in ((), run.frames[:1], run.frames):
             for previous in ((), (run,)):
-                chart = experiment.figure(frames, run.prediction, previous, run.settings)
+                chart = experiment.draw(frames, run.prediction, previous, run.settings)
                 says, facts = chart.caption.split("\n")
                 assert says.endswith(".") and says.count(" ") > 3 and f"{run.settings.seeds - 1}" in facts
+                assert list(chart.runs) == [1] * len(previous)
                 # An earlier run adds the same marks to each; and a run at its end is drawn in the notebook.
                 if bool(previous) == (frames is run.frames):
                     assert (png := chart.png())[:4] == b"\x89PNG"

@@ -113,7 +113,7 @@ class TestTheory(TrainingTests):
     def test_a_figure_shows_the_theory_before_the_first_frame(self, name: str) -> None:
         """A panel without a prediction, or points that were not measured yet."""
         run = quick(name)
-        chart = self.experiment(name).figure((), run.prediction, (), run.settings)
+        chart = self.experiment(name).figure((), run.prediction, run.settings)
         marks = [mark for panel in chart.panels for mark in panel.marks]
         assert any(isinstance(mark, (Predicted, Bound)) for mark in marks)
         assert not any(np.isfinite(mark.y).any() for mark in marks if isinstance(mark, Points))

@@ -147,7 +147,7 @@ class TestTheory(LabTests):
         """A panel without a prediction, or points that were not measured yet."""
         run, shown = quick(name), []
         for frames in ((), run.frames[:1], run.frames):
-            chart = run.experiment.figure(frames, run.prediction, (), run.settings)
+            chart = run.experiment.figure(frames, run.prediction, run.settings)
             assert all(any(isinstance(m, Predicted | Bound) for m in panel.marks) for panel in chart.panels)
             shown.append(sum(isinstance(mark, Points) for panel in chart.panels for mark in panel.marks))
         assert shown[0] == 0 < shown[1] <= shown[2]

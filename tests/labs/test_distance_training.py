@@ -471,7 +471,7 @@ def test_scaling_draws_every_phase() -> None:
     for job in range(11):
         first = int(np.flatnonzero(jobs == job)[0])
         for end in (first + 1, first + 10):
-            chart = SCALING.figure(run.frames[:end], run.prediction, (run,), run.settings)
+            chart = SCALING.figure(run.frames[:end], run.prediction, run.settings)
             assert chart.png()[:4] == b"\x89PNG"
         titles.append(chart.panels[0].title.removeprefix("Distance, "))
         earlier.append(sum(mark.label == "networks before" for mark in chart.panels[0].marks))
@@ -628,7 +628,7 @@ def test_noise_draws_both_samples() -> None:
     for part, size in enumerate(("m = 300", "m = 1000")):
         first, end = np.flatnonzero(which == part)[[0, -1]]
         for cut in (first + 1, (first + end) // 2, end + 1):
-            chart = NOISE.figure(run.frames[:cut], run.prediction, (run,), run.settings)
+            chart = NOISE.figure(run.frames[:cut], run.prediction, run.settings)
             assert chart.png()[:4] == b"\x89PNG"
             assert chart.panels[0].title.endswith(size)
             known = [np.isfinite(m.y).all() for m in chart.panels[1].marks if isinstance(m, Points)]
@@ -735,7 +735,7 @@ def test_bounds_draw_from_the_first_frame_on() -> None:
     """Step 0 lost on a logarithmic axis, a bound without its curve."""
     run = quick("bounds")
     for cut in (1, 2, len(run.frames) // 2):
-        chart = BOUNDS.figure(run.frames[:cut], run.prediction, (run,), run.settings)
+        chart = BOUNDS.figure(run.frames[:cut], run.prediction, run.settings)
         assert chart.png()[:4] == b"\x89PNG"
         for panel in chart.panels[1:]:
             (bound,) = (mark for mark in panel.marks if isinstance(mark, Bound))

@@ -194,7 +194,7 @@ class TestTrained(TrainingTests):
         run, experiment = self.quick(name), self.experiment(name)
         labels = []
         for frames in ((), run.frames[:1], run.frames[: len(run.frames) // 2], run.frames):
-            chart = experiment.figure(frames, run.prediction, (), run.settings)
+            chart = experiment.figure(frames, run.prediction, run.settings)
             labels.append([{getattr(mark, "label", "") for mark in panel.marks} for panel in chart.panels])
         assert all(found == labels[0] for found in labels)
         assert experiment.figure((), run.prediction).png()

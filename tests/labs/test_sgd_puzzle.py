@@ -315,7 +315,7 @@ def test_a_partial_run_is_not_judged_but_drawn() -> None:
 def test_the_figure_draws_the_prediction_before_any_training() -> None:
     """No N = W, no chance level until something is measured."""
     setup = PUZZLE.prepare(small(PUZZLE))
-    chart = PUZZLE.figure((), PUZZLE.predict(setup), (), setup.settings)
+    chart = PUZZLE.figure((), PUZZLE.predict(setup), setup.settings)
     assert len(chart.panels) == 4
     for panel, edge in zip(chart.panels, (324, 16), strict=False):
         (level,) = (mark for mark in panel.marks if isinstance(mark, Level))

@@ -180,7 +180,7 @@ def test_depth_beats_volume_when_it_is_cold() -> None:
 def test_a_partial_run_of_wells_draws_and_is_not_judged() -> None:
     run = quick("wells")
     for cut in (3, len(run.frames) // 2, len(run.frames) - 1):
-        chart = WELLS.figure(run.frames[:cut], run.prediction, (run,), run.settings)
+        chart = WELLS.figure(run.frames[:cut], run.prediction, run.settings)
         assert chart.png()[:4] == b"\x89PNG"
         with pytest.raises(KeyError):
             judge(WELLS.claims[0], Run(WELLS, run.settings, run.prediction, run.frames[:cut]))

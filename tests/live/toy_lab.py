@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from labkit.figures import Chart, Earlier, Level, Measured, Panel, Predicted, caption
+from labkit.figures import Chart, Level, Measured, Panel, Predicted, caption
 from labkit.protocol.claims import Claim
 from labkit.protocol.experiment import Experiment, Frame, Run, series
 from labkit.protocol.rules import Equals, Evidence
@@ -102,7 +102,6 @@ def _measured(frames: Sequence[Frame], name: str) -> tuple[np.ndarray, np.ndarra
 def figure(
     frames: Sequence[Frame],
     prediction: Mapping[str, np.ndarray],
-    previous: Sequence[Run] = (),
     settings: Any = None,
 ) -> Chart:
     if settings is not None:
@@ -110,8 +109,6 @@ def figure(
     panels = []
     for scale, title in (("log", "Residual energy"), ("linear", "The same, linear")):
         marks: list[Any] = []
-        for old in previous:
-            marks += [Earlier(*_measured(old.frames, name)) for name in ("fast", "slow")]
         for color, name in enumerate(("fast", "slow")):
             label = {"fast": "information space", "slow": "nuisance space"}[name]
             if prediction:

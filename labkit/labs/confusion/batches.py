@@ -24,7 +24,7 @@ from labkit.measure.confusion import inner_variance
 from labkit.measure.gradients import batch_gram, gradient_gram
 from labkit.protocol import statistics
 from labkit.protocol.claims import Claim, World
-from labkit.protocol.experiment import Experiment, Frame, Frames, Prediction, Run, Runs
+from labkit.protocol.experiment import Experiment, Frame, Frames, Prediction, Run
 from labkit.protocol.rules import EVERY, Between, Condition, Equals, Evidence
 from labkit.protocol.settings import knob
 
@@ -195,17 +195,11 @@ def _measure(
     yield Frame(settings.steps, {**ends, "variance": found.copy()}, 1.0, "done")
 
 
-def figure(
-    frames: Frames, prediction: Prediction, previous: Runs = (), settings: BatchSizes | None = None
-) -> figures.Chart:
+def figure(frames: Frames, prediction: Prediction, settings: BatchSizes | None = None) -> figures.Chart:
     sizes = prediction["sizes"]
     variance, theory = common.newest(frames, "variance"), common.newest(frames, "theory")
     # Times B²: the paper's law is then flat, a 1/B term a rise.
     left: list[figures.Mark] = []
-    for old in previous:
-        before, at = common.newest(old.frames, "variance"), old.prediction["sizes"]
-        if before is not None:
-            left += [figures.Earlier(at, at**2 * before[:, k], label="earlier run") for k in range(3)]
     for place, (name, color) in enumerate(zip(PHASES, COLORS, strict=True)):
         expected = prediction["start"] if place == 0 else None if theory is None else theory[:, place]
         if expected is not None:
@@ -220,21 +214,16 @@ def figure(
             "B² times the variance of ⟨g_A, g_B⟩", tuple(left), xlabel="samples B in a minibatch",
             ylabel="B² variance / (mean |g|²)²", xscale="log", yscale="log",
         ),
-        _exponents(frames, prediction, previous, variance),
+        _exponents(frames, prediction, variance),
     )  # fmt: skip
 
 
-def _exponents(
-    frames: Sequence[Frame], prediction: Prediction, previous: Sequence[Run], variance: np.ndarray | None
-) -> figures.Panel:
+def _exponents(frames: Sequence[Frame], prediction: Prediction, variance: np.ndarray | None) -> figures.Panel:
     """The slope of the left panel's curves, step by step; step 0 stands at 1."""
     marks: list[figures.Mark] = [
         figures.Level(-2.0, label="1/B²", color="ink"),
         figures.Level(-1.0, label="1/B", color="grey"),
     ]
-    for old in previous:
-        steps, before = common.curve(old.frames, "exponent_theory")
-        marks += [figures.Earlier(steps + 1, before, label="earlier run")] if len(steps) else []
     steps, expected = common.curve(frames, "exponent_theory")
     if len(steps) < 2:
         # A short dash, since a point has no line.

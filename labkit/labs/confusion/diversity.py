@@ -20,7 +20,7 @@ from labkit.labs.confusion import shared
 from labkit.measure.confusion import Confusion, confusion, gradient_diversity, gradient_variance
 from labkit.protocol import statistics
 from labkit.protocol.claims import Claim, World
-from labkit.protocol.experiment import Experiment, Frame, Frames, Prediction, Run, Runs
+from labkit.protocol.experiment import Experiment, Frame, Frames, Prediction, Run
 from labkit.protocol.rules import EVERY, AtMost, Between, Equals, Evidence
 from labkit.protocol.settings import Settings, knob, on_cpu
 
@@ -148,9 +148,7 @@ def run(setup: Setup, prediction: Prediction, *, measure: Measure | None = None)
     yield Frame(total, {"random_eta": np.array(etas), "random_bound": np.array(bounds)}, 1.0, "done")
 
 
-def figure(
-    frames: Frames, prediction: Prediction, previous: Runs = (), settings: Diversity | None = None
-) -> figures.Chart:
+def figure(frames: Frames, prediction: Prediction, settings: Diversity | None = None) -> figures.Chart:
     rare = 1 / prediction["shares"]
     left: list[figures.Mark] = [
         figures.Predicted(rare, prediction["variance"], label="variance", color=VARIANCE),
@@ -160,12 +158,6 @@ def figure(
         figures.Predicted(prediction["opposed"], prediction["diversity"], label="diversity", color=DIVERSE),
         figures.Predicted(prediction["opposed"], prediction["eta"], label="η", color=shared.ETA),
     ]
-    for old in previous:
-        before = np.array([frame.values["share"][0] for frame in old.frames if "share" in frame.values])
-        if len(before):
-            left.append(
-                figures.Earlier(1 / before, common.curve(old.frames, "variance")[1], label="earlier run")
-            )
     shares = np.array([frame.values["share"][0] for frame in frames if "share" in frame.values])
     if len(shares):
         for name, color in (("variance", VARIANCE), ("mean", MEAN)):
@@ -189,7 +181,7 @@ def figure(
             "Sets of equal diversity", tuple(middle), xlabel="from orthogonal (0) to opposed (1)",
             ylabel="diversity, η", ylim=(-0.1, 1.3),
         ),
-        _bounded(frames, previous),
+        _bounded(frames),
     )  # fmt: skip
 
 
@@ -197,13 +189,8 @@ def _agree(frames: Sequence[Frame]) -> bool:
     return not any(frame.values["rare_eta"].any() for frame in frames if "rare_eta" in frame.values)
 
 
-def _bounded(frames: Sequence[Frame], previous: Sequence[Run]) -> figures.Panel:
+def _bounded(frames: Sequence[Frame]) -> figures.Panel:
     marks: list[figures.Mark] = []
-    for old in previous:
-        eta, bound = (common.newest(old.frames, name) for name in ("random_eta", "random_bound"))
-        if eta is not None and bound is not None:
-            line = np.array([bound.min(), bound.max()])
-            marks.append(figures.Earlier(line, np.full(2, eta.mean()), label="earlier mean"))
     eta, bound = (common.newest(frames, name) for name in ("random_eta", "random_bound"))
     edge = np.array([1e-2, 1e3]) if bound is None else np.array([bound.min() / 2, 2 * bound.max()])
     marks.append(figures.Bound(edge, edge, label="η = Nσ²/2", color=VARIANCE))

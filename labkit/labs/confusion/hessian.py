@@ -16,7 +16,7 @@ from labkit import figures
 from labkit.labs import common
 from labkit.labs.confusion import shared
 from labkit.protocol.claims import Claim, World
-from labkit.protocol.experiment import Experiment, Frame, Frames, Prediction, Run, Runs
+from labkit.protocol.experiment import Experiment, Frame, Frames, Prediction, Run
 from labkit.protocol.rules import AtMost, Between, Check, Evidence
 from labkit.protocol.settings import Settings, knob, on_cpu
 from labkit.protocol.statistics import exponent
@@ -132,16 +132,10 @@ def worst_points(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return (basis @ vectors[..., :1])[..., 0], np.linalg.norm(product, 2, axis=(1, 2))
 
 
-def figure(
-    frames: Frames, prediction: Prediction, previous: Runs = (), settings: Hessian | None = None
-) -> figures.Chart:
+def figure(frames: Frames, prediction: Prediction, settings: Hessian | None = None) -> figures.Chart:
     ratio = prediction["ratio"]
     angles: list[figures.Mark] = []
     sizes: list[figures.Mark] = []
-    for old in previous:
-        at = old.prediction["ratio"]
-        for marks, name in ((angles, "cosine"), (sizes, "worst")):
-            marks.append(figures.Earlier(at, _newest(old.frames, name, at), label="earlier run"))
     angles.append(figures.Predicted(ratio, prediction["cosine"], label="at most about", color=shared.COSINE))
     sizes.append(figures.Predicted(ratio, prediction["printed"], label="‖H_i‖‖H_j‖", color=shared.DEPTH))
     shares: list[figures.Mark] = [figures.Bound(ratio, np.ones(len(ratio)), color=shared.ETA)]

@@ -30,7 +30,7 @@ from labkit.labs.confusion import shared, wide
 from labkit.measure.confusion import confusion
 from labkit.measure.gradients import gradient_gram
 from labkit.protocol.claims import Claim, World
-from labkit.protocol.experiment import Experiment, Frame, Frames, Prediction, Run, Runs
+from labkit.protocol.experiment import Experiment, Frame, Frames, Prediction, Run
 from labkit.protocol.rules import EVERY, INTERVAL, Between, Check, Equals, Evidence
 from labkit.protocol.settings import knob
 
@@ -203,17 +203,11 @@ def run(setup: Setup, prediction: Prediction, *, gram: Gram | None = None) -> It
         )  # fmt: skip
 
 
-def figure(
-    frames: Frames, prediction: Prediction, previous: Runs = (), settings: Initialization | None = None
-) -> figures.Chart:
+def figure(frames: Frames, prediction: Prediction, settings: Initialization | None = None) -> figures.Chart:
     now = {name: common.newest(frames, name) for name in QUANTITIES}
-    olds = [(run.prediction, old) for run in previous if (old := _newest(run.frames)) is not None]
 
     def panel(title: str, sweep: str, name: str, kinds: Sequence[int]) -> figures.Panel:
         places, marks = prediction[f"{sweep}s"], list[figures.Mark]()
-        for earlier, old in olds:
-            values = old[name][:, GLOROT, earlier[f"over_{sweep}"]]
-            marks.append(figures.Earlier(earlier[f"{sweep}s"], values, label="earlier, Glorot"))
         curves = [(kind, prediction[f"over_{sweep}"], NAMES[kind], KINDS[NAMES[kind]][3]) for kind in kinds]
         if sweep == "depth" and name == "cosine":
             curves.append((GLOROT, prediction["over_both"], "width ∝ depth", shared.ETA))

@@ -10,7 +10,7 @@ import numpy as np
 from labkit import figures
 from labkit.labs import common
 from labkit.labs.confusion import shared
-from labkit.protocol.experiment import Frame, Prediction, Run
+from labkit.protocol.experiment import Frame, Prediction
 
 GRID = np.linspace(-1.0, 1.0, 81)  # cosines at which a density is evaluated
 NONE = np.zeros((1, 0))
@@ -22,15 +22,12 @@ def found(frames: Sequence[Frame], name: str = "cosine") -> Mapping[str, np.ndar
     return next((frame.values for frame in frames if name in frame.values), None)
 
 
-def course(frames: Sequence[Frame], prediction: Prediction, olds: Sequence[Run], end: float) -> figures.Panel:
+def course(frames: Sequence[Frame], prediction: Prediction, end: float) -> figures.Panel:
     """Loss and cosines along the training."""
     curves = {name: common.curve(frames, name) for name in ("loss", "mean", "cosine")}
-    marks: list[figures.Mark] = [
-        figures.Earlier(*common.curve(old.frames, "cosine"), label="earlier smallest") for old in olds
-    ]
     # A short dash at the start, where alone something is predicted.
     dash = np.array([0.0, 0.06 * end]), np.repeat(prediction["cosine"][:, None], 2, axis=1)
-    marks.append(figures.Predicted(*dash, label="smallest", color=shared.COSINE))
+    marks: list[figures.Mark] = [figures.Predicted(*dash, label="smallest", color=shared.COSINE)]
     for (name, (steps, values)), color in zip(
         curves.items(), (shared.LOSS, shared.ETA, shared.COSINE), strict=True
     ):
@@ -81,11 +78,10 @@ def worst(frames: Sequence[Frame], prediction: Prediction) -> figures.Panel:
     return figures.Panel("The worst pair", (figures.Raster(images, columns, rows),), xlabel=says)
 
 
-def densities(frames: Sequence[Frame], prediction: Prediction, olds: Sequence[Run]) -> figures.Panel:
+def densities(frames: Sequence[Frame], prediction: Prediction) -> figures.Panel:
     marks: list[figures.Mark] = [
-        figures.Earlier(GRID, old.last("density"), label="earlier run") for old in olds
+        figures.Predicted(GRID, prediction["density"], label="start", color=shared.WIDTH)
     ]
-    marks.append(figures.Predicted(GRID, prediction["density"], label="start", color=shared.WIDTH))
     for label, order, color in (("start", 1, shared.WIDTH), ("now", -1, shared.COSINE)):
         values = found(frames[::order])
         curve = EMPTY if values is None else values["density"]
@@ -95,15 +91,13 @@ def densities(frames: Sequence[Frame], prediction: Prediction, olds: Sequence[Ru
     )
 
 
-def by_size(
-    frames: Sequence[Frame], prediction: Prediction, olds: Sequence[Run], settings: Any
-) -> figures.Panel:
+def by_size(frames: Sequence[Frame], prediction: Prediction, settings: Any) -> figures.Panel:
     """Smallest and mean cosine, and η, of minibatches by their size; where the slider stands, a point."""
 
     def of(values: np.ndarray) -> np.ndarray:
         return values[:, 0]
 
-    marks = _trap("by_size", "sizes", of, frames, prediction, olds)
+    marks = _trap("by_size", "sizes", of, frames, prediction)
     for label, order, row, color in (
         ("η / mean |g|², start", 1, 2, shared.SKIP), ("mean, now", -1, 1, shared.ETA)
     ):  # fmt: skip
@@ -116,11 +110,9 @@ def by_size(
     return _against("Trap 1: the minibatch", marks, "samples B in a gradient", "log2")
 
 
-def by_pairs(
-    frames: Sequence[Frame], prediction: Prediction, olds: Sequence[Run], settings: Any
-) -> figures.Panel:
+def by_pairs(frames: Sequence[Frame], prediction: Prediction, settings: Any) -> figures.Panel:
     """The smallest cosine of single samples, by the number of pairs; where the slider stands, a point."""
-    marks = _trap("by_pairs", "pairs", np.asarray, frames, prediction, olds)
+    marks = _trap("by_pairs", "pairs", np.asarray, frames, prediction)
     now = found(frames[::-1])
     place = None if now is None or settings is None or settings.group > 1 else float(now["compared"][0])
     return _against("Trap 2: how many pairs", [*marks, _here(frames, place)], "pairs of samples", "log")
@@ -128,15 +120,12 @@ def by_pairs(
 
 def _trap(
     name: str, axis: str, part: Callable[[np.ndarray], np.ndarray], frames: Sequence[Frame],
-    prediction: Prediction, olds: Sequence[Run],
+    prediction: Prediction,
 ) -> list[figures.Mark]:  # fmt: skip
-    marks: list[figures.Mark] = []
-    for old in olds:
-        before = found(old.frames[::-1], name)
-        if before is not None:
-            marks.append(figures.Earlier(old.prediction[axis], part(before[name]), label="earlier run"))
     expected = part(prediction[name])
-    marks.append(figures.Predicted(prediction[axis], expected, label="smallest, start", color=shared.WIDTH))
+    marks: list[figures.Mark] = [
+        figures.Predicted(prediction[axis], expected, label="smallest, start", color=shared.WIDTH)
+    ]
     for label, order, color in (("smallest, start", 1, shared.WIDTH), ("smallest, now", -1, shared.COSINE)):
         values = found(frames[::order], name)
         curve = np.full((1, len(prediction[axis])), np.nan) if values is None else part(values[name])

@@ -34,7 +34,7 @@ from labkit.measure.confusion import Confusion, confusion, density
 from labkit.measure.gradients import gradient_gram
 from labkit.models.mlp import ResidualMLP
 from labkit.protocol.claims import Claim, World
-from labkit.protocol.experiment import Experiment, Frame, Frames, Prediction, Run, Runs
+from labkit.protocol.experiment import Experiment, Frame, Frames, Prediction, Run
 from labkit.protocol.rules import EVERY, Between, Check, Equals, Evidence
 from labkit.protocol.settings import knob
 
@@ -268,17 +268,14 @@ def _fixed(net: nn.Module, x: Tensor) -> nn.Module:
     return net.eval().requires_grad_()
 
 
-def figure(
-    frames: Frames, prediction: Prediction, previous: Runs = (), settings: Networks | None = None
-) -> figures.Chart:
-    olds = tuple(run for run in previous if network_panels.found(run.frames) is not None)
+def figure(frames: Frames, prediction: Prediction, settings: Networks | None = None) -> figures.Chart:
     end = float(max(settings.steps if settings else 1, 1))
     return figures.Chart.of(
         settings, "A network in training: its cosines, the worst pair, and two ways to count pairs.",
-        network_panels.course(frames, prediction, olds, end), network_panels.classes(frames),
-        network_panels.worst(frames, prediction), network_panels.by_size(frames, prediction, olds, settings),
-        network_panels.by_pairs(frames, prediction, olds, settings),
-        network_panels.densities(frames, prediction, olds),
+        network_panels.course(frames, prediction, end), network_panels.classes(frames),
+        network_panels.worst(frames, prediction), network_panels.by_size(frames, prediction, settings),
+        network_panels.by_pairs(frames, prediction, settings),
+        network_panels.densities(frames, prediction),
     )  # fmt: skip
 
 

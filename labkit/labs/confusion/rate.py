@@ -19,7 +19,7 @@ from labkit.labs import common
 from labkit.labs.confusion import shared
 from labkit.labs.confusion.chains import Chains, mean_pair, worst_pair
 from labkit.protocol.claims import Claim, World
-from labkit.protocol.experiment import Experiment, Frame, Frames, Prediction, Run, Runs
+from labkit.protocol.experiment import Experiment, Frame, Frames, Prediction, Run
 from labkit.protocol.rules import EVERY, AtMost, Between, Check, Condition, Equals, Evidence
 from labkit.protocol.settings import Settings, knob, on_cpu
 from labkit.protocol.statistics import exponent
@@ -218,13 +218,9 @@ def _orthogonal(setup: Setup, prediction: Prediction, first: int, recursion: Rec
     yield Frame(first, {"orthogonal": np.stack(shares, axis=1), "orthogonal_bound": bound}, 1.0, "done")
 
 
-def figure(
-    frames: Frames, prediction: Prediction, previous: Runs = (), settings: Rate | None = None
-) -> figures.Chart:
+def figure(frames: Frames, prediction: Prediction, settings: Rate | None = None) -> figures.Chart:
     at, sizes = prediction["steps"], prediction["sizes"]
     rate: list[figures.Mark] = []
-    for old in previous:
-        rate.append(figures.Earlier(*common.curve(old.frames, "gap"), label="earlier run"))
     names = ("worst", "gap", "least_worst", "least_mean", "least")
     found = {name: common.curve(frames, name) for name in names}
     edges = {name: (steps, values.mean(axis=0)) for name, (steps, values) in found.items()}

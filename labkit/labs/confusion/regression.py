@@ -23,7 +23,7 @@ from labkit.labs.confusion import shared
 from labkit.labs.confusion.chains import Chains
 from labkit.measure.confusion import Confusion, confusion
 from labkit.protocol.claims import Claim, World
-from labkit.protocol.experiment import Experiment, Frame, Frames, Prediction, Run, Runs
+from labkit.protocol.experiment import Experiment, Frame, Frames, Prediction, Run
 from labkit.protocol.rules import EVERY, Between, Check, Condition, Equals, Evidence
 from labkit.protocol.settings import Settings, knob, on_cpu
 from labkit.training.search import LearningRateSearch
@@ -259,18 +259,10 @@ def _look(x: np.ndarray, r: np.ndarray, own: np.ndarray, measure: Measure) -> tu
     return np.array(least), np.array(apart)
 
 
-def figure(
-    frames: Frames, prediction: Prediction, previous: Runs = (), settings: Regression | None = None
-) -> figures.Chart:
+def figure(frames: Frames, prediction: Prediction, settings: Regression | None = None) -> figures.Chart:
     loss: list[figures.Mark] = []
     search: list[figures.Mark] = []
     cosine: list[figures.Mark] = []
-    for old in previous:
-        for which in range(2):
-            for name, marks in (("loss", loss), ("cosine", cosine)):
-                steps, before = common.curve(old.frames, name)
-                if len(steps):
-                    marks.append(figures.Earlier(1 + steps, before[which], label="earlier run"))
     at, rates = prediction["steps"], prediction["rates"]
     steps, losses = common.curve(frames, "loss")
     _, cosines = common.curve(frames, "cosine")

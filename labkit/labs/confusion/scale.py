@@ -19,7 +19,7 @@ from labkit.labs import common
 from labkit.labs.confusion import shared
 from labkit.measure.confusion import confusion
 from labkit.protocol.claims import Claim, World
-from labkit.protocol.experiment import Experiment, Frame, Frames, Prediction, Run, Runs
+from labkit.protocol.experiment import Experiment, Frame, Frames, Prediction, Run
 from labkit.protocol.rules import EVERY, AtMost, Between, Condition, Equals, Evidence
 from labkit.protocol.settings import Settings, knob, on_cpu
 from labkit.protocol.statistics import exponent
@@ -201,17 +201,11 @@ def _lemma(weights: Sequence[np.ndarray], x: np.ndarray, u: np.ndarray, settings
     return np.array([largest[name] / getattr(bounds, name) for name in QUANTITIES])
 
 
-def figure(
-    frames: Frames, prediction: Prediction, previous: Runs = (), settings: Scale | None = None
-) -> figures.Chart:
+def figure(frames: Frames, prediction: Prediction, settings: Scale | None = None) -> figures.Chart:
     d, depths = prediction["dimensions"], prediction["depths"]
     count = len(d)
     angle: list[figures.Mark] = []
     growth: list[figures.Mark] = []
-    for old in previous:
-        before = _sweeps(old.frames, count)
-        angle.append(figures.Earlier(d, before["cosine"], label="earlier run"))
-        growth.append(figures.Earlier(depths, before["eta_growth"], label="earlier run"))
     now = _sweeps(frames, count)
     angle += [
         figures.Predicted(d, prediction["cosine"], label="random data", color=shared.COSINE),

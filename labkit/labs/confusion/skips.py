@@ -39,7 +39,7 @@ from labkit.labs.confusion import shared, tuning
 from labkit.measure.confusion import Confusion, confusion, density
 from labkit.models.wideresnet import wide_resnet
 from labkit.protocol.claims import Claim, World
-from labkit.protocol.experiment import Experiment, Frame, Frames, Prediction, Run, Runs
+from labkit.protocol.experiment import Experiment, Frame, Frames, Prediction, Run
 from labkit.protocol.rules import EVERY, Between, Check, Evidence
 from labkit.protocol.settings import knob
 
@@ -308,9 +308,7 @@ def _note_cosines(
         values[f"{when}_{name}"][place] = getattr(found, f"{name}_cosine")
 
 
-def figure(
-    frames: Frames, prediction: Prediction, previous: Runs = (), settings: Skips | None = None
-) -> figures.Chart:
+def figure(frames: Frames, prediction: Prediction, settings: Skips | None = None) -> figures.Chart:
     settings = settings or Skips()
     axis, panels = _axis(settings, prediction), []
     for title, name, ylim in (
@@ -318,7 +316,7 @@ def figure(
         ("After training", "end_minimum", (-1, 1)),
         ("Loss at the best rate", "loss", (0, None)),
     )[bool(settings.moments) :]:
-        marks = _points(name, frames, prediction, previous, settings)
+        marks = _points(name, frames, prediction, settings)
         if name == "loss":
             marks.append(figures.Note(_stuck(frames, settings)))
         ylabel = "training loss" if name == "loss" else "minimum cosine"
@@ -359,16 +357,10 @@ def _axis(settings: Skips, prediction: Prediction) -> dict[str, Any]:
 
 
 def _points(
-    name: str, frames: Sequence[Frame], prediction: Prediction, previous: Sequence[Run], settings: Skips
+    name: str, frames: Sequence[Frame], prediction: Prediction, settings: Skips
 ) -> list[figures.Mark]:
     x = prediction["widths" if settings.over_width else "depths"].astype(float)
     marks: list[figures.Mark] = []
-    for old in previous:
-        before = common.newest(old.frames, name)
-        if before is not None and old.settings.over_width == settings.over_width:
-            at = old.prediction["widths" if settings.over_width else "depths"].astype(float)
-            for i in range(before.shape[1]):
-                marks.append(figures.Earlier(at, before[:, i], label="earlier run"))
     if PLAIN in settings.kinds:
         level = prediction["labels_loss" if name == "loss" else "labels_minimum"]
         ends = (

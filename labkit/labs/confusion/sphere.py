@@ -16,7 +16,7 @@ from labkit import figures
 from labkit.labs import common
 from labkit.labs.confusion import shared
 from labkit.protocol.claims import Claim
-from labkit.protocol.experiment import Experiment, Frame, Frames, Prediction, Run, Runs
+from labkit.protocol.experiment import Experiment, Frame, Frames, Prediction, Run
 from labkit.protocol.rules import AtMost, Evidence
 from labkit.protocol.settings import Settings, knob, on_cpu
 from labkit.theory import confusion as theory
@@ -88,19 +88,10 @@ def _largest(rng: np.random.Generator, sets: int, n: int, d: int) -> np.ndarray:
     return products.max(axis=(1, 2))
 
 
-def figure(
-    frames: Frames, prediction: Prediction, previous: Runs = (), settings: Sphere | None = None
-) -> figures.Chart:
+def figure(frames: Frames, prediction: Prediction, settings: Sphere | None = None) -> figures.Chart:
     shares, levels = prediction["shares"], prediction["levels"]
     chances: list[figures.Mark] = []
     looseness: list[figures.Mark] = []
-    for old in previous:
-        share, level = (common.newest(old.frames, name) for name in ("share", "level"))
-        if share is not None and level is not None:
-            chances.append(figures.Earlier(levels, share, label="earlier run"))
-            looseness.append(
-                figures.Earlier(shares, old.prediction["bound_level"] / level, label="earlier run")
-            )
     chances += [
         figures.Bound(levels, np.minimum(prediction["bound"], 1.0), label="Lemma B.1", color=shared.ETA),
         figures.Predicted(

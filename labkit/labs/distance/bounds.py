@@ -6,7 +6,7 @@ bounds have much room, and would have it without r; at the mean image, x = 0, al
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +19,7 @@ from labkit.labs import common
 from labkit.labs.distance import shared
 from labkit.measure.distance import distances
 from labkit.protocol.claims import Claim, World
-from labkit.protocol.experiment import Experiment, Frame, Frames, Prediction, Run, Runs
+from labkit.protocol.experiment import Experiment, Frame, Frames, Prediction, Run
 from labkit.protocol.rules import AtMost, Evidence
 from labkit.protocol.settings import knob
 from labkit.theory import distance as theory
@@ -148,20 +148,13 @@ def closest(model: Any, x: Tensor, z: np.ndarray, r: float, x_norm: np.ndarray) 
     return tuple(found)
 
 
-def figure(
-    frames: Frames, prediction: Prediction, previous: Runs = (), settings: Bounds | None = None
-) -> figures.Chart:
-    def curve(name: str, of: Sequence[Frame] = frames) -> tuple[np.ndarray, np.ndarray]:
-        steps, values = common.curve(of, name)
+def figure(frames: Frames, prediction: Prediction, settings: Bounds | None = None) -> figures.Chart:
+    def curve(name: str) -> tuple[np.ndarray, np.ndarray]:
+        steps, values = common.curve(frames, name)
         return np.maximum(steps, 0.5), values  # step 0 has its place on a logarithmic axis
 
-    def earlier(name: str) -> list[figures.Mark]:
-        olds = [old.frames for old in previous if common.newest(old.frames, name) is not None]
-        return [figures.Earlier(*curve(name, old), label="earlier run") for old in olds]
-
     across: dict[str, Any] = {"xlabel": "step", "xscale": "log", "yscale": "log"}
-    levels = [
-        *earlier("product"),
+    levels: list[figures.Mark] = [
         *(figures.Measured(*curve(name), label=label, color=color) for name, label, color in LABELS),
         figures.Level(float(prediction["product"]), label="∏‖Z‖₂ predicted", color=shared.PRODUCT),
     ]
@@ -170,14 +163,13 @@ def figure(
         ("output", "Thm C.1: the output", "‖f(x)‖"),
         ("gradient", "Thm C.2: the gradient", "‖∂f/∂W‖"),
     ):
-        marks = [
-            *earlier(name),
+        marks: list[figures.Mark] = [
             figures.Bound(*curve(f"{name}_bound"), label="the bound", color="ink"),
             figures.Measured(*curve(name), label="where it is closest", color=shared.TEST),
         ]
         panels.append(figures.Panel(title, marks, ylabel=ylabel, **across))
     says = "Products of norms while a network trains, and its output and gradient below their bounds."
-    return figures.Chart(tuple(panels), caption=figures.caption(says, settings))
+    return figures.Chart.of(settings, says, *panels)
 
 
 def _levels(run: Run) -> tuple[Evidence, Evidence]:

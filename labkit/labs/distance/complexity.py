@@ -19,7 +19,7 @@ from labkit import figures, measure, models
 from labkit.labs import common
 from labkit.measure.rademacher import RademacherEstimate, rademacher_lower
 from labkit.protocol.claims import Claim, World
-from labkit.protocol.experiment import Experiment, Frame, Frames, Prediction, Run, Runs
+from labkit.protocol.experiment import Experiment, Frame, Frames, Prediction, Run
 from labkit.protocol.rules import EVERY, AtMost, Between, Check, Evidence
 from labkit.protocol.settings import knob
 from labkit.protocol.statistics import exponent
@@ -155,19 +155,13 @@ def _climbed(
     return len(x) * float(torch.as_tensor(values).double().mean()), len(x) * float(bound), gap
 
 
-def figure(
-    frames: Frames, prediction: Prediction, previous: Runs = (), settings: Complexity | None = None
-) -> figures.Chart:
+def figure(frames: Frames, prediction: Prediction, settings: Complexity | None = None) -> figures.Chart:
     panels = []
     for title, suffix, places, label in (
         ("Capacity against width", "", prediction["widths"], "width H"),
         (f"Capacity against m, H = {int(prediction['middle'])}", "_m", prediction["sizes"], "images m"),
     ):
         marks: list[figures.Mark] = []
-        for old in previous:
-            x = old.prediction["sizes" if suffix else "widths"]
-            earlier = _over(old.frames, f"sup{suffix}")
-            marks += [figures.Earlier(x[: row.shape[-1]], row, label="earlier run") for row in earlier]
         found = _over(frames, f"sup{suffix}")
         for i, depth in enumerate(prediction["depths"]):
             bound = prediction[f"bound{suffix}"][i]
@@ -176,16 +170,10 @@ def figure(
                 seen = places[: found.shape[-1]]
                 marks.append(figures.Points(seen, found[i], label=f"climbed to, d = {depth}", color=i))
         panels.append(
-            figures.Panel(
-                title, tuple(marks), xlabel=label, ylabel="E sup Σ ξᵢf(xᵢ)", xscale="log2", yscale="log"
-            )
+            figures.Panel(title, marks, xlabel=label, ylabel="E sup Σ ξᵢf(xᵢ)", xscale="log2", yscale="log")
         )
-    return figures.Chart(
-        tuple(panels),
-        caption=figures.caption(
-            "The capacity bound of Thm 5.1, and what ascent over the ball of networks reached.", settings
-        ),
-    )
+    says = "The capacity bound of Thm 5.1, and what ascent over the ball of networks reached."
+    return figures.Chart.of(settings, says, *panels)
 
 
 def _over(frames: Sequence[Frame], name: str) -> np.ndarray:

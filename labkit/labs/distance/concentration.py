@@ -15,7 +15,7 @@ from scipy.special import betaincinv
 from labkit import data, figures
 from labkit.labs import common
 from labkit.protocol.claims import Claim
-from labkit.protocol.experiment import Experiment, Frame, Frames, Prediction, Run, Runs
+from labkit.protocol.experiment import Experiment, Frame, Frames, Prediction, Run
 from labkit.protocol.rules import AtMost, Equals, Evidence
 from labkit.protocol.settings import Settings, knob, on_cpu
 from labkit.theory import gaussian as theory
@@ -128,9 +128,7 @@ def _khintchine(x: np.ndarray, draws: int, rng: np.random.Generator) -> tuple[fl
     return float(norms.mean()), stderr, float(np.sqrt((norms**2).mean()))
 
 
-def figure(
-    frames: Frames, prediction: Prediction, previous: Runs = (), settings: Concentration | None = None
-) -> figures.Chart:
+def figure(frames: Frames, prediction: Prediction, settings: Concentration | None = None) -> figures.Chart:
     t, m, share = prediction["deviations"], prediction["samples"], common.newest(frames, "share")
     row, tail, exact = DEGREES.index(SHOWN), prediction["tail"], prediction["exact"]
     tails: list[figures.Mark] = [
@@ -150,21 +148,16 @@ def figure(
         figures.Bound(m, np.full(len(m), high), label="Cor. A.3.1", color=0),
         figures.Bound(m, np.full(len(m), low), label="1/√2", color=1, side="below"),
     ]
-    for old in previous:
-        if (earlier := common.newest(old.frames, "ratio")) is not None:
-            ratios += [figures.Earlier(m, earlier[:, i], label="earlier run") for i in range(len(SOURCES))]
     if (ratio := common.newest(frames, "ratio")) is not None:
         ratios += [figures.Points(m, ratio[:, i], label=name, color=2 + i) for i, name in enumerate(SOURCES)]
-    return figures.Chart(
-        (
-            figures.Panel(f"P(|χ²_k/k − 1| ≥ t), k = {SHOWN}", tuple(tails), xlabel="t", ylabel="probability",
-                          yscale="log", ylim=(1e-5, 3)),
-            figures.Panel("Share of the bound, every k", tuple(shares), xlabel="t",
-                          ylabel="probability / bound", yscale="log", ylim=(1e-4, 3)),
-            figures.Panel("E‖Σ ξᵢxᵢ‖ / (Σ‖xᵢ‖²)^½", tuple(ratios), xlabel="vectors m", ylabel="ratio",
-                          xscale="log2", ylim=(0.6, 1.1)),
-        ),
-        caption=figures.caption("The lemmas of App. A: what was drawn, below its bounds.", settings),
+    return figures.Chart.of(
+        settings, "The lemmas of App. A: what was drawn, below its bounds.",
+        figures.Panel(f"P(|χ²_k/k − 1| ≥ t), k = {SHOWN}", tails, xlabel="t", ylabel="probability",
+                      yscale="log", ylim=(1e-5, 3)),
+        figures.Panel("Share of the bound, every k", shares, xlabel="t", ylabel="probability / bound",
+                      yscale="log", ylim=(1e-4, 3)),
+        figures.Panel("E‖Σ ξᵢxᵢ‖ / (Σ‖xᵢ‖²)^½", ratios, xlabel="vectors m", ylabel="ratio",
+                      xscale="log2", ylim=(0.6, 1.1)),
     )  # fmt: skip
 
 

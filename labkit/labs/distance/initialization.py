@@ -17,7 +17,7 @@ from torch import Tensor
 from labkit import data, figures, krylov
 from labkit.labs import common
 from labkit.protocol.claims import Claim, World
-from labkit.protocol.experiment import Experiment, Frame, Frames, Prediction, Run, Runs, series
+from labkit.protocol.experiment import Experiment, Frame, Frames, Prediction, Run, series
 from labkit.protocol.rules import EVERY, AtMost, Between, Check, Equals, Evidence
 from labkit.protocol.settings import knob
 from labkit.protocol.statistics import exponent
@@ -162,9 +162,7 @@ def _gaps(outputs: Tensor, dataset: data.Dataset, seed: int) -> list[float]:
     return [float((part - wrong.mean()).square().mean().sqrt()) for part in drawn]
 
 
-def figure(
-    frames: Frames, prediction: Prediction, previous: Runs = (), settings: Initialization | None = None
-) -> figures.Chart:
+def figure(frames: Frames, prediction: Prediction, settings: Initialization | None = None) -> figures.Chart:
     widths, depths = prediction["widths"], prediction["depths"]
     found = {name: _over_widths(frames, name) for name in ("frobenius", "spectral", "loss")}
     seen = widths[: found["loss"].shape[1]]
@@ -191,18 +189,9 @@ def figure(
                 marks.append(figures.Points(seen, products, label=f"d = {depth}", color=color, line=False))
         panels.append(_panel(title, marks))
     losses = [figures.Points(seen, found["loss"], label="initial loss", color="ink")] if len(seen) else []
-    earlier = [
-        figures.Earlier(old.prediction["widths"], _over_widths(old.frames, "loss"), label="earlier run")
-        for old in previous
-        if old.status == "done"
-    ]
-    panels[-1] = _panel(panels[-1].title, [*earlier, *panels[-1].marks, *losses])
-    return figures.Chart(
-        tuple(panels),
-        caption=figures.caption(
-            "Norms of fresh networks as they grow wider, beside what theory says of them.", settings
-        ),
-    )
+    panels[-1] = _panel(panels[-1].title, [*panels[-1].marks, *losses])
+    says = "Norms of fresh networks as they grow wider, beside what theory says of them."
+    return figures.Chart.of(settings, says, *panels)
 
 
 def _panel(title: str, marks: Sequence[figures.Mark]) -> figures.Panel:

@@ -14,7 +14,7 @@ from labkit import data, figures, training
 from labkit.labs import common
 from labkit.labs.distance import shared
 from labkit.protocol.claims import Claim, World
-from labkit.protocol.experiment import Experiment, Frame, Frames, Prediction, Run, Runs
+from labkit.protocol.experiment import Experiment, Frame, Frames, Prediction, Run
 from labkit.protocol.rules import EVERY, Between, Evidence
 from labkit.protocol.settings import knob
 
@@ -106,9 +106,7 @@ def run(setup: Setup, prediction: Prediction, *, distance: shared.Distance | Non
     yield Frame(step, {}, 1.0, "done")
 
 
-def figure(
-    frames: Frames, prediction: Prediction, previous: Runs = (), settings: Noise | None = None
-) -> figures.Chart:
+def figure(frames: Frames, prediction: Prediction, settings: Noise | None = None) -> figures.Chart:
     shares, sizes = prediction["shares"], prediction["sizes"]
     shown = [frame for frame in frames if "r" in frame.values]
     which = int(shown[-1].values["which"][0]) if shown else 0
@@ -119,13 +117,8 @@ def figure(
         r = np.array([frame.values["r"][:, place] for frame in now]).T if now else np.zeros((1, 0))
         paths.append(figures.Measured(at, r, label=f"noise {SHARES[place]:.0%}", color=color))
     ends: list[figures.Mark] = []
-    for old in previous:
-        before = common.newest(old.frames, "r_end")
-        if before is not None:
-            ends += [figures.Earlier(shares, before[:, size], label="earlier run") for size in (0, 1)]
-    found = common.newest(frames, "r_end")
     for size, color in ((0, 4), (1, 5)):
-        values = np.full((1, len(shares)), np.nan) if found is None else found[:, size]
+        values = common.seen(frames, "r_end", len(shares), at=(size,))
         ends.append(figures.Points(shares, values, label=f"m = {sizes[size]}", color=color))
     return figures.Chart.of(
         settings, "Distance from the start while wrong labels are learned, and where it ends at one loss.",

@@ -23,10 +23,8 @@ SWEEPS = {
 NUMBERS = {"r": "r", "origin": "‖W‖", "frobenius": "∏‖W‖_F²", "prefixed": "H^(d−1)∏‖W‖₂"}
 
 
-def figure(
-    frames: Sequence[Frame], prediction: Prediction, previous: Sequence[Run] = (), settings: Any = None
-) -> figures.Chart:
-    ends = {phase: _ends(phase, frames, prediction, previous) for phase in SWEEPS}
+def figure(frames: Sequence[Frame], prediction: Prediction, settings: Any = None) -> figures.Chart:
+    ends = {phase: _ends(phase, frames, prediction) for phase in SWEEPS}
     widths, sizes = prediction["widths"], prediction["sizes"]
     ends["by_width"].append(
         figures.Predicted(widths, prediction["origin"], label="‖Z‖, exact", color=shared.ORIGIN)
@@ -49,7 +47,7 @@ def figure(
             figures.Panel(f"Against {name}", tuple(ends[phase]), xlabel=label, ylabel="distance", **how)
         )
     says = "Distance from the start along training, and its end by width, by sample size and by noise."
-    return figures.Chart(tuple(panels), caption=figures.caption(says, settings))
+    return figures.Chart.of(settings, says, *panels)
 
 
 def _while_training(frames: Sequence[Frame], prediction: Prediction) -> figures.Panel:
@@ -78,16 +76,10 @@ def _while_training(frames: Sequence[Frame], prediction: Prediction) -> figures.
     return figures.Panel(title, tuple(paths), xlabel="step", ylabel="distance", xscale="log")
 
 
-def _ends(
-    phase: str, frames: Sequence[Frame], prediction: Prediction, previous: Sequence[Run]
-) -> list[figures.Mark]:
-    """The end points of the trainings so far, over those of earlier runs; exponents with their intervals."""
+def _ends(phase: str, frames: Sequence[Frame], prediction: Prediction) -> list[figures.Mark]:
+    """The end points of the trainings so far; exponents with their intervals."""
     marks: list[figures.Mark] = []
     axis, _, letter = SWEEPS[phase]
-    for old in previous:
-        ends = common.newest(old.frames, f"r_{phase}")
-        if ends is not None:
-            marks.append(figures.Earlier(old.prediction[axis], ends, label="earlier run"))
     shown = (("r", "‖W − Z‖", shared.START), ("origin", "‖W‖", shared.ORIGIN))
     lines, places = [], prediction[axis]
     for name, label, color in shown if phase == "by_width" else shown[:1]:

@@ -25,7 +25,7 @@ from labkit.labs.generalization import shared
 from labkit.measure.conditions import Conditions, conditions
 from labkit.measure.relu_chain import chain_inputs, chain_weights, forward
 from labkit.protocol.claims import Claim, World
-from labkit.protocol.experiment import Experiment, Frame, Frames, Prediction, Run, Runs
+from labkit.protocol.experiment import Experiment, Frame, Frames, Prediction, Run
 from labkit.protocol.memory import once
 from labkit.protocol.rules import EVERY, Between, Check, Evidence
 from labkit.protocol.settings import knob
@@ -151,9 +151,7 @@ def run(setup: Setup, prediction: Prediction) -> Iterator[Frame]:
         yield Frame(k, shared.snapshot(values), end, "done" if last else "running", "; ".join(notes))
 
 
-def figure(
-    frames: Frames, prediction: Prediction, previous: Runs = (), settings: Deep | None = None
-) -> figures.Chart:
+def figure(frames: Frames, prediction: Prediction, settings: Deep | None = None) -> figures.Chart:
     panels = []
     for name, title, xlabel, ylabel, level in (
         ("mu", "(C1) Layers that work together", "μ", "share of samples below", LEAST_MU),
@@ -162,12 +160,8 @@ def figure(
     ):
         known = common.newest(frames, name)
         marks: list[figures.Mark] = [
-            figures.Earlier(*_drawn(name, old[:, k]), label="earlier run")
-            for run in previous
-            if (old := common.newest(run.frames, name)) is not None
-            for k in range(len(KINDS))
+            figures.Predicted(*_drawn(name, prediction[name]), label="at the start", color="ink")
         ]
-        marks.append(figures.Predicted(*_drawn(name, prediction[name]), label="at the start", color="ink"))
         if known is not None:
             marks += [
                 figures.Measured(*_drawn(name, known[:, k]), label=WORDS[k], color=color)
@@ -176,13 +170,9 @@ def figure(
             ]
         marks.append(figures.Level(level, label="the paper's", axis="x" if name == "mu" else "y"))
         shape = {"xscale": "log", "ylim": (0, 1)} if name == "mu" else {"ylim": (0, 1.2 * level)}
-        panels.append(figures.Panel(title, tuple(marks), xlabel=xlabel, ylabel=ylabel, **shape))
-    return figures.Chart(
-        tuple(panels),
-        caption=figures.caption(
-            "The three conditions of Theorem 1, on networks that fit true and random labels.", settings
-        ),
-    )
+        panels.append(figures.Panel(title, marks, xlabel=xlabel, ylabel=ylabel, **shape))
+    says = "The three conditions of Theorem 1, on networks that fit true and random labels."
+    return figures.Chart.of(settings, says, *panels)
 
 
 def _drawn(name: str, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

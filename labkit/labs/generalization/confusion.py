@@ -24,7 +24,7 @@ from labkit import data, figures
 from labkit.labs import common
 from labkit.labs.generalization import panels, shared
 from labkit.protocol.claims import Claim, World
-from labkit.protocol.experiment import Experiment, Frame, Frames, Prediction, Run, Runs
+from labkit.protocol.experiment import Experiment, Frame, Frames, Prediction, Run
 from labkit.protocol.rules import EVERY, Between, Evidence
 from labkit.protocol.settings import knob
 
@@ -109,13 +109,11 @@ def run(setup: Setup, prediction: Prediction) -> Iterator[Frame]:
     yield from shared.family(settings, jobs, setup.sets, own)
 
 
-def figure(
-    frames: Frames, prediction: Prediction, previous: Runs = (), settings: Confusion | None = None
-) -> figures.Chart:
+def figure(frames: Frames, prediction: Prediction, settings: Confusion | None = None) -> figures.Chart:
     sizes = prediction["sizes"]
     reach, nearest = (-0.04 * sizes[-1], 1.04 * sizes[-1]), 100 * prediction["nearest"]
     return panels.family(
-        frames, prediction, previous, settings, "sizes",
+        frames, prediction, settings, "sizes",
         {**panels.DRAWN, "sharpness_own": ("on true labels", shared.SHARPNESS_OWN)},
         error=figures.Predicted(sizes, nearest, label="nearest neighbour", color=shared.TEST),
         across={"xlabel": "confusion set", "xlim": reach}, ylim=(-3, 100), by="set",

@@ -21,7 +21,7 @@ from labkit import figures, models
 from labkit.labs import common
 from labkit.measure.conditions import Conditions, conditions
 from labkit.protocol.claims import Claim, World
-from labkit.protocol.experiment import Experiment, Frame, Frames, Prediction, Run, Runs
+from labkit.protocol.experiment import Experiment, Frame, Frames, Prediction, Run
 from labkit.protocol.rules import EVERY, Between, Condition, Equals, Evidence
 from labkit.protocol.settings import knob
 from labkit.protocol.statistics import exponent
@@ -126,9 +126,7 @@ def run(setup: Setup, prediction: Prediction) -> Iterator[Frame]:
         )  # fmt: skip
 
 
-def figure(
-    frames: Frames, prediction: Prediction, previous: Runs = (), settings: Depth | None = None
-) -> figures.Chart:
+def figure(frames: Frames, prediction: Prediction, settings: Depth | None = None) -> figures.Chart:
     depths = prediction["depths"]
     panels = []
     for title, ylabel, curves in (
@@ -141,12 +139,7 @@ def figure(
             (("root", "μ divided out", LINEAR), ("root_mu", "with μ of the network", MEASURED)),
         ),
     ):  # fmt: skip
-        marks: list[figures.Mark] = [
-            figures.Earlier(run.prediction["depths"], old, label="earlier run")
-            for run in previous
-            for name, _, _ in curves
-            if (old := common.newest(run.frames, name)) is not None
-        ]
+        marks: list[figures.Mark] = []
         for name, words, color in curves:
             if name in prediction:
                 marks.append(figures.Predicted(depths, prediction[name], label=words, color=color))
@@ -157,12 +150,9 @@ def figure(
             if name == "linear" and limit is not None:
                 marks.append(figures.Bound(depths, limit, label="limit for d → ∞", color=LIMIT))
         panels.append(
-            figures.Panel(title, tuple(marks), xlabel="layers d", ylabel=ylabel, xscale="log2", yscale="log")
+            figures.Panel(title, marks, xlabel="layers d", ylabel=ylabel, xscale="log2", yscale="log")
         )
-    return figures.Chart(
-        tuple(panels),
-        caption=figures.caption("The two terms of Theorem 1 as a network grows deeper.", settings),
-    )
+    return figures.Chart.of(settings, "The two terms of Theorem 1 as a network grows deeper.", *panels)
 
 
 def _growth(run: Run) -> tuple[Evidence, Evidence]:

@@ -14,7 +14,7 @@ import numpy as np
 from labkit import figures
 from labkit.labs.generalization import label_panels, labels, shared
 from labkit.protocol.claims import Claim, World
-from labkit.protocol.experiment import Experiment, Frames, Prediction, Run, Runs
+from labkit.protocol.experiment import Experiment, Frames, Prediction, Run
 from labkit.protocol.rules import EVERY, Between, Evidence
 from labkit.protocol.settings import knob
 
@@ -40,20 +40,13 @@ class Images(labels.Labels):
 MEASURES = {name: words for name, (words, _) in shared.MEASURES.items()} | {"divergence": "KL at .05"}
 
 
-def figure(
-    frames: Frames, prediction: Prediction, previous: Runs = (), settings: Images | None = None
-) -> figures.Chart:
+def figure(frames: Frames, prediction: Prediction, settings: Images | None = None) -> figures.Chart:
     now = labels.newest(frames) or labels.blank(settings.seeds if settings else 2, 1, 1)
-    olds = [old for run in previous if (old := labels.newest(run.frames)) is not None]
     places = np.arange(len(MEASURES), dtype=float)
-
-    def ratios(values: label_panels.Values) -> np.ndarray:
-        return np.concatenate([label_panels.gap(values, name) for name in MEASURES], axis=1)
-
+    ratios = np.concatenate([label_panels.gap(now, name) for name in MEASURES], axis=1)
     marks: list[figures.Mark] = [
         figures.Level(1.0, "equal"),
-        *(figures.Earlier(places, ratios(old)) for old in olds),
-        figures.Points(places, ratios(now), "random / true labels", shared.RANDOM, line=False),
+        figures.Points(places, ratios, "random / true labels", shared.RANDOM, line=False),
     ]
     return figures.Chart.of(
         settings, "A VGG that fits images with true labels and with random ones.",

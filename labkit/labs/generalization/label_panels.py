@@ -17,7 +17,6 @@ PALE = (shared.RESCALED_TRUE, shared.RESCALED_RANDOM)
 
 # Arrays (seeds, sizes, true or random, losses, ...), NaN where nothing has been measured yet.
 Values = Mapping[str, np.ndarray]
-Old = tuple[np.ndarray, Values]  # the sizes of an earlier run, and what it found
 
 
 def _present(now: Values) -> int:
@@ -46,11 +45,10 @@ def patience(now: Values, prediction: Prediction) -> figures.Panel:
     )  # fmt: skip
 
 
-def ratios(now: Values, olds: Sequence[Old], prediction: Prediction) -> figures.Panel:
+def ratios(now: Values, prediction: Prediction) -> figures.Panel:
     sizes = prediction["sizes"]
     marks: list[figures.Mark] = []
     for name, (words, color) in (*shared.MEASURES.items(), ("norm", ("∏‖W‖², no margin", "ink"))):
-        marks += [figures.Earlier(where, gap(old, name)) for where, old in olds]
         marks.append(figures.Points(sizes, gap(now, name), label=words, color=color))
     marks.append(figures.Level(1.0))
     return _by_size("Over γ²: random / true labels", marks, prediction, "ratio")
@@ -117,10 +115,9 @@ def sharpness(now: Values, prediction: Prediction) -> figures.Panel:
     return _by_size("Max sharpness", marks, prediction, "rise of the loss / 10⁻⁴")
 
 
-def divergences(now: Values, olds: Sequence[Old], prediction: Prediction) -> figures.Panel:
+def divergences(now: Values, prediction: Prediction) -> figures.Panel:
     marks: list[figures.Mark] = []
     for k, color in enumerate(COLORS):
-        marks += [figures.Earlier(where, _final(old["divergence"])[:, :, k] / 1000) for where, old in olds]
         values = _final(now["divergence"])[:, :, k] / 1000
         marks.append(figures.Points(prediction["sizes"], values, label=WORDS[k], color=color))
     return _by_size(f"KL at expected sharpness {shared.TARGET:g}", marks, prediction, "KL / 1000")
@@ -141,3 +138,6 @@ def bounds(now: Values, prediction: Prediction) -> figures.Panel:
         "Test error and bound (5)", (*marks, _size(prediction, g, 0.7, 0.12)),
         xlabel="noise σ on every weight", ylabel="error rate", xscale="log", yscale="log", ylim=(0.05, 1e4),
     )  # fmt: skip
+
+
+PANELS = (patience, ratios, planes, sharpness, divergences, bounds)

@@ -26,7 +26,7 @@ from labkit.labs.generalization.label_panels import Values
 from labkit.measure.sharpness import expected_sharpness, parameter_vector
 from labkit.models.rescaling import rescale_nodes
 from labkit.protocol.claims import Claim, World
-from labkit.protocol.experiment import Experiment, Frame, Frames, Prediction, Run, Runs
+from labkit.protocol.experiment import Experiment, Frame, Frames, Prediction, Run
 from labkit.protocol.memory import once
 from labkit.protocol.rules import EVERY, AtMost, Between, Check, Evidence
 from labkit.protocol.settings import knob
@@ -205,24 +205,14 @@ def perturbed_error(settings: Labels, model: nn.Module, x: Tensor, y: Tensor, se
     return np.clip((found.mean + found.loss).numpy(), 0.0, 1.0)
 
 
-def figure(
-    frames: Frames, prediction: Prediction, previous: Runs = (), settings: Labels | None = None
-) -> figures.Chart:
+def figure(frames: Frames, prediction: Prediction, settings: Labels | None = None) -> figures.Chart:
     now = newest(frames)
     if now is None:
         now = blank(settings.seeds if settings else 2, len(prediction["sizes"]), len(prediction["levels"]))
-    olds = [(run.prediction["sizes"], old) for run in previous if (old := newest(run.frames)) is not None]
-    drawn = (
-        label_panels.patience(now, prediction), label_panels.ratios(now, olds, prediction),
-        label_panels.planes(now, prediction), label_panels.sharpness(now, prediction),
-        label_panels.divergences(now, olds, prediction), label_panels.bounds(now, prediction),
-    )  # fmt: skip
-    return figures.Chart(
-        drawn,
-        caption=figures.caption(
-            "Networks that fit true labels and networks that fit random ones, in each of the measures.",
-            settings,
-        ),
+    return figures.Chart.of(
+        settings,
+        "Networks that fit true labels and networks that fit random ones, in each of the measures.",
+        *(panel(now, prediction) for panel in label_panels.PANELS),
     )
 
 

@@ -25,7 +25,7 @@ from labkit.measure.conditions import conditions
 from labkit.measure.relu_chain import chain_inputs, chain_weights, forward
 from labkit.measure.sharpness import expected_sharpness
 from labkit.protocol.claims import Claim, World
-from labkit.protocol.experiment import Experiment, Frame, Frames, Prediction, Run, Runs
+from labkit.protocol.experiment import Experiment, Frame, Frames, Prediction, Run
 from labkit.protocol.memory import once
 from labkit.protocol.rules import EVERY, AtMost, Between, Check, Equals, Evidence
 from labkit.protocol.settings import knob
@@ -129,29 +129,22 @@ def noise_between(a: Tensor, b: Tensor, settings: Layers, seed: int) -> np.ndarr
     return (a.cpu() @ noise @ b.cpu()).double().flatten(1).norm(dim=1).numpy()
 
 
-def figure(
-    frames: Frames, prediction: Prediction, previous: Runs = (), settings: Layers | None = None
-) -> figures.Chart:
+def figure(frames: Frames, prediction: Prediction, settings: Layers | None = None) -> figures.Chart:
     apart = prediction["apart"]
 
-    def seen(name: str, label: str, color: int, relative: bool = False) -> list[figures.Mark]:
-        found: list[figures.Mark] = [
-            figures.Earlier(old.prediction["apart"], values / (values[:, :1] if relative else 1))
-            for old in previous
-            if (values := common.newest(old.frames, name)) is not None
-        ]
-        values = common.newest(frames, name)
-        if values is not None:
-            found.append(figures.Points(apart, values / (values[:, :1] if relative else 1), label, color))
-        return found
+    def seen(name: str, label: str, color: int, relative: bool = False) -> figures.Points:
+        values = common.seen(frames, name, len(apart))
+        return figures.Points(apart, values / (values[:, :1] if relative else 1), label, color)
 
     stays: list[figures.Mark] = [
         figures.Predicted(apart, prediction["norms"], label="norms", color=shared.L2),
         figures.Predicted(apart, prediction["share"], label="cos θ", color=shared.DIVERGENCE),
-        *seen("norms", "∏‖W‖_F²", shared.L2, True), *seen("mu", "μ of (C1)", shared.DIVERGENCE, True),
+        seen("norms", "∏‖W‖_F²", shared.L2, True), seen("mu", "μ of (C1)", shared.DIVERGENCE, True),
     ]  # fmt: skip
-    wrong = [*seen("error", "as they are", shared.TRUE), *seen("rise", "rise under noise", shared.RANDOM)]
-    lemma = [figures.Level(1.0, "Lemma 3"), *seen("mean", "mean", 2), *seen("rms", "root mean square", 3)]
+    wrong = [seen("error", "as they are", shared.TRUE), seen("rise", "rise under noise", shared.RANDOM)]
+    lemma: list[figures.Mark] = [
+        figures.Level(1.0, "Lemma 3"), seen("mean", "mean", 2), seen("rms", "root mean square", 3),
+    ]  # fmt: skip
     across: dict[str, Any] = {"xlabel": "1/cos θ", "xscale": "log2"}
     ratio = "‖AνB‖ / σ‖A‖‖B‖"
     return figures.Chart.of(

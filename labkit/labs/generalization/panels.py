@@ -9,9 +9,8 @@ import numpy as np
 
 from labkit import figures
 from labkit.figures.palette import Color
-from labkit.labs import common
 from labkit.labs.generalization import shared
-from labkit.protocol.experiment import Frame, Prediction, Run
+from labkit.protocol.experiment import Frame, Prediction
 
 Marks = list[figures.Mark]
 Curve = tuple[np.ndarray, str, Color]  # KL (S, T) at `shared.PLANE`, label, colour
@@ -35,7 +34,7 @@ def plane(curves: Sequence[Curve], title: str) -> figures.Panel:
 
 
 def family(
-    frames: Sequence[Frame], prediction: Prediction, previous: Sequence[Run], settings: Any, axis: str,
+    frames: Sequence[Frame], prediction: Prediction, settings: Any, axis: str,
     drawn: Mapping[str, tuple[str, Color]], *, error: figures.Mark | None = None,
     rise: figures.Mark | None = None, across: Mapping[str, Any], ylim: tuple[float, float | None],
     by: str, says: str,
@@ -53,11 +52,6 @@ def family(
     """
     x = prediction[axis]
     errors, rises = ([mark] if mark else [] for mark in (error, rise))
-    for old in previous:
-        found, l2 = (common.newest(old.frames, name) for name in ("test_error", "l2"))
-        if found is not None and l2 is not None:
-            errors.append(figures.Earlier(old.prediction[axis], 100 * found))
-            rises.append(figures.Earlier(old.prediction[axis], _relative(l2), label="earlier ℓ₂"))
     size = (settings.seeds if settings else 2, len(x))
     now = dict.fromkeys(drawn, np.full(size, np.nan)) | shared.grid(*size)
     now |= next((frame.values for frame in reversed(frames) if "plane" in frame.values), {})

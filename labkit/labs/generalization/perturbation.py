@@ -23,7 +23,7 @@ from labkit.labs.generalization.conditions import Deep, Setup, learn, looked_at,
 from labkit.measure.conditions import Conditions, linear_perturbation
 from labkit.measure.sharpness import expected_sharpness
 from labkit.protocol.claims import Claim
-from labkit.protocol.experiment import Experiment, Frame, Frames, Prediction, Run, Runs
+from labkit.protocol.experiment import Experiment, Frame, Frames, Prediction, Run
 from labkit.protocol.rules import AtMost, Check, Evidence
 from labkit.protocol.settings import knob
 from labkit.theory import generalization as theory
@@ -154,9 +154,7 @@ def _at(setup: Setup, model: nn.Module, found: Conditions, seed: int, sigma: flo
     }  # fmt: skip
 
 
-def figure(
-    frames: Frames, prediction: Prediction, previous: Runs = (), settings: Perturbation | None = None
-) -> figures.Chart:
+def figure(frames: Frames, prediction: Prediction, settings: Perturbation | None = None) -> figures.Chart:
     sigmas = prediction["sigmas"]
     panels = []
     for title, name, bound, words, ylabel in (
@@ -164,11 +162,7 @@ def figure(
         ("What flips add", "error", "lemma2", "Lemma 2", "change / |f(x)|"),
         ("The loss", "sharpness", "theorem1", "Theorem 1", "expected sharpness"),
     ):
-        marks: list[figures.Mark] = [
-            figures.Earlier(run.prediction["sigmas"], old, label="earlier run")
-            for run in previous
-            if (old := common.newest(run.frames, name)) is not None
-        ]
+        marks: list[figures.Mark] = []
         if bound in prediction:
             marks.append(
                 figures.Predicted(sigmas, prediction[bound], label=f"{words}, at the start", color=3)
@@ -180,17 +174,9 @@ def figure(
             marks.append(figures.Measured(sigmas, found, label="measured", color=shared.TRUE))
         trivial = 1.0 if name != "sharpness" else np.log(settings.classes if settings else 10)
         marks.append(figures.Level(trivial, label="says nothing above" if name != "sharpness" else "ln K"))
-        panels.append(
-            figures.Panel(
-                title, tuple(marks), xlabel="σ", ylabel=ylabel, xscale="log", yscale="log", ylim=(1e-6, 1e3)
-            )
-        )
-    return figures.Chart(
-        tuple(panels),
-        caption=figures.caption(
-            "What noise on the weights changes, below what the lemmas and Theorem 1 allow.", settings
-        ),
-    )
+        panels.append(figures.Panel(title, marks, "σ", ylabel, xscale="log", yscale="log", ylim=(1e-6, 1e3)))
+    says = "What noise on the weights changes, below what the lemmas and Theorem 1 allow."
+    return figures.Chart.of(settings, says, *panels)
 
 
 def _bounded(run: Run) -> tuple[Evidence, ...]:

@@ -33,7 +33,7 @@ from labkit.measure.norms import layer_norms
 from labkit.measure.paths import path_norms
 from labkit.measure.sharpness import max_sharpness
 from labkit.protocol.claims import Claim, World
-from labkit.protocol.experiment import Experiment, Frame, Frames, Prediction, Run, Runs
+from labkit.protocol.experiment import Experiment, Frame, Frames, Prediction, Run
 from labkit.protocol.memory import once
 from labkit.protocol.rules import EVERY, AtMost, Between, Condition, Equals, Evidence
 from labkit.protocol.settings import knob
@@ -350,9 +350,7 @@ def _off_one(values: np.ndarray, name: str) -> np.ndarray:
     return np.maximum(np.abs(values - (0.0 if name == "output" else 1.0)), ROUNDING)
 
 
-def figure(
-    frames: Frames, prediction: Prediction, previous: Runs = (), settings: Rescaling | None = None
-) -> figures.Chart:
+def figure(frames: Frames, prediction: Prediction, settings: Rescaling | None = None) -> figures.Chart:
     factor = prediction["factor"]
 
     def curves(
@@ -364,13 +362,11 @@ def figure(
             for at, values, name, label, color in found if len(at)
         ]  # fmt: skip
 
-    earlier = [(old.prediction["factor"], *common.curve(old.frames, "frobenius")) for old in previous]
     cells: list[figures.Mark] = []
     gamma, apart = (common.newest(frames, name) for name in ("gamma", "apart"))
     if gamma is not None and apart is not None:
         cells = [figures.Level(float((gamma / apart).mean()) / math.sqrt(2), label="each its own cell above")]
     ratio = [
-        *(figures.Earlier(x[at], values, label="earlier run") for x, at, values in earlier if len(at)),
         figures.Predicted(factor, prediction["invariant"], label="invariant", color=PATH_ONE),
         *curves(RATIOS), *curves(FLOORS, figures.Predicted),
     ]  # fmt: skip

@@ -21,7 +21,7 @@ from labkit.labs.generalization import panels, shared
 from labkit.measure.capacity import capacities
 from labkit.measure.layers import weight_layers
 from labkit.protocol.claims import Claim, World
-from labkit.protocol.experiment import Experiment, Frame, Frames, Prediction, Run, Runs
+from labkit.protocol.experiment import Experiment, Frame, Frames, Prediction, Run
 from labkit.protocol.memory import once
 from labkit.protocol.rules import EVERY, Between, Evidence
 from labkit.protocol.settings import knob
@@ -112,9 +112,7 @@ def run(setup: Setup, prediction: Prediction) -> Iterator[Frame]:
     yield from shared.family(settings, jobs, setup.sets, whole)
 
 
-def figure(
-    frames: Frames, prediction: Prediction, previous: Runs = (), settings: Width | None = None
-) -> figures.Chart:
+def figure(frames: Frames, prediction: Prediction, settings: Width | None = None) -> figures.Chart:
     widths, whole = prediction["widths"], WHOLE if prediction["factors"] else {}
     reach = (float(widths[0]) / 1.3, float(widths[-1]) * 1.3)
     drawn = {
@@ -122,7 +120,7 @@ def figure(
         for name, (words, color) in panels.DRAWN.items()
     }
     return panels.family(
-        frames, prediction, previous, settings, "widths", drawn,
+        frames, prediction, settings, "widths", drawn,
         rise=figures.Predicted(widths, prediction["vc_order"], label="VC (1)", color="ink"),
         across={"xlabel": "hidden units", "xscale": "log2", "xlim": reach},
         ylim=(-0.5, None), by="width",

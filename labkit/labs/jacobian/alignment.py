@@ -25,7 +25,7 @@ from labkit.labs.jacobian import shared
 from labkit.labs.jacobian.published import RANK, SETS, published
 from labkit.measure import jacobian, rows
 from labkit.protocol.claims import Claim, World
-from labkit.protocol.experiment import Experiment, Frame, Frames, Prediction, Run, Runs
+from labkit.protocol.experiment import Experiment, Frame, Frames, Prediction, Run
 from labkit.protocol.memory import once
 from labkit.protocol.rules import EVERY, Between, Evidence
 from labkit.protocol.settings import knob
@@ -362,20 +362,18 @@ def _frames(setup: Setup, ensemble: training.Ensemble, group: Sequence[Key]) -> 
     )
 
 
-def figure(
-    frames: Frames, prediction: Prediction, previous: Runs = (), settings: Alignment | None = None
-) -> figures.Chart:
+def figure(frames: Frames, prediction: Prediction, settings: Alignment | None = None) -> figures.Chart:
     corrupted = {"xlabel": "label corruption", "xlim": (-0.05, 1.05), "ylim": (0, 1.02)}
     return figures.Chart.of(
         settings,
         "How much of the labels lies in the information space, for clean and for wrong labels; single "
         "points are the paper's ResNet20.",
         figures.Panel(
-            "‖Π_I y‖ / ‖y‖ for every r", tuple(_curves(frames, prediction, previous)), xlabel="r / nK",
+            "‖Π_I y‖ / ‖y‖ for every r", tuple(_curves(frames, prediction)), xlabel="r / nK",
             xscale="log", xlim=(5e-5, 1), ylim=(0, 1.02),
         ),
         figures.Panel(
-            "The same for y − 1/K, at r", _centred(frames, prediction, previous),
+            "The same for y − 1/K, at r", _centred(frames, prediction),
             **corrupted,  # type: ignore[arg-type]
         ),
         figures.Panel(
@@ -384,13 +382,10 @@ def figure(
     )  # fmt: skip
 
 
-def _centred(frames: Frames, prediction: Prediction, previous: Runs) -> tuple[figures.Mark, ...]:
+def _centred(frames: Frames, prediction: Prediction) -> tuple[figures.Mark, ...]:
     levels = prediction["levels"]
     chance = np.full(len(levels), prediction["chance"])
     marks: list[figures.Mark] = [figures.Predicted(levels, chance, label="any direction", color="ink")]
-    for old in previous:
-        if (found := common.newest(old.frames, "final_centred")) is not None:
-            marks.append(figures.Earlier(levels, found))
     for name, label, color in (
         ("initial", "first Jacobian", shared.TRAIN), ("final", "last Jacobian", shared.INFORMATION),
     ):  # fmt: skip
@@ -412,7 +407,7 @@ def _errors(frames: Frames, prediction: Prediction) -> tuple[figures.Mark, ...]:
     )
 
 
-def _curves(frames: Sequence[Frame], prediction: Prediction, previous: Sequence[Run]) -> list[figures.Mark]:
+def _curves(frames: Sequence[Frame], prediction: Prediction) -> list[figures.Mark]:
     """The share on I against r, at both ends of corruption, beside chance and the paper's tables."""
     share = prediction["energies"]
     marks: list[figures.Mark] = [
@@ -426,13 +421,6 @@ def _curves(frames: Sequence[Frame], prediction: Prediction, previous: Sequence[
         ("final", -1, "all wrong, last J", shared.NUISANCE),
     )
     for when, level, label, color in kinds:
-        for run in previous:
-            found = common.newest(run.frames, f"{when}_curve")
-            if found is not None:
-                x = np.arange(1, found.shape[2] + 1) / int(run.prediction["size"])
-                marks.append(
-                    figures.Earlier(x, found[:, level], label="earlier run" if label == kinds[0][2] else "")
-                )
         found = common.newest(frames, f"{when}_curve")
         if found is not None:
             x = np.arange(1, found.shape[2] + 1) / int(prediction["size"])

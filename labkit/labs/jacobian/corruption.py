@@ -21,7 +21,7 @@ from labkit import data, figures, training
 from labkit.labs import common
 from labkit.labs.jacobian import shared
 from labkit.protocol.claims import Claim, World
-from labkit.protocol.experiment import Experiment, Frame, Frames, Prediction, Run, Runs
+from labkit.protocol.experiment import Experiment, Frame, Frames, Prediction, Run
 from labkit.protocol.memory import once
 from labkit.protocol.rules import EVERY, Between, Evidence
 from labkit.protocol.settings import knob
@@ -173,20 +173,14 @@ def _projections(setup: Setup, seed: int, seen: Sequence[_Look]) -> dict[str, An
     return found | {"class_share": within.square().sum((0, 1)).cpu().numpy(), "taken": taken}
 
 
-def figure(
-    frames: Frames, prediction: Prediction, previous: Runs = (), settings: Corruption | None = None
-) -> figures.Chart:
-    errors: list[figures.Mark] = [
-        figures.Earlier(*common.curve(old.frames, "test_error"), label="earlier run (test)")
-        for old in previous
-    ]
-    errors.append(figures.Level(float(prediction["guess"]), label="guessing"))
+def figure(frames: Frames, prediction: Prediction, settings: Corruption | None = None) -> figures.Chart:
+    errors: list[figures.Mark] = [figures.Level(float(prediction["guess"]), label="guessing")]
     for name, label, color in (
         ("train_error", "training labels", shared.TRAIN),
         ("test_error", "test", shared.TEST),
     ):
         errors.append(figures.Measured(*common.curve(frames, name), label=label, color=color))
-    parts, vectors = _of_one_jacobian(frames, prediction, previous)
+    parts, vectors = _of_one_jacobian(frames, prediction)
     end = int(prediction["steps"])
     return figures.Chart.of(
         settings,
@@ -208,15 +202,11 @@ def figure(
 
 
 def _of_one_jacobian(
-    frames: Sequence[Frame], prediction: Prediction, previous: Sequence[Run]
+    frames: Sequence[Frame], prediction: Prediction
 ) -> tuple[list[figures.Mark], list[figures.Mark]]:
     """The residual on its I and N; its left singular vectors."""
     parts: list[figures.Mark] = []
     vectors: list[figures.Mark] = []
-    for old in previous:
-        earlier = common.newest(old.frames, "class_share")
-        if earlier is not None:
-            vectors.append(figures.Earlier(1 + np.arange(earlier.shape[1]), earlier, label="earlier run"))
     found = next((frame.values for frame in reversed(frames) if "nuisance" in frame.values), None)
     if found is None:
         parts.append(figures.Note("drawn when training ends: it needs the Jacobian at the dip"))

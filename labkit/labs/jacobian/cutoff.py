@@ -20,7 +20,7 @@ from labkit.labs import common
 from labkit.labs.jacobian import shared
 from labkit.measure import rows
 from labkit.protocol.claims import Claim, World
-from labkit.protocol.experiment import Experiment, Frame, Frames, Prediction, Run, Runs
+from labkit.protocol.experiment import Experiment, Frame, Frames, Prediction, Run
 from labkit.protocol.rules import EVERY, AtMost, Between, Evidence
 from labkit.protocol.settings import knob
 from labkit.theory import jacobian as theory
@@ -200,11 +200,9 @@ def _bounds(setup: Setup, ensemble: training.Ensemble) -> np.ndarray:
     return np.array(found)
 
 
-def figure(
-    frames: Frames, prediction: Prediction, previous: Runs = (), settings: Cutoff | None = None
-) -> figures.Chart:
+def figure(frames: Frames, prediction: Prediction, settings: Cutoff | None = None) -> figures.Chart:
     ranks, read = prediction["ranks"], _read(frames, prediction)
-    terms = _terms(prediction, read, previous)
+    terms = _terms(prediction, read)
     loss: list[figures.Mark] = []
     if read is not None:
         kept, residual, _ = read
@@ -243,7 +241,7 @@ def figure(
 
 
 def _terms(
-    prediction: Prediction, read: tuple[np.ndarray, np.ndarray, np.ndarray] | None, previous: Runs
+    prediction: Prediction, read: tuple[np.ndarray, np.ndarray, np.ndarray] | None
 ) -> list[figures.Mark]:
     """The three terms over the rank, and the test error that came of them."""
     ranks = prediction["ranks"]
@@ -255,12 +253,6 @@ def _terms(
     if read is not None:
         kept, _, error = read
         terms.append(figures.Points(ranks[kept], error, label="test error at step T", color=shared.TEST))
-    for old in previous:
-        earlier = _read(old.frames, old.prediction)
-        if earlier is not None:
-            terms.append(
-                figures.Earlier(old.prediction["ranks"][earlier[0]], earlier[2], label="earlier test error")
-            )
     best = int(ranks[prediction["total"].mean(axis=0).argmin()])
     return [*terms, figures.Level(best, axis="x", label="least sum")]
 

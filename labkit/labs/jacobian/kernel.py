@@ -20,7 +20,7 @@ from labkit.labs import common
 from labkit.labs.jacobian import shared
 from labkit.measure import dense_jacobian, jacobian
 from labkit.protocol.claims import Claim, World
-from labkit.protocol.experiment import Experiment, Frame, Frames, Prediction, Run, Runs
+from labkit.protocol.experiment import Experiment, Frame, Frames, Prediction, Run
 from labkit.protocol.rules import AtMost, Equals, Evidence
 from labkit.protocol.settings import Settings, knob, on_cpu
 from labkit.protocol.statistics import exponent
@@ -136,13 +136,8 @@ def _joint(setup: Setup, width: int = 60) -> dict[str, np.ndarray]:
     }
 
 
-def figure(
-    frames: Frames, prediction: Prediction, previous: Runs = (), settings: Kernel | None = None
-) -> figures.Chart:
+def figure(frames: Frames, prediction: Prediction, settings: Kernel | None = None) -> figures.Chart:
     marks: list[figures.Mark] = []
-    for old in previous:
-        for name in ACTIVATIONS:
-            marks.append(figures.Earlier(*common.curve(old.frames, f"error_{name}")))
     widths = prediction["widths"]
     for color, name in enumerate(ACTIVATIONS):
         x, y = common.curve(frames, f"error_{name}")

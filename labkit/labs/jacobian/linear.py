@@ -16,7 +16,7 @@ from labkit import data, figures
 from labkit.labs import common
 from labkit.labs.jacobian import shared
 from labkit.protocol.claims import Claim, World
-from labkit.protocol.experiment import Experiment, Frame, Frames, Prediction, Run, Runs
+from labkit.protocol.experiment import Experiment, Frame, Frames, Prediction, Run
 from labkit.protocol.rules import EVERY, Between, Equals, Evidence
 from labkit.protocol.settings import Settings, knob, on_cpu
 from labkit.theory import linear_model
@@ -130,27 +130,16 @@ def _monte_carlo(
     return float(losses.mean()), float(losses.std(ddof=1) / np.sqrt(draws))
 
 
-def figure(
-    frames: Frames, prediction: Prediction, previous: Runs = (), settings: LinearModel | None = None
-) -> figures.Chart:
+def figure(frames: Frames, prediction: Prediction, settings: LinearModel | None = None) -> figures.Chart:
     colors = {"risk": shared.TEST, "information": shared.INFORMATION, "nuisance": shared.NUISANCE}
     labels = {"risk": "population risk", "information": "part on I", "nuisance": "part on N"}
     marks: dict[str, list[figures.Mark]] = {name: [] for name in PARTS}
     for name in PARTS:
-        marks[name].extend(figures.Earlier(*common.curve(old.frames, name)) for old in previous)
-        marks[name].append(
-            figures.Predicted(
-                prediction["steps"],
-                prediction[name],
-                label=f"{labels[name]}, closed form",
-                color=colors[name],
-            )
-        )
-        marks[name].append(
-            figures.Measured(
-                *common.curve(frames, name), label=f"{labels[name]}, descent", color=colors[name]
-            )
-        )
+        words, color = labels[name], colors[name]
+        marks[name] += [
+            figures.Predicted(prediction["steps"], prediction[name], f"{words}, closed form", color),
+            figures.Measured(*common.curve(frames, name), f"{words}, descent", color),
+        ]
     steps, sampled = common.curve(frames, "sampled")
     if len(steps):
         marks["risk"].append(

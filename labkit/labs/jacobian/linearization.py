@@ -17,7 +17,7 @@ from labkit.labs import common
 from labkit.labs.jacobian import shared
 from labkit.labs.jacobian.shallow import Setup, descend, kernel, norm
 from labkit.protocol.claims import Claim, World
-from labkit.protocol.experiment import Experiment, Frame, Frames, Prediction, Run, Runs
+from labkit.protocol.experiment import Experiment, Frame, Frames, Prediction, Run
 from labkit.protocol.rules import INTERVAL, Between, Equals, Evidence
 from labkit.protocol.settings import knob
 from labkit.protocol.statistics import exponent
@@ -85,12 +85,8 @@ def _deviation(setup: Setup, width: int, activation: str, seed: int, repeat: int
     return worst
 
 
-def figure(
-    frames: Frames, prediction: Prediction, previous: Runs = (), settings: Linearization | None = None
-) -> figures.Chart:
+def figure(frames: Frames, prediction: Prediction, settings: Linearization | None = None) -> figures.Chart:
     marks: list[figures.Mark] = []
-    for old in previous:
-        marks.extend(figures.Earlier(*common.curve(old.frames, f"deviation_{name}")) for name in ACTIVATIONS)
     widths = prediction["widths"]
     for color, name in enumerate(ACTIVATIONS):
         x, y = common.curve(frames, f"deviation_{name}")
@@ -103,18 +99,13 @@ def figure(
                 )
             )
         marks.append(figures.Points(x, y, label=f"{name}, measured", color=color))
-    panel = figures.Panel(
-        "How far does training leave the linearised path?",
-        tuple(marks),
-        xlabel="width k",
-        ylabel="max ‖r − r̃‖ / ‖r₀‖",
-        xscale="log",
-        yscale="log",
-        xlim=(float(widths[0]) * 0.8, float(widths[-1]) * 1.25),
-    )
     return figures.Chart.of(
         settings, "The largest gap between training and its linearisation, as the network grows wider.",
-        panel,
+        figures.Panel(
+            "How far does training leave the linearised path?", marks, xlabel="width k",
+            ylabel="max ‖r − r̃‖ / ‖r₀‖", xscale="log", yscale="log",
+            xlim=(float(widths[0]) * 0.8, float(widths[-1]) * 1.25),
+        ),
     )  # fmt: skip
 
 

@@ -18,7 +18,7 @@ from labkit.labs import common
 from labkit.labs.jacobian import shared
 from labkit.labs.jacobian.shallow import Setup, descend, kernel, norm
 from labkit.protocol.claims import Claim, World
-from labkit.protocol.experiment import Experiment, Frame, Frames, Prediction, Run, Runs
+from labkit.protocol.experiment import Experiment, Frame, Frames, Prediction, Run
 from labkit.protocol.rules import AtMost, Condition, Evidence
 from labkit.protocol.settings import knob
 from labkit.theory import jacobian as theory
@@ -167,11 +167,9 @@ def meta_constants(
     return {**found, **dict(columns)}
 
 
-def figure(
-    frames: Frames, prediction: Prediction, previous: Runs = (), settings: MetaTheorem | None = None
-) -> figures.Chart:
+def figure(frames: Frames, prediction: Prediction, settings: MetaTheorem | None = None) -> figures.Chart:
     """The condition and the deviation over widths; the three inequalities at the widest, one point a seed."""
-    marks = _marks(frames, prediction, previous)
+    marks = _marks(frames, prediction)
     ends = float(prediction["widths"][0]) * 0.8, float(prediction["widths"][-1]) * 1.25
     over_widths = (
         ("The condition: δ ≤ 1", "delta", "δ of (5.13)"),
@@ -195,38 +193,29 @@ def figure(
     )  # fmt: skip
 
 
-def _marks(
-    frames: Sequence[Frame], prediction: Prediction, previous: Sequence[Run]
-) -> dict[str, list[figures.Mark]]:
-    marks: dict[str, list[figures.Mark]] = {"delta": [], "deviation": [], "ratio": []}
-    runs = [(frames, prediction, None), *((old.frames, old.prediction, "earlier run") for old in previous)]
-    for shown, told, label in reversed(runs):
-        done = [frame for frame in shown if "start" in frame.values]
-        if not done:
-            continue
-        widths = np.array([frame.step for frame in done])
-        found = [meta_constants(frame.values, told, place) for place, frame in enumerate(done)]
-        delta = np.stack([one["delta"] for one in found], axis=1)
-        gap, bound = (
-            np.stack([one[name] / one["start"] for one in found], axis=1)
-            for name in ("deviation", "deviation_bound")
-        )
-        ratio = np.stack([found[-1][name] / found[-1][f"{name}_bound"] for name, _ in BOUNDED], axis=1)
-        if label:
-            marks["delta"].append(figures.Earlier(widths, delta, label=label))
-            marks["deviation"].append(figures.Earlier(widths, gap, label=label))
-            marks["ratio"].append(figures.Earlier(np.arange(3), ratio, label=label))
-            continue
-        marks["delta"].append(figures.Points(widths, delta, label="δ, measured", color=shared.NUISANCE))
-        marks["deviation"].append(
-            figures.Bound(widths, bound, label="(5.14), where δ ≤ 1", color=shared.TRAIN)
-        )
-        marks["deviation"].append(figures.Points(widths, gap, label="measured", color=shared.TRAIN))
-        marks["ratio"].append(
-            figures.Points(np.arange(3), ratio, label="measured / bound", color=0, line=False)
-        )
-    marks["delta"].append(figures.Level(1.0, label="the theorem ends here"))
-    marks["ratio"].append(figures.Level(1.0, label="the bound"))
+def _marks(frames: Sequence[Frame], prediction: Prediction) -> dict[str, list[figures.Mark]]:
+    marks: dict[str, list[figures.Mark]] = {
+        "delta": [figures.Level(1.0, label="the theorem ends here")],
+        "deviation": [],
+        "ratio": [figures.Level(1.0, label="the bound")],
+    }
+    done = [frame for frame in frames if "start" in frame.values]
+    if not done:
+        return marks
+    widths = np.array([frame.step for frame in done])
+    found = [meta_constants(frame.values, prediction, place) for place, frame in enumerate(done)]
+    delta = np.stack([one["delta"] for one in found], axis=1)
+    gap, bound = (
+        np.stack([one[name] / one["start"] for one in found], axis=1)
+        for name in ("deviation", "deviation_bound")
+    )
+    ratio = np.stack([found[-1][name] / found[-1][f"{name}_bound"] for name, _ in BOUNDED], axis=1)
+    marks["delta"].append(figures.Points(widths, delta, label="δ, measured", color=shared.NUISANCE))
+    marks["deviation"] += [
+        figures.Bound(widths, bound, label="(5.14), where δ ≤ 1", color=shared.TRAIN),
+        figures.Points(widths, gap, label="measured", color=shared.TRAIN),
+    ]
+    marks["ratio"].append(figures.Points(np.arange(3), ratio, label="measured / bound", color=0, line=False))
     return marks
 
 

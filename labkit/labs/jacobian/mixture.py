@@ -18,7 +18,7 @@ from labkit import data, figures, krylov, models
 from labkit.labs import common
 from labkit.labs.jacobian import shared
 from labkit.protocol.claims import Claim, World
-from labkit.protocol.experiment import Experiment, Frame, Frames, Prediction, Run, Runs
+from labkit.protocol.experiment import Experiment, Frame, Frames, Prediction, Run
 from labkit.protocol.rules import AtMost, Condition, Equals, Evidence, Located
 from labkit.protocol.settings import Settings, knob, on_cpu
 from labkit.theory import jacobian as theory
@@ -127,18 +127,11 @@ def _without_noise(settings: MixtureSettings, mixture: data.Mixture) -> tuple[fl
     return settings.classes * rank, float(share), float(found.s[rank - 1]), float(found.s[0]), *interval
 
 
-def figure(
-    frames: Frames, prediction: Prediction, previous: Runs = (), settings: MixtureSettings | None = None
-) -> figures.Chart:
+def figure(frames: Frames, prediction: Prediction, settings: MixtureSettings | None = None) -> figures.Chart:
     rank, shown = int(prediction["rank"]), int(prediction["shown"])
     found = {name: common.newest(frames, name) for name in ("single", "double")}
     index = np.arange(1, shown + 1)
-    spectrum = [
-        figures.Earlier(*_shown(old.last("single"), shown), label="earlier run")
-        for old in previous
-        if common.newest(old.frames, "single") is not None
-    ]
-    marks: list[figures.Mark] = [*spectrum, figures.Level(rank, label="K²C", axis="x")]
+    marks: list[figures.Mark] = [figures.Level(rank, label="K²C", axis="x")]
     for color, (name, scale) in enumerate((("single", 1.0), ("double", np.sqrt(2)))):
         label = "n" if name == "single" else "2n"
         marks.append(

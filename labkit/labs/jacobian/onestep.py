@@ -17,7 +17,7 @@ from labkit import data, figures, models
 from labkit.labs import common
 from labkit.labs.jacobian import shared
 from labkit.protocol.claims import Claim, World
-from labkit.protocol.experiment import Experiment, Frame, Frames, Prediction, Run, Runs
+from labkit.protocol.experiment import Experiment, Frame, Frames, Prediction, Run
 from labkit.protocol.rules import EVERY, Between, Evidence, Located
 from labkit.protocol.settings import Settings, knob, on_cpu
 from labkit.theory import jacobian as theory
@@ -111,22 +111,15 @@ def run(setup: Setup, prediction: Prediction) -> Iterator[Frame]:
     yield Frame(1, {"after": np.array(after)}, 1.0, "done")
 
 
-def figure(
-    frames: Frames, prediction: Prediction, previous: Runs = (), settings: OneStep | None = None
-) -> figures.Chart:
+def figure(frames: Frames, prediction: Prediction, settings: OneStep | None = None) -> figures.Chart:
     rank = int(prediction["rank"])
     shown = 4 * rank
     index = np.arange(1, shown + 1)
     marks: list[figures.Mark] = [
-        figures.Earlier(index, old.last("after")[:, :shown], label="earlier step")
-        for old in previous
-        if old.frames
-    ]
-    marks.append(
         figures.Predicted(
             index[:rank], prediction["ideal"][:, :rank], label="weights along ±θ", color=shared.INFORMATION
         )
-    )
+    ]
     for name, label, color in (
         ("before", "before the step", shared.TRAIN),
         ("after", "after one step", shared.INFORMATION),
@@ -136,16 +129,12 @@ def figure(
             marks.append(figures.Measured(index, found[:, :shown], label=label, color=color))
     marks.append(figures.Level(rank, axis="x", label="2d"))
     marks.append(figures.Level(float(prediction["order"]), label="√(d/n)"))
-    panel = figures.Panel(
-        "Singular values of J / (‖v‖‖X‖)",
-        tuple(marks),
-        xlabel="index s",
-        ylabel="σₛ",
-        yscale="log",
-        xlim=(0, shown),
-    )
     return figures.Chart.of(
-        settings, "Singular values of the Jacobian before and after one step of gradient descent.", panel,
+        settings, "Singular values of the Jacobian before and after one step of gradient descent.",
+        figures.Panel(
+            "Singular values of J / (‖v‖‖X‖)", marks, xlabel="index s", ylabel="σₛ", yscale="log",
+            xlim=(0, shown),
+        ),
     )  # fmt: skip
 
 

@@ -21,7 +21,7 @@ from labkit import data, figures, training
 from labkit.labs import common
 from labkit.labs.jacobian import shared
 from labkit.protocol.claims import Claim, World
-from labkit.protocol.experiment import Experiment, Frame, Frames, Prediction, Run, Runs
+from labkit.protocol.experiment import Experiment, Frame, Frames, Prediction, Run
 from labkit.protocol.memory import once
 from labkit.protocol.rules import EVERY, AtMost, Between, Equals, Evidence
 from labkit.protocol.settings import knob
@@ -190,13 +190,9 @@ def run(
         yield Frame(frame.step, values, frame.progress, frame.status, frame.note)
 
 
-def figure(
-    frames: Frames, prediction: Prediction, previous: Runs = (), settings: Residuals | None = None
-) -> figures.Chart:
+def figure(frames: Frames, prediction: Prediction, settings: Residuals | None = None) -> figures.Chart:
     right: list[figures.Mark] = [figures.Level(float(prediction["guess"]), label="guessing, 1 − 1/K")]
     kinds: list[figures.Mark] = []
-    for old in previous:
-        right.append(figures.Earlier(*common.curve(old.frames, "test_error"), label="earlier run (test)"))
     for marks, name, label, color in (
         (right, "train_error", "training labels", shared.TRAIN),
         (right, "test_error", "test", shared.TEST),
@@ -212,7 +208,7 @@ def figure(
         "The residual on information and nuisance space while a network trains, its errors, and the "
         "residuals of right and of wrong labels.",
         figures.Panel(
-            "Residual, by part of label space", _parts(frames, prediction, previous), xlabel="step τ",
+            "Residual, by part of label space", _parts(frames, prediction), xlabel="step τ",
             ylabel="‖Π r‖ / ‖r₀‖", xscale="symlog", yscale="log", xlim=(0, end), ylim=(1e-3, 1.5),
         ),
         figures.Panel(
@@ -226,13 +222,9 @@ def figure(
     )  # fmt: skip
 
 
-def _parts(frames: Frames, prediction: Prediction, previous: Runs) -> tuple[figures.Mark, ...]:
+def _parts(frames: Frames, prediction: Prediction) -> tuple[figures.Mark, ...]:
     """The residual on I and on N, predicted and trained."""
     marks: list[figures.Mark] = []
-    for old in previous:
-        for name in ("information", "nuisance"):
-            label = "earlier run" if name == "information" else ""
-            marks.append(figures.Earlier(*common.curve(old.frames, name), label=label))
     for name, label, color in (
         ("information", "on I (top r)", shared.INFORMATION),
         ("nuisance", "on N (the rest)", shared.NUISANCE),

@@ -20,7 +20,7 @@ from labkit.labs import common
 from labkit.labs.jacobian import shared
 from labkit.measure import jacobian
 from labkit.protocol.claims import Claim, World
-from labkit.protocol.experiment import Experiment, Frame, Frames, Prediction, Run, Runs, last
+from labkit.protocol.experiment import Experiment, Frame, Frames, Prediction, Run, last
 from labkit.protocol.rules import EVERY, Between, Evidence
 from labkit.protocol.settings import knob
 
@@ -131,9 +131,7 @@ def _densities(A: krylov.Operator, settings: Spectrum, seed: int) -> tuple[np.nd
     )
 
 
-def figure(
-    frames: Frames, prediction: Prediction, previous: Runs = (), settings: Spectrum | None = None
-) -> figures.Chart:
+def figure(frames: Frames, prediction: Prediction, settings: Spectrum | None = None) -> figures.Chart:
     return figures.Chart.of(
         settings, "The spectrum of JJᵀ before and after training, by Lanczos and exactly.",
         _density(frames, "initial", "Spectral density of JJᵀ at the start"),

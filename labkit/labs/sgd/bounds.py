@@ -18,7 +18,7 @@ from labkit import data, figures, models, training
 from labkit.labs import common
 from labkit.labs.sgd import shared
 from labkit.protocol.claims import Claim
-from labkit.protocol.experiment import Experiment, Frame, Frames, Prediction, Run, Runs
+from labkit.protocol.experiment import Experiment, Frame, Frames, Prediction, Run
 from labkit.protocol.rules import AtMost, Equals, Evidence
 from labkit.protocol.settings import knob
 from labkit.theory import classical_bounds as theory
@@ -189,16 +189,13 @@ def _output(layers: Sequence[Tensor], x: Tensor) -> Tensor:
     return (h @ layers[-1].T)[:, 0]
 
 
-def figure(
-    frames: Frames, prediction: Prediction, previous: Runs = (), settings: Bounds | None = None
-) -> figures.Chart:
+def figure(frames: Frames, prediction: Prediction, settings: Bounds | None = None) -> figures.Chart:
     places, before = np.arange(len(NAMES)), float(prediction["quantized"])
     now: list[figures.Mark] = [
         figures.Level(1.0, label="says nothing"),
         figures.Predicted([-0.4, 0.4], [before, before], label="known before", color=shared.MINIMUM_NORM),
     ]
     during: list[figures.Mark] = [figures.Level(1.0)]
-    now += common.earlier(previous, "bounds", places)
     if (values := common.newest(frames, "bounds")) is not None:
         measured = common.newest(frames, "measured")
         now.append(figures.Points(places, values, label="bound", color=shared.MINIMUM_NORM, line=False))

@@ -20,7 +20,7 @@ from labkit.labs import common
 from labkit.labs.sgd import shared
 from labkit.labs.sgd.span import LOST, UNITS
 from labkit.protocol.claims import Claim, World
-from labkit.protocol.experiment import Experiment, Frame, Frames, Prediction, Run, Runs
+from labkit.protocol.experiment import Experiment, Frame, Frames, Prediction, Run
 from labkit.protocol.rules import EVERY, Between, Check, Condition, Evidence
 from labkit.protocol.settings import knob, on_cpu
 from labkit.protocol.statistics import exponent
@@ -150,16 +150,10 @@ def run(
     )  # fmt: skip
 
 
-def figure(
-    frames: Frames, prediction: Prediction, previous: Runs = (), settings: Bridge | None = None
-) -> figures.Chart:
+def figure(frames: Frames, prediction: Prediction, settings: Bridge | None = None) -> figures.Chart:
     steps, distance = prediction["steps"], prediction["distance"].mean(axis=0)
     way: list[figures.Mark] = []
-    ends: list[figures.Mark] = [
-        figures.Earlier(old.prediction["distance"].mean(axis=0), seen, label="earlier run")
-        for old in previous
-        if (seen := common.newest(old.frames, "apart")) is not None
-    ]
+    ends: list[figures.Mark] = []
     at, apart = common.curve(frames, "apart")
     for place, (level, color) in enumerate(zip(LEVELS, COLORS, strict=True)):
         way.append(figures.Predicted(steps + 0.5, prediction["path"][:, place], color=color))

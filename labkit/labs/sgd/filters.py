@@ -23,7 +23,7 @@ from labkit import figures
 from labkit.labs import common
 from labkit.labs.sgd import shared
 from labkit.protocol.claims import Claim, World
-from labkit.protocol.experiment import Experiment, Frame, Frames, Prediction, Run, Runs
+from labkit.protocol.experiment import Experiment, Frame, Frames, Prediction, Run
 from labkit.protocol.rules import AtMost, Equals, Evidence
 from labkit.protocol.settings import Settings, knob, on_cpu
 from labkit.theory import least_squares as theory
@@ -202,9 +202,7 @@ def _inverse(matrices: np.ndarray) -> np.ndarray:
     )  # fmt: skip
 
 
-def figure(
-    frames: Frames, prediction: Prediction, previous: Runs = (), settings: Filters | None = None
-) -> figures.Chart:
+def figure(frames: Frames, prediction: Prediction, settings: Filters | None = None) -> figures.Chart:
     time, steps = prediction["time"], prediction["steps"]
     gd, ridge = shared.MINIMUM_NORM, shared.RIDGE
     shown = [frame for frame in frames if "gd_filter" in frame.values]
@@ -215,10 +213,6 @@ def figure(
         figures.Predicted(GRID, prediction["ridge_filter"][now], label="ridge: s²/(s² + λ)", color=ridge),
     ]
     risk: list[figures.Mark] = []
-    for old in previous:
-        at, values = common.curve(old.frames, "gd_risk")
-        if len(at):
-            risk.append(figures.Earlier(old.settings.step * at, values[SHOWN], label="earlier run"))
     for name, label, color in (("gd", "descent", gd), ("ridge", "ridge", ridge)):
         risk.append(figures.Predicted(time, prediction[f"{name}_risk"][:, SHOWN], label=label, color=color))
     at, _ = common.curve(frames, "gd_risk")

@@ -22,7 +22,7 @@ from labkit.labs import common
 from labkit.labs.sgd import shared
 from labkit.measure.flatness import Radius, first_crossing, flatness_profile, flatness_radius
 from labkit.protocol.claims import Claim
-from labkit.protocol.experiment import Experiment, Frame, Frames, Prediction, Run, Runs
+from labkit.protocol.experiment import Experiment, Frame, Frames, Prediction, Run
 from labkit.protocol.memory import once
 from labkit.protocol.rules import EVERY, Between, Check, Equals, Evidence
 from labkit.protocol.settings import knob
@@ -105,16 +105,13 @@ def balanced(model: Any) -> Any:
     return model
 
 
-def figure(
-    frames: Frames, prediction: Prediction, previous: Runs = (), settings: Flat | None = None
-) -> figures.Chart:
+def figure(frames: Frames, prediction: Prediction, settings: Flat | None = None) -> figures.Chart:
     distances, places = prediction["distances"], np.arange(4.0)
     walks: list[figures.Mark] = [figures.Level(float(prediction["tolerance"]), label="ε")]
     reach: list[figures.Mark] = []
     for k, (words, color) in enumerate(zip(shared.WORDS, shared.COLORS, strict=True)):
         seen = common.seen(frames, "profile", len(distances), at=(k,))
         walks.append(figures.Measured(distances, seen, label=words, color=color))
-        reach += [figures.Earlier(places, _radii(old.frames)[:, k]) for old in previous]
         reach.append(figures.Points(places, _radii(frames)[:, k], label=words, color=color, line=False))
     ratios: list[figures.Mark] = [
         figures.Predicted(places[:2], prediction["table"][:, which], label=name, color=color)

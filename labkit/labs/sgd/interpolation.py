@@ -18,7 +18,7 @@ from labkit.labs import common
 from labkit.labs.sgd import shared
 from labkit.measure.interpolation import simplex, three_point
 from labkit.protocol.claims import Claim, World
-from labkit.protocol.experiment import Experiment, Frame, Frames, Prediction, Run, Runs
+from labkit.protocol.experiment import Experiment, Frame, Frames, Prediction, Run
 from labkit.protocol.rules import EVERY, Between, Evidence
 from labkit.protocol.settings import knob
 
@@ -78,12 +78,10 @@ def run(setup: shared.Started, prediction: Prediction) -> Iterator[Frame]:
     yield from shared.minima(settings, shared.of_both_kinds(setup), values, read)
 
 
-def figure(
-    frames: Frames, prediction: Prediction, previous: Runs = (), settings: Triangle | None = None
-) -> figures.Chart:
+def figure(frames: Frames, prediction: Prediction, settings: Triangle | None = None) -> figures.Chart:
     levels, points = prediction["levels"], prediction["points"]
     landscape = both(points, common.seen(frames, "accuracy", 2, len(points))[0])
-    curves = shared.of_kinds(frames, previous, prediction, "levels", "areas", figures.Measured)
+    curves = shared.of_kinds(frames, prediction, "levels", "areas", figures.Measured)
     corners = np.full(len(levels), float(prediction["corners"]))
     curves.append(figures.Predicted(levels, corners, label="corners alone", color="ink"))
     curves.append(figures.Level(float(prediction["level"]), axis="x", label="flat above"))

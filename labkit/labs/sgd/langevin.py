@@ -20,7 +20,7 @@ from labkit.labs import common
 from labkit.labs.sgd import shared
 from labkit.labs.sgd.shared import SGD, SGDL
 from labkit.protocol.claims import Claim, World
-from labkit.protocol.experiment import Experiment, Frame, Frames, Prediction, Run, Runs
+from labkit.protocol.experiment import Experiment, Frame, Frames, Prediction, Run
 from labkit.protocol.rules import INTERVAL, Check, Equals, Evidence
 from labkit.protocol.settings import knob
 
@@ -113,15 +113,13 @@ def _trained(setup: shared.Started, temperature: float) -> Iterator[Frame]:
     )  # fmt: skip
 
 
-def figure(
-    frames: Frames, prediction: Prediction, previous: Runs = (), settings: Langevin | None = None
-) -> figures.Chart:
+def figure(frames: Frames, prediction: Prediction, settings: Langevin | None = None) -> figures.Chart:
     steps, panels = prediction["steps"], []
     axes: dict[str, Any] = {"xlabel": "step", "xlim": (0, float(steps[-1]))}
     for name, title, ylabel in (
         ("loss", "Training loss", "cross-entropy"), ("error", "Validation error", "share wrong"),
     ):  # fmt: skip
-        marks = common.earlier_ways(previous, name, lambda v: v[1])
+        marks: list[figures.Mark] = []
         if name == "loss":
             floor = np.full(2, prediction["floor"][0])
             marks.append(figures.Predicted(steps, floor, label="p T/2, if settled", color=SGDL))

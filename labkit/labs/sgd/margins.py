@@ -22,7 +22,7 @@ from labkit.labs import common
 from labkit.labs.sgd import shared
 from labkit.measure.layers import weight_layers
 from labkit.protocol.claims import Claim, World
-from labkit.protocol.experiment import Experiment, Frame, Frames, Prediction, Run, Runs
+from labkit.protocol.experiment import Experiment, Frame, Frames, Prediction, Run
 from labkit.protocol.rules import EVERY, Between, Evidence
 from labkit.protocol.settings import knob
 
@@ -103,9 +103,7 @@ def _fan_in(model: nn.Module, x: Tensor) -> np.ndarray:
     return np.array([float(weight.abs().sum(1).mean()) for weight in weights])
 
 
-def figure(
-    frames: Frames, prediction: Prediction, previous: Runs = (), settings: Margins | None = None
-) -> figures.Chart:
+def figure(frames: Frames, prediction: Prediction, settings: Margins | None = None) -> figures.Chart:
     scales = prediction["scales"]
     layers = prediction["start"].shape[-1]
     places = np.arange(float(layers))
@@ -125,7 +123,7 @@ def figure(
         norms.append(
             figures.Predicted(places, prediction["start"][:, c], label=word, color=("ink", "grey")[c])
         )
-    ratios = shared.of_kinds(frames, previous, prediction, "scales", "normalized", figures.Points)
+    ratios = shared.of_kinds(frames, prediction, "scales", "normalized", figures.Points)
     return figures.Chart.of(
         settings, "Margins and norms of fitted networks, from an ordinary start and from a larger one.",
         figures.Panel(

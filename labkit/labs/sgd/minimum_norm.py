@@ -22,7 +22,7 @@ from labkit import figures
 from labkit.labs import common
 from labkit.labs.sgd import shared
 from labkit.protocol.claims import Claim, World
-from labkit.protocol.experiment import Experiment, Frame, Frames, Prediction, Run, Runs
+from labkit.protocol.experiment import Experiment, Frame, Frames, Prediction, Run
 from labkit.protocol.rules import EVERY, AtMost, Between, Check, Condition, Equals, Evidence
 from labkit.protocol.settings import Settings, knob, on_cpu
 from labkit.theory.least_squares import null_space_part, rms_distance
@@ -216,31 +216,25 @@ def _advice(setup: Setup) -> str:
     )
 
 
-def figure(
-    frames: Frames, prediction: Prediction, previous: Runs = (), settings: MinimumNorm | None = None
-) -> figures.Chart:
+def figure(frames: Frames, prediction: Prediction, settings: MinimumNorm | None = None) -> figures.Chart:
     height = float(np.linalg.norm(np.diff(prediction["limit"][0], axis=0)))
     # A start may lie on either side of both.
     begins = [0.0, float(prediction["dagger"][0]), float(prediction["start"][0, 1])]
     reach = (min(begins) - 0.1 * begins[1], max(begins) + 0.3 * begins[1])
     return figures.Chart.of(
         settings, "The paths of GD and SGD to zero loss, and how they close in on the predicted limit.",
-        figures.Panel("Two paths from 0, two from w₀", _plane(frames, prediction, previous, height),
+        figures.Panel("Two paths from 0, two from w₀", _plane(frames, prediction, height),
                       xlabel="w along w†", ylabel="w along P₀w₀", xlim=reach,
                       ylim=(-0.15 * height, 1.2 * height) if height > 1e-9 else None),
-        figures.Panel("From w₀ to the predicted limit", _way(frames, prediction, previous),
+        figures.Panel("From w₀ to the predicted limit", _way(frames, prediction),
                       xlabel="step (+ ½)", ylabel="relative to ‖w†‖", xscale="log", yscale="log",
                       ylim=(FLOOR, None)),
     )  # fmt: skip
 
 
-def _plane(frames: Frames, prediction: Prediction, previous: Runs, height: float) -> list[figures.Mark]:
+def _plane(frames: Frames, prediction: Prediction, height: float) -> list[figures.Mark]:
     dagger = prediction["dagger"][0]
     marks: list[figures.Mark] = [figures.Level(dagger, label="zero loss", axis="x")]
-    for old in previous:
-        path = common.curve(old.frames, "slice")[1]
-        if len(path) > 1:
-            marks.append(figures.Earlier(path[0, 1, 1, 0], path[1, 1, 1, 0], label="earlier run"))
     for level in (0.0, height):
         label = "predicted: sideways, to w† + P₀w₀" if level else ""
         start = float(prediction["start"][0, int(level > 0)])
@@ -255,8 +249,8 @@ def _plane(frames: Frames, prediction: Prediction, previous: Runs, height: float
     return marks
 
 
-def _way(frames: Frames, prediction: Prediction, previous: Runs) -> list[figures.Mark]:
-    marks = common.earlier_ways(previous, "distance", lambda v: np.maximum(v[1, 1].mean(0), FLOOR), x=0.5)
+def _way(frames: Frames, prediction: Prediction) -> list[figures.Mark]:
+    marks: list[figures.Mark] = []
     aside = np.full(len(prediction["steps"]), prediction["elsewhere"].mean())
     for values, label, color in (
         (prediction["distance"][:, 1], "GD, closed form", COLORS[0]),

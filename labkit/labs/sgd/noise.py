@@ -30,7 +30,7 @@ from labkit.measure.gradient_noise import (
     sample_gradients,
 )
 from labkit.protocol.claims import Claim, World
-from labkit.protocol.experiment import Experiment, Frame, Frames, Prediction, Run, Runs
+from labkit.protocol.experiment import Experiment, Frame, Frames, Prediction, Run
 from labkit.protocol.rules import EVERY, Between, Check, Condition, Equals, Evidence
 from labkit.protocol.settings import knob
 
@@ -151,9 +151,7 @@ def _shape(drawn: Tensor, variance: Tensor, generator: torch.Generator) -> dict[
     }  # fmt: skip
 
 
-def figure(
-    frames: Frames, prediction: Prediction, previous: Runs = (), settings: MinibatchNoise | None = None
-) -> figures.Chart:
+def figure(frames: Frames, prediction: Prediction, settings: MinibatchNoise | None = None) -> figures.Chart:
     centres, sizes = (EDGES[1:] + EDGES[:-1]) / 2, prediction["sizes"]
     shapes: list[figures.Mark] = []
     scaling: list[figures.Mark] = []
@@ -180,7 +178,7 @@ def figure(
             ylabel="tr C_B / tr C_1", xscale="log2", yscale="log",
         ),
         figures.Panel(
-            "Directions that the noise fills", _filled(frames, prediction, previous),
+            "Directions that the noise fills", _filled(frames, prediction),
             ylabel="participation ratio", yscale="log", ylim=(1, 5 * float(prediction["weights"])),
             xticks=[(float(t), f"{phase}\nloss {LOSSES[t]:g}") for t, phase in enumerate(PHASES)],
             xlim=(-0.5, 2.5),
@@ -188,13 +186,12 @@ def figure(
     )  # fmt: skip
 
 
-def _filled(frames: Frames, prediction: Prediction, previous: Runs) -> list[figures.Mark]:
+def _filled(frames: Frames, prediction: Prediction) -> list[figures.Mark]:
     places, weights = np.arange(float(len(PHASES))), np.full(len(PHASES), float(prediction["weights"]))
     now = common.seen(frames, "participation", len(PHASES))
     return [
         figures.Predicted(places, weights, label="isotropic", color="ink"),
         figures.Level(float(prediction["most"]), label="most, n − 1"),
-        *common.earlier(previous, "participation", places),
         *(figures.Points(places, np.where(places == t, now, np.nan), color=color, line=False)
           for t, color in enumerate(COLORS)),
     ]  # fmt: skip

@@ -24,7 +24,7 @@ from labkit.labs import common
 from labkit.labs.sgd import puzzle, shared
 from labkit.models.polynomial import polynomial_relu
 from labkit.protocol.claims import Claim, World
-from labkit.protocol.experiment import Experiment, Frame, Frames, Prediction, Run, Runs
+from labkit.protocol.experiment import Experiment, Frame, Frames, Prediction, Run
 from labkit.protocol.rules import EVERY, Between, Check, Equals, Evidence
 from labkit.protocol.settings import knob
 
@@ -105,15 +105,13 @@ def run(setup: puzzle.Setup, prediction: Prediction) -> Iterator[Frame]:
     yield Frame(step, shared.snapshot(values), 1.0, "done")
 
 
-def figure(
-    frames: Frames, prediction: Prediction, previous: Runs = (), settings: Polynomial | None = None
-) -> figures.Chart:
+def figure(frames: Frames, prediction: Prediction, settings: Polynomial | None = None) -> figures.Chart:
     curves = [
         (part, (which, kind), f"{shared.KINDS[kind]} {part}, {('ReLU', 'sat.')[which]}", colors[kind])
         for which, colors in enumerate((shared.PALE, shared.COLORS))
         for part, kind in (("test", 0), ("train", 1))
     ]
-    twins = partial(puzzle.errors, frames, prediction, previous, room=1.4, fitted=False, which=(1,))
+    twins = partial(puzzle.errors, frames, prediction, room=1.4, fitted=False)
     fit = figures.Panel(
         "The activation",
         (

@@ -25,7 +25,7 @@ from labkit.labs import common
 from labkit.labs.sgd import shared
 from labkit.models.allconv import allconv, weights
 from labkit.protocol.claims import Claim, World
-from labkit.protocol.experiment import Experiment, Frame, Frames, Prediction, Run, Runs
+from labkit.protocol.experiment import Experiment, Frame, Frames, Prediction, Run
 from labkit.protocol.rules import EVERY, Between, Check, Condition, Equals, Evidence
 from labkit.protocol.settings import knob
 
@@ -280,9 +280,7 @@ def place(
                 values["gap"][:, row, at] = found["test"][:, 0, k] - found["train"][:, 0, k]
 
 
-def figure(
-    frames: Frames, prediction: Prediction, previous: Runs = (), settings: Puzzle | None = None
-) -> figures.Chart:
+def figure(frames: Frames, prediction: Prediction, settings: Puzzle | None = None) -> figures.Chart:
     n, edge = int(prediction["sizes"][len(MULTIPLES) // 2]), int(prediction["edge"])
     curves = [
         (part, (kind,), f"{name}, {part}", colors[kind])
@@ -292,8 +290,8 @@ def figure(
     return figures.Chart.of(
         settings,
         "Training and test error, and their gap, around the point at which weights outnumber samples.",
-        errors(frames, prediction, previous, "n", f"Over N, W = {edge:,}", curves),
-        errors(frames, prediction, previous, "w", f"Over W, N = {n}", curves),
+        errors(frames, prediction, "n", f"Over N, W = {edge:,}", curves),
+        errors(frames, prediction, "w", f"Over W, N = {n}", curves),
         gap(frames, prediction, "n"),
         gap(frames, prediction, "w"),
     )  # fmt: skip
@@ -316,9 +314,9 @@ def gap(frames: Frames, prediction: Prediction, sweep: str) -> figures.Panel:
 
 
 def errors(
-    frames: Frames, prediction: Prediction, previous: Runs, sweep: str, title: str,
+    frames: Frames, prediction: Prediction, sweep: str, title: str,
     curves: Sequence[tuple[str, tuple[int, ...], str, Color]], *, room: float = 1.25,
-    fitted: bool = True, which: tuple[int, ...] = (),
+    fitted: bool = True,
 ) -> figures.Panel:  # fmt: skip
     """Errors over N or over W.
 
@@ -326,15 +324,11 @@ def errors(
         curves: training or test error, its place behind the seeds, label and colour.
         room: beside the first and the last place, as a factor.
         fitted: whether to draw where counting weights expects random labels to be fitted.
-        which: of the networks, behind the seeds, is drawn of an earlier run.
     """
     x, middle = "sizes" if sweep == "n" else "weights", prediction["sizes"][len(prediction["sizes"]) // 2]
     places, edge = prediction[x], float(prediction["edge"] if sweep == "n" else middle)
     reach, chance = (float(places[0]) / room, float(places[-1]) * room), float(prediction["chance"])
-    marks: list[figures.Mark] = []
-    for part, kind in (("test", 0), ("train", 1)):
-        marks += common.earlier(previous, f"{part}_{sweep}", x, (*which, kind))
-    marks.append(figures.Level(edge, axis="x", label="N = W"))
+    marks: list[figures.Mark] = [figures.Level(edge, axis="x", label="N = W")]
     # Counting weights: zero as long as N <= W.
     free = [reach[0], min(edge, reach[1])] if sweep == "n" else [max(edge, reach[0]), reach[1]]
     if fitted:

@@ -21,7 +21,7 @@ from labkit.labs import common
 from labkit.labs.sgd import shared
 from labkit.measure.input_noise import error_under_noise
 from labkit.protocol.claims import Claim, World
-from labkit.protocol.experiment import Experiment, Frame, Frames, Prediction, Run, Runs
+from labkit.protocol.experiment import Experiment, Frame, Frames, Prediction, Run
 from labkit.protocol.rules import EVERY, Between, Equals, Evidence
 from labkit.protocol.settings import knob
 
@@ -83,9 +83,7 @@ def run(
     yield from shared.minima(settings, shared.of_both_kinds(setup), values, read)
 
 
-def figure(
-    frames: Frames, prediction: Prediction, previous: Runs = (), settings: Robust | None = None
-) -> figures.Chart:
+def figure(frames: Frames, prediction: Prediction, settings: Robust | None = None) -> figures.Chart:
     gammas = prediction["gammas"]
     chance = figures.Predicted(
         gammas, np.full(len(gammas), float(prediction["chance"])), label="chance", color="ink"
@@ -95,7 +93,7 @@ def figure(
         ("error", "Error on noisy training images (47)", "noise γ (standard deviations of a pixel)"),
         ("by_weights", "Error with noisy weights", "noise Δ (share of each weight)"),
     ):
-        marks = shared.of_kinds(frames, previous, prediction, "gammas", name, figures.Measured)
+        marks = shared.of_kinds(frames, prediction, "gammas", name, figures.Measured)
         panels.append(
             figures.Panel(title, [*marks, chance], xlabel=size, ylabel="error rate",
                           xlim=(0, float(gammas[-1])), ylim=(0, 1))

@@ -20,7 +20,7 @@ from labkit.labs import common
 from labkit.labs.sgd import shared
 from labkit.measure.flatness import flatness_radius
 from labkit.protocol.claims import Claim, World
-from labkit.protocol.experiment import Experiment, Frame, Frames, Prediction, Run, Runs
+from labkit.protocol.experiment import Experiment, Frame, Frames, Prediction, Run
 from labkit.protocol.rules import EVERY, Between, Check, Evidence
 from labkit.protocol.settings import knob
 
@@ -102,23 +102,16 @@ def _read(settings: Selection, model: nn.Module, one: data.Dataset, seed: int) -
     }  # fmt: skip
 
 
-def figure(
-    frames: Frames, prediction: Prediction, previous: Runs = (), settings: Selection | None = None
-) -> figures.Chart:
+def figure(frames: Frames, prediction: Prediction, settings: Selection | None = None) -> figures.Chart:
     batches = prediction["batches"]
     ticks = [(float(size), "all" if size == batches[0] else str(size)) for size in batches]
     panels = []
     for name, title in zip(READ, TITLES, strict=True):
-        marks = [
-            figures.Earlier(old.prediction["batches"], seen[:, :-1], label="earlier run")
-            for old in previous
-            if (seen := common.newest(old.frames, name)) is not None
-        ]
         now = common.seen(frames, name, len(batches) + 1)
         natural = figures.Points(batches, now[:, :-1], label="natural labels", color=shared.NATURAL)
         random = figures.Points(batches[:1], now[:, -1:], label="random labels", color=shared.RANDOM)
         panels.append(
-            figures.Panel(title, [*marks, natural, random], xlabel="batch size", ylabel="at the minimum",
+            figures.Panel(title, [natural, random], xlabel="batch size", ylabel="at the minimum",
                           xscale="log2", xticks=ticks, ylim=(0, None))
         )  # fmt: skip
     return figures.Chart.of(

@@ -21,7 +21,7 @@ from labkit import figures
 from labkit.labs import common
 from labkit.labs.sgd import shared
 from labkit.protocol.claims import Claim, World
-from labkit.protocol.experiment import Experiment, Frame, Frames, Prediction, Run, Runs
+from labkit.protocol.experiment import Experiment, Frame, Frames, Prediction, Run
 from labkit.protocol.rules import EVERY, INTERVAL, AtMost, Between, Check, Condition, Equals, Evidence
 from labkit.protocol.settings import Settings, knob, on_cpu
 from labkit.theory import robust
@@ -189,11 +189,9 @@ def _search(w: np.ndarray, x: np.ndarray, y: np.ndarray, rho: float, rng: np.ran
     return best
 
 
-def figure(
-    frames: Frames, prediction: Prediction, previous: Runs = (), settings: Separator | None = None
-) -> figures.Chart:
+def figure(frames: Frames, prediction: Prediction, settings: Separator | None = None) -> figures.Chart:
     colors, steps = (shared.SGD, shared.MINIMUM_NORM), prediction["steps"][1:]
-    way = [figures.Level(CLOSE, label="close"), *common.earlier_ways(previous, "away", lambda v: v[1])]
+    way: list[figures.Mark] = [figures.Level(CLOSE, label="close")]
     share: list[figures.Mark] = []
     sides: list[figures.Mark] = []
     label = "ridge at λ = 1/(ηt)"

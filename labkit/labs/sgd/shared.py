@@ -27,7 +27,7 @@ from labkit.measure.layers import weight_layers
 from labkit.measure.margins import margins
 from labkit.measure.norms import frobenius
 from labkit.protocol.claims import World
-from labkit.protocol.experiment import Frame, Frames, Run, Runs
+from labkit.protocol.experiment import Frame, Frames, Run
 from labkit.protocol.rules import Check
 from labkit.protocol.settings import knob
 
@@ -256,11 +256,10 @@ BOTH_NATURAL = World("both networks with natural labels", {"label_noise": 0.0})
 
 
 def of_kinds(
-    frames: Frames, previous: Runs, prediction: Mapping[str, np.ndarray], x: str, name: str, mark: Any
+    frames: Frames, prediction: Mapping[str, np.ndarray], x: str, name: str, mark: Any
 ) -> list[figures.Mark]:
-    """Both kinds of labels over an x of the prediction: (S, kinds, X), and in grey those of before."""
-    marks: list[figures.Mark] = []
-    for k, (words, color) in enumerate(zip(WORDS, COLORS, strict=True)):
-        y = common.seen(frames, name, len(prediction[x]), at=(k,))
-        marks += [*common.earlier(previous, name, x, (k,)), mark(prediction[x], y, label=words, color=color)]
-    return marks
+    """Both kinds of labels over an x of the prediction: (S, kinds, X)."""
+    return [
+        mark(prediction[x], common.seen(frames, name, len(prediction[x]), at=(k,)), label=words, color=color)
+        for k, (words, color) in enumerate(zip(WORDS, COLORS, strict=True))
+    ]

@@ -20,7 +20,7 @@ from labkit import data, figures
 from labkit.labs import common
 from labkit.labs.sgd import shared
 from labkit.protocol.claims import Claim, World
-from labkit.protocol.experiment import Experiment, Frame, Frames, Prediction, Run, Runs
+from labkit.protocol.experiment import Experiment, Frame, Frames, Prediction, Run
 from labkit.protocol.rules import Check, Condition, Equals, Evidence
 from labkit.protocol.settings import knob, on_cpu
 from labkit.theory.least_squares import null_space_part
@@ -152,17 +152,13 @@ def _parts(setup: Setup, first: Tensor) -> dict[str, np.ndarray]:
     return {name: (value / size).numpy() for name, value in found.items()}
 
 
-def figure(
-    frames: Frames, prediction: Prediction, previous: Runs = (), settings: Span | None = None
-) -> figures.Chart:
+def figure(frames: Frames, prediction: Prediction, settings: Span | None = None) -> figures.Chart:
     floor, steps = 1e-18, prediction["steps"]
-    marks = {
-        name: common.earlier_ways(previous, name, lambda v: np.maximum(v[2], floor), x=0.5)
-        for name in ("across", "along")
-    }
     moved = np.maximum(prediction["moved"], floor)
-    marks["across"].append(figures.Level(EXACT, label="tolerance"))
-    marks["across"].append(figures.Predicted(steps + 0.5, moved, label="weight decay alone", color="ink"))
+    marks: dict[str, list[figures.Mark]] = {"across": [
+        figures.Level(EXACT, label="tolerance"),
+        figures.Predicted(steps + 0.5, moved, label="weight decay alone", color="ink"),
+    ], "along": []}  # fmt: skip
     for name in marks:
         at, values = common.curve(frames, name)
         for which, label in enumerate(UNITS if len(at) else ()):

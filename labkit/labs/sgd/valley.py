@@ -26,7 +26,7 @@ from labkit.labs import common
 from labkit.labs.sgd import chains
 from labkit.labs.sgd.shared import LANGEVIN, SGD, SGDL
 from labkit.protocol.claims import Claim, World
-from labkit.protocol.experiment import Experiment, Frame, Frames, Prediction, Run, Runs
+from labkit.protocol.experiment import Experiment, Frame, Frames, Prediction, Run
 from labkit.protocol.rules import EVERY, Between, Equals, Evidence
 from labkit.protocol.settings import Settings, knob, on_cpu
 from labkit.theory.boltzmann import Valley as Potential
@@ -166,16 +166,12 @@ def _gradient(setup: chains.Setup, kind: int, place: int) -> Callable[[Tensor, i
     return minibatch_gradient(U, slopes, settings.batch_size, settings.chains, draws)
 
 
-def figure(
-    frames: Frames, prediction: Prediction, previous: Runs = (), settings: Valley | None = None
-) -> figures.Chart:
+def figure(frames: Frames, prediction: Prediction, settings: Valley | None = None) -> figures.Chart:
     dimensions = prediction["dimensions"]
     job = common.seen(frames, "job", 2)[0]
     kind, at = (0, len(dimensions) - 1) if np.isnan(job).any() else (int(job[0]), int(job[1]) - 1)
     share = common.seen(frames, "running", len(KINDS), len(dimensions))
     shares: list[figures.Mark] = []
-    for place in range(len(KINDS)):
-        shares += common.earlier(previous, "running", "dimensions", (place,))
     for place, name in enumerate(KINDS):
         shares += [
             figures.Predicted(dimensions, prediction["share"][place], color=COLORS[place]),

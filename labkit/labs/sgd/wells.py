@@ -18,7 +18,7 @@ from labkit.labs import common
 from labkit.labs.sgd import chains
 from labkit.labs.sgd.shared import LANGEVIN
 from labkit.protocol.claims import Claim, World
-from labkit.protocol.experiment import Experiment, Frame, Frames, Prediction, Run, Runs
+from labkit.protocol.experiment import Experiment, Frame, Frames, Prediction, Run
 from labkit.protocol.rules import Equals, Evidence
 from labkit.protocol.settings import Settings, knob, on_cpu
 from labkit.theory.boltzmann import TwoWells, flat_share, marginal, occupancy
@@ -89,14 +89,11 @@ def run(
     yield from chains.walked(settings, EDGES, walks, (settings.dimension,), dynamics or descend)
 
 
-def figure(
-    frames: Frames, prediction: Prediction, previous: Runs = (), settings: Wells | None = None
-) -> figures.Chart:
+def figure(frames: Frames, prediction: Prediction, settings: Wells | None = None) -> figures.Chart:
     dimensions, T = prediction["dimensions"], settings.temperature if settings else None
     now = common.newest(frames, "dimension")
     at = len(dimensions) - 1 if now is None else int(now[0]) - 1
-    shares = [
-        *common.earlier(previous, "running", "dimensions"),
+    shares: list[figures.Mark] = [
         figures.Predicted(dimensions, prediction["apart"], label="wells far apart", color="ink"),
         figures.Predicted(dimensions, prediction["share"], label="quadrature", color=LANGEVIN),
         figures.Points(

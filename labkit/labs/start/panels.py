@@ -9,22 +9,17 @@ import numpy as np
 
 from labkit import figures
 from labkit.labs import common
-from labkit.protocol.experiment import Frame, Prediction, Run
+from labkit.protocol.experiment import Frame, Prediction
 
 TRAIN, TEST, START, ORIGIN, CEILING, FLOOR = 0, 1, 2, 3, 5, 4
 
 
-def figure(
-    frames: Sequence[Frame], prediction: Prediction, previous: Sequence[Run] = (), settings: Any = None
-) -> figures.Chart:
+def figure(frames: Sequence[Frame], prediction: Prediction, settings: Any = None) -> figures.Chart:
     end = float(prediction["steps"][-1])
 
     def panel(title: str, ylabel: str, *curves: tuple[str, str, int], **axes: Any) -> figures.Panel:
         """curves: name of the value, its label, its colour."""
         marks: list[figures.Mark] = []
-        for old in previous:
-            for name, _, _ in curves:
-                marks.append(figures.Earlier(*common.curve(old.frames, name), label="earlier run"))
         for name, label, color in curves:
             expected = prediction.get(name)
             if expected is not None:
