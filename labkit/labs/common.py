@@ -6,7 +6,7 @@ import copy
 import itertools
 import math
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar, cast
@@ -19,7 +19,9 @@ from labkit import data
 from labkit.data.loading import stamp
 from labkit.data.strata import choose
 from labkit.protocol.experiment import Frame, Frames, Run, series
+from labkit.protocol.rules import Check
 from labkit.protocol.settings import Settings
+from labkit.training import Ensemble, LossBelow, train
 from labkit.training.dynamics import Gradient, descend
 
 
@@ -180,6 +182,21 @@ def _clean(
     )
 
 
+def with_spare(whole: data.Dataset, n: int, n_test: int, seed: int) -> data.Dataset:
+    """n training samples of a seed, of which smaller sets are the first, and up to `n_test` others.
+
+    Samples of the training split that are not used join a test split that is smaller than `n_test`.
+    """
+    ordered = whole.subset(n_train=whole.n, n_test=whole.n_test, seed=seed)
+    spare = slice(n, n + max(n_test - whole.n_test, 0))
+    return replace(
+        ordered,
+        x_train=ordered.x_train[:n], y_train=ordered.y_train[:n], clean_train=ordered.clean_train[:n],
+        x_test=torch.cat([ordered.x_test[:n_test], ordered.x_train[spare]]),
+        y_test=torch.cat([ordered.y_test[:n_test], ordered.y_train[spare]]),
+    )  # fmt: skip
+
+
 def datasets(
     settings: Any, *, n_test: int, normalize: str, label_noise: float = 0.0, noise_kind: str = "strict",
     dtype: torch.dtype = torch.float32, flatten: bool = True,
@@ -195,9 +212,38 @@ def datasets(
     )  # fmt: skip
 
 
+@dataclass(frozen=True)
+class Given:
+    """A function of a run with one more argument: as `partial`, but claims that hold it compare equal."""
+
+    function: Callable[[Run, str], Any]
+    argument: str
+
+    def __call__(self, run: Run) -> Any:
+        return self.function(run, self.argument)
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What most experiments prepare.
+
+    Attributes:
+        sets, models: one a seed; where `prepare` has several of each seed, they are nested, the seeds last.
+    """
+
+    settings: Any
+    sets: tuple[Any, ...] = ()
+    models: tuple[Any, ...] = ()
+
+
 def seeds(settings: Settings) -> range:
     """The seeds of a run."""
     return range(settings.seed, settings.seed + settings.seeds)
+
+
+def together(sets: Sequence[data.Dataset], *names: str) -> list[Tensor]:
+    """Parts of the data sets of all seeds, such as "x_test": (S, n, ...) each."""
+    return [torch.stack([getattr(one, name) for one in sets]) for name in names]
 
 
 def error_rate(outputs: Tensor, labels: Tensor) -> np.ndarray:
@@ -232,27 +278,62 @@ def measured_steps(steps: int, count: int = 120) -> list[int]:
     return sorted({0, steps, *np.unique(np.geomspace(1, max(steps, 1), count).round().astype(int)).tolist()})
 
 
-def to_loss(
-    frames: Iterator[Frame], goal: float, span: tuple[float, float], step: int
-) -> Generator[Frame, None, Frame]:
-    """Passes a training on as bare ticks, with progress by its loss toward `goal`; returns its last frame.
+@dataclass(frozen=True)
+class Outcome:
+    """How a training to one loss ended.
+
+    Attributes:
+        word: "done", "missed" (the loss was not reached in time) or "diverged".
+        epochs: what the slowest copy took.
+        note: the sentence of the training loop.
+    """
+
+    word: str
+    epochs: int
+    note: str
+
+    @property
+    def missed(self) -> str:
+        """The note, where the loss was not reached in time."""
+        return self.note if self.word == "missed" else ""
+
+    def told(self, who: str) -> list[str]:
+        """What a run has to say of networks that it calls `who`: nothing, if they came to their end."""
+        return [f"{who}: {self.note}"] if self.word != "done" else []
+
+
+def fit(
+    ensemble: Ensemble, samples: Sequence[tuple[Tensor, Tensor]], *, loss: float, lr: float, epochs: int,
+    seed: int, span: tuple[float, float], step: int, batch: int = 64,
+) -> Generator[Frame, None, Outcome]:  # fmt: skip
+    """SGD with momentum .9 on the cross-entropy, until that of every copy is below `loss`; passes on ticks.
 
     Args:
+        samples: (x, y) of each copy.
+        epochs: the longest training.
+        seed: of the minibatches; copy s takes seed + s.
         span: progress of the whole run at the start and at the end of this training.
         step: the step that the ticks carry.
     """
-    ended: Frame | None = None
+    xs, ys = zip(*samples, strict=True)
+    each = -(-len(xs[0]) // batch)
     first = share = 0.0
-    for ended in frames:
+    ended = Frame.tick(step)
+    for ended in train(
+        ensemble, xs, ys, loss="cross-entropy", lr=lr, momentum=0.9, batch_size=batch, epochs=epochs,
+        stop=LossBelow(loss), measure_at=10 * each, seed=seed, read_at_end=True,
+    ):  # fmt: skip
         if "loss" in ended.values and np.all(ended.values["loss"] > 0):
             # The loss falls about as a power of the steps, so its logarithm says how far the way has gone.
             now = float(np.log(ended.values["loss"]).mean())
             first = first or now
-            share = min(max((first - now) / max(first - math.log(goal), 1e-9), share), 1.0)
+            share = min(max((first - now) / max(first - math.log(loss), 1e-9), share), 1.0)
         if ended.status == "running":
             yield Frame.tick(step, span[0] + (span[1] - span[0]) * share)
-    assert ended is not None
-    return ended
+    if ended.status == "diverged":
+        return Outcome("diverged", 0, ended.note)
+    taken = -(-int(ended.values["steps"].max()) // each)
+    return Outcome("missed" if "not reached" in ended.note else "done", taken, ended.note)
 
 
 def outputs(model: nn.Module, x: Tensor) -> Tensor:
@@ -267,6 +348,13 @@ def fitted(model: nn.Module, x: Tensor, y: Tensor) -> tuple[float, float]:
     return float(nn.functional.cross_entropy(found, y)), float((found.argmax(1) != y).double().mean())
 
 
+def change(model: nn.Module, other: nn.Module, x: Tensor) -> float:
+    """The largest change of an output from one network to another, over the largest output."""
+    with torch.no_grad():
+        before, after = model(x), other(x)
+    return float((after - before).abs().max() / before.abs().max())
+
+
 def snapshot(values: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """A copy for a frame, which later measurements do not change."""
     return {name: value.copy() for name, value in values.items()}
@@ -277,6 +365,20 @@ def worst(values: np.ndarray) -> float:
     return math.inf if np.isnan(values).any() else float(np.max(values))
 
 
+def converged(train_error: np.ndarray, loss: np.ndarray, stop: float, advice: str) -> tuple[Check, ...]:
+    """What makes minima comparable: all samples are fitted, to one loss."""
+    # Some slack: the loop looks at the loss in float32, and batch norm is folded after it.
+    return (
+        Check("training error is zero", worst(train_error), 0.0, advice),
+        Check("training loss has reached the stop", worst(loss), 1.02 * stop, "raise epochs"),
+    )
+
+
+def means(values: np.ndarray, form: str = ".3f") -> str:
+    """Means over seeds, (S, G), as a person reads them."""
+    return ", ".join(f"{value:{form}}" for value in values.mean(axis=0))
+
+
 def blank(*places: int, **axes: tuple[int, ...]) -> dict[str, np.ndarray]:
     """Arrays (*places, *axes) of nothing yet, by their names."""
     return {name: np.full((*places, *shape), np.nan) for name, shape in axes.items()}
@@ -285,6 +387,33 @@ def blank(*places: int, **axes: tuple[int, ...]) -> dict[str, np.ndarray]:
 def stacked(found: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:
     """What was found for each seed, by its names: one array of each, the seeds first."""
     return {name: np.stack([one[name] for one in found]) for name in found[0]}
+
+
+def gather(
+    values: dict[str, np.ndarray], shape: tuple[int, ...], place: tuple[int, ...], found: Mapping[str, Any]
+) -> None:
+    """Writes what was found at a place into arrays (*shape, ...), which are made as their names come up."""
+    for name, value in found.items():
+        values.setdefault(name, np.full((*shape, *np.shape(value)), np.nan))[place] = value
+
+
+def sweep(
+    look: Callable[[int, int], Mapping[str, Any]], seeds: int, ends: Sequence[float], note: str = ""
+) -> Iterator[Frame]:
+    """Measures at one place after the other, at each for all seeds; a frame carries all places so far.
+
+    Args:
+        look: (place, seed) -> what is found there, by its names; frames have it as (seeds, places, ...).
+        ends: the progress of the run at the end of each place.
+        note: of the last frame.
+    """
+    values: dict[str, np.ndarray] = {}
+    for place, end in enumerate(ends):
+        for seed in range(seeds):
+            gather(values, (seeds, len(ends)), (seed, place), look(place, seed))
+            yield Frame.tick(place)
+        last = place == len(ends) - 1
+        yield Frame(place, snapshot(values), end, "done" if last else "running", note if last else "")
 
 
 def put(values: Mapping[str, np.ndarray], place: tuple[int, ...], found: Mapping[str, Any]) -> None:

@@ -7,8 +7,10 @@ channel, which pooling passes on.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -74,6 +76,39 @@ def rescale_nodes(
     for part, original in zip(scaled.modules(), model.modules(), strict=True):
         part.training = original.training
     return scaled
+
+
+def balanced(model: Any, sweeps: int = 20) -> Any:
+    """The same function, and the norm of what goes into each hidden unit, bias too, that of what leaves.
+
+    Args:
+        model: an `mlp` with biases; left as it was.
+        sweeps: over its layers, where it has several: to balance one unbalances its neighbours a little.
+    """
+    layers = range(len(model.layers) - 1)
+    for k in [*layers] * (1 if len(layers) == 1 else sweeps):
+        into, out = model.layers[k], model.layers[k + 1]
+        norm = torch.cat([into.weight, into.bias[:, None]], dim=1).norm(dim=1)
+        model = rescale_nodes(model, {k: (out.weight.norm(dim=0) / norm).sqrt().detach()})
+    return model
+
+
+def least_product(model: nn.Module, sweeps: int = 20) -> float:
+    """The least product of squared Frobenius norms of all rescalings of a perceptron: that of its balanced
+    form, biases left out.
+
+    Args:
+        model: its weights are its parameters of two axes, in order.
+        sweeps: over its layers.
+    """
+    weights = [p.detach().clone() for p in model.parameters() if p.ndim == 2]
+    for _ in range(sweeps):
+        for first, second in itertools.pairwise(weights):
+            into, out = first.norm(dim=1), second.norm(dim=0)
+            scale = torch.where((into > 0) & (out > 0), (out / into).sqrt(), torch.ones_like(into))
+            first *= scale[:, None]
+            second /= scale
+    return math.prod(float(W.square().sum()) for W in weights)
 
 
 def _hidden_and_readout(model: nn.Module, calls: list[Call]) -> list[nn.Linear | nn.Conv2d]:

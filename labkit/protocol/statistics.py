@@ -56,10 +56,10 @@ def exponent(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
     Args:
         x: (G,) positive, at least two different values.
-        y: (S, G) or (G,), positive.
+        y: (S, ..., G) or (G,), positive.
 
     Returns:
-        (S,) slopes.
+        (S, ...) slopes; (1,) for one curve alone.
 
     Raises:
         ValueError: fewer than two points, or a value that has no logarithm.
@@ -71,3 +71,37 @@ def exponent(x: np.ndarray, y: np.ndarray) -> np.ndarray:
         raise ValueError("x and y must be positive for a slope of logarithms")
     centred = np.log(x) - np.log(x).mean()
     return np.log(y) @ centred / (centred @ centred)
+
+
+def correlation(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Pearson's correlation of two quantities over the places at which both were measured, for each seed.
+
+    Args:
+        x, y: (S, G).
+
+    Returns:
+        (S,), in [-1, 1]; 0 where one of the two does not change.
+    """
+    x, y = (one - one.mean(axis=1, keepdims=True) for one in (x, y))
+    size = np.sqrt((x**2).sum(axis=1) * (y**2).sum(axis=1))
+    return np.divide((x * y).sum(axis=1), size, out=np.zeros(len(x)), where=size > 0)
+
+
+def crossing(x: np.ndarray, y: np.ndarray, level: float) -> np.ndarray:
+    """Where a curve first reaches a level, between two places.
+
+    Args:
+        x: (G,), ascending.
+        y: (..., G), curves over x.
+        level: in units of y.
+
+    Returns:
+        (...), in units of x; NaN where a curve never reaches the level, or has from the start.
+    """
+    found = np.full(y.shape[:-1], np.nan)
+    for place in np.ndindex(found.shape):
+        over = np.flatnonzero(y[place] >= level)
+        if len(over) and over[0]:
+            ends = slice(over[0] - 1, over[0] + 1)
+            found[place] = np.interp(level, y[place][ends], x[ends])
+    return found

@@ -381,7 +381,7 @@ def test_a_wider_network_is_trained_to_the_same_loss() -> None:
     assert len(counted.ends) == len(setup.jobs) == 9
     for (phase, place, width, size, share), end in zip(setup.jobs, counted.ends, strict=True):
         for seed, one in enumerate(setup.sets[size, share]):
-            net = shared.network(settings, setup.inputs, width, seed, setup.classes)
+            net = shared.network(settings, setup.one.dim, width, seed, setup.one.classes)
             weights = {name: value[seed] for name, value in end.items()}
             losses = []
             for x, y in ((one.x_train, one.y_train), (one.x_test, one.y_test)):
@@ -510,7 +510,7 @@ def test_labels_are_what_they_are_called(labels: str, classes: int) -> None:
     clean, noisy = setup.sets[64, 0.0][0], setup.sets[64, 1.0][0]
     whole = labkit.load("digits", n_train=64, flatten=True, classes=2 if labels == "pair" else 10)
     expected = whole.y_train % 2 if labels == "parity" else whole.y_train
-    assert clean.classes == classes == setup.classes
+    assert clean.classes == classes == setup.one.classes
     assert torch.equal(clean.y_train, expected) and torch.equal(noisy.clean_train, expected)
     assert torch.equal(clean.y_test, noisy.y_test) and torch.equal(clean.x_train, noisy.x_train)
     assert abs(float((noisy.y_train == expected).double().mean()) - 1 / classes) < 0.2

@@ -241,8 +241,9 @@ def test_the_ruler_agrees_with_plain_formulas() -> None:
     settings = cheap(LABELS, draws=50, epsilon=0.1)
     one = shared.classification(settings, 30, seed=0)
     ensemble = training.Ensemble([shared.network(settings, one.shape, seed=0)])
-    for _ in shared.fit(settings, ensemble, [one.x_train], [one.y_train], loss=0.03, epochs=500, seed=0,
-                        span=(0.0, 1.0), step=0):  # fmt: skip
+    for _ in shared.fit(
+        settings, ensemble, shared.samples([one]), loss=0.03, epochs=500, seed=0, span=(0.0, 1.0), step=0
+    ):
         pass
     model = ensemble.member(0)
     found = shared.measured(settings, model, one.x_train, one.y_train)

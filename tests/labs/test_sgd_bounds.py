@@ -96,7 +96,7 @@ def trained() -> tuple[Any, Any, list[torch.Tensor], list[torch.Tensor]]:
     """Settings, data, and the weights of the network with one output, at the start and some way off."""
     settings = BOUNDS.preset(**SMALL | {"depth": 2, "width": 6, "seeds": 1, "margin": 0.5})
     setup = bounds.prepare(settings)
-    start = bounds.one_output(setup.starts[0])
+    start = bounds.one_output(setup.models[0])
     generator = torch.Generator().manual_seed(0)
     now = [w + 0.2 * torch.randn(w.shape, generator=generator, dtype=w.dtype) for w in start]
     return settings, setup.sets[0], start, now
@@ -105,7 +105,7 @@ def trained() -> tuple[Any, Any, list[torch.Tensor], list[torch.Tensor]]:
 def test_one_output_is_the_difference_of_the_networks_two() -> None:
     """The other sign, or a row forgotten: then margins and ℓ₁ norms are of another function."""
     setup = bounds.prepare(BOUNDS.preset(**SMALL | {"depth": 3}))
-    x, model = setup.sets[0].x_train, setup.starts[0]
+    x, model = setup.sets[0].x_train, setup.models[0]
     with torch.no_grad():
         outputs = model(x).double()
         found = bounds._output(bounds.one_output(model), x.double())

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from labkit import models
+from labkit.labs import common
 from labkit.labs.sgd import shared
 from labkit.labs.sgd.flatness import FLATNESS, TABLE_1, balanced
 from labkit.labs.sgd.interpolation import INTERPOLATION, both
@@ -21,6 +24,7 @@ from labkit.measure.gradient_noise import gradient_noise
 from labkit.measure.interpolation import simplex
 from labkit.protocol.experiment import Run, drain
 from labkit.protocol.judging import judge
+from labkit.protocol.statistics import crossing
 from tests.labs.checks import (
     Change,
     TrainingTests,
@@ -307,16 +311,10 @@ def test_the_larger_start_is_larger_by_its_factor() -> None:
     np.testing.assert_allclose(start[:, 1], 3 * start[:, 0], rtol=1e-6)
 
 
-def test_the_noise_that_is_borne_is_read_off_between_points() -> None:
-    gammas = np.array([0.0, 1.0, 2.0, 4.0])
-    error = np.array([[0.0, 0.25, 0.75, 0.8], [0.0, 0.1, 0.2, 0.3], [0.0, 0.5, 0.2, 0.9]])
-    np.testing.assert_allclose(shared.reached(gammas, error, 0.5), [1.5, np.nan, 1.0])
-
-
 def test_random_labels_are_lost_much_sooner() -> None:
     """The paper: slightly. Here a third of the noise."""
     run = quick("robustness")
-    at = shared.reached(run.prediction["gammas"], run.last("error"), 0.5)
+    at = crossing(run.prediction["gammas"], run.last("error"), 0.5)
     assert (at[:, 1] < at[:, 0] / 2).all()
     assert (np.diff(run.last("error"), axis=-1) > -0.02).all()
 
@@ -333,21 +331,22 @@ def test_all_kinds_of_labels_start_alike() -> None:
         assert 0.75 < float(random.noisy.double().mean()) <= 1.0
 
 
-def test_fit_leaves_the_networks_it_was_given() -> None:
+def test_a_training_leaves_the_networks_it_was_given() -> None:
     """Random labels trained from the weights that natural labels left behind."""
     settings = FLATNESS.preset(**CHEAP["flatness"], seeds=2)
     setup = FLATNESS.prepare(settings)
-    before = [p.clone() for net in setup.starts for p in net.parameters()]
-    frames = shared.fit(settings, setup.starts, setup.sets[0], span=(0.2, 0.4))
-    seen = []
-    try:
-        while True:
-            seen.append(next(frames))
-    except StopIteration as end:
-        found = end.value
-    assert found.word == "done" and len(found.models) == 2
-    assert all(0.2 <= frame.progress <= 0.4 for frame in seen)
-    after = [p for net in setup.starts for p in net.parameters()]
+    before = [p.clone() for net in setup.models for p in net.parameters()]
+    found: list[nn.Module] = []
+
+    def read(step: int, seed: int, one: Any, model: nn.Module) -> Iterator[bool]:
+        found.append(model)
+        yield False
+
+    one = shared.Training("natural labels", setup.sets[0], (0.2, 0.4), setup.models)
+    *frames, last = shared.minima(settings, [one], {}, read)
+    assert len(found) == 2 and last.note == ""
+    assert all(0.2 <= frame.progress <= 0.4 for frame in frames if frame.progress is not None)
+    after = [p for net in setup.models for p in net.parameters()]
     assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
-    loss, _ = shared.fitted(found.models[0], setup.sets[0][0].x_train, setup.sets[0][0].y_train)
+    loss, _ = common.fitted(found[0], setup.sets[0][0].x_train, setup.sets[0][0].y_train)
     assert loss < 1.02 * settings.stop

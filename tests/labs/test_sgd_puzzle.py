@@ -195,8 +195,8 @@ def test_the_gap_at_other_n_stands_where_it_was_measured() -> None:
     assert np.isfinite(gap[:, :, shared_width:]).all() and np.isnan(gap[:, :, :shared_width]).all()
     small_run = drain(PUZZLE, small(PUZZLE))
     setup = PUZZLE.prepare(small_run.settings)
-    nets = [puzzle.network(one, 4, seed) for seed, one in enumerate(setup.sets)]
-    *_, last = puzzle.fit(small_run.settings, nets, setup.sets, (4, 4))
+    nets = [puzzle.network(one, 4, seed) for seed, one in enumerate(setup.sets[0])]
+    *_, last = puzzle.fit(small_run.settings, nets, setup.sets[0], (4, 4))
     np.testing.assert_array_equal(small_run.last("gap")[:, 0, 2], last.values["test"] - last.values["train"])
 
 
@@ -204,7 +204,7 @@ def test_errors_are_those_of_the_trained_networks() -> None:
     """An error on a batch, on other copies' labels, or of another step."""
     settings = small(PUZZLE)
     setup = PUZZLE.prepare(settings)
-    sets = [one for pair in zip(setup.sets, setup.noisy, strict=True) for one in pair]
+    sets = [one for pair in zip(*setup.sets, strict=True) for one in pair]
     nets = [puzzle.network(one, 2, seed) for seed, one in zip((0, 0, 1, 1), sets, strict=True)]
     kept: list[Ensemble] = []
     original = puzzle.training.Ensemble
@@ -241,7 +241,8 @@ def test_weights_of_the_prediction_are_those_of_the_networks() -> None:
         setup = experiment.prepare(small(experiment))
         prediction = experiment.predict(setup)
         for width, count in zip(prediction["widths"], prediction["weights"], strict=True):
-            assert count == sum(p.numel() for p in puzzle.network(setup.sets[0], int(width), 0).parameters())
+            network = puzzle.network(setup.sets[0][0], int(width), 0)
+            assert count == sum(p.numel() for p in network.parameters())
         assert prediction["edge"] == prediction["weights"][list(prediction["widths"]).index(2)]
 
 

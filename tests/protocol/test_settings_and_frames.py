@@ -121,11 +121,28 @@ def test_a_sweep_refuses_an_empty_or_unknown_grid() -> None:
 def test_an_exponent_is_the_slope_of_logarithms() -> None:
     """A slope in the wrong base, or over the wrong axis."""
     x = np.array([1.0, 10.0, 100.0])
-    np.testing.assert_allclose(stats.exponent(x, np.stack([x**-0.5, 3 * x**2])), [-0.5, 2])
+    curves = np.stack([x**-0.5, 3 * x**2])
+    np.testing.assert_allclose(stats.exponent(x, curves), [-0.5, 2])
+    np.testing.assert_allclose(stats.exponent(x, np.stack([curves, curves**2])), [[-0.5, 2], [-1, 4]])
     with pytest.raises(ValueError, match="positive"):
         stats.exponent(x, -x)
     with pytest.raises(ValueError, match="two different"):
         stats.exponent(x[:1], x[:1])
+
+
+def test_a_correlation_is_over_the_places_of_a_seed() -> None:
+    """Seeds mixed up, a sign lost, or a division by zero for what does not change."""
+    draws = np.random.default_rng(0).standard_normal((4, 50))
+    x, y = draws, np.stack([draws[0], -2 * draws[1] + 3, draws[2] + draws[3], np.ones(50)])
+    expected = [1.0, -1.0, np.corrcoef(draws[2], draws[2] + draws[3])[0, 1], 0.0]
+    np.testing.assert_allclose(stats.correlation(x, y), expected)
+
+
+def test_a_crossing_is_read_off_between_places() -> None:
+    """The first place past the level, or a later crossing; a number for a curve that never comes there."""
+    x = np.array([0.0, 1.0, 2.0, 4.0])
+    y = np.array([[0.0, 0.25, 0.75, 0.8], [0.0, 0.1, 0.2, 0.3], [0.0, 0.5, 0.2, 0.9], [0.6, 0.4, 0.7, 0.9]])
+    np.testing.assert_allclose(stats.crossing(x, y, 0.5), [1.5, np.nan, 1.0, np.nan])
 
 
 def test_the_interval_covers_the_mean_as_often_as_it_says() -> None:

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from labkit import data, figures, models, training
+from labkit import figures, training
 from labkit.labs import common
 from labkit.labs.distance import shared
 from labkit.measure.distance import distances
@@ -43,11 +43,8 @@ class Bounds(shared.Trained):
 
 
 @dataclass(frozen=True)
-class Setup:
-    settings: Bounds
-    sets: tuple[data.Dataset, ...]
-    models: tuple[models.MLP, ...]
-    points: tuple[Tensor, ...]
+class Setup(common.Setup):
+    points: tuple[Tensor, ...] = ()  # of a seed, at which outputs and gradients are compared
 
 
 def prepare(settings: Bounds) -> Setup:
@@ -199,14 +196,6 @@ def _pair(run: Run, name: str) -> tuple[np.ndarray, np.ndarray]:
     return run.series(name)[1].T, run.series(f"{size}_bound{'_' if where else ''}{where}")[1].T
 
 
-def _output(run: Run) -> tuple[Evidence, Evidence]:
-    return _inside(run, "output")
-
-
-def _gradient(run: Run) -> tuple[Evidence, Evidence]:
-    return _inside(run, "gradient")
-
-
 NOT_MOVED = World("the distance from the start replaced by zero", faults=shared.WITHOUT_DISTANCE)
 CLAIMS = (
     Claim(
@@ -224,7 +213,7 @@ CLAIMS = (
         "training and test images, and at the mean image, where r alone bounds it.",
         "paper 1, Thm C.1",
         (AtMost("‖f(x)‖ at the image where the bound is closest"), AtMost("‖f(0)‖ at the mean image")),
-        _output, "holds",
+        common.Given(_inside, "output"), "holds",
         {"holds": "no output exceeds its bound at any frame",
          "fails": "an output exceeds its bound"},
         (NOT_MOVED,),
@@ -235,7 +224,7 @@ CLAIMS = (
         "test images, and at the mean image, where r alone bounds it.",
         "paper 1, Thm C.2",
         (AtMost("‖∂f/∂W‖ at the image where the bound is closest"), AtMost("‖∂f/∂W‖ at the mean image")),
-        _gradient, "holds",
+        common.Given(_inside, "gradient"), "holds",
         {"holds": "no gradient exceeds its bound at any frame",
          "fails": "a gradient exceeds its bound"},
         (NOT_MOVED,),

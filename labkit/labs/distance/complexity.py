@@ -7,7 +7,7 @@ was drawn, stands above.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -104,11 +104,9 @@ def predict(setup: Setup) -> Prediction:
 
 
 def run(
-    setup: Setup,
-    prediction: Prediction,
-    *,
+    setup: Setup, prediction: Prediction, *,
     climb: Callable[..., RademacherEstimate | Tensor] = rademacher_lower,
-) -> Iterator[Frame]:
+) -> Iterator[Frame]:  # fmt: skip
     """First over widths at m images, then over m at the middle width.
 
     `climb(Z, x, r, draws=, restarts=, steps=, biases=, seed=)` gives the values of (1/m) sup Σ ξᵢf(xᵢ), one a
@@ -162,7 +160,7 @@ def figure(frames: Frames, prediction: Prediction, settings: Complexity | None =
         (f"Capacity against m, H = {int(prediction['middle'])}", "_m", prediction["sizes"], "images m"),
     ):
         marks: list[figures.Mark] = []
-        found = _over(frames, f"sup{suffix}")
+        _, found = common.curve(frames, f"sup{suffix}")  # (D, S, T)
         for i, depth in enumerate(prediction["depths"]):
             bound = prediction[f"bound{suffix}"][i]
             marks.append(figures.Bound(places, bound, label=f"Thm 5.1, d = {depth}", color=i))
@@ -176,18 +174,13 @@ def figure(frames: Frames, prediction: Prediction, settings: Complexity | None =
     return figures.Chart.of(settings, says, *panels)
 
 
-def _over(frames: Sequence[Frame], name: str) -> np.ndarray:
-    """(D, S, T): a value over the widths, or over the m, that have been reached."""
-    return common.curve(frames, name)[1]
-
-
 def _swept(run: Run, name: str) -> tuple[np.ndarray, np.ndarray]:
     """A value over the widths and over the m, (S, D, T) each.
 
     Raises:
         KeyError: not all have been reached.
     """
-    in_width, in_m = (np.moveaxis(_over(run.frames, f"{name}{suffix}"), 0, 1) for suffix in ("", "_m"))
+    in_width, in_m = (np.moveaxis(common.curve(run.frames, name + suffix)[1], 0, 1) for suffix in ("", "_m"))
     if in_m.shape[-1] < len(run.prediction["sizes"]):
         raise KeyError(name)
     return in_width, in_m
@@ -203,10 +196,8 @@ def _capacity(run: Run) -> Evidence:
 
 def _climbs(run: Run) -> tuple[Evidence, Evidence]:
     prediction, gaps = run.prediction, _swept(run, "gap")
-    slopes = [
-        np.stack([exponent(x, sup[:, i]) for i in range(sup.shape[1])], axis=1)
-        for x, sup in zip((prediction["widths"], prediction["sizes"]), _swept(run, "sup"), strict=True)
-    ]
+    places = prediction["widths"], prediction["sizes"]
+    slopes = [exponent(x, sup) for x, sup in zip(places, _swept(run, "sup"), strict=True)]
     apart = float(np.concatenate(gaps, axis=-1).mean(axis=(1, 2)).max())
     agree = (Check("mean disagreement of two climbs", apart, AGREE, "raise steps or restarts"),)
     return Evidence(slopes[0], checks=agree), Evidence(slopes[1], checks=agree)
@@ -223,11 +214,7 @@ def _grown(climbed: Callable[..., Any]) -> Callable[..., Any]:
 
 def _without_r(bound: Callable[..., Any]) -> Callable[..., Any]:
     """A fault to plant: the bound of a ball of radius 0."""
-
-    def of_the_start(z_spec: Any, r: Any, x_norms: Any, **how: Any) -> Any:
-        return bound(z_spec, 0.0, x_norms, **how)
-
-    return of_the_start
+    return lambda z_spec, r, x_norms, **how: bound(z_spec, 0.0, x_norms, **how)
 
 
 D10 = Claim(

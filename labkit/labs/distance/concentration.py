@@ -36,12 +36,9 @@ class Concentration(Settings):
         20_000, "draws of χ²_k for each k", slider=(1000, 50_000), bounds=(100, None), scale="log"
     )
     signs: int = knob(
-        2000,
-        "draws of the signs where 2^m are too many",
-        slider=(200, 10_000),
-        bounds=(10, None),
+        2000, "draws of the signs where 2^m are too many", slider=(200, 10_000), bounds=(10, None),
         scale="log",
-    )
+    )  # fmt: skip
     dataset: str = knob("digits", "name of a data set, or path to an .npz")
     device: str = on_cpu()
 
@@ -86,7 +83,7 @@ def run(setup: Setup, prediction: Prediction) -> Iterator[Frame]:
             yield Frame.tick(step, step / parts)
         yield Frame(step, {"share": share.copy()}, (step + 1) / parts)
     names = ("ratio", "stderr", "rms")
-    found = {name: np.full((len(rngs), len(SOURCES), len(counts)), np.nan) for name in names}
+    found = common.blank(len(rngs), len(SOURCES), len(counts), **dict.fromkeys(names, ()))
     for place, m in enumerate(counts):
         step = len(DEGREES) + place
         for seed, rng in enumerate(rngs):
@@ -95,18 +92,12 @@ def run(setup: Setup, prediction: Prediction) -> Iterator[Frame]:
                 mean, stderr, rms = np.transpose([_khintchine(x, settings.signs, rng) for x in groups])
                 worst = rms[np.abs(rms - 1).argmax()]
                 summary = (mean.mean(), np.sqrt((stderr**2).sum()) / len(groups), worst)
-                for name, value in zip(names, summary, strict=True):
-                    found[name][seed, source, place] = value
+                common.put(found, (seed, source, place), dict(zip(names, summary, strict=True)))
             yield Frame.tick(step, step / parts)
-        values = {name: value.copy() for name, value in found.items()}
         if m < counts[-1]:
-            yield Frame(step, values, (step + 1) / parts)
-    note = (
-        ""
-        if counts[-1] == SAMPLES[-1]
-        else f"sums of up to {counts[-1]} vectors: the data set has fewer than {SAMPLES[-1]}"
-    )
-    yield Frame(step, values, 1.0, "done", note)
+            yield Frame(step, common.snapshot(found), (step + 1) / parts)
+    few = f"sums of up to {counts[-1]} vectors: the data set has fewer than {SAMPLES[-1]}"
+    yield Frame(step, found, 1.0, "done", few if counts[-1] < SAMPLES[-1] else "")
 
 
 def _chi_square(rng: np.random.Generator, k: int, draws: int) -> np.ndarray:
@@ -129,27 +120,27 @@ def _khintchine(x: np.ndarray, draws: int, rng: np.random.Generator) -> tuple[fl
 
 
 def figure(frames: Frames, prediction: Prediction, settings: Concentration | None = None) -> figures.Chart:
-    t, m, share = prediction["deviations"], prediction["samples"], common.newest(frames, "share")
+    t, m = prediction["deviations"], prediction["samples"]
+    share = common.seen(frames, "share", len(DEGREES), len(t))
     row, tail, exact = DEGREES.index(SHOWN), prediction["tail"], prediction["exact"]
     tails: list[figures.Mark] = [
         figures.Bound(t, tail[row], label="2exp(−kt²/8)", color=0),
         figures.Predicted(t, exact[row], label=f"k = {SHOWN}", color=0),
+        figures.Points(t, share[:, row], label=f"k = {SHOWN}", color=0, line=False),
     ]
     shares: list[figures.Mark] = [figures.Bound(t, np.ones(len(t)), color=0)]
-    if share is not None:
-        tails.append(figures.Points(t, share[:, row], label=f"k = {SHOWN}", color=0, line=False))
     for color, k in enumerate(DEGREES):
-        shares.append(figures.Predicted(t, exact[color] / tail[color], label=f"k = {k}", color=color))
-        if share is not None:
-            measured = share[:, color] / tail[color]
-            shares.append(figures.Points(t, measured, label=f"k = {k}", color=color, line=False))
+        shares += [
+            figures.Predicted(t, exact[color] / tail[color], f"k = {k}", color),
+            figures.Points(t, share[:, color] / tail[color], f"k = {k}", color, line=False),
+        ]
     low, high = prediction["ratio"]
     ratios: list[figures.Mark] = [
         figures.Bound(m, np.full(len(m), high), label="Cor. A.3.1", color=0),
         figures.Bound(m, np.full(len(m), low), label="1/√2", color=1, side="below"),
     ]
-    if (ratio := common.newest(frames, "ratio")) is not None:
-        ratios += [figures.Points(m, ratio[:, i], label=name, color=2 + i) for i, name in enumerate(SOURCES)]
+    ratio = common.seen(frames, "ratio", len(SOURCES), len(m))
+    ratios += [figures.Points(m, ratio[:, i], label=name, color=2 + i) for i, name in enumerate(SOURCES)]
     return figures.Chart.of(
         settings, "The lemmas of App. A: what was drawn, below its bounds.",
         figures.Panel(f"P(|χ²_k/k − 1| ≥ t), k = {SHOWN}", tails, xlabel="t", ylabel="probability",
@@ -161,20 +152,8 @@ def figure(frames: Frames, prediction: Prediction, settings: Concentration | Non
     )  # fmt: skip
 
 
-def _measured(run: Run, name: str) -> np.ndarray:
-    """A value once all its cells are filled.
-
-    Raises:
-        KeyError: they are not.
-    """
-    found = run.last(name)
-    if np.isnan(found).any():
-        raise KeyError(name)
-    return found
-
-
 def _tail(run: Run) -> tuple[Evidence, Evidence, Evidence]:
-    share, draws = _measured(run, "share"), run.settings.draws
+    (share,), draws = common.whole(run, "share"), run.settings.draws
     hits = np.round(share * draws)
     half = ERROR / share[0].size / 2
     # Clopper and Pearson's limits; at no hit or nothing but hits one side is closed.
@@ -190,7 +169,8 @@ def _tail(run: Run) -> tuple[Evidence, Evidence, Evidence]:
 
 
 def _khintchine_ratio(run: Run) -> tuple[Evidence, Evidence, Evidence]:
-    ratio, room = _measured(run, "ratio"), 4 * _measured(run, "stderr")
+    ratio, stderr = common.whole(run, "ratio", "stderr")
+    room = 4 * stderr
     low, high = run.prediction["ratio"]
     enumerated = run.prediction["samples"] <= ENUMERATED
     images, gaussian = ratio.mean(axis=(0, 2))

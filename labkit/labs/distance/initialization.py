@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -59,17 +60,11 @@ class Initialization(common.OnData):
         return theory.layer_shapes(inputs, int(width), depth or self.matrices, self.classes)
 
 
-@dataclass(frozen=True)
-class Setup:
-    settings: Initialization
-    sets: tuple[data.Dataset, ...]
+def prepare(settings: Initialization) -> common.Setup:
+    return common.Setup(settings, common.datasets(settings, n_test=30, normalize="none"))
 
 
-def prepare(settings: Initialization) -> Setup:
-    return Setup(settings, common.datasets(settings, n_test=30, normalize="none"))
-
-
-def predict(setup: Setup) -> Prediction:
+def predict(setup: common.Setup) -> Prediction:
     """Both norms of every layer at every width, and the exact curve of Prop. 6.1 for every depth from 3."""
     settings, inputs = setup.settings, setup.sets[0].dim
     widths, depths = settings.widths, np.arange(3, settings.matrices + 1)
@@ -110,7 +105,10 @@ def layer_norms(weight: Tensor) -> tuple[float, float]:
 
 
 def run(
-    setup: Setup, prediction: Prediction, *, norms: Callable[[Tensor], tuple[float, float]] = layer_norms
+    setup: common.Setup,
+    prediction: Prediction,
+    *,
+    norms: Callable[[Tensor], tuple[float, float]] = layer_norms,
 ) -> Iterator[Frame]:
     """Draws one network a width and seed, a layer at a time: only one weight matrix is ever held."""
     settings = setup.settings
@@ -130,7 +128,7 @@ def run(
             found.append({"frobenius": squared, "spectral": spectral, **_loss(h, dataset, spectral)})
             found[-1]["gap"] = _gaps(h, dataset, seed)
         done = step == len(work) - 1
-        values = {name: np.array([one[name] for one in found]) for name in found[0]}
+        values = common.stacked(found)
         yield Frame(step, values, float(work[step] / work[-1]), "done" if done else "running")
 
 
@@ -167,35 +165,31 @@ def figure(frames: Frames, prediction: Prediction, settings: Initialization | No
     found = {name: _over_widths(frames, name) for name in ("frobenius", "spectral", "loss")}
     seen = widths[: found["loss"].shape[1]]
     layers: list[figures.Mark] = []
+    products: dict[str, list[figures.Mark]] = {"frobenius": [], "spectral": []}
+
+    def both(marks: list[figures.Mark], label: str, color: int, expected: np.ndarray, found: Any) -> None:
+        marks.append(figures.Predicted(widths, expected, label, color))
+        if len(seen):
+            marks.append(figures.Points(seen, found, label, color, line=False))
+
     for color, (index, name) in enumerate(((0, "Z₁"), (1, "Z₂"), (-1, "Z_d"))):
         for shade, norm in ((color, "frobenius"), (color + 3, "spectral")):
             power, label = (0.5, f"‖{name}‖_F") if norm == "frobenius" else (1.0, f"‖{name}‖₂")
-            expected = prediction[norm][:, index] ** power
-            layers.append(figures.Predicted(widths, expected, label=label, color=shade))
-            if len(seen):
-                measured = found[norm][..., index] ** power
-                layers.append(figures.Points(seen, measured, label=label, color=shade, line=False))
-    panels = [_panel("Norms of three layers", layers)]
-    for norm, title in (
-        ("frobenius", "∏‖Z_k‖_F² grows as Hᵈ⁻²"),
-        ("spectral", "∏‖Z_k‖₂, and the initial loss"),
-    ):
-        marks: list[figures.Mark] = []
+            own = found[norm][..., index] ** power if len(seen) else None
+            both(layers, label, shade, prediction[norm][:, index] ** power, own)
+    for norm, marks in products.items():
         for color, depth in enumerate(depths):
-            expected = prediction[f"{norm}_product"][color]
-            marks.append(figures.Predicted(widths, expected, label=f"d = {depth}", color=color))
-            if len(seen):
-                products = _products(found[norm], depths[color : color + 1])[:, 0]
-                marks.append(figures.Points(seen, products, label=f"d = {depth}", color=color, line=False))
-        panels.append(_panel(title, marks))
-    losses = [figures.Points(seen, found["loss"], label="initial loss", color="ink")] if len(seen) else []
-    panels[-1] = _panel(panels[-1].title, [*panels[-1].marks, *losses])
-    says = "Norms of fresh networks as they grow wider, beside what theory says of them."
-    return figures.Chart.of(settings, says, *panels)
-
-
-def _panel(title: str, marks: Sequence[figures.Mark]) -> figures.Panel:
-    return figures.Panel(title, tuple(marks), xlabel="width H", xscale="log2", yscale="log")
+            own = _products(found[norm], depths[color : color + 1])[:, 0] if len(seen) else None
+            both(marks, f"d = {depth}", color, prediction[f"{norm}_product"][color], own)
+    if len(seen):
+        products["spectral"].append(figures.Points(seen, found["loss"], label="initial loss", color="ink"))
+    how: dict[str, Any] = {"xlabel": "width H", "xscale": "log2", "yscale": "log"}
+    return figures.Chart.of(
+        settings, "Norms of fresh networks as they grow wider, beside what theory says of them.",
+        figures.Panel("Norms of three layers", layers, **how),
+        figures.Panel("∏‖Z_k‖_F² grows as Hᵈ⁻²", products["frobenius"], **how),
+        figures.Panel("∏‖Z_k‖₂, and the initial loss", products["spectral"], **how),
+    )  # fmt: skip
 
 
 def _over_widths(frames: Sequence[Frame], name: str) -> np.ndarray:
@@ -225,7 +219,7 @@ def _last_octaves(run: Run, norms: np.ndarray) -> np.ndarray:
     """Exponents in H over the last two octaves, (S, ENDS): (S, T, d)."""
     widths, last = run.prediction["widths"][-3:], norms[:, -3:]
     hidden = np.exp(np.log(last[..., 1:-1]).mean(-1))
-    return np.stack([exponent(widths, one) for one in (last[..., 0], hidden, last[..., -1])], axis=1)
+    return exponent(widths, np.stack([last[..., 0], hidden, last[..., -1]], axis=1))
 
 
 def _norms(run: Run) -> tuple[Evidence, ...]:
@@ -264,8 +258,7 @@ def _frobenius_product(run: Run) -> tuple[Evidence, Evidence]:
 def _spectral_product(run: Run) -> Evidence:
     widths, depths = run.prediction["widths"][-3:].astype(float), run.prediction["depths"]
     products = _products(_measured(run, "spectral"), depths)[..., -3:]
-    flat = np.stack([exponent(widths, products[:, i]) for i in range(len(depths))], axis=1)
-    return Evidence(flat, checks=(_reached(run),))
+    return Evidence(exponent(widths, products), checks=(_reached(run),))
 
 
 def _initial_loss(run: Run) -> tuple[Evidence, Evidence]:
@@ -283,8 +276,7 @@ def _untrained(run: Run) -> tuple[Evidence, Evidence, Evidence]:
     gap, widths = _measured(run, "gap"), run.prediction["widths"]
     # A network that is wrong everywhere has no gap at all.
     seen = np.maximum(gap, 1e-12)
-    in_m = np.stack([exponent(np.array(SAMPLES), seen[:, i]) for i in range(len(widths))], axis=1)
-    in_width = np.stack([exponent(widths, seen[..., i]) for i in range(len(SAMPLES))], axis=1)
+    in_m, in_width = exponent(np.array(SAMPLES), seen), exponent(widths, seen.swapaxes(1, 2))
     listed = ", ".join(f"{value:.3f}" for value in gap.mean((0, 1)))
     note = f"at m = {', '.join(map(str, SAMPLES))}: {listed}"
     return Evidence(gap, 0.5 / np.sqrt(SAMPLES), note=note), Evidence(in_m), Evidence(in_width)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from labkit import data, figures, training
+from labkit import figures, training
 from labkit.labs import common
 from labkit.labs.distance import shared
 from labkit.protocol.claims import Claim, World
@@ -35,15 +35,8 @@ class Noise(shared.Trained):
         return round(SMALLER * self.n), self.n
 
 
-@dataclass(frozen=True)
-class Setup:
-    """sets: for each size, one data set a seed and share, the shares of a seed together."""
-
-    settings: Noise
-    sets: tuple[tuple[data.Dataset, ...], ...]
-
-
-def prepare(settings: Noise) -> Setup:
+def prepare(settings: Noise) -> common.Setup:
+    """sets[size]: one a seed and share, the shares of a seed together."""
     sets = tuple(
         tuple(
             common.classification(
@@ -55,10 +48,10 @@ def prepare(settings: Noise) -> Setup:
         )
         for size in settings.sizes
     )  # fmt: skip
-    return Setup(settings, sets)
+    return common.Setup(settings, sets)
 
 
-def predict(setup: Setup) -> Prediction:
+def predict(setup: common.Setup) -> Prediction:
     """No theorem says how r grows with noise; what is known is how many labels a share of noise changes."""
     classes = setup.sets[0][0].classes
     kept = 1 / classes if setup.settings.noise_kind == "redraw" else 0.0
@@ -69,10 +62,12 @@ def predict(setup: Setup) -> Prediction:
     }
 
 
-def run(setup: Setup, prediction: Prediction, *, distance: shared.Distance | None = None) -> Iterator[Frame]:
+def run(
+    setup: common.Setup, prediction: Prediction, *, distance: shared.Distance | None = None
+) -> Iterator[Frame]:
     settings, shape = setup.settings, (setup.settings.seeds, len(SHARES))
     travel = distance or shared.distance
-    ends = {name: np.full((settings.seeds, 2, len(SHARES)), np.nan) for name in ("r_end", "reached")}
+    ends = common.blank(settings.seeds, 2, r_end=(len(SHARES),), reached=(len(SHARES),))
     step = 0
     for which, sets in enumerate(setup.sets):
         inputs, classes = int(sets[0].x_train.shape[1]), sets[0].classes
@@ -98,10 +93,9 @@ def run(setup: Setup, prediction: Prediction, *, distance: shared.Distance | Non
                 yield Frame(step, values, progress, "diverged", frame.note)
                 return
             if frame.status == "done":
-                ends = {name: value.copy() for name, value in ends.items()}
                 ends["r_end"][:, which] = values["r"]
                 ends["reached"][:, which] = shared.reached(frame, settings, sets[0].n).reshape(shape)
-                values |= ends
+                values |= common.snapshot(ends)
             yield Frame(step, values, progress)
     yield Frame(step, {}, 1.0, "done")
 
@@ -116,10 +110,8 @@ def figure(frames: Frames, prediction: Prediction, settings: Noise | None = None
     for color, place in enumerate(range(0, len(SHARES), 2)):
         r = np.array([frame.values["r"][:, place] for frame in now]).T if now else np.zeros((1, 0))
         paths.append(figures.Measured(at, r, label=f"noise {SHARES[place]:.0%}", color=color))
-    ends: list[figures.Mark] = []
-    for size, color in ((0, 4), (1, 5)):
-        values = common.seen(frames, "r_end", len(shares), at=(size,))
-        ends.append(figures.Points(shares, values, label=f"m = {sizes[size]}", color=color))
+    seen = common.seen(frames, "r_end", 2, len(shares))
+    ends = [figures.Points(shares, seen[:, k], f"m = {sizes[k]}", color) for k, color in ((0, 4), (1, 5))]
     return figures.Chart.of(
         settings, "Distance from the start while wrong labels are learned, and where it ends at one loss.",
         figures.Panel(
@@ -127,16 +119,14 @@ def figure(frames: Frames, prediction: Prediction, settings: Noise | None = None
             xscale="log",
         ),
         figures.Panel(
-            "At the matched loss", tuple(ends), xlabel="label noise (share of labels redrawn)",
+            "At the matched loss", ends, xlabel="label noise (share of labels redrawn)",
             ylabel="‖W − Z‖", xlim=(-0.05, 1.05),
         ),
     )  # fmt: skip
 
 
 def _grows(run: Run) -> tuple[Evidence, ...]:
-    r, reached = run.last("r_end"), run.last("reached")
-    if not np.isfinite(r).all():
-        raise ValueError("r: the larger sample is not trained yet")
+    r, reached = common.whole(run, "r_end", "reached")
     missed = shared.missed(reached)
     clean, noisy = r[..., 0], r[..., -1]
     # A network that has not moved at all has not moved further.
@@ -144,7 +134,7 @@ def _grows(run: Run) -> tuple[Evidence, ...]:
     sizes = run.prediction["sizes"]
     growth = [shared.growth(sizes, ends) for ends in (noisy, clean)]
     ends = "; ".join(
-        f"m = {size}: {shared.means(row, '.2f')}" for size, row in zip(sizes, r.swapaxes(0, 1), strict=True)
+        f"m = {size}: {common.means(row, '.2f')}" for size, row in zip(sizes, r.swapaxes(0, 1), strict=True)
     )
     return (
         Evidence(contrast, checks=(missed,), note=f"r = {ends}"),

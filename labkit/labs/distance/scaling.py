@@ -77,15 +77,8 @@ class Setup:
     sets: dict[tuple[int, float], tuple[data.Dataset, ...]]
 
     @property
-    def inputs(self) -> int:
-        return self._any.dim
-
-    @property
-    def classes(self) -> int:
-        return self._any.classes
-
-    @property
-    def _any(self) -> data.Dataset:
+    def one(self) -> data.Dataset:
+        """A set, for what they have in common."""
         return next(iter(self.sets.values()))[0]
 
 
@@ -120,9 +113,8 @@ def predict(setup: Setup) -> Prediction:
     settings = setup.settings
     start = []
     for width in settings.widths:
-        dims = theory.layer_shapes(
-            setup.inputs, width, settings.depth + 1, shared.outputs(settings, setup.classes)
-        )
+        outputs = shared.outputs(settings, setup.one.classes)
+        dims = theory.layer_shapes(setup.one.dim, width, settings.depth + 1, outputs)
         norms = theory.initial_norms(dims, theory.xavier_sds(settings.init, dims))
         start.append(norms.frobenius_squared.sum() ** 0.5)
     return {
@@ -159,11 +151,11 @@ def _train(
     span: tuple[float, float],
 ) -> Generator[Frame, None, tuple[training.Ensemble, int, dict[str, np.ndarray]] | None]:  # fmt: skip
     """The networks of one job, at whose end `found` takes what is read off them; None if they diverge."""
-    settings, (phase, _, width, size, share) = setup.settings, setup.jobs[job]
+    settings, (phase, place, width, size, share) = setup.settings, setup.jobs[job]
     sets, seeds = setup.sets[size, share], common.seeds(settings)
     ensemble, others = (
         training.Ensemble(
-            [shared.network(settings, setup.inputs, width, seed + more, setup.classes) for seed in seeds]
+            [shared.network(settings, sets[0].dim, width, seed + more, sets[0].classes) for seed in seeds]
         )
         for more in (0, ANOTHER)
     )
@@ -185,34 +177,22 @@ def _train(
             yield Frame(step, values, progress, "diverged", f"H = {width}: {frame.note}")
             return None
         if frame.status == "done":
-            ends = {name: values[name] for name in ("r", "origin")}
-            ends["reached"] = shared.reached(frame, settings, size)
+            reached = shared.reached(frame, settings, size)
+            ends = {"r": values["r"], "origin": values["origin"], "reached": reached}
             ends["other"] = shared.distance(ensemble.weights(), another).cpu().numpy()
             ends |= _generalization(ensemble, sets, settings.loss) | _products(ensemble, start, values["r"])
-            _note(setup, job, ends, found)
-            values |= found
+            new = np.full((settings.seeds, (len(settings.widths), len(SIZES), len(SHARES))[phase]), np.nan)
+            for name, value in ends.items():
+                found.setdefault(f"{name}_{PHASES[phase]}", new.copy())[:, place] = value
+            values |= common.snapshot(found)
         yield Frame(step, values, progress)
     return ensemble, step, here
 
 
-def _note(setup: Setup, job: int, ends: dict[str, np.ndarray], found: dict[str, np.ndarray]) -> None:
-    """Puts what stands at the end of a job in its place, in arrays of their own."""
-    settings, (phase, place, *_) = setup.settings, setup.jobs[job]
-    count = (len(settings.widths), len(settings.sizes), len(SHARES))[phase]
-    for name, value in ends.items():
-        key = f"{name}_{PHASES[phase]}"
-        found[key] = found.get(key, np.full((settings.seeds, count), np.nan)).copy()
-        found[key][:, place] = value
-
-
 def _work(setup: Setup) -> list[float]:
     """The share of the whole run that each job takes, roughly: what a step costs times their number."""
-    cost = np.array(
-        [
-            (width**2 + 800 * width + 2e4) * size**0.5 / width**0.5 * (1 + 3 * share)
-            for _, _, width, size, share in setup.jobs
-        ]
-    )
+    _, _, width, size, share = np.array(setup.jobs).T
+    cost = (width**2 + 800 * width + 2e4) * size**0.5 / width**0.5 * (1 + 3 * share)
     return list(cost / cost.sum())
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from labkit import training
+from labkit.labs import common
 from labkit.labs.distance import shared
 from labkit.labs.distance.scaling_panels import NUMBERS, SWEEPS, agreement
 from labkit.protocol.claims import Claim, World
@@ -35,27 +36,17 @@ def _stopped(run: Run, suffix: str) -> Check:
 
 def _grows(run: Run, phase: str) -> Evidence:
     r, x = run.last(f"r_{phase}"), run.prediction[SWEEPS[phase][0]]
-    return Evidence(shared.growth(x, r), checks=(_stopped(run, phase),), note=f"r = {shared.means(r, '.2f')}")
-
-
-def _flat(run: Run) -> Evidence:
-    return _grows(run, "by_width")
-
-
-def _by_samples(run: Run) -> Evidence:
-    return _grows(run, "by_size")
+    return Evidence(shared.growth(x, r), checks=(_stopped(run, phase),), note=f"r = {common.means(r, '.2f')}")
 
 
 def _origin(run: Run) -> tuple[Evidence, Evidence]:
     widths, curve, checks = run.prediction["widths"], run.prediction["origin"], (_stopped(run, "by_width"),)
     origin, r = run.last("origin_by_width"), run.last("r_by_width")
     found, exact = exponent(widths, origin).mean(), exponent(widths, curve)[0]
-    slopes = f"exponent in H {found:.3f}, of the curve {exact:.3f}"
+    slopes, share = f"exponent in H {found:.3f}, of the curve {exact:.3f}", r / origin
     return (
         Evidence(origin, curve, checks=checks, note=slopes),
-        Evidence(
-            shared.growth(widths, r / origin), checks=checks, note=f"r/‖W‖ = {shared.means(r / origin)}"
-        ),
+        Evidence(shared.growth(widths, share), checks=checks, note=f"r/‖W‖ = {common.means(share)}"),
     )
 
 
@@ -76,7 +67,7 @@ def _pac_bayes(run: Run) -> Evidence:
 
 def _gap(run: Run) -> Evidence:
     widths, gap = run.prediction["widths"], run.last("gap_by_width")
-    ends, wrong = shared.means(gap, ".4f"), shared.means(run.last("error_by_width"))
+    ends, wrong = common.means(gap, ".4f"), common.means(run.last("error_by_width"))
     norm = exponent(widths, run.last("origin_by_width")).mean()
     note = f"test loss − training loss {ends}; exponent of ‖W‖ {norm:.2f}; test images wrong {wrong}"
     return Evidence(shared.growth(widths, gap), checks=(_stopped(run, "by_width"),), note=note)
@@ -108,10 +99,9 @@ def _another_start(run: Run) -> tuple[Evidence, Evidence]:
     widths, checks = run.prediction["widths"], (_stopped(run, "by_width"),)
     other, r = run.last("other_by_width"), run.last("r_by_width")
     apart = shared.growth(widths, other) - shared.growth(widths, r)
+    two_draws = np.sqrt(2) * run.prediction["origin"]
     return (
-        Evidence(
-            other, np.sqrt(2) * run.prediction["origin"], checks=checks, note=shared.means(other, ".1f")
-        ),
+        Evidence(other, two_draws, checks=checks, note=common.means(other, ".1f")),
         Evidence(apart, checks=checks),
     )
 
@@ -150,7 +140,8 @@ CLAIMS = (
         "D11", "finding",
         "At equal loss the distance from the start falls as the width grows, more slowly than H^−½.",
         "paper 1, §4, Figs 1-4 (c)",
-        (Between("exponent of r in H", low=-0.5, high=-0.05, by=EVERY),), _flat, "holds",
+        (Between("exponent of r in H", low=-0.5, high=-0.05, by=EVERY),),
+        common.Given(_grows, "by_width"), "holds",
         {"holds": "the distance from the start falls with the width",
          "fails": "the distance from the start does not fall with the width, or vanishes",
          "undecided": "a training missed its stop"},
@@ -161,7 +152,7 @@ CLAIMS = (
         "On true labels the distance from the start grows with the sample size, by a power between m^0.2 and "
         "m^0.4: the paper's m^(0.25 to 0.4), with 0.05 less below for another data set and smaller m.",
         "paper 1, §4, Figs 1-4 (d)", (Between("exponent of r in m", low=0.2, high=0.4),),
-        _by_samples, "holds",
+        common.Given(_grows, "by_size"), "holds",
         {"holds": "the exponent in m lies in the paper's interval, or 0.05 below it at most",
          "fails": "the exponent in m lies outside the paper's interval",
          "undecided": "the exponent in m is at the interval's edge, or a training missed its stop"},

@@ -11,7 +11,7 @@ from labkit import figures
 from labkit.labs import common
 from labkit.labs.distance import shared
 from labkit.protocol.experiment import Frame, Prediction, Run
-from labkit.protocol.statistics import exponent, half_width
+from labkit.protocol.statistics import correlation, exponent, half_width
 
 # phase -> its axis in the prediction, what varies, and its letter
 SWEEPS = {
@@ -29,8 +29,8 @@ def figure(frames: Sequence[Frame], prediction: Prediction, settings: Any = None
     ends["by_width"].append(
         figures.Predicted(widths, prediction["origin"], label="‖Z‖, exact", color=shared.ORIGIN)
     )
-    newest = common.newest(frames, "r_by_size")
-    if newest is not None and np.isfinite(newest[:, 0]).any():
+    newest = common.seen(frames, "r_by_size", len(sizes))
+    if np.isfinite(newest[:, 0]).any():
         first = np.nanmean(newest[:, 0])
         for power in (0.25, 0.4):
             curve = first * (sizes / sizes[0]) ** power
@@ -55,25 +55,18 @@ def _while_training(frames: Sequence[Frame], prediction: Prediction) -> figures.
     for frame in frames:
         if "r" in frame.values:
             found.setdefault(int(frame.values["job"][0]), []).append(frame)
-    curves = [
-        (np.array([one.values["at"][0] for one in kept]), np.array([one.values["r"] for one in kept]).T)
-        for kept in (these[1:] for these in found.values()) if kept
-    ]  # fmt: skip
-    paths: list[figures.Mark] = [figures.Earlier(at, r, label="networks before") for at, r in curves[:-1]]
-    title = "Distance from the start"
+    now, title, paths = max(found, default=0), "Distance from the start", list[figures.Mark]()
+    for job, (_, *kept) in found.items():
+        at = np.array([one.values["at"][0] for one in kept])
+        r = np.array([one.values["r"] for one in kept]).T
+        if kept and job == now:
+            paths.append(figures.Measured(at, r, label="‖W − Z‖, now", color=shared.START))
+        elif kept:
+            paths.append(figures.Earlier(at, r, label="networks before"))
     if found:
-        names = [
-            f"{letter or 'noise'} = {place:g}"
-            for axis, _, letter in SWEEPS.values()
-            for place in prediction[axis]
-        ]
-        title = f"Distance, {names[max(found)]}"
-    if curves:
-        if len(curves) < len(found):
-            paths.append(figures.Earlier(*curves[-1], label="networks before"))
-        else:
-            paths.append(figures.Measured(*curves[-1], label="‖W − Z‖, now", color=shared.START))
-    return figures.Panel(title, tuple(paths), xlabel="step", ylabel="distance", xscale="log")
+        jobs = [(letter, place) for axis, _, letter in SWEEPS.values() for place in prediction[axis]]
+        title = f"Distance, {jobs[now][0] or 'noise'} = {jobs[now][1]:g}"
+    return figures.Panel(title, paths, xlabel="step", ylabel="distance", xscale="log")
 
 
 def _ends(phase: str, frames: Sequence[Frame], prediction: Prediction) -> list[figures.Mark]:
@@ -83,8 +76,7 @@ def _ends(phase: str, frames: Sequence[Frame], prediction: Prediction) -> list[f
     shown = (("r", "‖W − Z‖", shared.START), ("origin", "‖W‖", shared.ORIGIN))
     lines, places = [], prediction[axis]
     for name, label, color in shown if phase == "by_width" else shown[:1]:
-        ends = common.newest(frames, f"{name}_{phase}")
-        values = np.full((1, len(places)), np.nan) if ends is None else ends
+        values = common.seen(frames, f"{name}_{phase}", len(places))
         marks.append(figures.Points(places, values, label=label, color=color))
         if letter and np.isfinite(values).all() and (values > 0).all():
             lines.append(f"{label} ∝ {letter}^{interval(exponent(places, values))}")
@@ -105,19 +97,13 @@ def agreement(run: Run, sweeps: Sequence[str] = tuple(SWEEPS)) -> dict[str, np.n
         KeyError: not all networks have been trained.
     """
 
-    def centred(name: str) -> np.ndarray:
+    def logs(name: str) -> np.ndarray:
         values = np.concatenate([run.last(f"{name}_{phase}") for phase in sweeps], axis=1)
         if np.isnan(values).any():
             raise KeyError(name)
-        logs = np.log(np.maximum(values, 1e-300))
-        return logs - logs.mean(axis=1, keepdims=True)
+        return np.log(np.maximum(values, 1e-300))
 
-    gap, found = centred("gap"), {name: centred(name) for name in NUMBERS}
-    sizes = {name: np.sqrt((one**2).sum(1) * (gap**2).sum(1)) for name, one in found.items()}
-    return {
-        name: np.divide((one * gap).sum(1), sizes[name], out=np.zeros(len(gap)), where=sizes[name] > 0)
-        for name, one in found.items()
-    }
+    return {name: correlation(logs(name), logs("gap")) for name in NUMBERS}
 
 
 def which_number(run: Run) -> figures.Chart:
@@ -137,14 +123,10 @@ def which_number(run: Run) -> figures.Chart:
             )
             for color, (phase, (_, label, _)) in enumerate(SWEEPS.items())
         ]
-        panels.append(
-            figures.Panel(
-                f"{NUMBERS[name]}: correlation {interval(found[name])}", tuple(marks), xlabel=NUMBERS[name],
-                ylabel="test − training loss", xscale="log", yscale="log",
-            )
-        )  # fmt: skip
+        title = f"{NUMBERS[name]}: correlation {interval(found[name])}"
+        panels.append(figures.Panel(title, marks, NUMBERS[name], "test − training loss", "log", "log"))
     says = "The generalisation error of every network against four numbers that are read off its weights."
-    return figures.Chart(tuple(panels), caption=figures.caption(says, run.settings))
+    return figures.Chart.of(run.settings, says, *panels)
 
 
 def over_width(run: Run) -> figures.Chart:
@@ -165,15 +147,10 @@ def over_width(run: Run) -> figures.Chart:
         slope = interval(exponent(widths, values))
         growth.append(figures.Points(widths, values / values[:, :1], f"{label} ∝ H^{slope}", color))
         looser.append(figures.Points(widths, values / run.last("spectral_by_width"), label, color))
-    ticks = tuple((float(H), str(H)) for H in widths)
-    shown = "What is free of the width in a trained network, and what is not."
-    return figures.Chart(
-        tuple(
-            figures.Panel(title, tuple(marks), "hidden units H", says, "log", "log", xticks=ticks)
-            for title, says, marks in (
-                ("Growth with the width", "over its value at the narrowest", growth),
-                ("How loose", "over ∏‖W‖₂", looser),
-            )
-        ),
-        caption=figures.caption(shown, run.settings),
+    how: dict[str, Any] = {"xscale": "log", "yscale": "log", "xticks": [(float(H), str(H)) for H in widths]}
+    return figures.Chart.of(
+        run.settings, "What is free of the width in a trained network, and what is not.",
+        figures.Panel("Growth with the width", growth, "hidden units H", "over its value at the narrowest",
+                      **how),
+        figures.Panel("How loose", looser, "hidden units H", "over ∏‖W‖₂", **how),
     )  # fmt: skip

@@ -56,20 +56,12 @@ def measuring(distance: Distance, start: Weights) -> Callable[[training.Ensemble
 
 def not_moved(distance: Distance) -> Distance:
     """A fault to plant: the distance, replaced by zero."""
-
-    def zero(now: Weights, start: Weights) -> Tensor:
-        return torch.zeros_like(distance(now, start))
-
-    return zero
+    return lambda now, start: torch.zeros_like(distance(now, start))
 
 
 def measured_from_origin(distance: Distance) -> Distance:
     """A fault to plant: the start forgotten."""
-
-    def from_zero(now: Weights, start: Weights) -> Tensor:
-        return from_origin(now)
-
-    return from_zero
+    return lambda now, start: from_origin(now)
 
 
 # Worlds for the claims that rest on r; the distance from the origin stays what it is.
@@ -84,11 +76,6 @@ def growth(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """
     still = np.ptp(y, axis=1) == 0
     return np.where(still, 0.0, exponent(x, np.where(still[:, None], 1.0, y)))
-
-
-def means(values: np.ndarray, digits: str = ".3f") -> str:
-    """Means over seeds, as a person reads them."""
-    return ", ".join(f"{value:{digits}}" for value in values.mean(axis=0))
 
 
 def missed(reached: np.ndarray) -> Check:

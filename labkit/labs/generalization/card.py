@@ -25,19 +25,11 @@ _MOVED = {
 STAYS = 1e-6
 
 
-def demands(
-    by_labels: Run,
-    by_rescaling: Run,
-    by_set: Run,
-    by_width: Run,
-    *,
-    factors: bool = False,
-    rescaled: bool = False,
-) -> np.ndarray:
+def demands(*runs: Run, factors: bool = False, rescaled: bool = False) -> np.ndarray:
     """Which measure meets which demand, and by how much.
 
     Args:
-        by_labels, by_rescaling, by_set, by_width: runs of LABELS, RESCALING, CONFUSION and WIDTH.
+        *runs: of LABELS, RESCALING, CONFUSION and WIDTH.
         factors: counts the widths h that belong to the capacities; elsewhere than in WIDTH they cancel.
         rescaled: compares after the units of the better network were rescaled as in RESCALING.
 
@@ -45,6 +37,7 @@ def demands(
         (measures, demands): log2 of what the effect has over what is asked of it, in the worst seed; a
         demand is met where this is >= 0.
     """
+    by_labels, by_rescaling, by_set, by_width = runs
     rows = []
     for name in MEASURES:
         ordered = by_labels.last(name) if name == "sharpness" else by_labels.last(name)[..., -1]
@@ -62,24 +55,16 @@ def demands(
     return np.array(rows)
 
 
-def score_card(
-    by_labels: Run,
-    by_rescaling: Run,
-    by_set: Run,
-    by_width: Run,
-    *,
-    factors: bool = False,
-    rescaled: bool = False,
-) -> figures.Chart:
+def score_card(*runs: Run, factors: bool = False, rescaled: bool = False) -> figures.Chart:
     """The card as a picture: what meets a demand in blue, what does not in red.
 
     Args:
-        by_labels, by_rescaling, by_set, by_width, factors, rescaled: as `demands` takes them.
+        *runs, factors, rescaled: as `demands` takes them.
 
     Returns:
         A chart, with the effect over what is asked in each cell.
     """
-    table = demands(by_labels, by_rescaling, by_set, by_width, factors=factors, rescaled=rescaled)
+    table = demands(*runs, factors=factors, rescaled=rescaled)
     shown = -np.clip(np.where(table >= 0, table + 0.5, table - 0.5), -2, 2)
     marks: list[figures.Mark] = [
         figures.Raster(shown, DEMANDS, tuple(MEASURES.values()), diverging=True, label="red: not met")

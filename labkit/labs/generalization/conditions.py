@@ -14,12 +14,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from labkit import data, figures, models, training
+from labkit import figures, models, training
 from labkit.labs import common
 from labkit.labs.generalization import shared
 from labkit.measure.conditions import Conditions, conditions
@@ -33,7 +34,12 @@ from labkit.protocol.settings import knob
 LEAST_MU, MOST_C2, MOST_C3 = 0.25, 5.0, 3.0  # what the paper's experiments suggest
 TAIL = 0.1
 ALIKE = 1.25  # up to this factor, up or down, we call two constants very similar
+Setup = common.Setup
 KINDS = ("true", "random")
+# The paper's network and training, of all experiments on a deep perceptron.
+PAPER: dict[str, Any] = {
+    "dataset": "mnist", "n": 60_000, "width": 1000, "hidden": 9, "lr": 0.01, "stop": 1e-4, "epochs": 500,
+}  # fmt: skip
 WORDS = ("true labels", "random labels")
 GRID = np.geomspace(0.1, 3.0, 60)
 
@@ -56,14 +62,8 @@ class Deep(common.OnData):
     dataset: str = knob("digits", "name of a data set, or path to an .npz")
 
 
-@dataclass(frozen=True)
-class Setup:
-    settings: Deep
-    sets: tuple[tuple[data.Dataset, ...], ...]  # [true, random][seed]
-    models: tuple[nn.Module, ...]
-
-
 def prepare(settings: Deep) -> Setup:
+    """The sets are sets[true, random][seed]."""
     sets = tuple(
         common.datasets(settings, n_test=1, normalize="standardize", label_noise=noise, noise_kind="redraw")
         for noise in (0.0, 1.0)
@@ -95,7 +95,7 @@ def sizes(model: nn.Module, x: Tensor) -> Tensor:
     return torch.stack([z.double().square().mean(1).sqrt() for z in before[:-1]], dim=1).cpu()
 
 
-def constants(setup: Setup, model: nn.Module, seed: int) -> dict[str, np.ndarray]:
+def constants(setup: Setup, model: nn.Module, seed: int) -> dict[str, Any]:
     """μ of each sample, sorted; C₂ of each hidden layer and C₃ of each layer, the largest over samples.
 
     `printed` is C₂ with δ in absolute units, as the paper has it for ‖x‖ = 1.
@@ -110,45 +110,37 @@ def constants(setup: Setup, model: nn.Module, seed: int) -> dict[str, np.ndarray
 
 def predict(setup: Setup) -> Prediction:
     """The constants at initialisation: the paper finds that learning hardly changes them."""
-    found = [constants(setup, model, s) for s, model in enumerate(setup.models)]
-    return {name: np.stack([one[name] for one in found]) for name in found[0]}
+    return common.stacked([constants(setup, model, s) for s, model in enumerate(setup.models)])
 
 
 def learn(
     setup: Setup, kind: int, span: tuple[float, float]
-) -> Generator[Frame, None, tuple[training.Ensemble, shared.Outcome]]:
-    """Networks of all seeds, trained on true (0) or random (1) labels."""
-    settings, sets = setup.settings, setup.sets[kind]
-    ensemble = training.Ensemble(setup.models)
-    outcome = yield from shared.fit(
-        settings, ensemble, [one.x_train for one in sets], [one.y_train for one in sets], loss=settings.stop,
-        epochs=settings.epochs, seed=settings.seed, span=span, step=kind,
-    )  # fmt: skip
+) -> Generator[Frame, None, tuple[training.Ensemble, common.Outcome]]:
+    """Networks of all seeds, trained on true (0) or random (1) labels; says so where they diverge."""
+    ensemble, samples = training.Ensemble(setup.models), shared.samples(setup.sets[kind])
+    outcome = yield from shared.fit(setup.settings, ensemble, samples, span=span, step=kind)
+    if outcome.word == "diverged":
+        yield Frame(kind, {}, span[0], "diverged", *outcome.told(WORDS[kind]))
     return ensemble, outcome
 
 
 def run(setup: Setup, prediction: Prediction) -> Iterator[Frame]:
     seeds = len(setup.models)
-    values = {
-        name: np.full((seeds, len(KINDS), *start.shape[1:]), np.nan) for name, start in prediction.items()
-    }
-    values["loss"] = np.full((seeds, len(KINDS)), np.nan)
+    shapes = {name: start.shape[1:] for name, start in prediction.items()}
+    values = common.blank(seeds, len(KINDS), loss=(), **shapes)
     notes = []
     for k, (begin, end) in enumerate(((0.0, 0.3), (0.3, 1.0))):
         ensemble, outcome = yield from learn(setup, k, (begin, end))
+        notes += outcome.told(WORDS[k])
         if outcome.word == "diverged":
-            yield Frame(k, {}, begin, "diverged", f"{WORDS[k]}: {outcome.note}")
             return
-        if outcome.word == "missed":
-            notes.append(f"{WORDS[k]}: {outcome.note}")
-        for s in range(seeds):
-            model, one = ensemble.member(s), setup.sets[k][s]
-            for name, value in constants(setup, model, s).items():
-                values[name][s, k] = value
-            values["loss"][s, k] = shared.fitted(model, one.x_train, one.y_train)[0]
+        for s, one in enumerate(setup.sets[k]):
+            model = ensemble.member(s)
+            loss = common.fitted(model, one.x_train, one.y_train)[0]
+            common.put(values, (s, k), constants(setup, model, s) | {"loss": loss})
             yield Frame.tick(k, end)
         last = k == len(KINDS) - 1
-        yield Frame(k, shared.snapshot(values), end, "done" if last else "running", "; ".join(notes))
+        yield Frame(k, common.snapshot(values), end, "done" if last else "running", "; ".join(notes))
 
 
 def figure(frames: Frames, prediction: Prediction, settings: Deep | None = None) -> figures.Chart:
@@ -193,8 +185,7 @@ def _before_after(run: Run) -> tuple[dict[str, np.ndarray], tuple[Check, ...]]:
         name: np.stack([of(run.prediction[name]), of(run.last(name)[:, 0])], axis=1)
         for name, of in summary.items()
     }
-    loss = float(np.max(run.last("loss")[:, 0]))
-    return pairs, (Check("training loss", loss, 1.02 * run.settings.stop, "raise epochs"),)
+    return pairs, shared.trained(run, (..., 0))
 
 
 def _hold(run: Run) -> tuple[Evidence, Evidence, Evidence]:
@@ -228,20 +219,12 @@ Measure = Callable[[Setup, nn.Module, int], dict[str, np.ndarray]]
 
 def _start_again(measure: Measure) -> Measure:
     """Looks at the network at its start, whichever it is given."""
-
-    def again(setup: Setup, model: nn.Module, seed: int) -> dict[str, np.ndarray]:
-        return measure(setup, setup.models[seed], seed)
-
-    return again
+    return lambda setup, model, seed: measure(setup, setup.models[seed], seed)
 
 
 def _own_scale(measure: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """Pre-activations in units of their own root mean square."""
-
-    def ones(model: nn.Module, x: Tensor) -> Tensor:
-        return torch.ones_like(measure(model, x))
-
-    return ones
+    return lambda model, x: torch.ones_like(measure(model, x))
 
 
 _HERE = "labkit.labs.generalization.conditions"
@@ -298,9 +281,7 @@ CONDITIONS = Experiment(
     "conditions", "Do the layers of a network work together?", Deep,
     {
         "quick": Deep(),
-        "paper": Deep(
-            dataset="mnist", n=60_000, width=1000, hidden=9, lr=0.01, stop=1e-4, epochs=500, samples=50
-        ),
+        "paper": Deep(**PAPER, samples=50),
     },
     prepare, predict, run, figure, (E12, E17, E18), controls=("width", "hidden", "n", "stop"),
 )  # fmt: skip

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from labkit import data, figures
+from labkit import figures
 from labkit.labs import common
 from labkit.labs.generalization import panels, shared
 from labkit.protocol.claims import Claim, World
@@ -51,11 +51,8 @@ class Confusion(shared.Trained):
         return tuple(round(share * self.confusion) for share in SHARES)
 
 
-@dataclass(frozen=True)
-class Setup:
-    settings: Confusion
-    sets: tuple[data.Dataset, ...]  # one a seed: the training set first, then the confusion set, relabelled
-    models: tuple[nn.Module, ...]
+class Setup(common.Setup):
+    """sets: the training set first, then the confusion set, relabelled."""
 
     def samples(self, seed: int, size: int) -> tuple[Tensor, Tensor]:
         """The training set of a seed and the first `size` samples of its confusion set."""
@@ -69,22 +66,17 @@ def prepare(settings: Confusion) -> Setup:
     sets = tuple(
         shared.classification(settings, total, seed, settings.label_noise) for seed in common.seeds(settings)
     )
-    nets = tuple(
-        shared.network(settings, one.shape, seed)
-        for one, seed in zip(sets, common.seeds(settings), strict=True)
-    )
-    return Setup(settings, sets, nets)
+    return Setup(settings, sets, shared.networks(settings, sets[0].shape))
 
 
 def predict(setup: Setup) -> Prediction:
     """Test error of the nearest neighbour among the samples that will be fitted: (S, sizes)."""
-    nearest = np.array(
-        [
-            [_nearest(*setup.samples(seed, size), one.x_test, one.y_test) for size in setup.settings.sizes]
-            for seed, one in enumerate(setup.sets)
-        ]
-    )
-    return {"sizes": np.array(setup.settings.sizes), "nearest": nearest}
+    sizes = setup.settings.sizes
+    nearest = [
+        [_nearest(*setup.samples(seed, size), one.x_test, one.y_test) for size in sizes]
+        for seed, one in enumerate(setup.sets)
+    ]
+    return {"sizes": np.array(sizes), "nearest": np.array(nearest)}
 
 
 def _nearest(x: Tensor, y: Tensor, x_test: Tensor, y_test: Tensor) -> float:
@@ -128,21 +120,19 @@ def _growth(run: Run, name: str) -> np.ndarray:
 
 
 def _bad_minima(run: Run) -> tuple[Evidence, Evidence, Evidence]:
-    checks = shared.converged(run.last("train_error"), run.last("loss"), run.settings.stop)
+    checks = shared.converged(run)
     error = run.last("test_error")
     norms = np.stack([_growth(run, name) for name in shared.MEASURES], axis=1)
+    note = f"from {error[:, 0].mean():.3f} to {error[:, -1].mean():.3f}"
     return (
-        Evidence(
-            error[:, -1] - error[:, 0], checks=checks,
-            note=f"from {error[:, 0].mean():.3f} to {error[:, -1].mean():.3f}",
-        ),
+        Evidence(error[:, -1] - error[:, 0], checks=checks, note=note),
         Evidence(norms, checks=checks),
         Evidence(_growth(run, "divergence"), checks=checks),
-    )  # fmt: skip
+    )
 
 
 def _sharp(run: Run) -> tuple[Evidence, Evidence]:
-    checks = shared.converged(run.last("train_error"), run.last("loss"), run.settings.stop)
+    checks = shared.converged(run)
     return (
         Evidence(_growth(run, "sharpness_own"), checks=checks),
         Evidence(_growth(run, "sharpness"), checks=checks),
@@ -189,10 +179,7 @@ CONFUSION = Experiment(
     "confusion", "Bad minima on purpose: which measure notices?", Confusion,
     {
         "quick": Confusion(),
-        "paper": Confusion(
-            dataset="cifar10", network="vgg", width=64, n=10_000, confusion=16_000, n_test=10_000,
-            lr=0.01, stop=1e-4, epochs=1000, ascent=2000, draws=1000,
-        ),
+        "paper": Confusion(**shared.CIFAR, network="vgg", n=10_000, confusion=16_000),
     },
     prepare, predict, run, figure, (E9, E15),
     controls=("confusion", "n", "width", "lr", "stop", "alpha", "label_noise"),

@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from labkit import figures, models
 from labkit.labs import common
@@ -51,14 +50,8 @@ class Depth(common.OnData):
         return 2 ** np.arange(1, int(np.log2(self.deepest)) + 1)
 
 
-@dataclass(frozen=True)
-class Setup:
-    settings: Depth
-    inputs: tuple[Tensor, ...]
-    models: tuple[tuple[models.MLP, ...], ...]  # [depth][seed]
-
-
-def prepare(settings: Depth) -> Setup:
+def prepare(settings: Depth) -> common.Setup:
+    """The networks are models[depth][seed]."""
     sets = common.datasets(settings, n_test=1, normalize="standardize")
     nets = tuple(
         tuple(
@@ -70,17 +63,17 @@ def prepare(settings: Depth) -> Setup:
         )
         for d in settings.depths
     )  # fmt: skip
-    return Setup(settings, tuple(one.x_train for one in sets), nets)
+    return common.Setup(settings, sets, nets)
 
 
-def predict(setup: Setup) -> Prediction:
+def predict(setup: common.Setup) -> Prediction:
     """Theorem 1 with constants that do not change with depth: μ = 1, C₂ = C₃ = 2, half the units active."""
     settings, rows = setup.settings, []
     for d in settings.depths.tolist():
-        dims = [setup.inputs[0].shape[1], *[settings.width] * (d - 1), settings.classes]
+        dims = [setup.sets[0].dim, *[settings.width] * (d - 1), settings.classes]
         halves = np.array([*[np.sqrt(2.0)] * (d - 1), 1.0])
         rows.append(terms(settings, dims, 2.0, 2.0, halves))
-    return {name: np.array([row[name] for row in rows]) for name in rows[0]} | {"depths": settings.depths}
+    return common.stacked(rows) | {"depths": settings.depths}
 
 
 def terms(settings: Depth, dims: Sequence[int], c2: float, c3: float, shares: Any) -> dict[str, float]:
@@ -98,32 +91,23 @@ def terms(settings: Depth, dims: Sequence[int], c2: float, c3: float, shares: An
     }
 
 
-def run(setup: Setup, prediction: Prediction) -> Iterator[Frame]:
-    settings, depths = setup.settings, prediction["depths"]
-    seeds = len(setup.inputs)
-    values: dict[str, np.ndarray] = {}
-    work = np.cumsum(depths.astype(float) ** 2)
-    for place, d in enumerate(depths.tolist()):
-        for s in range(seeds):
-            found = conditions(setup.models[place][s], setup.inputs[s][: settings.n])
-            c2, c3 = float(found.c2.max()), float(found.c3.max())
-            # In root mean square over samples: the divergence is about squares.
-            shares = (found.norms / found.masked_norms).square().mean(0).sqrt().numpy()
-            mu = float(found.mu_input.clamp(max=1).median())
-            one = terms(settings, found.dims, c2, c3, shares)
-            c = theory.activation_constant(d, max(found.dims), DELTA)
-            one |= {
-                "limit": theory.linear_sharpness(settings.sigma, c2, c3, c),
-                "root_mu": one["root"] / max(mu, 1e-12) ** 2, "mu": mu, "c2": c2, "c3": c3,
-            }  # fmt: skip
-            for name, value in one.items():
-                values.setdefault(name, np.full((seeds, len(depths)), np.nan))[s, place] = value
-            yield Frame.tick(place)
-        last = place == len(depths) - 1
-        yield Frame(
-            place, {name: value.copy() for name, value in values.items()}, float(work[place] / work[-1]),
-            "done" if last else "running",
-        )  # fmt: skip
+def run(setup: common.Setup, prediction: Prediction) -> Iterator[Frame]:
+    settings, depths = setup.settings, prediction["depths"].tolist()
+
+    def look(place: int, s: int) -> dict[str, float]:
+        found = conditions(setup.models[place][s], setup.sets[s].x_train[: settings.n])
+        c2, c3 = float(found.c2.max()), float(found.c3.max())
+        # In root mean square over samples: the divergence is about squares.
+        shares = (found.norms / found.masked_norms).square().mean(0).sqrt().numpy()
+        mu = float(found.mu_input.clamp(max=1).median())
+        one = terms(settings, found.dims, c2, c3, shares)
+        c = theory.activation_constant(depths[place], max(found.dims), DELTA)
+        limit = theory.linear_sharpness(settings.sigma, c2, c3, c)
+        root = one["root"] / max(mu, 1e-12) ** 2
+        return one | {"limit": limit, "root_mu": root, "mu": mu, "c2": c2, "c3": c3}
+
+    work = np.cumsum(prediction["depths"].astype(float) ** 2)
+    yield from common.sweep(look, len(setup.sets), (work / work[-1]).tolist())
 
 
 def figure(frames: Frames, prediction: Prediction, settings: Depth | None = None) -> figures.Chart:
@@ -143,11 +127,9 @@ def figure(frames: Frames, prediction: Prediction, settings: Depth | None = None
         for name, words, color in curves:
             if name in prediction:
                 marks.append(figures.Predicted(depths, prediction[name], label=words, color=color))
-            found = common.newest(frames, name)
-            if found is not None:
-                marks.append(figures.Points(depths, found, label=f"{words}, measured constants", color=color))
-            limit = common.newest(frames, "limit")
-            if name == "linear" and limit is not None:
+            found, limit = (common.seen(frames, one, len(depths)) for one in (name, "limit"))
+            marks.append(figures.Points(depths, found, label=f"{words}, measured constants", color=color))
+            if name == "linear":
                 marks.append(figures.Bound(depths, limit, label="limit for d → ∞", color=LIMIT))
         panels.append(
             figures.Panel(title, marks, xlabel="layers d", ylabel=ylabel, xscale="log2", yscale="log")
@@ -160,17 +142,15 @@ def _growth(run: Run) -> tuple[Evidence, Evidence]:
     small = (Condition("σ C₂: noise is small", run.settings.sigma * float(run.last("c2").max()), 1.0),)
     slopes = {name: exponent(depths, run.last(name)) for name in ("linear", "fixed", "root", "root_mu")}
     mu = run.last("mu").mean(axis=0)
+    one = f"with one γ for all depths the exponent is {slopes['fixed'].mean():.2g}"
+    own = (
+        f"with μ divided out {slopes['root'].mean():.3g}; median μ falls from {mu[0]:.2g} at "
+        f"d = {depths[0]:.0f} to {mu[-1]:.2g} at d = {depths[-1]:.0f}"
+    )
     return (
-        Evidence(
-            slopes["linear"], conditions=small,
-            note=f"with one γ for all depths the exponent is {slopes['fixed'].mean():.2g}",
-        ),
-        Evidence(
-            slopes["root_mu"], 1.0, small,
-            note=f"with μ divided out {slopes['root'].mean():.3g}; median μ falls from {mu[0]:.2g} at "
-            f"d = {depths[0]:.0f} to {mu[-1]:.2g} at d = {depths[-1]:.0f}",
-        ),
-    )  # fmt: skip
+        Evidence(slopes["linear"], conditions=small, note=one),
+        Evidence(slopes["root_mu"], 1.0, small, note=own),
+    )
 
 
 def _working_together(measure: Callable[..., Conditions]) -> Callable[..., Conditions]:

@@ -41,7 +41,7 @@ MEASURES = {name: words for name, (words, _) in shared.MEASURES.items()} | {"div
 
 
 def figure(frames: Frames, prediction: Prediction, settings: Images | None = None) -> figures.Chart:
-    now = labels.newest(frames) or labels.blank(settings.seeds if settings else 2, 1, 1)
+    now = labels.newest(frames, prediction, settings)
     places = np.arange(len(MEASURES), dtype=float)
     ratios = np.concatenate([label_panels.gap(now, name) for name in MEASURES], axis=1)
     marks: list[figures.Mark] = [
@@ -81,10 +81,7 @@ IMAGES = Experiment(
     "images", "True or random labels, on a VGG", Images,
     {
         "quick": Images(seeds=2, stop=0.005, lr=0.01, epochs=300, ascent=10, draws=3, n_test=300),
-        "paper": Images(
-            dataset="cifar10", width=64, n=40_000, n_test=10_000, lr=0.01, stop=1e-4, epochs=1000,
-            ascent=2000, draws=1000,
-        ),
+        "paper": Images(**shared.CIFAR, n=40_000),
     },
     labels.prepare, labels.predict, labels.run, figure, (E22,),
     controls=("n", "width", "lr", "stop", "label_noise", "epsilon"),

@@ -12,7 +12,7 @@ evaluated with such. Their loss is the error rate, as it must lie in [0, 1].
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -62,14 +62,8 @@ class Labels(shared.Trained):
         return np.geomspace(1.0, self.stop, round(-2 * np.log10(self.stop)) + 1)
 
 
-@dataclass(frozen=True)
-class Setup:
-    settings: Labels
-    sets: tuple[tuple[tuple[data.Dataset, ...], ...], ...]  # [size][true or random][seed]
-    models: tuple[nn.Module, ...]  # one a seed: all fits of a seed start alike
-
-
-def prepare(settings: Labels) -> Setup:
+def prepare(settings: Labels) -> common.Setup:
+    """sets[size][true or random][seed]; one network a seed: all fits of a seed start alike."""
     sets = tuple(
         tuple(
             tuple(shared.classification(settings, m, seed, noise) for seed in common.seeds(settings))
@@ -77,71 +71,73 @@ def prepare(settings: Labels) -> Setup:
         )
         for m in settings.sizes
     )
-    shape = sets[0][0][0].shape
-    return Setup(
-        settings, sets, tuple(shared.network(settings, shape, seed) for seed in common.seeds(settings))
-    )
+    return common.Setup(settings, sets, shared.networks(settings, sets[0][0][0].shape))
 
 
-def predict(setup: Setup) -> Prediction:
+def predict(setup: common.Setup) -> Prediction:
     """K of (5) at each σ for the weights at the start; training makes their norm larger, and so the bound."""
     settings = setup.settings
     squares = [float(parameter_vector(model).double().square().sum()) for model in setup.models]
-    start = np.array(
-        [
-            [pac_bayes.complexity(w / (2 * SIGMAS**2), m, DELTA / len(SIGMAS)) for m in settings.sizes]
-            for w in squares
-        ]
-    )
-    return {
-        "sizes": np.array(settings.sizes), "levels": settings.levels, "sigmas": SIGMAS, "start": start,
-    }  # fmt: skip
+    start = [
+        [pac_bayes.complexity(w / (2 * SIGMAS**2), m, DELTA / len(SIGMAS)) for m in settings.sizes]
+        for w in squares
+    ]
+    known = {"sizes": np.array(settings.sizes), "levels": settings.levels, "sigmas": SIGMAS}
+    return known | {"start": np.array(start)}
 
 
-def run(setup: Setup, prediction: Prediction) -> Iterator[Frame]:
-    settings, seeds = setup.settings, len(setup.models)
-    sizes, levels = settings.sizes, settings.levels
-    values = blank(seeds, len(sizes), len(levels))
-    begun, step, notes = 0.0, 0, []
+def run(setup: common.Setup, prediction: Prediction) -> Iterator[Frame]:
+    settings, sizes = setup.settings, setup.settings.sizes
+    values = blank(len(setup.models), len(sizes), len(settings.levels))
+    begun, step, notes = 0.0, 0, list[str]()
     for g, m in enumerate(sizes):
         part = 0.97 * m / sum(sizes)
         ensembles = [training.Ensemble(setup.models) for _ in KINDS]
-        spent, missed = [0, 0], [False, False]
-        for t, level in enumerate(levels):
-            for k in range(len(KINDS)):
-                if missed[k]:
-                    continue
-                # Random labels take about four times the steps.
-                begin, end = (begun + part * (t + share) / len(levels) for share in ((0, 0.2), (0.2, 1))[k])
-                sets = setup.sets[g][k]
-                outcome = yield from shared.fit(
-                    settings, ensembles[k], [one.x_train for one in sets], [one.y_train for one in sets],
-                    loss=float(level), epochs=settings.epochs - spent[k], seed=settings.seed + 1000 * t,
-                    span=(begin, end), step=step,
-                )  # fmt: skip
-                if outcome.word == "diverged":
-                    note = f"{KINDS[k]} labels, m = {m}: {outcome.note}"
-                    yield Frame(step, shared.snapshot(values), begin, "diverged", note)
-                    return
-                spent[k] += outcome.epochs
-                if outcome.word == "missed":
-                    missed[k] = True
-                    notes.append(f"{KINDS[k]} labels, m = {m}: {outcome.note}")
-                for s in range(seeds):
-                    for name, value in _look(settings, ensembles[k].member(s), sets[s]).items():
-                        values[name][s, g, k, t] = value
-                    yield Frame.tick(step, end)
-            step += 1
-            yield Frame(step, shared.snapshot(values), begun + part * (t + 1) / len(levels))
-        for k, s in itertools.product(range(len(KINDS)), range(seeds)):
+        if not (yield from _down(setup, g, ensembles, values, notes, (begun, part))):
+            return
+        step += len(settings.levels)
+        for k, s in itertools.product(range(len(KINDS)), range(len(setup.models))):
             at_the_end(settings, ensembles[k].member(s), setup.sets[g][k][s], values, (s, g, k))
             yield Frame.tick(step, begun + part)
         begun += part
         last = g == len(sizes) - 1
         yield Frame(
-            step, shared.snapshot(values), 1.0 if last else begun, "done" if last else "running",
+            step, common.snapshot(values), 1.0 if last else begun, "done" if last else "running",
             "; ".join(notes) if last else "",
         )  # fmt: skip
+
+
+def _down(
+    setup: common.Setup, g: int, ensembles: Sequence[training.Ensemble], values: Mapping[str, np.ndarray],
+    notes: list[str], span: tuple[float, float],
+) -> Generator[Frame, None, bool]:  # fmt: skip
+    """Trains both kinds of labels of one size side by side, from loss to loss; false if one diverges.
+
+    Args:
+        span: of the run's progress, where this begins and how much it is.
+    """
+    settings, levels, (begun, part) = setup.settings, setup.settings.levels, span
+    spent, missed = [0, 0], [False, False]
+    for t, level in enumerate(levels):
+        step = g * len(levels) + t
+        for k in (k for k in range(len(KINDS)) if not missed[k]):
+            # Random labels take about four times the steps.
+            begin, end = (begun + part * (t + share) / len(levels) for share in ((0, 0.2), (0.2, 1))[k])
+            sets = setup.sets[g][k]
+            outcome = yield from shared.fit(
+                settings, ensembles[k], shared.samples(sets), loss=float(level), span=(begin, end), step=step,
+                epochs=settings.epochs - spent[k], seed=settings.seed + 1000 * t,
+            )  # fmt: skip
+            notes += outcome.told(f"{KINDS[k]} labels, m = {settings.sizes[g]}")
+            if outcome.word == "diverged":
+                yield Frame(step, common.snapshot(values), begin, "diverged", notes[-1])
+                return False
+            spent[k], missed[k] = spent[k] + outcome.epochs, outcome.word == "missed"
+            for s, one in enumerate(sets):
+                common.put(values, (s, g, k, t), _look(settings, ensembles[k].member(s), one))
+                yield Frame.tick(step, end)
+        yield Frame(step + 1, common.snapshot(values), begun + part * (t + 1) / len(levels))
+    return True
 
 
 def _look(settings: Labels, model: nn.Module, one: data.Dataset) -> dict[str, float]:
@@ -154,7 +150,7 @@ def blank(seeds: int, sizes: int, levels: int) -> dict[str, np.ndarray]:
     values = shared.grid(seeds, sizes, len(KINDS), levels)
     values["sharpness"] = values["sharpness"][..., 0]
     values["rescaled"] = values["sharpness"].copy()
-    return values | {name: np.full((seeds, sizes, len(KINDS), len(SIGMAS)), np.nan) for name in BOUNDS}
+    return values | common.blank(seeds, sizes, len(KINDS), **dict.fromkeys(BOUNDS, SIGMAS.shape))
 
 
 BOUNDS = ("train_noisy", "test_noisy", "pac_bayes", "gaussian", "complexity")
@@ -178,7 +174,7 @@ def at_the_end(
         for name, x, y in (("train", one.x_train, one.y_train), ("test", one.x_test, one.y_test))
     }
     norm = float(parameter_vector(model).double().square().sum())
-    clean = shared.fitted(model, one.x_train, one.y_train)[1]
+    clean = common.fitted(model, one.x_train, one.y_train)[1]
     # One of several σ is chosen after the fact, so each is bounded at δ over their number.
     delta = DELTA / len(SIGMAS)
     kl = norm / (2 * SIGMAS**2)
@@ -191,8 +187,7 @@ def at_the_end(
             for sigma, rise in zip(SIGMAS, noisy["train"] - clean, strict=True)
         ],
     }  # fmt: skip
-    for name, value in found.items():
-        values[name][place] = value
+    common.put(values, place, found)
 
 
 def perturbed_error(settings: Labels, model: nn.Module, x: Tensor, y: Tensor, seed: int) -> np.ndarray:
@@ -206,9 +201,7 @@ def perturbed_error(settings: Labels, model: nn.Module, x: Tensor, y: Tensor, se
 
 
 def figure(frames: Frames, prediction: Prediction, settings: Labels | None = None) -> figures.Chart:
-    now = newest(frames)
-    if now is None:
-        now = blank(settings.seeds if settings else 2, len(prediction["sizes"]), len(prediction["levels"]))
+    now = newest(frames, prediction, settings)
     return figures.Chart.of(
         settings,
         "Networks that fit true labels and networks that fit random ones, in each of the measures.",
@@ -216,12 +209,15 @@ def figure(frames: Frames, prediction: Prediction, settings: Labels | None = Non
     )
 
 
-def newest(frames: Sequence[Frame]) -> Values | None:
-    return next((frame.values for frame in reversed(frames) if "norm" in frame.values), None)
+def newest(frames: Sequence[Frame], prediction: Prediction, settings: Labels | None) -> Values:
+    """What has been found so far, of all sizes and losses."""
+    found = next((frame.values for frame in reversed(frames) if "norm" in frame.values), None)
+    shape = settings.seeds if settings else 2, len(prediction["sizes"]), len(prediction["levels"])
+    return blank(*shape) if found is None else found
 
 
 def fitted(run: Run) -> tuple[Check, ...]:
-    return shared.converged(run.last("train_error")[..., -1], run.last("loss")[..., -1], run.settings.stop)
+    return shared.converged(run, (..., -1))
 
 
 def _growth(run: Run, values: np.ndarray) -> np.ndarray:
@@ -240,7 +236,7 @@ def _norms_order(run: Run) -> tuple[Evidence, Evidence]:
     found = np.stack([run.last(name)[..., -1] for name in shared.MEASURES], axis=1)  # (S, 4, G, 2)
     ratio, checks = over_true(found), fitted(run)
     growth = np.stack([_growth(run, ratio[:, i]) for i in range(len(shared.MEASURES))], axis=1)
-    by_size = "; ".join(f"{word} {_words(ratio[:, i])}" for i, word in enumerate(NORMS))
+    by_size = "; ".join(f"{word} {common.means(ratio[:, i], '.3g')}" for i, word in enumerate(NORMS))
     return Evidence(ratio, checks=checks, note=f"{_at(run)}: {by_size}"), Evidence(growth, checks=checks)
 
 
@@ -248,20 +244,12 @@ def _at(run: Run) -> str:
     return f"at m = {', '.join(map(str, run.settings.sizes))}"
 
 
-def _words(values: np.ndarray) -> str:
-    """Means over seeds, as a person reads them."""
-    return ", ".join(f"{value:.3g}" for value in values.mean(axis=0))
-
-
 def _sharpness_alone(run: Run) -> tuple[Evidence, Evidence, Evidence]:
     sharp, rescaled, checks = run.last("sharpness"), run.last("rescaled"), fitted(run)
     ratio = over_true(sharp)
     moved = np.exp(np.abs(np.log(rescaled / sharp))).reshape(len(sharp), -1)
     return (
-        Evidence(
-            ratio[:, 0], checks=checks,
-            note=f"{_at(run)}: {_words(ratio)}",
-        ),
+        Evidence(ratio[:, 0], checks=checks, note=f"{_at(run)}: {common.means(ratio, '.3g')}"),
         Evidence(ratio[:, -1] / ratio[:, 0], checks=checks),
         Evidence(moved, checks=checks),
     )  # fmt: skip
@@ -269,9 +257,9 @@ def _sharpness_alone(run: Run) -> tuple[Evidence, Evidence, Evidence]:
 
 def _joint(run: Run) -> tuple[Evidence, Evidence]:
     found, checks = run.last("divergence")[..., -1], fitted(run)
-    growth = [_growth(run, found[..., k]) for k in (0, 1)]
+    ratio, growth = over_true(found), [_growth(run, found[..., k]) for k in (0, 1)]
     return (
-        Evidence(over_true(found), checks=checks, note=f"{_at(run)}: {_words(over_true(found))}"),
+        Evidence(ratio, checks=checks, note=f"{_at(run)}: {common.means(ratio, '.3g')}"),
         Evidence(
             growth[1] - growth[0], checks=checks,
             note=f"true grows like m to the {growth[0].mean():.2g}, random to the {growth[1].mean():.2g}",
@@ -366,10 +354,7 @@ LABELS = Experiment(
     "labels", "True or random labels: which number knows the difference?", Labels,
     {
         "quick": Labels(),
-        "paper": Labels(
-            dataset="cifar10", network="vgg", width=64, n=40_000, n_test=10_000, lr=0.01, stop=1e-4,
-            epochs=1000, ascent=2000, draws=1000,
-        ),
+        "paper": Labels(**shared.CIFAR, network="vgg", n=40_000),
     },
     prepare, predict, run, figure, (E1, E6, E7, E8),
     controls=("n", "width", "lr", "stop", "label_noise", "alpha", "epsilon"),

@@ -20,14 +20,14 @@ from torch import Tensor, nn
 from labkit import figures
 from labkit.labs import common
 from labkit.labs.generalization import shared
-from labkit.labs.generalization.conditions import Deep, Setup, learn, prepare
+from labkit.labs.generalization.conditions import PAPER, Deep, Setup, learn, prepare
 from labkit.measure.conditions import conditions
 from labkit.measure.relu_chain import chain_inputs, chain_weights, forward
 from labkit.measure.sharpness import expected_sharpness
 from labkit.protocol.claims import Claim, World
 from labkit.protocol.experiment import Experiment, Frame, Frames, Prediction, Run
 from labkit.protocol.memory import once
-from labkit.protocol.rules import EVERY, AtMost, Between, Check, Equals, Evidence
+from labkit.protocol.rules import EVERY, AtMost, Between, Equals, Evidence
 from labkit.protocol.settings import knob
 from labkit.theory import generalization as theory
 
@@ -56,7 +56,6 @@ class Layers(Deep):
 
 def predict(setup: Setup) -> Prediction:
     """The outputs fall as cos θ, and μ of (C1) with them; norms do not move."""
-    assert isinstance(setup.settings, Layers)
     apart = np.geomspace(1.0, setup.settings.apart, PLACES)
     return {"apart": apart, "share": 1 / apart, "norms": np.ones(PLACES)}
 
@@ -78,28 +77,18 @@ def turned(model: nn.Module, x: Tensor, apart: float) -> nn.Sequential:
 
 def run(setup: Setup, prediction: Prediction) -> Iterator[Frame]:
     settings = setup.settings
-    assert isinstance(settings, Layers)
     ensemble, outcome = yield from learn(setup, 0, (0.0, 0.6))
     if outcome.word == "diverged":
-        yield Frame(0, {}, 0.6, "diverged", outcome.note)
         return
-    seeds = len(setup.models)
-    values: dict[str, np.ndarray] = {}
-    for place, apart in enumerate(prediction["apart"].tolist()):
-        for s in range(seeds):
-            one = setup.sets[0][s]
-            x, y = one.x_train[: settings.samples], one.y_train[: settings.samples]
-            net = turned(ensemble.member(s), x, apart)
-            found = looked_at(settings, net, x, y, s)
-            found["loss"] = shared.fitted(ensemble.member(s), one.x_train, one.y_train)[0]
-            for name, value in found.items():
-                values.setdefault(name, np.full((seeds, PLACES), np.nan))[s, place] = value
-            yield Frame.tick(place)
-        last = place == PLACES - 1
-        yield Frame(
-            place, shared.snapshot(values), 0.6 + 0.4 * (place + 1) / PLACES, "done" if last else "running",
-            outcome.note if last and outcome.word == "missed" else "",
-        )  # fmt: skip
+
+    def look(place: int, s: int) -> dict[str, float]:
+        one, model = setup.sets[0][s], ensemble.member(s)
+        x, y = one.x_train[: settings.samples], one.y_train[: settings.samples]
+        found = looked_at(settings, turned(model, x, float(prediction["apart"][place])), x, y, s)
+        return found | {"loss": common.fitted(model, one.x_train, one.y_train)[0]}
+
+    ends = [0.6 + 0.4 * (place + 1) / PLACES for place in range(PLACES)]
+    yield from common.sweep(look, len(setup.models), ends, outcome.missed)
 
 
 def looked_at(settings: Layers, net: nn.Module, x: Tensor, y: Tensor, seed: int) -> dict[str, float]:
@@ -155,10 +144,6 @@ def figure(frames: Frames, prediction: Prediction, settings: Layers | None = Non
     )  # fmt: skip
 
 
-def _checks(run: Run) -> tuple[Check, ...]:
-    return (Check("training loss", float(run.last("loss").max()), 1.02 * run.settings.stop, "raise epochs"),)
-
-
 def _lemma(run: Run) -> tuple[Evidence, Evidence]:
     mean = run.last("mean")
     told = f"the mean over its bound goes from {mean.min():.3f} to {mean.max():.3f}"
@@ -166,7 +151,7 @@ def _lemma(run: Run) -> tuple[Evidence, Evidence]:
 
 
 def _apart(run: Run) -> tuple[Evidence, ...]:
-    norms, checks = run.last("norms"), _checks(run)
+    norms, checks = run.last("norms"), shared.trained(run)
     return (
         Evidence(norms / norms[:, :1], 1.0, checks=checks),
         Evidence(run.last("error") - run.last("error")[:, :1], 0.0, checks=checks),
@@ -209,9 +194,7 @@ LAYERS = Experiment(
     "layers", "Equal norms: is the sharpness equal, too?", Layers,
     {
         "quick": Layers(),
-        "paper": Layers(
-            dataset="mnist", n=60_000, width=1000, hidden=9, lr=0.01, stop=1e-4, epochs=500, draws=100
-        ),
+        "paper": Layers(**PAPER, draws=100),
     },
     prepare, predict, run, figure, (E11, E21), controls=("apart", "sigma", "width", "hidden", "n", "stop"),
 )  # fmt: skip

@@ -11,7 +11,7 @@ the same Lipschitz constant; a prior N(0, σ²); and δ shared among the σ that
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from torch import nn
@@ -19,12 +19,12 @@ from torch import nn
 from labkit import figures
 from labkit.labs import common
 from labkit.labs.generalization import shared
-from labkit.labs.generalization.conditions import Deep, Setup, learn, looked_at, prepare
+from labkit.labs.generalization.conditions import PAPER, Deep, Setup, learn, looked_at, prepare
 from labkit.measure.conditions import Conditions, linear_perturbation
 from labkit.measure.sharpness import expected_sharpness
 from labkit.protocol.claims import Claim
 from labkit.protocol.experiment import Experiment, Frame, Frames, Prediction, Run
-from labkit.protocol.rules import AtMost, Check, Evidence
+from labkit.protocol.rules import AtMost, Evidence
 from labkit.protocol.settings import knob
 from labkit.theory import generalization as theory
 
@@ -58,21 +58,15 @@ def bounds(settings: Perturbation, found: Conditions, sigma: float) -> dict[str,
     c_delta = theory.activation_constant(len(found.dims) - 1, max(found.dims), DELTA)
     c2, c3 = float(found.c2.max()), float(found.c3.max())
     sharpness = theory.theorem1_sharpness(gamma, c2, c3, c_delta, size)
+    delta = DELTA / len(settings.sigmas)
+    total = theory.theorem1(_capped(sharpness.mean()), found.norms.numpy(), sigma, settings.n, delta)
     return {
         "gamma": gamma,
         "lemma1": theory.lemma1(gamma, size),
         "lemma2": theory.lemma2(gamma, c2, c3, c_delta, size),
         "flips": theory.lemma2_flips(gamma, c2, c_delta)[:, :-1],
         "theorem1": sharpness,
-        "total": np.asarray(
-            theory.theorem1(
-                _capped(sharpness.mean()),
-                found.norms.numpy(),
-                sigma,
-                settings.n,
-                DELTA / len(settings.sigmas),
-            )
-        ),
+        "total": np.asarray(total),
     }
 
 
@@ -84,50 +78,39 @@ def _capped(value: float) -> float:
 def predict(setup: Setup) -> Prediction:
     """The bounds at initialisation, relative to the output, before any training."""
     settings = setup.settings
-    assert isinstance(settings, Perturbation)
     rows = []
     for s, model in enumerate(setup.models):
         found = looked_at(setup, model, s)
         size = found.output_norm.numpy().mean()
         each = [bounds(settings, found, float(sigma)) for sigma in settings.sigmas]
-        rows.append(
-            {name: [_capped(one[name].mean() / size) for one in each] for name in ("lemma1", "lemma2")}
-        )
-    return {name: np.array([row[name] for row in rows]) for name in rows[0]} | {"sigmas": settings.sigmas}
+        rows.append({name: [_capped(one[name].mean() / size) for one in each] for name in BOUNDS[:2]})
+    return common.stacked(rows) | {"sigmas": settings.sigmas}
 
 
 def run(setup: Setup, prediction: Prediction) -> Iterator[Frame]:
-    settings, sigmas = setup.settings, prediction["sigmas"]
-    assert isinstance(settings, Perturbation)
+    sigmas = prediction["sigmas"]
     ensemble, outcome = yield from learn(setup, 0, (0.0, 0.5))
     if outcome.word == "diverged":
-        yield Frame(0, {}, 0.5, "diverged", outcome.note)
         return
     models = [ensemble.member(s) for s in range(len(setup.models))]
     known = []
     for s, model in enumerate(models):
         known.append(looked_at(setup, model, s))
         yield Frame.tick(0, 0.5)
-    loss = np.array(
-        [shared.fitted(m, one.x_train, one.y_train)[0] for m, one in zip(models, setup.sets[0], strict=True)]
-    )
-    values: dict[str, np.ndarray] = {}
-    for place, sigma in enumerate(sigmas.tolist()):
-        for s, model in enumerate(models):
-            for name, value in _at(setup, model, known[s], s, sigma).items():
-                values.setdefault(name, np.full((len(models), len(sigmas)), np.nan))[s, place] = value
-            yield Frame.tick(place)
-        last = place == len(sigmas) - 1
-        yield Frame(
-            place, shared.snapshot(values) | {"loss": loss}, 0.5 + 0.5 * (place + 1) / len(sigmas),
-            "done" if last else "running", outcome.note if last and outcome.word == "missed" else "",
-        )  # fmt: skip
+    fitted_to = zip(models, shared.samples(setup.sets[0]), strict=True)
+    loss = np.array([common.fitted(model, *samples)[0] for model, samples in fitted_to])
+
+    def look(place: int, s: int) -> dict[str, float]:
+        return _at(setup, models[s], known[s], s, float(sigmas[place]))
+
+    ends = [0.5 + 0.5 * (place + 1) / len(sigmas) for place in range(len(sigmas))]
+    for frame in common.sweep(look, len(models), ends, outcome.missed):
+        yield frame if frame.is_tick else replace(frame, values={**frame.values, "loss": loss})
 
 
 def _at(setup: Setup, model: nn.Module, found: Conditions, seed: int, sigma: float) -> dict[str, float]:
     """What one σ does to one network, beside what the lemmas allow."""
     settings, one = setup.settings, setup.sets[0][seed]
-    assert isinstance(settings, Perturbation)
     x, y = one.x_train[: settings.samples], one.y_train[: settings.samples]
     # The same noise at every σ, scaled: curves are smooth long before a value is exact.
     moved = linear_perturbation(model, x, sigma, draws=settings.draws, generator=seed)
@@ -162,18 +145,15 @@ def figure(frames: Frames, prediction: Prediction, settings: Perturbation | None
         ("What flips add", "error", "lemma2", "Lemma 2", "change / |f(x)|"),
         ("The loss", "sharpness", "theorem1", "Theorem 1", "expected sharpness"),
     ):
-        marks: list[figures.Mark] = []
-        if bound in prediction:
-            marks.append(
-                figures.Predicted(sigmas, prediction[bound], label=f"{words}, at the start", color=3)
-            )
-        allowed, found = common.newest(frames, bound), common.newest(frames, name)
-        if allowed is not None:
-            marks.append(figures.Bound(sigmas, allowed, label=words, color=3))
-        if found is not None:
-            marks.append(figures.Measured(sigmas, found, label="measured", color=shared.TRUE))
+        allowed, found = (common.seen(frames, one, len(sigmas)) for one in (bound, name))
         trivial = 1.0 if name != "sharpness" else np.log(settings.classes if settings else 10)
-        marks.append(figures.Level(trivial, label="says nothing above" if name != "sharpness" else "ln K"))
+        marks: list[figures.Mark] = [
+            figures.Bound(sigmas, allowed, label=words, color=3),
+            figures.Measured(sigmas, found, label="measured", color=shared.TRUE),
+            figures.Level(trivial, label="says nothing above" if name != "sharpness" else "ln K"),
+        ]
+        if bound in prediction:
+            marks[:0] = [figures.Predicted(sigmas, prediction[bound], f"{words}, at the start", 3)]
         panels.append(figures.Panel(title, marks, "σ", ylabel, xscale="log", yscale="log", ylim=(1e-6, 1e3)))
     says = "What noise on the weights changes, below what the lemmas and Theorem 1 allow."
     return figures.Chart.of(settings, says, *panels)
@@ -181,12 +161,8 @@ def figure(frames: Frames, prediction: Prediction, settings: Perturbation | None
 
 def _bounded(run: Run) -> tuple[Evidence, ...]:
     sigmas = run.prediction["sigmas"]
-    found = {
-        name: run.last(name) for name in ("share1", "share2", "share_flips", "sharpness", "stderr", "loss")
-    }
-    allowed = {name: run.last(name) for name in BOUNDS}
-    checks = (Check("training loss", float(found["loss"].max()), 1.02 * run.settings.stop, "raise epochs"),)
-    sharp = (found["sharpness"] - ERRORS * found["stderr"]) / allowed["theorem1"]
+    checks, allowed = shared.trained(run), {name: run.last(name) for name in BOUNDS}
+    sharp = (run.last("sharpness") - ERRORS * run.last("stderr")) / allowed["theorem1"]
     room = [
         allowed[bound] / np.maximum(np.abs(run.last(name)), 1 / VAST)
         for name, bound in (("change", "lemma1"), ("error", "lemma2"), ("sharpness", "theorem1"))
@@ -201,9 +177,9 @@ def _bounded(run: Run) -> tuple[Evidence, ...]:
     least = allowed["total"].min()
     notes[2] += f"; all of Theorem 1 at least {least:.3g}"
     return (
-        Evidence(found["share1"], 1.0, checks=checks, note=notes[0]),
-        Evidence(found["share2"], 1.0, checks=checks, note=notes[1]),
-        Evidence(found["share_flips"], 1.0, checks=checks),
+        Evidence(run.last("share1"), 1.0, checks=checks, note=notes[0]),
+        Evidence(run.last("share2"), 1.0, checks=checks, note=notes[1]),
+        Evidence(run.last("share_flips"), 1.0, checks=checks),
         Evidence(sharp, 1.0, checks=checks, vacuous=bool(least >= 1.0), note=notes[2]),
     )
 
@@ -241,10 +217,7 @@ PERTURBATION = Experiment(
     "perturbation", "How far do the lemmas stand above what noise does?", Perturbation,
     {
         "quick": Perturbation(),
-        "paper": Perturbation(
-            dataset="mnist", n=60_000, width=1000, hidden=9, lr=0.01, stop=1e-4, epochs=500, samples=50,
-            draws=1000,
-        ),
+        "paper": Perturbation(**PAPER, samples=50, draws=1000),
     },
     prepare, predict, run, figure, (E13,), controls=("sigma", "width", "hidden", "n", "stop"),
 )  # fmt: skip

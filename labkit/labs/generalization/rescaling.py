@@ -32,6 +32,7 @@ from labkit.measure.margins import margin
 from labkit.measure.norms import layer_norms
 from labkit.measure.paths import path_norms
 from labkit.measure.sharpness import max_sharpness
+from labkit.models.rescaling import least_product
 from labkit.protocol.claims import Claim, World
 from labkit.protocol.experiment import Experiment, Frame, Frames, Prediction, Run
 from labkit.protocol.memory import once
@@ -202,7 +203,7 @@ def run(setup: Setup, prediction: Prediction, *, one_pass: OnePass = one_pass) -
         for s in range(len(nets)):
             found.append(beside(s, settings.kind, factor))
             yield Frame.tick(step, share)
-        yield Frame(step, {**_columns(found), "factor": np.full(len(nets), factor)}, share)
+        yield Frame(step, {**common.stacked(found), "factor": np.full(len(nets), factor)}, share)
     last: list[dict[str, Any]] = []
     for s, net in enumerate(nets):
         last.append(_as_it_is(net, setup.datasets[s], starts[s]))
@@ -216,7 +217,7 @@ def run(setup: Setup, prediction: Prediction, *, one_pass: OnePass = one_pass) -
         last[s] |= _paths(setup.small[s], one_pass)
         last[s]["fold"] = _folded(setup.vggs[s], setup.images[s], settings)
         yield Frame.tick(len(factors), 0.8 + 0.2 * (s + 1) / len(nets))
-    yield Frame(len(factors), _columns(last), 1.0, "done")
+    yield Frame(len(factors), common.stacked(last), 1.0, "done")
 
 
 def _as_it_is(net: nn.Module, one: data.Dataset, start: Mapping[str, float]) -> dict[str, Any]:
@@ -264,18 +265,6 @@ def slope(net: nn.Module, x: Tensor, y: Tensor) -> float:
     return float(sum((w.detach() * g).abs().sum() for w, g in zip(weights, found, strict=True)))
 
 
-def least_product(net: nn.Module, sweeps: int = 20) -> float:
-    """The least ∏‖W‖_F² of all rescalings of a perceptron, its units balanced layer by layer."""
-    weights = [p.detach().clone() for p in net.parameters() if p.ndim == 2]
-    for _ in range(sweeps):
-        for first, second in itertools.pairwise(weights):
-            into, out = first.norm(dim=1), second.norm(dim=0)
-            scale = torch.where((into > 0) & (out > 0), (out / into).sqrt(), torch.ones_like(into))
-            first *= scale[:, None]
-            second /= scale
-    return math.prod(float(W.square().sum()) for W in weights)
-
-
 def _compare(
     net: nn.Module, x: Tensor, y: Tensor, start: Mapping[str, float], factors: dict[int, Tensor],
     alpha: float, ascent: int,
@@ -291,10 +280,8 @@ def _compare(
         "product_floor": now["least_product"] / start["frobenius"],
         "sharpness_floor": now["floor"] / start["sharpness"] if start["sharpness"] else math.nan,
     }
-    with torch.no_grad():
-        before, after = net(x), same(x)
     bounds = {name: now[name] for name in ("paths_of_one_output", "group_norms", "local_lipschitz")}
-    change = float((after - before).abs().max() / before.abs().max())
+    change = common.change(net, same, x)
     return {**ratios, **floors, **bounds, "spectral_product": now["spectral"], "output": change}
 
 
@@ -316,15 +303,7 @@ def _folded(net: models.VGG, images: data.Dataset, settings: Rescaling) -> float
     x, y = images.x_train, images.y_train
     for _ in train(net, x, y, loss="cross-entropy", lr=0.05, batch_size=20, steps=10, seed=settings.seed):
         pass
-    folded = models.fold_batch_norm(net)
-    net.eval()
-    with torch.no_grad():
-        before, after = net(x), folded(x)
-    return float((after - before).abs().max() / before.abs().max())
-
-
-def _columns(found: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:
-    return {name: np.stack([np.asarray(one[name], dtype=float) for one in found]) for name in found[0]}
+    return common.change(net.eval(), models.fold_batch_norm(net), x)
 
 
 Drawn = Mapping[str, tuple[str, Color]]  # value -> words, colour
@@ -398,19 +377,17 @@ def _gauge(run: Run) -> tuple[Evidence, ...]:
     products = np.stack([run.last(f"layer_{name}") for name in ("frobenius", "spectral")], axis=1)
     names = ("units_frobenius", "units_spectral", "units_sharpness", "layer_sharpness")
     changes = np.stack([_moved(run.last(name)) for name in names], axis=1)
+    # A network that learned nothing may be dead, and then its loss depends on no unit; and under factors near
+    # 1 the sharpness moves by less than its estimate is exact to.
+    conditions = (
+        Condition("training error", float(run.last("error").max()), 0.5),
+        Condition("a factor that shows", SEEN, float(run.prediction["factor"][-1])),
+    )
     return (
         Evidence(np.stack(outputs, axis=1), 0.0),
         Evidence(np.concatenate(ratios, axis=1), 1.0),
         Evidence(products, 1.0),
-        Evidence(
-            changes,
-            # A network that learned nothing may be dead, and then its loss depends on no unit; and under
-            # factors near 1 the sharpness moves by less than its estimate is exact to.
-            conditions=(
-                Condition("training error", float(run.last("error").max()), 0.5),
-                Condition("a factor that shows", SEEN, float(run.prediction["factor"][-1])),
-            ),
-        ),
+        Evidence(changes, conditions=conditions),
     )
 
 

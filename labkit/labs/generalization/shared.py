@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,16 +24,13 @@ from torch import Tensor, nn
 from labkit import data, models, training
 from labkit.figures.palette import Color
 from labkit.labs import common
-from labkit.labs.common import fitted as fitted
-from labkit.labs.common import snapshot as snapshot
-from labkit.labs.common import worst
 from labkit.measure.capacity import capacities
 from labkit.measure.layers import weight_layers
 from labkit.measure.margins import margin
 from labkit.measure.norms import frobenius
 from labkit.measure.sharpness import expected_sharpness, kl_at_sharpness, max_sharpness, parameter_vector
 from labkit.models.folding import fold_batch_norm
-from labkit.protocol.experiment import Frame
+from labkit.protocol.experiment import Frame, Run
 from labkit.protocol.memory import once
 from labkit.protocol.rules import Check
 from labkit.protocol.settings import knob
@@ -54,11 +51,15 @@ MEASURES: Mapping[str, tuple[str, Color]] = {
     "spectral": ("spectral", SPECTRAL),
 }
 
-BATCH, MOMENTUM = 64, 0.9
 TARGET = 0.05  # the expected sharpness at which divergences are compared (Fig. 2)
 PLANE = np.geomspace(1e-3, 1.0, 13)  # sharpnesses at which the curve of the plane is read off
 # Sizes of the noise. A VGG has a hundred times the weights of the perceptron and bears less.
 ALPHAS = {"mlp": np.geomspace(3e-3, 0.15, 9), "vgg": np.geomspace(2e-5, 0.1, 14)}
+
+
+# The paper's training, of all experiments with one hidden layer or a VGG.
+PAPERS: dict[str, Any] = {"lr": 0.01, "stop": 1e-4, "epochs": 1000, "ascent": 2000, "draws": 1000}
+CIFAR: dict[str, Any] = PAPERS | {"dataset": "cifar10", "width": 64, "n_test": 10_000}
 
 
 # Settings that several experiments have.
@@ -141,45 +142,22 @@ def network(settings: Any, shape: Sequence[int], seed: int, width: int | None = 
     )
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """How a training ended.
-
-    Attributes:
-        word: "done", "missed" (the loss was not reached in time) or "diverged".
-        epochs: what the slowest copy took.
-        note: the sentence of the training loop.
-    """
-
-    word: str = "done"
-    epochs: int = 0
-    note: str = ""
+def networks(settings: Any, shape: Sequence[int], width: int | None = None) -> tuple[nn.Module, ...]:
+    """One a seed."""
+    return tuple(network(settings, shape, seed, width) for seed in common.seeds(settings))
 
 
 def fit(
-    settings: Any, ensemble: training.Ensemble, xs: Sequence[Tensor], ys: Sequence[Tensor], *, loss: float,
-    epochs: int, seed: int, span: tuple[float, float], step: int,
-) -> Generator[Frame, None, Outcome]:  # fmt: skip
-    """Trains every copy until its own training loss is below `loss`; passes on bare ticks.
+    settings: Any, ensemble: training.Ensemble, samples: Sequence[tuple[Tensor, Tensor]], **how: Any
+) -> Generator[Frame, None, common.Outcome]:
+    """`common.fit` to the settings' own loss, rate and length, where nothing else is said."""
+    own = {"loss": settings.stop, "lr": settings.lr, "epochs": settings.epochs, "seed": settings.seed}
+    return common.fit(ensemble, samples, **own | how)
 
-    Args:
-        epochs: the longest training.
-        seed: of the minibatches; copy s takes seed + s.
-        span: progress of the whole run at the start and at the end of this training.
-        step: the step that the ticks carry.
-    """
-    each = -(-len(xs[0]) // BATCH)
-    frames = training.train(
-        ensemble, list(xs), list(ys), loss="cross-entropy", lr=settings.lr, momentum=MOMENTUM,
-        batch_size=BATCH, epochs=epochs, stop=training.LossBelow(loss), measure_at=10 * each, seed=seed,
-        read_at_end=True,
-    )  # fmt: skip
-    ended = yield from common.to_loss(frames, loss, span, step)
-    if ended.status == "diverged":
-        return Outcome("diverged", 0, ended.note)
-    steps = ended.values["steps"]
-    word = "missed" if "not reached" in ended.note else "done"
-    return Outcome(word, -(-int(steps.max()) // each), ended.note)
+
+def samples(sets: Sequence[data.Dataset]) -> list[tuple[Tensor, Tensor]]:
+    """What the networks of all seeds are fitted to."""
+    return [(one.x_train, one.y_train) for one in sets]
 
 
 class Job(NamedTuple):
@@ -201,29 +179,25 @@ def family(
         sets: of each seed, for the test error.
         more: (seed, network) -> what is measured beyond `measured` and `perturbed`.
     """
-    values, notes, begin = grid(len(sets), len(jobs)), [], 0.0
+    shape, notes, begin = (len(sets), len(jobs)), list[str](), 0.0
+    values = grid(*shape)
     for g, job in enumerate(jobs):
         fitted_at = 0.1 * begin + 0.9 * job.end
         ensemble = training.Ensemble(job.models)
-        outcome = yield from fit(
-            settings, ensemble, [x for x, _ in job.samples], [y for _, y in job.samples], loss=settings.stop,
-            epochs=settings.epochs, seed=settings.seed, span=(begin, fitted_at), step=g,
-        )  # fmt: skip
+        outcome = yield from fit(settings, ensemble, job.samples, span=(begin, fitted_at), step=g)
+        notes += outcome.told(job.words)
         if outcome.word == "diverged":
-            yield Frame(g, snapshot(values), begin, "diverged", f"{job.words}: {outcome.note}")
+            yield Frame(g, common.snapshot(values), begin, "diverged", notes[-1])
             return
-        if outcome.word == "missed":
-            notes.append(f"{job.words}: {outcome.note}")
         for s, (x, y) in enumerate(job.samples):
             model = folded(ensemble.member(s))
             found = measured(settings, model, x, y) | perturbed(settings, model, x, y, seed=s)
             found["test_error"] = test_error(model, sets[s].x_test, sets[s].y_test)
-            for name, value in {**found, **more(s, model)}.items():
-                values.setdefault(name, np.full((len(sets), len(jobs)), np.nan))[s, g] = value
+            common.gather(values, shape, (s, g), {**found, **more(s, model)})
             yield Frame.tick(g, fitted_at)
         begin, last = job.end, g == len(jobs) - 1
         yield Frame(
-            g, snapshot(values), begin, "done" if last else "running", "; ".join(notes) if last else ""
+            g, common.snapshot(values), begin, "done" if last else "running", "; ".join(notes) if last else ""
         )
 
 
@@ -238,7 +212,7 @@ def measured(settings: Any, model: nn.Module, x: Tensor, y: Tensor) -> dict[str,
     found = once(capacities, model, x, y, gamma=1.0)
     scale = 1 / gamma**2 if gamma > 0 else math.nan
     norm = math.prod(float(frobenius(layer)) ** 2 for layer in weight_layers(model, x))
-    loss, wrong = fitted(model, x, y)
+    loss, wrong = common.fitted(model, x, y)
     capacity = {name: scale * getattr(found, name) for name in MEASURES}
     return {"loss": loss, "train_error": wrong, "margin": gamma, "norm": norm} | capacity
 
@@ -290,30 +264,32 @@ def probed(settings: Any, n: int) -> Tensor:
 
 
 def test_error(model: nn.Module, x: Tensor, y: Tensor) -> float:
-    return fitted(folded(model).eval(), x, y)[1]
+    return common.fitted(folded(model).eval(), x, y)[1]
 
 
-def converged(train_error: np.ndarray, loss: np.ndarray, stop: float) -> tuple[Check, ...]:
-    """What makes minima comparable: all samples are fitted, to one loss."""
-    # Some slack: the loop looks at the loss in float32, and batch norm is folded after it.
-    return (
-        Check("training error is zero", worst(train_error), 0.0, "raise epochs or width"),
-        Check("training loss has reached the stop", worst(loss), 1.02 * stop, "raise epochs"),
-    )
+def converged(run: Run, at: Any = ...) -> tuple[Check, ...]:
+    """Whether all networks (of a place of the run's arrays) are fitted, to one loss."""
+    error, loss = run.last("train_error")[at], run.last("loss")[at]
+    return common.converged(error, loss, run.settings.stop, "raise epochs or width")
+
+
+def trained(run: Run, at: Any = ...) -> tuple[Check, ...]:
+    """Whether the loss of all networks (of a place of the run's array) has come to the stop."""
+    loss = float(run.last("loss")[at].max())
+    return (Check("training loss", loss, 1.02 * run.settings.stop, "raise epochs"),)
 
 
 def grid(seeds: int, *axes: int) -> dict[str, np.ndarray]:
     """An array (S, *axes) of nothing yet for every number of `measured`, and for the test error."""
     names = ("loss", "train_error", "test_error", "margin", "norm", *MEASURES, "divergence", "sharpness")
-    values = {name: np.full((seeds, *axes), np.nan) for name in names}
-    return values | {"plane": np.full((seeds, *axes, len(PLANE)), np.nan)}
+    return common.blank(seeds, *axes, **dict.fromkeys(names, ()), plane=PLANE.shape)
 
 
 def classification(settings: Any, n: int, seed: int, noise: float = 0.0) -> data.Dataset:
     """n standardised training samples of a seed, a share of their labels redrawn over all classes.
 
-    Where the test split is smaller than `n_test`, samples of the training split that are not fitted join it:
-    the error on 359 digits is too coarse to tell widths apart.
+    A test split that is smaller than `n_test` is filled up: the error on 359 digits is too coarse to tell
+    widths apart.
     """
     flatten = settings.network == "mlp"
     chosen = common.classification(
@@ -324,11 +300,6 @@ def classification(settings: Any, n: int, seed: int, noise: float = 0.0) -> data
         whole = common.load(
             settings.dataset, classes=settings.classes, flatten=flatten, seed=seed, device=settings.device
         )
-        # Subsets of one seed are nested, so the first n are those chosen.
-        rest = whole.subset(n_train=whole.n, seed=seed)
-        count = n + settings.n_test - chosen.n_test
-        x = torch.cat([chosen.x_test, rest.x_train[n:count]])
-        y = torch.cat([chosen.y_test, rest.y_train[n:count]])
-        chosen = replace(chosen, x_test=x, y_test=y)
+        chosen = common.with_spare(whole, n, settings.n_test, seed)
     chosen = chosen.standardized()
     return chosen.with_label_noise(noise, "redraw", seed=seed) if noise else chosen

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from labkit import data, figures
+from labkit import figures
 from labkit.labs import common
 from labkit.labs.generalization import panels, shared
 from labkit.measure.capacity import capacities
@@ -65,23 +65,14 @@ class Width(shared.Trained):
         return tuple(found)
 
 
-@dataclass(frozen=True)
-class Setup:
-    settings: Width
-    sets: tuple[data.Dataset, ...]
-    models: tuple[tuple[nn.Module, ...], ...]  # [width][seed]
-
-
-def prepare(settings: Width) -> Setup:
+def prepare(settings: Width) -> common.Setup:
+    """The networks are models[width][seed]."""
     sets = tuple(shared.classification(settings, settings.n, seed) for seed in common.seeds(settings))
-    nets = tuple(
-        tuple(shared.network(settings, sets[0].shape, seed, width) for seed in common.seeds(settings))
-        for width in settings.widths
-    )
-    return Setup(settings, sets, nets)
+    nets = tuple(shared.networks(settings, sets[0].shape, width) for width in settings.widths)
+    return common.Setup(settings, sets, nets)
 
 
-def predict(setup: Setup) -> Prediction:
+def predict(setup: common.Setup) -> Prediction:
     """Layers times parameters of every width, (1) without logarithms, over that of the narrowest."""
     x = setup.sets[0].x_train
     order = []
@@ -95,9 +86,9 @@ def predict(setup: Setup) -> Prediction:
     }  # fmt: skip
 
 
-def run(setup: Setup, prediction: Prediction) -> Iterator[Frame]:
+def run(setup: common.Setup, prediction: Prediction) -> Iterator[Frame]:
     settings, widths = setup.settings, setup.settings.widths
-    samples = [(one.x_train, one.y_train) for one in setup.sets]
+    samples = shared.samples(setup.sets)
     # A step costs about as much as 128 units and its width together.
     costs = np.cumsum([128.0 + width for width in widths])
     jobs = [
@@ -136,31 +127,24 @@ def _ratio(run: Run, names: Sequence[str], place: int, over: int) -> np.ndarray:
 
 
 def _explain_nothing(run: Run) -> tuple[Evidence, Evidence, Evidence]:
-    checks = shared.converged(run.last("train_error"), run.last("loss"), run.settings.stop)
+    checks = shared.converged(run)
     widths, error = run.settings.widths, run.last("test_error")
-    tested = ", ".join(f"{value:.3f}" for value in error.mean(axis=0))
+    note = f"test error at {', '.join(map(str, widths))} units: {common.means(error)}"
     return (
-        Evidence(
-            error[:, 0] - error[:, -1], checks=checks,
-            note=f"test error at {', '.join(map(str, widths))} units: {tested}",
-        ),
+        Evidence(error[:, 0] - error[:, -1], checks=checks, note=note),
         Evidence(_ratio(run, ["l2_path"], -1, 0)[:, 0], checks=checks),
         Evidence(_ratio(run, list(LATE_RISERS), -1, LATE), checks=checks),
-    )  # fmt: skip
+    )
 
 
 def _fall_first(run: Run) -> Evidence:
-    checks = shared.converged(run.last("train_error"), run.last("loss"), run.settings.stop)
+    checks = shared.converged(run)
     return Evidence(_ratio(run, list(EARLY_FALLERS), LATE, 0), checks=checks)
 
 
 def _one_width(build: Callable[..., nn.Module]) -> Callable[..., nn.Module]:
     """Every network as wide as the widest."""
-
-    def widest(settings: Any, shape: Sequence[int], seed: int, width: int | None = None) -> nn.Module:
-        return build(settings, shape, seed, settings.width)
-
-    return widest
+    return lambda settings, shape, seed, width=None: build(settings, shape, seed, settings.width)
 
 
 def _a_unit(measure: Callable[..., dict[str, Any]]) -> Callable[..., dict[str, Any]]:
@@ -219,8 +203,7 @@ WIDTH = Experiment(
     {
         "quick": Width(seeds=8),
         "paper": Width(
-            dataset="mnist", narrowest=8, width=2048, n=60_000, n_test=10_000, lr=0.01, stop=1e-4,
-            epochs=1000, ascent=2000, draws=1000,
+            **shared.PAPERS, dataset="mnist", narrowest=8, width=2048, n=60_000, n_test=10_000
         ),
     },
     prepare, predict, run, figure, (E10, E16),

@@ -61,7 +61,7 @@ class Bounds(common.OnData):
     dataset: str = knob("digits", "images", choices=("digits", "mnist-5k", "mnist"))
 
 
-def prepare(settings: Bounds) -> shared.Started:
+def prepare(settings: Bounds) -> common.Setup:
     sets = []
     for one, seed in zip(shared.images(settings, normalize="none"), common.seeds(settings), strict=True):
         y, y_test = one.y_train % 2, one.y_test % 2
@@ -71,14 +71,14 @@ def prepare(settings: Bounds) -> shared.Started:
         sets.append(replace(odd.with_label_noise(settings.label_noise, "redraw", seed=seed), y_test=noisy))
     sizes = sets[0].dim, settings.width, settings.depth, 2
     nets = [models.mlp(*sizes, bias=False, seed=s, device=settings.device) for s in common.seeds(settings)]
-    return shared.Started(settings, tuple(sets), tuple(nets))
+    return common.Setup(settings, tuple(sets), tuple(nets))
 
 
-def predict(setup: shared.Started) -> Prediction:
+def predict(setup: common.Setup) -> Prediction:
     """Known before training: (17), which counts weights, and how many samples shallow and deep nets need."""
     settings = setup.settings
     given = {"smoothness": settings.smoothness, "bits": settings.bits}
-    weights = sum(weight.numel() for weight in one_output(setup.starts[0]))
+    weights = sum(weight.numel() for weight in one_output(setup.models[0]))
     return {
         "weights": np.array(weights), "dimensions": DIMENSIONS,
         "quantized": np.array(theory.quantized_gap(weights, settings.bits, settings.n)),
@@ -100,12 +100,12 @@ def fan_in(layers: Sequence[Tensor]) -> list[float]:
 
 
 def run(
-    setup: shared.Started, prediction: Prediction, *, norms: Callable[..., Sequence[float]] = fan_in
+    setup: common.Setup, prediction: Prediction, *, norms: Callable[..., Sequence[float]] = fan_in
 ) -> Iterator[Frame]:
     """Trains, and evaluates every bound on the way, next to what it bounds."""
     settings, sets = setup.settings, setup.sets
-    ensemble = training.Ensemble(setup.starts)
-    starts = [one_output(model) for model in setup.starts]
+    ensemble = training.Ensemble(setup.models)
+    starts = [one_output(model) for model in setup.models]
 
     def measure(ensemble: training.Ensemble) -> np.ndarray:
         rows = []
@@ -196,20 +196,21 @@ def figure(frames: Frames, prediction: Prediction, settings: Bounds | None = Non
         figures.Predicted([-0.4, 0.4], [before, before], label="known before", color=shared.MINIMUM_NORM),
     ]
     during: list[figures.Mark] = [figures.Level(1.0)]
-    if (values := common.newest(frames, "bounds")) is not None:
-        measured = common.newest(frames, "measured")
-        now.append(figures.Points(places, values, label="bound", color=shared.MINIMUM_NORM, line=False))
-        now.append(figures.Points(places, measured, label="measured", color=shared.NATURAL, line=False))
-        (steps, bounds), (_, seen) = (common.curve(frames, name) for name in ("bounds", "measured"))
+    (steps, bounds), (_, seen) = (common.curve(frames, name) for name in ("bounds", "measured"))
+    if len(steps):
+        now += [
+            figures.Points(places, bounds[..., -1].T, "bound", shared.MINIMUM_NORM, line=False),
+            figures.Points(places, seen[..., -1].T, "measured", shared.NATURAL, line=False),
+        ]
         steps = np.maximum(steps, 0.5)  # step 0 has its place on a logarithmic axis
         for name, color in DURING:
             place = NAMES.index(name)
-            label = f"{name} {WORDS[place]}"
-            during.append(figures.Measured(steps, bounds[place], label=label, color=color))
+            during.append(figures.Measured(steps, bounds[place], f"{name} {WORDS[place]}", color))
         during.append(figures.Measured(steps, seen[-1], label="test error", color=shared.NATURAL))
-    needed: list[figures.Mark] = []
-    for kind, color in (("shallow", shared.RANDOM), ("deep", shared.NATURAL)):
-        needed.append(figures.Predicted(prediction["dimensions"], prediction[kind], label=kind, color=color))
+    needed: list[figures.Mark] = [
+        figures.Predicted(prediction["dimensions"], prediction[kind], label=kind, color=color)
+        for kind, color in (("shallow", shared.RANDOM), ("deep", shared.NATURAL))
+    ]
     if settings is not None:
         needed.append(figures.Level(float(np.log10(settings.n)), label="n here"))
     ticks = [(float(k), f"{NAMES[k]}\n{WORDS[k]}") for k in places]

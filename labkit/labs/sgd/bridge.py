@@ -124,11 +124,9 @@ def predict(setup: Setup) -> Prediction:
     return {"steps": steps, "change": change, "path": path, "distance": distance}
 
 
-def run(
-    setup: Setup, prediction: Prediction, *, gradient: Callable[..., Tensor] | None = None
-) -> Iterator[Frame]:
+def run(setup: Setup, prediction: Prediction) -> Iterator[Frame]:
     """Goes on with the network itself from all points at once."""
-    settings, one = setup.settings, gradient or globals()["gradient"]
+    settings = setup.settings
     target = torch.from_numpy(prediction["change"]).transpose(0, 1)  # (L, S, p)
     length = target.norm(dim=2)
     errors = (outputs(settings, setup.points, setup.x) - setup.y).norm(dim=2)
@@ -144,7 +142,7 @@ def run(
         return {name: value.T.numpy() for name, value in found.items()}
 
     yield from common.follow(
-        [lambda w, _: one(settings, w, setup.x, setup.y)], setup.points, look, lr=settings.lr,
+        [lambda w, _: gradient(settings, w, setup.x, setup.y)], setup.points, look, lr=settings.lr,
         steps=settings.steps, shown=prediction["steps"], tick=50, lost=LOST,
         advice=f"lr={settings.lr:g} is too large for this network; a smaller one is stable. Take 0.1 × lr",
     )  # fmt: skip
@@ -187,10 +185,9 @@ def _linear(run: Run) -> tuple[Evidence, ...]:
         Check("points not on the way, each nearer than the last", float(not found), 0.0, "raise steps"),
     )
     many = (Condition("samples against weights", run.settings.n, run.prediction["change"].shape[2]),)
-    note = ", ".join(f"{value:.3f}" for value in apart.mean(axis=0))
     power = np.array([exponent(d, a) for d, a in zip(distance[:, 1:], apart[:, 1:], strict=True)]).reshape(-1)
     return (
-        Evidence(apart[:, -1], conditions=many, checks=checks, note=note),
+        Evidence(apart[:, -1], conditions=many, checks=checks, note=common.means(apart)),
         Evidence(power, conditions=many, checks=checks),
         Evidence(apart[:, 0], conditions=many, checks=checks),
     )
@@ -199,11 +196,7 @@ def _linear(run: Run) -> tuple[Evidence, ...]:
 def pulled(gradient: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """A fault for a world: every weight has a rate of its own."""
 
-    def faulty(settings: Bridge, w: Tensor, x: Tensor, y: Tensor) -> Tensor:
-        rates = 0.5 + torch.arange(w.shape[-1]) % 2
-        return gradient(settings, w, x, y) * rates.to(w)
-
-    return faulty
+    return lambda settings, w, x, y: gradient(settings, w, x, y) * (0.5 + torch.arange(w.shape[-1]) % 2)
 
 
 S21 = Claim(

@@ -132,8 +132,7 @@ def predict(setup: Setup) -> Prediction:
 
 def run(setup: Setup, prediction: Prediction, *, match: Match | None = None) -> Iterator[Frame]:
     """Iterates M_t. `match` gives λ for (η, steps, n), with η the step on the mean loss."""
-    settings, n = setup.settings, setup.settings.n
-    match = match or theory.matched_ridge
+    settings, n, match = setup.settings, setup.settings.n, match or theory.matched_ridge
     x = torch.from_numpy(setup.x)
     gram, eye = x.mT @ x, torch.eye(settings.d, dtype=torch.float64)
     inverse = torch.linalg.pinv(gram, hermitian=True)
@@ -262,11 +261,7 @@ def _stops(run: Run) -> tuple[Evidence, ...]:
 
 def of_the_mean(matched: Callable[..., Any]) -> Callable[..., Any]:
     """A fault for a world: 1/(ηt) where the loss is a mean, and n/(ηt) its partner."""
-
-    def unmatched(lr: float, steps: Any, samples: int = 1) -> Any:
-        return matched(lr, steps)
-
-    return unmatched
+    return lambda lr, steps, samples=1: matched(lr, steps)
 
 
 S3 = Claim(

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -21,6 +20,7 @@ from labkit import data, figures, models
 from labkit.labs import common
 from labkit.labs.sgd import shared
 from labkit.measure.flatness import Radius, first_crossing, flatness_profile, flatness_radius
+from labkit.models.rescaling import balanced
 from labkit.protocol.claims import Claim
 from labkit.protocol.experiment import Experiment, Frame, Frames, Prediction, Run
 from labkit.protocol.memory import once
@@ -34,7 +34,6 @@ PROFILE = np.geomspace(0.25, 64.0, 17)  # distances at which the loss is drawn
 R_MAX = 200.0
 SAME = 1e-3  # of the outputs, relative: what a rescaling may change by rounding in float32
 LARGER = 1.2  # times the radius of random labels
-SWEEPS = 20  # over the layers: to balance one unbalances its neighbours a little
 OTHER = 0.7  # times its own radius, at most, that a network has after rescaling
 
 
@@ -51,7 +50,7 @@ class Flat(shared.Minima):
                           bounds=(1, 1e4), scale="log", label="rescaling", remeasures=True)  # fmt: skip
 
 
-def predict(setup: shared.Started) -> Prediction:
+def predict(setup: common.Setup) -> Prediction:
     """No theorem gives a radius; the paper's own table is the reference, and a ratio of 1 the edge."""
     return {
         "distances": PROFILE, "tolerance": np.array(setup.settings.tolerance),
@@ -59,7 +58,7 @@ def predict(setup: shared.Started) -> Prediction:
     }  # fmt: skip
 
 
-def run(setup: shared.Started, prediction: Prediction, *, radius: Radius = first_crossing) -> Iterator[Frame]:
+def run(setup: common.Setup, prediction: Prediction, *, radius: Radius = first_crossing) -> Iterator[Frame]:
     settings = setup.settings
     values = shared.blank(
         settings.seeds, 2, radii=(2, settings.directions), rescaled=(), balanced=(2,), same=(), capped=(),
@@ -82,9 +81,7 @@ def run(setup: shared.Started, prediction: Prediction, *, radius: Radius = first
         values["capped"][place] = (values["radii"][place] >= R_MAX).mean()
         generator, most = torch.Generator().manual_seed(seed), settings.rescale
         other = models.rescale_nodes(model, generator=generator, low=1 / most, high=most)
-        with torch.no_grad():
-            before, after = model(x), other(x)
-        values["same"][place] = float((after - before).abs().max() / before.abs().max())
+        values["same"][place] = common.change(model, other, x)
         values["rescaled"][place] = float(walks(other, "all").mean())
         values["balanced"][place] = [float(walks(balanced(one), "all").mean()) for one in (model, other)]
         few = min(5, settings.directions)
@@ -93,16 +90,6 @@ def run(setup: shared.Started, prediction: Prediction, *, radius: Radius = first
         yield True
 
     yield from shared.minima(settings, shared.of_both_kinds(setup), values, read, share=0.85)
-
-
-def balanced(model: Any) -> Any:
-    """The same function, and the norm of what goes into each hidden unit, bias too, that of what leaves."""
-    layers = range(len(model.layers) - 1)
-    for k in [*layers] * (1 if len(layers) == 1 else SWEEPS):
-        into, out = model.layers[k], model.layers[k + 1]
-        norm = torch.cat([into.weight, into.bias[:, None]], dim=1).norm(dim=1)
-        model = models.rescale_nodes(model, {k: (out.weight.norm(dim=0) / norm).sqrt().detach()})
-    return model
 
 
 def figure(frames: Frames, prediction: Prediction, settings: Flat | None = None) -> figures.Chart:
@@ -128,8 +115,7 @@ def figure(frames: Frames, prediction: Prediction, settings: Flat | None = None)
             ylabel="|L(w + ru) − L(w)|", xscale="log", yscale="log", ylim=(1e-4, 10),
         ),
         figures.Panel(
-            "Flatness radius (16)", reach, ylabel="r", xticks=names, xlim=(-0.5, 3.5),
-            ylim=(0, None),
+            "Flatness radius (16)", reach, ylabel="r", xticks=names, xlim=(-0.5, 3.5), ylim=(0, None),
         ),
         figures.Panel(
             "Natural / random labels", ratios, ylabel="ratio of the radii", xticks=names[:2],
@@ -153,13 +139,10 @@ def _flatter(run: Run) -> tuple[Evidence, Evidence]:
         *shared.converged(run),
         Check("walks that never left the strip", float(run.last("capped").max()), 0.0, "take a smaller ε"),
     )
+    told = shared.told(radii[..., 0], ".1f")
     same = Check("change of the outputs by rescaling", float(run.last("same").max()), SAME, "rescale less")
     return (
-        Evidence(
-            radii[:, 0, :2] / radii[:, 1, :2],
-            checks=checks,
-            note=f"all weights: {shared.told(radii[..., 0], '.1f')}",
-        ),
+        Evidence(radii[:, 0, :2] / radii[:, 1, :2], checks=checks, note=f"all weights: {told}"),
         Evidence(radii[..., 2] / radii[..., 0], checks=(*checks, same)),
     )
 
@@ -212,6 +195,6 @@ FLATNESS = Experiment(
     "flatness", "Is a minimum of natural labels flatter than one of random labels?", Flat,
     {"quick": Flat(), "paper": Flat(
         dataset="mnist", n=60_000, width=512, directions=100, stop=1e-3, lr=0.02, seeds=5, epochs=2000)},
-    shared.prepare_starts, predict, run, figure, (S9, S24),
+    shared.prepare, predict, run, figure, (S9, S24),
     controls=("n", "width", "label_noise", "stop", "tolerance", "rescale"),
 )  # fmt: skip

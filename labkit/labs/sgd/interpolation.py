@@ -38,7 +38,7 @@ class Triangle(shared.Minima):
                        choices=("independent", "one start"))  # fmt: skip
 
 
-def prepare(settings: Triangle) -> shared.Started:
+def prepare(settings: Triangle) -> common.Setup:
     sets = shared.prepare(settings).sets
     apart = 1000 if settings.starts == "independent" else 0
     starts = tuple(
@@ -46,10 +46,10 @@ def prepare(settings: Triangle) -> shared.Started:
         for seed in common.seeds(settings)
         for corner in range(CORNERS)
     )
-    return shared.Started(settings, sets, starts)
+    return common.Setup(settings, sets, starts)
 
 
-def predict(setup: shared.Started) -> Prediction:
+def predict(setup: common.Setup) -> Prediction:
     """The grid, the level, and the area that three wells of no width would have: their corners alone."""
     points, weights = simplex(setup.settings.resolution)
     return {
@@ -58,7 +58,7 @@ def predict(setup: shared.Started) -> Prediction:
     }  # fmt: skip
 
 
-def run(setup: shared.Started, prediction: Prediction) -> Iterator[Frame]:
+def run(setup: common.Setup, prediction: Prediction) -> Iterator[Frame]:
     settings, points = setup.settings, len(prediction["points"])
     values = shared.blank(settings.seeds, 2, accuracy=(points,), area=(), areas=(len(LEVELS),), middle=())
     values |= shared.blank(settings.seeds, 2, CORNERS)

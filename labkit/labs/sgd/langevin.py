@@ -44,22 +44,19 @@ class Langevin(common.OnData):
     seeds: int = knob(5, "independent repetitions", slider=(1, 10), bounds=(1, 1000))
 
 
-def prepare(settings: Langevin) -> shared.Started:
+def prepare(settings: Langevin) -> common.Setup:
     sets = shared.images(settings, n_test=10_000)
-    return shared.Started(settings, sets, shared.networks(settings, sets[0].dim))
+    return common.Setup(settings, sets, shared.networks(settings, sets[0].dim))
 
 
-def predict(setup: shared.Started) -> Prediction:
+def predict(setup: common.Setup) -> Prediction:
     """No difference between the curves; and p T/2, the loss at which noise alone would hold the network."""
-    weights = sum(parameter.numel() for parameter in setup.starts[0].parameters())
-    return {
-        "steps": np.array([0, setup.settings.steps]),
-        "difference": np.zeros(2),
-        "floor": np.array([weights * setup.settings.temperature / 2]),
-    }
+    weights = sum(parameter.numel() for parameter in setup.models[0].parameters())
+    floor = np.array([weights * setup.settings.temperature / 2])
+    return {"steps": np.array([0, setup.settings.steps]), "difference": np.zeros(2), "floor": floor}
 
 
-def run(setup: shared.Started, prediction: Prediction) -> Iterator[Frame]:
+def run(setup: common.Setup, prediction: Prediction) -> Iterator[Frame]:
     settings = setup.settings
     runs = [_trained(setup, temperature) for temperature in (0.0, settings.temperature)]
     step = 0
@@ -85,12 +82,12 @@ def run(setup: shared.Started, prediction: Prediction) -> Iterator[Frame]:
         yield Frame(step, values, 0.99 * step / settings.steps)
 
 
-def _trained(setup: shared.Started, temperature: float) -> Iterator[Frame]:
+def _trained(setup: common.Setup, temperature: float) -> Iterator[Frame]:
     """SGD with this temperature; frames carry what `MEASURES` names, on all samples, (S,) each."""
     settings, sets = setup.settings, setup.sets
 
     def over(part: str, read: Callable[[Tensor, Tensor], Any]) -> training.loop.Measure:
-        x, y = (torch.stack([getattr(one, f"{name}_{part}") for one in sets]) for name in "xy")
+        x, y = common.together(sets, f"x_{part}", f"y_{part}")
 
         def measure(ensemble: training.Ensemble) -> np.ndarray:
             with torch.no_grad():
@@ -102,7 +99,7 @@ def _trained(setup: shared.Started, temperature: float) -> Iterator[Frame]:
         return training.losses.LOSSES["cross-entropy"](outputs, y).cpu()
 
     return training.train(
-        training.Ensemble(setup.starts), [one.x_train for one in sets], [one.y_train for one in sets],
+        training.Ensemble(setup.models), [one.x_train for one in sets], [one.y_train for one in sets],
         loss="cross-entropy", lr=settings.lr, momentum=settings.momentum, temperature=temperature,
         batch_size=settings.batch_size, steps=settings.steps, seed=settings.seed,
         measure={
@@ -116,19 +113,19 @@ def _trained(setup: shared.Started, temperature: float) -> Iterator[Frame]:
 def figure(frames: Frames, prediction: Prediction, settings: Langevin | None = None) -> figures.Chart:
     steps, panels = prediction["steps"], []
     axes: dict[str, Any] = {"xlabel": "step", "xlim": (0, float(steps[-1]))}
+    floor = figures.Predicted(steps, np.full(2, prediction["floor"][0]), "p T/2, if settled", SGDL)
     for name, title, ylabel in (
         ("loss", "Training loss", "cross-entropy"), ("error", "Validation error", "share wrong"),
     ):  # fmt: skip
-        marks: list[figures.Mark] = []
-        if name == "loss":
-            floor = np.full(2, prediction["floor"][0])
-            marks.append(figures.Predicted(steps, floor, label="p T/2, if settled", color=SGDL))
+        marks: list[figures.Mark] = [floor] if name == "loss" else []
         at, values = common.curve(frames, name)
         for place, (label, color) in enumerate((("SGD", SGD), ("SGD + noise", SGDL)) if len(at) else ()):
             marks.append(figures.Measured(at, values[place], label=label, color=color))
         panels.append(figures.Panel(title, marks, ylabel=ylabel, yscale="log", **axes))
-    marks = [figures.Level(CLOSE, label="alike within"), figures.Level(-CLOSE)]
-    marks.append(figures.Predicted(steps, prediction["difference"], color=SGDL))
+    marks = [
+        figures.Level(CLOSE, label="alike within"), figures.Level(-CLOSE),
+        figures.Predicted(steps, prediction["difference"], color=SGDL),
+    ]  # fmt: skip
     if len(at):
         marks.append(figures.Measured(at, values[1] - values[0], label="with noise − without", color=SGDL))
     difference = figures.Panel(

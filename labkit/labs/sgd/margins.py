@@ -44,13 +44,13 @@ class Margins(shared.Minima):
         return 1.0, self.init_scale
 
 
-def prepare(settings: Margins) -> shared.Started:
+def prepare(settings: Margins) -> common.Setup:
     sets = shared.prepare(settings).sets
     starts = tuple(shared.networks(settings, sets[0][0].dim, scale) for scale in settings.scales)
-    return shared.Started(settings, sets, starts)
+    return common.Setup(settings, sets, starts)
 
 
-def predict(setup: shared.Started) -> Prediction:
+def predict(setup: common.Setup) -> Prediction:
     """The margin that the loss alone asks for, and the norms at the starts.
 
     One sample with loss l and all wrong outputs equal has the margin log((K - 1) / (e^l - 1)); a set with
@@ -58,7 +58,7 @@ def predict(setup: shared.Started) -> Prediction:
     """
     settings = setup.settings
     x = setup.sets[0][0].x_train
-    start = [[_fan_in(model, x) for model in nets] for nets in setup.starts]
+    start = [[_fan_in(model, x) for model in nets] for nets in setup.models]
     return {
         "quantiles": QUANTILES, "scales": np.array(settings.scales),
         "margin": np.array(np.log((10 - 1) / np.expm1(settings.stop))),
@@ -66,8 +66,8 @@ def predict(setup: shared.Started) -> Prediction:
     }  # fmt: skip
 
 
-def run(setup: shared.Started, prediction: Prediction) -> Iterator[Frame]:
-    settings, layers, starts = setup.settings, setup.settings.depth + 1, len(setup.starts)
+def run(setup: common.Setup, prediction: Prediction) -> Iterator[Frame]:
+    settings, layers, starts = setup.settings, setup.settings.depth + 1, len(setup.models)
     values = shared.blank(
         settings.seeds, 2, starts, margin=(), normalized=(), fan_in=(layers,), quantiles=(len(QUANTILES),)
     )
@@ -83,7 +83,7 @@ def run(setup: shared.Started, prediction: Prediction) -> Iterator[Frame]:
             {"lr": settings.lr / scale},
         )
         for k, (begin, end) in enumerate(shared.PARTS)
-        for c, (scale, nets) in enumerate(zip(settings.scales, setup.starts, strict=True))
+        for c, (scale, nets) in enumerate(zip(settings.scales, setup.models, strict=True))
     ]  # fmt: skip
     yield from shared.minima(settings, trainings, values, read, share=0.95)
 

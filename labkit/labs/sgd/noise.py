@@ -81,15 +81,15 @@ class MinibatchNoise(common.OnData):
         return self.drawing == "with replacement"
 
 
-def prepare(settings: MinibatchNoise) -> shared.Started:
+def prepare(settings: MinibatchNoise) -> common.Setup:
     sets = shared.images(settings, n_test=100)
-    return shared.Started(settings, sets, shared.networks(settings, sets[0].dim))
+    return common.Setup(settings, sets, shared.networks(settings, sets[0].dim))
 
 
-def predict(setup: shared.Started) -> Prediction:
+def predict(setup: common.Setup) -> Prediction:
     """What the choice of samples says of the covariance; what Gaussian isotropic noise would show."""
     settings = setup.settings
-    weights = sum(p.numel() for p in setup.starts[0].parameters())
+    weights = sum(p.numel() for p in setup.models[0].parameters())
     exact = [noise_factor(settings.n, size, replacement=settings.replacement) for size in settings.sizes]
     return {
         "sizes": np.array(settings.sizes), "factor": np.array(exact), "weights": np.array(weights),
@@ -99,7 +99,7 @@ def predict(setup: shared.Started) -> Prediction:
     }  # fmt: skip
 
 
-def run(setup: shared.Started, prediction: Prediction, *, noise: Noise | None = None) -> Iterator[Frame]:
+def run(setup: common.Setup, prediction: Prediction, *, noise: Noise | None = None) -> Iterator[Frame]:
     settings, phases, noise = setup.settings, len(PHASES), noise or gradient_noise
     values = common.blank(
         settings.seeds, phases, loss=(), skew=(), kurtosis=(), participation=(), silent=(),
@@ -107,7 +107,7 @@ def run(setup: shared.Started, prediction: Prediction, *, noise: Noise | None = 
     )  # fmt: skip
 
     def read(t: int, s: int, one: data.Dataset, model: nn.Module) -> Iterator[bool]:
-        values["loss"][s, t] = shared.fitted(model, one.x_train, one.y_train)[0]
+        values["loss"][s, t] = common.fitted(model, one.x_train, one.y_train)[0]
         gradients = sample_gradients(model, one.x_train, one.y_train)
         variance = noise_variance(gradients)
         generator = torch.Generator().manual_seed(settings.seed + s + 100 * t)
@@ -123,8 +123,8 @@ def run(setup: shared.Started, prediction: Prediction, *, noise: Noise | None = 
 
     trainings = [
         shared.Training(
-            phase, setup.sets, (t / phases, (t + 1) / phases), None if t else setup.starts,
-            {"stop": LOSSES[t], "seed": settings.seed + 1000 * t},
+            phase, setup.sets, (t / phases, (t + 1) / phases), None if t else setup.models,
+            {"loss": LOSSES[t], "seed": settings.seed + 1000 * t},
         )
         for t, phase in enumerate(PHASES)
     ]  # fmt: skip
@@ -167,6 +167,13 @@ def figure(frames: Frames, prediction: Prediction, settings: MinibatchNoise | No
     if kurtosis is not None:
         told = " / ".join("–" if np.isnan(v) else f"{v:.1f}" for v in kurtosis.mean(axis=0))
         shapes.append(figures.Note(f"excess kurtosis: {told}", 0.03, 0.97))
+    places, now = np.arange(float(len(PHASES))), common.seen(frames, "participation", len(PHASES))
+    filled: list[figures.Mark] = [
+        figures.Predicted(places, np.full(len(PHASES), prediction["weights"]), "isotropic", "ink"),
+        figures.Level(float(prediction["most"]), label="most, n − 1"),
+        *(figures.Points(places, np.where(places == t, now, np.nan), color=color, line=False)
+          for t, color in enumerate(COLORS)),
+    ]  # fmt: skip
     return figures.Chart.of(
         settings, "The noise of minibatch gradients: its tails, its size, and the directions it fills.",
         figures.Panel(
@@ -178,31 +185,17 @@ def figure(frames: Frames, prediction: Prediction, settings: MinibatchNoise | No
             ylabel="tr C_B / tr C_1", xscale="log2", yscale="log",
         ),
         figures.Panel(
-            "Directions that the noise fills", _filled(frames, prediction),
-            ylabel="participation ratio", yscale="log", ylim=(1, 5 * float(prediction["weights"])),
+            "Directions that the noise fills", filled, ylabel="participation ratio", yscale="log",
+            ylim=(1, 5 * float(prediction["weights"])),
             xticks=[(float(t), f"{phase}\nloss {LOSSES[t]:g}") for t, phase in enumerate(PHASES)],
             xlim=(-0.5, 2.5),
         ),
     )  # fmt: skip
 
 
-def _filled(frames: Frames, prediction: Prediction) -> list[figures.Mark]:
-    places, weights = np.arange(float(len(PHASES))), np.full(len(PHASES), float(prediction["weights"]))
-    now = common.seen(frames, "participation", len(PHASES))
-    return [
-        figures.Predicted(places, weights, label="isotropic", color="ink"),
-        figures.Level(float(prediction["most"]), label="most, n − 1"),
-        *(figures.Points(places, np.where(places == t, now, np.nan), color=color, line=False)
-          for t, color in enumerate(COLORS)),
-    ]  # fmt: skip
-
-
 def _langevin(run: Run) -> tuple[Evidence, ...]:
-    skew, kurtosis, filled, scaled = (
-        run.last(name) for name in ("skew", "kurtosis", "participation", "scaled")
-    )
-    if not np.isfinite(scaled).all():
-        raise ValueError("scaled: the late phase has not been looked at yet")
+    (scaled,), names = common.whole(run, "scaled"), ("skew", "kurtosis", "participation")
+    skew, kurtosis, filled = (run.last(name) for name in names)
     missed = float(np.nanmax(run.last("loss") / np.array(LOSSES)))
     checks = (Check("training loss over that of its phase", missed, 1.02, "raise epochs"),)
     weights = float(run.prediction["weights"])

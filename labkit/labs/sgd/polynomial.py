@@ -61,7 +61,7 @@ class Polynomial(puzzle.Puzzle):
         return tuple(sorted(set(found)))
 
 
-def predict(setup: puzzle.Setup) -> Prediction:
+def predict(setup: common.Setup) -> Prediction:
     """Counting weights, as for the twin; and the two activations."""
     settings = setup.settings
     z = torch.linspace(-0.4, 0.4, 121, dtype=torch.float64) * settings.interval
@@ -74,11 +74,11 @@ def predict(setup: puzzle.Setup) -> Prediction:
     }  # fmt: skip
 
 
-def run(setup: puzzle.Setup, prediction: Prediction) -> Iterator[Frame]:
-    settings, seeds = setup.settings, len(setup.sets)
+def run(setup: common.Setup, prediction: Prediction) -> Iterator[Frame]:
+    settings, seeds = setup.settings, setup.settings.seeds
     values = puzzle.blank(settings, len(TWINS), len(shared.KINDS))
     values |= common.blank(seeds, free_steps=(), free_diverged=(), free_train=())
-    plan = [(*cell, which) for cell in puzzle.cells(settings, setup.sets[0]) for which in (0, 1)]
+    plan = [(*cell, which) for cell in puzzle.cells(settings, setup.sets[0][0]) for which in (0, 1)]
     activations = ("relu", polynomial_relu(settings.degree, settings.interval))
     total, step = len(plan) + seeds, 0
     for done, (width, sizes, which) in enumerate(plan):
@@ -93,7 +93,7 @@ def run(setup: puzzle.Setup, prediction: Prediction) -> Iterator[Frame]:
 
     free = polynomial_relu(settings.degree, settings.interval, clamp=settings.hold)
     # One seed at a time: a copy that diverges would end the others' training.
-    for row, one in enumerate(setup.sets):
+    for row, one in enumerate(setup.sets[0]):
         alone = settings.replace(seed=settings.seed + row, seeds=1)
         net = puzzle.network(one, settings.width, alone.seed, free)
         for frame in puzzle.fit(alone, [net], [one], (settings.n,)):
@@ -102,7 +102,7 @@ def run(setup: puzzle.Setup, prediction: Prediction) -> Iterator[Frame]:
         values["free_diverged"][row], values["free_steps"][row] = went, frame.step
         # What diverged answers no better than a guess.
         values["free_train"][row] = prediction["chance"] if went else frame.values["train"][0]
-    yield Frame(step, shared.snapshot(values), 1.0, "done")
+    yield Frame(step, common.snapshot(values), 1.0, "done")
 
 
 def figure(frames: Frames, prediction: Prediction, settings: Polynomial | None = None) -> figures.Chart:
@@ -112,18 +112,15 @@ def figure(frames: Frames, prediction: Prediction, settings: Polynomial | None =
         for part, kind in (("test", 0), ("train", 1))
     ]
     twins = partial(puzzle.errors, frames, prediction, room=1.4, fitted=False)
-    fit = figures.Panel(
-        "The activation",
-        (
-            figures.Measured(prediction["z"], prediction["relu"], label=TWINS[0], color="ink"),
-            figures.Predicted(prediction["z"], prediction["fit"], label="polynomial", color=FIT),
-            *_free(frames),
-        ),
-        xlabel="z", ylabel="φ(z)", ylim=(None, 1.7 * float(prediction["z"][-1])),
-    )  # fmt: skip
+    z = prediction["z"]
+    activation = [
+        figures.Measured(z, prediction["relu"], label=TWINS[0], color="ink"),
+        figures.Predicted(z, prediction["fit"], label="polynomial", color=FIT),
+        *_free(frames),
+    ]
     return figures.Chart.of(
         settings, "A network with polynomial activations beside its ReLU twin: activation and errors.",
-        fit,
+        figures.Panel("The activation", activation, "z", "φ(z)", ylim=(None, 1.7 * float(z[-1]))),
         twins("n", f"Over N, W = {int(prediction['edge']):,}", curves),
         twins("w", f"Over W, N = {int(prediction['sizes'][1])}", curves),
     )  # fmt: skip
@@ -143,9 +140,7 @@ def _diverged(went: np.ndarray, steps: np.ndarray) -> str:
 
 
 def _like_relu(run: Run) -> tuple[Evidence, ...]:
-    train_n, train_w, test_n, test_w, _ = common.whole(
-        run, "train_n", "train_w", "test_n", "test_w", "free_steps"
-    )
+    train_n, train_w, test_n, test_w, _ = common.whole(run, *puzzle.NAMES, "free_steps")
     many, few, wider = puzzle.regimes(run)
     sizes, counts, wide = run.prediction["sizes"], run.prediction["weights"], puzzle.past(run)
     # Up to the N of the second sweep, and for W >= 2 N; with more samples the steps do not suffice.
@@ -161,15 +156,10 @@ def _like_relu(run: Run) -> tuple[Evidence, ...]:
         Evidence(train_n[:, 1, 1, 0], None, many),
         Evidence(train_n[:, 1, 1, -1] - train_n[:, 1, 1, 0], None, few),
         Evidence(test_n[:, 1, 0, 0] - test_n[:, 1, 0, -1], note=puzzle.listed(test_n[:, 1, 0], sizes)),
-        Evidence(
-            puzzle.rise(test_w[:, 1, 0], wide),
-            None,
-            wider,
-            fitted,
-            note=puzzle.listed(test_w[:, 1, 0], counts),
-        ),
+        Evidence(puzzle.rise(test_w[:, 1, 0], wide), None, wider, fitted,
+                 note=puzzle.listed(test_w[:, 1, 0], counts)),
         Evidence(noisy, float(run.prediction["chance"])),
-    )
+    )  # fmt: skip
 
 
 S14 = Claim(
@@ -200,8 +190,7 @@ S14 = Claim(
 
 POLYNOMIAL = Experiment(
     "polynomial", "Does a polynomial network show the same puzzles?", Polynomial,
-    {"quick": Polynomial(), "paper": Polynomial(
-        dataset="cifar10", width=16, widest=256, n=12_500, n_test=10_000, steps=200_000, batch_size=100)},
+    {"quick": Polynomial(), "paper": Polynomial(**puzzle.PAPER)},
     puzzle.prepare, predict, run, figure, (S14,),
     controls=("degree", "interval", "hold", "width", "n", "widest", "steps", "lr"),
 )  # fmt: skip

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
@@ -28,6 +28,7 @@ from labkit.protocol.claims import Claim, World
 from labkit.protocol.experiment import Experiment, Frame, Frames, Prediction, Run
 from labkit.protocol.rules import EVERY, Between, Check, Condition, Equals, Evidence
 from labkit.protocol.settings import knob
+from labkit.protocol.statistics import crossing
 
 MULTIPLES = (0.25, 0.5, 1.0, 2.0, 4.0)  # N of the first sweep, over that of the second
 OTHERS = (0, -1)  # of these N, at which the gap between test and training error is drawn over W, too
@@ -44,6 +45,10 @@ GAP = 0.4  # by how much the training error of random labels rises at least, fro
 FALL = 0.1  # by how much the test error of natural labels falls at least, from the smallest N to the largest
 HALF = 0.5  # how far from W the N may lie up to which random labels are fitted, relative
 
+PAPER: dict[str, Any] = {
+    "dataset": "cifar10", "width": 16, "widest": 256, "n": 12_500, "n_test": 10_000, "steps": 200_000,
+    "batch_size": 100,
+}  # fmt: skip
 Network = Callable[[Any, int, int], nn.Module]
 
 
@@ -81,35 +86,15 @@ class Puzzle(common.OnData):
         return tuple(sorted(doubled | {self.width}))
 
 
-@dataclass(frozen=True)
-class Setup:
-    """sets: one a seed, with as many samples as the largest N; noisy: the same with random labels."""
-
-    settings: Any
-    sets: tuple[data.Dataset, ...]
-    noisy: tuple[data.Dataset, ...]
-
-
 def images(settings: Any, n: int, seed: int) -> data.Dataset:
-    """n training images of a seed, of which smaller samples are the first, and up to `n_test` others.
-
-    Samples of the training split that are not used join a test split that is smaller than `n_test`.
-    """
+    """n training images of a seed, of which smaller samples are the first, and up to `n_test` others."""
     whole = common.load(settings.dataset, seed=seed, device=settings.device)
     if n > whole.n:
         raise ValueError(
             f"n: the largest sample has {n}, and {settings.dataset} {whole.n} training samples; "
             f"lower n to {int(whole.n / MULTIPLES[-1])}"
         )
-    ordered = whole.subset(n_train=whole.n, n_test=whole.n_test, seed=seed)
-    spare = max(settings.n_test - whole.n_test, 0)
-    chosen = replace(
-        ordered,
-        x_train=ordered.x_train[:n], y_train=ordered.y_train[:n], clean_train=ordered.clean_train[:n],
-        x_test=torch.cat([ordered.x_test[: settings.n_test], ordered.x_train[n : n + spare]]),
-        y_test=torch.cat([ordered.y_test[: settings.n_test], ordered.y_train[n : n + spare]]),
-    )  # fmt: skip
-    return chosen.standardized()
+    return common.with_spare(whole, n, settings.n_test, seed).standardized()
 
 
 def random_labels(one: data.Dataset, seed: int) -> data.Dataset:
@@ -117,15 +102,16 @@ def random_labels(one: data.Dataset, seed: int) -> data.Dataset:
     return one.with_label_noise(1.0, "redraw", seed=seed)
 
 
-def prepare(settings: Puzzle) -> Setup:
+def prepare(settings: Puzzle) -> common.Setup:
+    """sets[natural or random][seed], each with as many samples as the largest N."""
     sets = tuple(images(settings, settings.sizes[-1], seed) for seed in common.seeds(settings))
     noisy = tuple(random_labels(one, seed) for one, seed in zip(sets, common.seeds(settings), strict=True))
-    return Setup(settings, sets, noisy)
+    return common.Setup(settings, (sets, noisy))
 
 
-def predict(setup: Setup) -> Prediction:
+def predict(setup: common.Setup) -> Prediction:
     """Counting weights: random labels are fitted up to N = W, and their test error is at chance."""
-    one, settings = setup.sets[0], setup.settings
+    one, settings = setup.sets[0][0], setup.settings
     return {
         "sizes": np.array(settings.sizes),
         "widths": np.array(settings.widths),
@@ -166,7 +152,7 @@ def fit(
     x = torch.stack([one.x_train[rows % n] for one, n in zip(sets, sizes, strict=True)])
     y = torch.stack([one.y_train[rows % n] for one, n in zip(sets, sizes, strict=True)])
     once = (rows < torch.tensor(sizes)[:, None]).to(x)
-    x_test, y_test = torch.stack([one.x_test for one in sets]), torch.stack([one.y_test for one in sets])
+    x_test, y_test = common.together(sets, "x_test", "y_test")
     # Copies of one seed differ in labels and N alone: their batches come in the same order.
     copies = len(sets) // settings.seeds
     orders = [seed for seed in common.seeds(settings) for _ in range(copies)]
@@ -191,8 +177,9 @@ def wrong(ensemble: nn.Module, x: Tensor, y: Tensor, weight: Tensor) -> np.ndarr
 
 
 def trained(
-    setup: Setup, width: int, sizes: tuple[int, ...], *, network: Network, values: Mapping[str, np.ndarray],
-    ends: tuple[float, float], first: int, who: str, twin: tuple[int, ...] = (), natural: bool = False,
+    setup: common.Setup, width: int, sizes: tuple[int, ...], *, network: Network,
+    values: Mapping[str, np.ndarray], ends: tuple[float, float], first: int, who: str,
+    twin: tuple[int, ...] = (), natural: bool = False,
 ) -> Generator[Frame, None, Frame]:  # fmt: skip
     """Trains the networks of one W and several N, and puts their errors into `values`.
 
@@ -206,14 +193,14 @@ def trained(
         The last frame of the training itself.
     """
     settings, frame = setup.settings, Frame.tick(0)
-    kinds = (setup.sets,) if natural else (setup.sets, setup.noisy)
+    kinds = setup.sets[:1] if natural else setup.sets
     nets, sets = [], []
     for seed, *pair in zip(common.seeds(settings), *kinds, strict=True):
         nets += [network(one, width, seed) for one in pair for _ in sizes]
         sets += [one for one in pair for _ in sizes]
     which: Any = (slice(None), *twin)
     own = {name: values[name][which] for name in (*NAMES, "gap") if name in values}
-    for frame in fit(settings, nets, sets, len(setup.sets) * len(kinds) * sizes):
+    for frame in fit(settings, nets, sets, settings.seeds * len(kinds) * sizes):
         step, progress = first + frame.step, ends[0] + (ends[1] - ends[0]) * (frame.progress or 0)
         if frame.is_tick:
             yield Frame.tick(step, progress)
@@ -221,15 +208,15 @@ def trained(
         place(own, settings, width, sizes, frame)
         broken = frame.status == "diverged"
         status, note = ("diverged", f"{who}: {frame.note}") if broken else ("running", "")
-        yield Frame(step, shared.snapshot(values), progress, status, note)
+        yield Frame(step, common.snapshot(values), progress, status, note)
     return frame
 
 
-def run(setup: Setup, prediction: Prediction, *, network: Network = network) -> Iterator[Frame]:
+def run(setup: common.Setup, prediction: Prediction, *, network: Network = network) -> Iterator[Frame]:
     settings = setup.settings
     values = blank(settings, len(shared.KINDS))
     values |= common.blank(settings.seeds, gap=(len(OTHERS), len(settings.widths)))
-    plan = [(*cell, False) for cell in cells(settings, setup.sets[0])]
+    plan = [(*cell, False) for cell in cells(settings, setup.sets[0][0])]
     # Past the W of the first sweep networks are soon fitted: there the gap is measured at other N, too.
     wider = [width for width in settings.widths if width > settings.width]
     plan += [(width, (settings.sizes[k],), True) for width in wider for k in OTHERS]
@@ -348,7 +335,7 @@ def leaves_zero(sizes: np.ndarray, train: np.ndarray) -> np.ndarray:
 
     The largest N where it never does, the smallest where it does so from the start.
     """
-    found = np.exp(shared.reached(np.log(sizes), train, LEAVES))
+    found = np.exp(crossing(np.log(sizes), train, LEAVES))
     return np.where(train[:, 0] >= LEAVES, sizes[0], np.where(np.isnan(found), sizes[-1], found))
 
 
@@ -374,11 +361,11 @@ def regimes(run: Run) -> tuple[tuple[Condition, ...], tuple[Condition, ...], tup
 
 def listed(values: np.ndarray, places: np.ndarray) -> str:
     """Means over seeds, (S, G), with the N or W that they belong to."""
-    return f"{', '.join(f'{v:.2f}' for v in values.mean(axis=0))} at {', '.join(map(str, places))}"
+    return f"{common.means(values, '.2f')} at {', '.join(map(str, places))}"
 
 
 def _no_overfitting(run: Run) -> tuple[Evidence, ...]:
-    train_n, test_n, train_w, test_w = common.whole(run, "train_n", "test_n", "train_w", "test_w")
+    train_n, train_w, test_n, test_w = common.whole(run, *NAMES)
     many, few, wider = regimes(run)
     sizes, counts, wide = run.prediction["sizes"], run.prediction["weights"], past(run)
     left = max(float(train_n[:, 0].max()), float(train_w[:, 0, wide].max(initial=0)))
@@ -402,11 +389,7 @@ def _up_to_as_many(run: Run) -> Evidence:
 
 def as_natural(random_labels: Callable[..., data.Dataset]) -> Callable[..., data.Dataset]:
     """A fault for a world: labels that should be drawn anew stay as they are."""
-
-    def natural(one: data.Dataset, seed: int) -> data.Dataset:
-        return one
-
-    return natural
+    return lambda one, seed: one
 
 
 S8 = Claim(
@@ -443,7 +426,6 @@ S18 = Claim(
 
 PUZZLE = Experiment(
     "puzzle", "More weights than samples: why is there no overfitting?", Puzzle,
-    {"quick": Puzzle(), "paper": Puzzle(
-        dataset="cifar10", width=16, widest=256, n=12_500, n_test=10_000, steps=200_000, batch_size=100)},
+    {"quick": Puzzle(), "paper": Puzzle(**PAPER)},
     prepare, predict, run, figure, (S8, S18), controls=("width", "n", "widest", "steps", "lr"),
 )  # fmt: skip

@@ -24,6 +24,7 @@ from labkit.protocol.claims import Claim, World
 from labkit.protocol.experiment import Experiment, Frame, Frames, Prediction, Run
 from labkit.protocol.rules import EVERY, Between, Equals, Evidence
 from labkit.protocol.settings import knob
+from labkit.protocol.statistics import crossing
 
 CHANCE = 0.9  # ten classes
 HALF = 0.5  # the error at which the noise that is borne is read off
@@ -44,7 +45,7 @@ class Robust(shared.Minima):
         return self.largest * np.linspace(0, 1, 25) ** 2
 
 
-def predict(setup: shared.Started) -> Prediction:
+def predict(setup: common.Setup) -> Prediction:
     """Known beforehand: chance under much noise."""
     return {"gammas": setup.settings.gammas, "chance": np.array(CHANCE)}
 
@@ -59,14 +60,12 @@ def error_by_weights(
             for _ in range(draws):
                 for now, was in zip(other.parameters(), model.parameters(), strict=True):
                     now.copy_(was * (1 + share * torch.randn(was.shape, generator=generator).to(was)))
-                error[place] += shared.fitted(other, one.x_train, one.y_train)[1] / draws
+                error[place] += common.fitted(other, one.x_train, one.y_train)[1] / draws
     return error
 
 
-def run(
-    setup: shared.Started, prediction: Prediction, *, by_weights: Callable[..., np.ndarray] | None = None
-) -> Iterator[Frame]:
-    settings, by_weights = setup.settings, by_weights or error_by_weights
+def run(setup: common.Setup, prediction: Prediction) -> Iterator[Frame]:
+    settings = setup.settings
     values = shared.blank(settings.seeds, 2, **dict.fromkeys(("error", "by_weights"), settings.gammas.shape))
 
     def read(k: int, s: int, one: data.Dataset, model: nn.Module) -> Iterator[bool]:
@@ -75,7 +74,7 @@ def run(
         error = error_under_noise(
             model, one.x_train, one.y_train, settings.gammas.tolist(), draws=given[0], generator=given[1]
         )
-        weights = by_weights(model, one, settings.gammas, *given)
+        weights = error_by_weights(model, one, settings.gammas, *given)
         found = {"error": error.numpy(), "by_weights": weights}
         common.put(values, (s, k), shared.ends(model, one) | found)
         yield False
@@ -84,10 +83,8 @@ def run(
 
 
 def figure(frames: Frames, prediction: Prediction, settings: Robust | None = None) -> figures.Chart:
-    gammas = prediction["gammas"]
-    chance = figures.Predicted(
-        gammas, np.full(len(gammas), float(prediction["chance"])), label="chance", color="ink"
-    )
+    gammas, level = prediction["gammas"], float(prediction["chance"])
+    chance = figures.Predicted(gammas, np.full(len(gammas), level), label="chance", color="ink")
     panels = []
     for name, title, size in (
         ("error", "Error on noisy training images (47)", "noise γ (standard deviations of a pixel)"),
@@ -98,22 +95,19 @@ def figure(frames: Frames, prediction: Prediction, settings: Robust | None = Non
             figures.Panel(title, [*marks, chance], xlabel=size, ylabel="error rate",
                           xlim=(0, float(gammas[-1])), ylim=(0, 1))
         )  # fmt: skip
-    return figures.Chart.of(
-        settings,
-        "Error with noise on training images and on weights, fitted to natural and to random labels.",
-        *panels,
-    )  # fmt: skip
+    says = "Error with noise on training images and on weights, fitted to natural and to random labels."
+    return figures.Chart.of(settings, says, *panels)
 
 
 def _worse(run: Run) -> Evidence:
     (error,) = common.whole(run, "error")
-    at = shared.reached(run.prediction["gammas"], error, HALF)
+    at = crossing(run.prediction["gammas"], error, HALF)
     return Evidence(at[:, 0] / at[:, 1], checks=shared.converged(run), note=f"γ: {shared.told(at)}")
 
 
 def _as_conjectured(run: Run) -> tuple[Evidence, Evidence]:
     gammas, errors = run.prediction["gammas"], common.whole(run, "error", "by_weights")
-    images, weights = (shared.reached(gammas, error, HALF) for error in errors)
+    images, weights = (crossing(gammas, error, HALF) for error in errors)
     checks = shared.converged(run)
     return (
         Evidence(images / weights, checks=checks, note=f"Δ: {shared.told(weights)}"),
@@ -128,9 +122,7 @@ def on_images(by_weights: Callable[..., np.ndarray]) -> Callable[..., np.ndarray
         model: nn.Module, one: data.Dataset, shares: np.ndarray, draws: int, generator: torch.Generator
     ) -> np.ndarray:
         sizes = ((1 + shares) ** 2 - 1).tolist()
-        found = error_under_noise(
-            model, one.x_train, one.y_train, sizes, draws=draws, generator=generator
-        )  # fmt: skip
+        found = error_under_noise(model, one.x_train, one.y_train, sizes, draws=draws, generator=generator)
         return found.numpy()
 
     return faulty
@@ -171,6 +163,6 @@ ROBUSTNESS = Experiment(
     "robustness", "How much noise on the images do fitted labels bear?", Robust,
     {"quick": Robust(), "paper": Robust(
         dataset="cifar10", n=10_000, width=512, depth=2, draws=10, lr=0.01, seeds=3, epochs=2000)},
-    shared.prepare_starts, predict, run, figure, (S13, S16),
+    shared.prepare, predict, run, figure, (S13, S16),
     controls=("n", "width", "label_noise", "stop", "largest", "draws"),
 )  # fmt: skip

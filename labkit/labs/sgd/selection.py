@@ -55,27 +55,23 @@ class Selection(shared.Minima):
         return tuple(sizes)
 
 
-def predict(setup: shared.Started) -> Prediction:
+def predict(setup: common.Setup) -> Prediction:
     """If the noise selects nothing, every batch ends where GD does: no number is known beforehand."""
     return {"batches": np.array(setup.settings.batches)}
 
 
-def labelled(setup: shared.Started, kind: int, batch: int) -> tuple[data.Dataset, ...]:
+def labelled(setup: common.Setup, kind: int, batch: int) -> tuple[data.Dataset, ...]:
     """The sets of a training, one a seed."""
     return setup.sets[kind]
 
 
-def run(
-    setup: shared.Started, prediction: Prediction, *,
-    labelled: Callable[[shared.Started, int, int], tuple[data.Dataset, ...]] | None = None,
-) -> Iterator[Frame]:  # fmt: skip
-    settings, labelled = setup.settings, labelled or globals()["labelled"]
-    batches = settings.batches
+def run(setup: common.Setup, prediction: Prediction) -> Iterator[Frame]:
+    settings, batches = setup.settings, setup.settings.batches
     kinds = [*((0, batch) for batch in batches), (1, batches[0])]  # the last: random labels
     trainings = [
         shared.Training(
             f"{shared.WORDS[kind]}, batch {batch}", labelled(setup, kind, batch),
-            (step / len(kinds), (step + 1) / len(kinds)), setup.starts,
+            (step / len(kinds), (step + 1) / len(kinds)), setup.models,
             {"batch": batch, "lr": settings.lr * (FASTER if kind else 1)},
         )
         for step, (kind, batch) in enumerate(kinds)
@@ -114,11 +110,8 @@ def figure(frames: Frames, prediction: Prediction, settings: Selection | None = 
             figures.Panel(title, [natural, random], xlabel="batch size", ylabel="at the minimum",
                           xscale="log2", xticks=ticks, ylim=(0, None))
         )  # fmt: skip
-    return figures.Chart.of(
-        settings,
-        "Minima of one training loss, found by GD and with ever smaller batches, and for random labels.",
-        *panels,
-    )  # fmt: skip
+    says = "Minima of one training loss, found by GD and with ever smaller batches, and for random labels."
+    return figures.Chart.of(settings, says, *panels)
 
 
 def _selects(run: Run) -> tuple[Evidence, ...]:
@@ -147,11 +140,7 @@ def _selects(run: Run) -> tuple[Evidence, ...]:
 
 def against_random(labelled: Callable[..., tuple[data.Dataset, ...]]) -> Callable[..., Any]:
     """A fault for a world: GD is trained on random labels, small batches on natural ones."""
-
-    def faulty(setup: shared.Started, kind: int, batch: int) -> tuple[data.Dataset, ...]:
-        return labelled(setup, int(kind or batch == setup.settings.n), batch)
-
-    return faulty
+    return lambda setup, kind, batch: labelled(setup, int(kind or batch == setup.settings.n), batch)
 
 
 S20 = Claim(
@@ -177,6 +166,6 @@ SELECTION = Experiment(
     "selection", "What does the noise of SGD select?", Selection,
     {"quick": Selection(), "paper": Selection(
         dataset="cifar10", n=10_000, width=512, depth=2, smallest=8, lr=0.005, seeds=5, epochs=2000)},
-    shared.prepare_starts, predict, run, figure, (S20,),
+    shared.prepare, predict, run, figure, (S20,),
     controls=("smallest", "lr", "stop", "n", "width", "directions"),
 )  # fmt: skip

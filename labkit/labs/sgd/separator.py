@@ -122,9 +122,7 @@ def normalized(w: Tensor, x: Tensor, y: Tensor) -> Tensor:
     return -((share * y)[:, None] @ x)[:, 0]
 
 
-def run(
-    setup: Setup, prediction: Prediction, *, gradient: Descent = normalized, plain: Descent | None = None
-) -> Iterator[Frame]:
+def run(setup: Setup, prediction: Prediction, *, gradient: Descent = normalized) -> Iterator[Frame]:
     settings, x, y = setup.settings, torch.from_numpy(setup.x), torch.from_numpy(setup.y)
     directions = torch.from_numpy(prediction["direction"])
 
@@ -150,7 +148,7 @@ def run(
         return values
 
     yield from common.follow(
-        [of(plain or fixed), of(gradient)], torch.zeros_like(x[:, 0]), look, lr=settings.lr,
+        [of(fixed), of(gradient)], torch.zeros_like(x[:, 0]), look, lr=settings.lr,
         steps=settings.steps, tick=TICK, shown=prediction["steps"][1:],  # at 0 there is no direction yet
     )  # fmt: skip
 
@@ -191,14 +189,14 @@ def _search(w: np.ndarray, x: np.ndarray, y: np.ndarray, rho: float, rng: np.ran
 
 def figure(frames: Frames, prediction: Prediction, settings: Separator | None = None) -> figures.Chart:
     colors, steps = (shared.SGD, shared.MINIMUM_NORM), prediction["steps"][1:]
-    way: list[figures.Mark] = [figures.Level(CLOSE, label="close")]
-    share: list[figures.Mark] = []
-    sides: list[figures.Mark] = []
-    label = "ridge at λ = 1/(ηt)"
-    way.append(figures.Predicted(steps, prediction["ridge"].mean(axis=0), label=label, color=colors[0]))
+    way: list[figures.Mark] = [
+        figures.Level(CLOSE, label="close"),
+        figures.Predicted(steps, prediction["ridge"].mean(axis=0), "ridge at λ = 1/(ηt)", colors[0]),
+    ]
     level = np.full(len(steps), prediction["margin"].mean())
     top = max(abs(float(level[0])), 1e-3)
-    share.append(figures.Predicted(steps, level, label="support vector machine", color=shared.RIDGE))
+    share: list[figures.Mark] = [figures.Predicted(steps, level, "support vector machine", shared.RIDGE)]
+    sides: list[figures.Mark] = []
     at, away = common.curve(frames, "away")
     if len(at):
         margin = np.maximum(common.curve(frames, "margin")[1], -1.0)

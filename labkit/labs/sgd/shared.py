@@ -8,7 +8,7 @@ minima are compared at equal training loss only.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -20,9 +20,6 @@ from torch import Tensor, nn
 from labkit import data, figures, models, training
 from labkit.figures.palette import Color
 from labkit.labs import common
-from labkit.labs.common import fitted as fitted
-from labkit.labs.common import snapshot as snapshot
-from labkit.labs.common import worst
 from labkit.measure.layers import weight_layers
 from labkit.measure.margins import margins
 from labkit.measure.norms import frobenius
@@ -38,7 +35,7 @@ KINDS = ("natural", "random")
 WORDS = ("natural labels", "random labels")
 COLORS = (NATURAL, RANDOM)
 PALE: tuple[Color, Color] = ("#85BCDC", "#EDB38C")  # the same labels: another error, or another start
-BATCH, MOMENTUM = 64, 0.9
+GIVEN = {"loss": "stop", "lr": "lr", "epochs": "epochs", "seed": "seed"}  # of a training, by the settings
 # Random labels take about six times the steps of natural ones: shares of a training's progress.
 PARTS = ((0.0, 0.15), (0.15, 1.0))
 
@@ -63,14 +60,6 @@ class Minima(common.OnData):
     dataset: str = knob("digits", "images", choices=("digits", "mnist-5k", "mnist", "cifar10"))
 
 
-@dataclass(frozen=True)
-class Labelled:
-    """What `prepare` makes: sets[natural or random][seed], or [seed] with labels of one kind."""
-
-    settings: Any
-    sets: tuple[Any, ...]
-
-
 def images(settings: Any, **how: Any) -> tuple[data.Dataset, ...]:
     """One set of images of ten classes a seed, drawn as `common.classification` is told."""
     given = {"n_test": 1000, "label_noise": 0.0, "normalize": "standardize", "device": settings.device} | how
@@ -82,24 +71,10 @@ def images(settings: Any, **how: Any) -> tuple[data.Dataset, ...]:
     )
 
 
-def prepare(settings: Any) -> Labelled:
-    """One set of images a seed, with its own labels and with random ones."""
-    return Labelled(
-        settings, tuple(images(settings, label_noise=noise) for noise in (0.0, settings.label_noise))
-    )
-
-
-@dataclass(frozen=True)
-class Started(Labelled):
-    """The same, with the networks before training: one a seed, where nothing else is said."""
-
-    starts: tuple[Any, ...]
-
-
-def prepare_starts(settings: Any) -> Started:
-    """The sets, and one network a seed that is trained on each of them."""
-    sets = prepare(settings).sets
-    return Started(settings, sets, networks(settings, sets[0][0].dim))
+def prepare(settings: Any) -> common.Setup:
+    """One set of images a seed, sets[natural or random][seed], and a network a seed that begins on both."""
+    sets = tuple(images(settings, label_noise=noise) for noise in (0.0, settings.label_noise))
+    return common.Setup(settings, sets, networks(settings, sets[0][0].dim))
 
 
 def networks(settings: Any, inputs: int, scale: float = 1.0) -> tuple[nn.Module, ...]:
@@ -117,44 +92,6 @@ def network(settings: Any, inputs: int, seed: int, scale: float = 1.0) -> nn.Mod
 
 
 @dataclass(frozen=True)
-class Found:
-    """How a training ended: "done", "missed" (the loss was not reached in time) or "diverged"."""
-
-    word: str
-    note: str
-    models: tuple[nn.Module, ...]
-
-
-def fit(
-    settings: Any, nets: Sequence[nn.Module], sets: Sequence[data.Dataset], *, span: tuple[float, float],
-    step: int = 0, lr: float | None = None, stop: float | None = None, seed: int | None = None,
-    batch: int = BATCH,
-) -> Generator[Frame, None, Found]:  # fmt: skip
-    """Trains copies of the networks side by side, each on its set, to the loss at which all stop.
-
-    Args:
-        nets: left as they are.
-        sets: one a network.
-        span: progress of the whole run at the start and at the end of this training.
-        step: the step that its ticks carry.
-        lr, stop: in place of the settings' own.
-        seed: of the minibatches, the settings' own by default; copy s takes seed + s.
-        batch: samples a step.
-    """
-    ensemble = training.Ensemble(nets)
-    goal = settings.stop if stop is None else stop
-    frames = training.train(
-        ensemble, [one.x_train for one in sets], [one.y_train for one in sets], loss="cross-entropy",
-        lr=settings.lr if lr is None else lr, momentum=MOMENTUM, batch_size=batch, epochs=settings.epochs,
-        stop=training.LossBelow(goal), measure_at=10 * -(-sets[0].n // batch),
-        seed=settings.seed if seed is None else seed, read_at_end=True,
-    )  # fmt: skip
-    ended = yield from common.to_loss(frames, goal, span, step)
-    word = "diverged" if ended.status == "diverged" else "missed" if "not reached" in ended.note else "done"
-    return Found(word, ended.note, tuple(ensemble.member(s) for s in range(ensemble.size)))
-
-
-@dataclass(frozen=True)
 class Training:
     """One training of a run: networks side by side, those of a set in a row.
 
@@ -162,7 +99,7 @@ class Training:
         who: what a note calls it.
         span: its share of the run's progress, with what is read off its networks.
         nets: None: those that the training before it found.
-        how: passed on to `fit`.
+        how: passed on to `common.fit`, in place of the settings' own.
     """
 
     who: str
@@ -172,9 +109,9 @@ class Training:
     how: Mapping[str, Any] = field(default_factory=dict)
 
 
-def of_both_kinds(setup: Started) -> tuple[Training, ...]:
+def of_both_kinds(setup: common.Setup) -> tuple[Training, ...]:
     """Natural labels, then random ones, from the same starts."""
-    return tuple(Training(*one, setup.starts) for one in zip(WORDS, setup.sets, PARTS, strict=True))
+    return tuple(Training(*one, setup.models) for one in zip(WORDS, setup.sets, PARTS, strict=True))
 
 
 def minima(
@@ -193,25 +130,28 @@ def minima(
         (begin, end), nets = one.span, one.nets or nets
         trained = begin + share * (end - begin)
         assert nets is not None
-        copies = len(nets) // len(one.sets)
-        sets = [each for each in one.sets for _ in range(copies)]
-        found = yield from fit(settings, nets, sets, span=(begin, trained), step=step, **one.how)
-        if found.word == "diverged":
-            yield Frame(step, snapshot(values), trained, "diverged", f"{one.who}: {found.note}")
+        copies, ensemble = len(nets) // len(one.sets), training.Ensemble(nets)
+        samples = [(each.x_train, each.y_train) for each in one.sets for _ in range(copies)]
+        own = {name: getattr(settings, knob) for name, knob in GIVEN.items() if name not in one.how}
+        outcome = yield from common.fit(
+            ensemble, samples, span=(begin, trained), step=step, **own, **one.how
+        )  # fmt: skip
+        notes += outcome.told(one.who)
+        if outcome.word == "diverged":
+            yield Frame(step, common.snapshot(values), trained, "diverged", notes[-1])
             return
-        notes += [f"{one.who}: {found.note}"] if found.word == "missed" else []
-        nets = found.models
+        nets = [ensemble.member(k) for k in range(ensemble.size)]
         for s, each in enumerate(one.sets):
             for new in read(step, s, each, *nets[copies * s : copies * (s + 1)]):
-                yield Frame(step, snapshot(values) if new else {}, trained)
-        yield Frame(step + 1, snapshot(values), min(end, 0.99))
+                yield Frame(step, common.snapshot(values) if new else {}, trained)
+        yield Frame(step + 1, common.snapshot(values), min(end, 0.99))
     yield Frame(len(trainings), {}, 1.0, "done", "; ".join(notes))
 
 
 def ends(model: nn.Module, one: data.Dataset) -> dict[str, float]:
     """What every minimum is described by: training loss and error, and the error on clean test samples."""
-    loss, wrong = fitted(model, one.x_train, one.y_train)
-    return {"loss": loss, "train_error": wrong, "test_error": fitted(model, one.x_test, one.y_test)[1]}
+    loss, wrong = common.fitted(model, one.x_train, one.y_train)
+    return {"loss": loss, "train_error": wrong, "test_error": common.fitted(model, one.x_test, one.y_test)[1]}
 
 
 def blank(*places: int, **axes: tuple[int, ...]) -> dict[str, np.ndarray]:
@@ -227,24 +167,9 @@ def margins_and_norms(model: nn.Module, one: data.Dataset) -> tuple[Tensor, Tens
 
 
 def converged(run: Run) -> tuple[Check, ...]:
-    """What makes minima comparable: all samples are fitted, to one loss."""
-    error, loss = worst(run.last("train_error")), worst(run.last("loss"))
-    # Some slack: the loop adds the loss up in float32.
-    return (
-        Check("training error is zero", error, 0.0, "raise epochs or width, or lower the stop"),
-        Check("training loss has reached the stop", loss, 1.02 * run.settings.stop, "raise epochs"),
-    )
-
-
-def reached(x: np.ndarray, y: np.ndarray, level: float) -> np.ndarray:
-    """Where y (..., X) first reaches a level, between two x; NaN where it never does, or from the start."""
-    found = np.full(y.shape[:-1], np.nan)
-    for place in np.ndindex(found.shape):
-        over = np.flatnonzero(y[place] >= level)
-        if len(over) and over[0]:
-            ends = slice(over[0] - 1, over[0] + 1)
-            found[place] = np.interp(level, y[place][ends], x[ends])
-    return found
+    """Whether all networks are fitted, to one loss."""
+    error, loss = run.last("train_error"), run.last("loss")
+    return common.converged(error, loss, run.settings.stop, "raise epochs or width, or lower the stop")
 
 
 def told(values: np.ndarray, form: str = ".2f") -> str:

@@ -144,8 +144,7 @@ def run(setup: Setup, prediction: Prediction, *, gradient: Callable[..., Sequenc
 
 def _parts(setup: Setup, first: Tensor) -> dict[str, np.ndarray]:
     """How far W₁ (S, units, H, d) moved across and along the span, relative to its start; each (S, units)."""
-    start = setup.first[:, None]
-    null = setup.null[:, None]
+    start, null = setup.first[:, None], setup.null[:, None]
     moved = first - start
     size = torch.maximum(first.norm(dim=(2, 3)), start.norm(dim=(2, 3)))
     found = {"across": (moved @ null).norm(dim=(2, 3)), "along": (moved - moved @ null).norm(dim=(2, 3))}
@@ -183,7 +182,7 @@ def _stays(run: Run) -> Evidence:
         (Condition("dimensions spanned by the data", spanned, inputs - 1),),
         (Check("what must move (1 / change along the span)", 1 / max(float(along.min()), 1e-300), 1 / MOVES,
                "raise steps or the learning rate"),),
-        note=f"along the span {', '.join(f'{value:.2g}' for value in along.mean(axis=0))} "
+        note=f"along the span {common.means(along, '.2g')} "
              f"({', '.join(UNITS)}); {spanned:.0f} of {inputs:.0f} dimensions spanned",
     )  # fmt: skip
 

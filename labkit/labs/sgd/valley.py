@@ -100,15 +100,15 @@ def predict(setup: chains.Setup) -> Prediction:
     """Shares of the valley, (3, D), and densities of w₁ for GD with noise, (D, B), by quadrature."""
     settings, U = setup.settings, setup.settings.potential
     dimensions = np.arange(1, settings.dimension + 1)
-    shares = [
-        [occupancy(U, _effective(settings, kind, int(D)), T) for D in dimensions]
+    felt = [
+        [(_effective(settings, kind, int(D)), T) for D in dimensions]
         for kind, T in zip(KINDS, settings.temperatures, strict=True)
     ]
-    densities = [
-        [marginal(U, _effective(settings, kind, int(D)), T, EDGES) for D in dimensions]
-        for kind, T in zip(KINDS, settings.temperatures, strict=True)
-    ]
-    return {"dimensions": dimensions, "share": np.array(shares), "density": np.array(densities)}
+    return {
+        "dimensions": dimensions,
+        "share": np.array([[occupancy(U, *one) for one in row] for row in felt]),
+        "density": np.array([[marginal(U, *one, EDGES) for one in row] for row in felt]),
+    }
 
 
 def _effective(settings: Valley, kind: str, dimension: int) -> int:
@@ -139,9 +139,7 @@ def minibatch_gradient(
     return gradient
 
 
-def run(
-    setup: chains.Setup, prediction: Prediction, *, dynamics: chains.Dynamics | None = None
-) -> Iterator[Frame]:
+def run(setup: chains.Setup, prediction: Prediction) -> Iterator[Frame]:
     settings = setup.settings
     walks = [
         chains.Walk(
@@ -154,7 +152,7 @@ def run(
         for kind, name in enumerate(KINDS)
     ]  # fmt: skip
     shape = len(KINDS), settings.dimension
-    yield from chains.walked(settings, EDGES, walks, shape, dynamics or descend, pictures=8)
+    yield from chains.walked(settings, EDGES, walks, shape, descend, pictures=8)
 
 
 def _gradient(setup: chains.Setup, kind: int, place: int) -> Callable[[Tensor, int], Tensor]:

@@ -93,18 +93,14 @@ def figure(frames: Frames, prediction: Prediction, settings: Wells | None = None
     dimensions, T = prediction["dimensions"], settings.temperature if settings else None
     now = common.newest(frames, "dimension")
     at = len(dimensions) - 1 if now is None else int(now[0]) - 1
+    running = common.seen(frames, "running", len(dimensions))
     shares: list[figures.Mark] = [
         figures.Predicted(dimensions, prediction["apart"], label="wells far apart", color="ink"),
         figures.Predicted(dimensions, prediction["share"], label="quadrature", color=LANGEVIN),
-        figures.Points(
-            dimensions, common.seen(frames, "running", len(dimensions)), label="chains", color=LANGEVIN,
-            line=False,
-        ),
-    ]  # fmt: skip
-    titles = (
-        f"First coordinate, D = {at + 1}{f', T = {T:g}' if T else ''}",
-        "Share of time in the wide well",
-    )
+        figures.Points(dimensions, running, label="chains", color=LANGEVIN, line=False),
+    ]
+    here = f"First coordinate, D = {at + 1}{f', T = {T:g}' if T else ''}"
+    titles = here, "Share of time in the wide well"
     return figures.Chart.of(
         settings, "Where chains spend their time: in a narrow well or in a wide one.",
         *chains.panels(
