@@ -42,16 +42,7 @@ class Hessian(Settings):
     device: str = on_cpu()
 
 
-@dataclass(frozen=True)
-class Setup:
-    settings: Hessian
-
-
-def prepare(settings: Hessian) -> Setup:
-    return Setup(settings)
-
-
-def predict(setup: Setup) -> Prediction:
+def predict(setup: common.Setup) -> Prediction:
     """The largest cosine that any w can bring about, nearly, and what ‖H_i‖‖H_j‖ does."""
     settings = setup.settings
     return {
@@ -61,7 +52,7 @@ def predict(setup: Setup) -> Prediction:
     }
 
 
-def run(setup: Setup, prediction: Prediction) -> Iterator[Frame]:
+def run(setup: common.Setup, prediction: Prediction) -> Iterator[Frame]:
     settings = setup.settings
     seeds = common.seeds(settings)
     found: dict[str, np.ndarray] = {}
@@ -232,5 +223,5 @@ C14 = Claim(
 HESSIAN = Experiment(
     "hessian", "Do low-rank Hessians keep gradients apart?", Hessian,
     {"quick": Hessian(), "paper": Hessian(n=40, rank=8, seeds=5)},
-    prepare, predict, run, figure, (C14,), controls=("n", "rank", "radius", "curvature"),
+    common.Setup, predict, run, figure, (C14,), controls=("n", "rank", "radius", "curvature"),
 )  # fmt: skip

@@ -8,7 +8,7 @@ confusion at all.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -127,26 +127,12 @@ def run(setup: Setup, prediction: Prediction, *, recursion: Recursion = theory.s
     bounds = dict.fromkeys(("worst", "mean", "none"), gap0)
     largest, total, least, done = np.zeros(S), np.zeros(S), np.full(S, np.inf), 0
     for at in prediction["steps"]:
-        etas: list[np.ndarray] = []
-        means: list[np.ndarray] = []
-
-        def look(r: np.ndarray, etas: list = etas, means: list = means) -> None:
-            etas.append(worst_pair(r[:, :WATCHED], setup.gram).mean(axis=1))
-            means.append(theory.average_confusion(mean_pair(r[:, :WATCHED], setup.gram), n).mean(axis=1))
-
-        while done < at:
-            chunk = min(TICK, int(at) - done)
-            chains.advance(chunk, look)
-            done += chunk
-            if not _settled(chains.r, gap0):
-                note = f"diverged before step {done}: SGD is stable for α below 2, here {alpha:.3g}"
-                note += f". Take {1 / alpha:.2g} × step"
-                yield Frame(done, {}, 0.7 * done / settings.steps, "diverged", note)
+        path: dict[str, np.ndarray] = {}
+        if at > done:
+            path = yield from _advance(setup, chains, done, int(at), gap0)
+            if not path:
                 return
-            yield Frame.tick(done, 0.7 * done / settings.steps)
-        if etas:
-            path = {"worst": np.transpose(etas), "mean": np.transpose(means)}
-            path["none"] = np.zeros_like(path["worst"])
+            done = int(at)
             for name, along in path.items():
                 rest = recursion(bounds[name], along, 1.0, 1.0, n, alpha)[:, -1] if allowed else np.nan
                 bounds[name] = np.asarray(rest) * np.ones(S)
@@ -163,6 +149,37 @@ def run(setup: Setup, prediction: Prediction, *, recursion: Recursion = theory.s
         yield Frame(done, values, 0.7 * done / settings.steps)
     yield from _floor_of_sgd(setup, prediction, done)
     yield from _orthogonal(setup, prediction, done, recursion)
+
+
+def _advance(
+    setup: Setup, chains: Chains, done: int, at: int, gap0: np.ndarray
+) -> Generator[Frame, None, dict[str, np.ndarray]]:
+    """Takes the chains from one step to another.
+
+    Returns:
+        The confusion of the worst and of the mean pair on the way, and none, (S, steps) each; nothing where
+        they diverge.
+    """
+    settings, n = setup.settings, setup.settings.n
+    etas: list[np.ndarray] = []
+    means: list[np.ndarray] = []
+
+    def look(r: np.ndarray) -> None:
+        etas.append(worst_pair(r[:, :WATCHED], setup.gram).mean(axis=1))
+        means.append(theory.average_confusion(mean_pair(r[:, :WATCHED], setup.gram), n).mean(axis=1))
+
+    while done < at:
+        chunk = min(TICK, at - done)
+        chains.advance(chunk, look)
+        done += chunk
+        if not _settled(chains.r, gap0):
+            note = f"diverged before step {done}: SGD is stable for α below 2, here {settings.alpha:.3g}"
+            note += f". Take {1 / settings.alpha:.2g} × step"
+            yield Frame(done, {}, 0.7 * done / settings.steps, "diverged", note)
+            return {}
+        yield Frame.tick(done, 0.7 * done / settings.steps)
+    worst = np.transpose(etas)
+    return {"worst": worst, "mean": np.transpose(means), "none": np.zeros_like(worst)}
 
 
 def _settled(r: np.ndarray, gap0: np.ndarray) -> bool:
@@ -220,45 +237,39 @@ def _orthogonal(setup: Setup, prediction: Prediction, first: int, recursion: Rec
 
 def figure(frames: Frames, prediction: Prediction, settings: Rate | None = None) -> figures.Chart:
     at, sizes = prediction["steps"], prediction["sizes"]
-    rate: list[figures.Mark] = []
     names = ("worst", "gap", "least_worst", "least_mean", "least")
     found = {name: common.curve(frames, name) for name in names}
     edges = {name: (steps, values.mean(axis=0)) for name, (steps, values) in found.items()}
-    rate += [
+    rate: list[figures.Mark] = [
         figures.Bound(*edges["worst"], label="worst pair", color=WORST),
         figures.Predicted(at, prediction["mean"], label="mean pair", color=MEAN),
         figures.Predicted(at, prediction["none"], label="η = 0", color=NONE),
         figures.Predicted(at, prediction["exact"], label="SGD exactly", color=EXACT),
         figures.Measured(*found["gap"], label="SGD", color=EXACT),
     ]
-    ends = common.newest(frames, "floors")
-    ends = np.full((1, len(SIZES)), np.nan) if ends is None else ends
-    floors = (
+    ends = common.seen(frames, "floors", len(SIZES))
+    floors: list[figures.Mark] = [
         figures.Predicted(sizes, prediction["floor_worst"], label="worst pair", color=WORST),
         figures.Predicted(sizes, prediction["floor_mean"], label="mean pair", color=MEAN),
         figures.Predicted(sizes, prediction["floor"], label="SGD exactly", color=EXACT),
         figures.Points(SIZES, ends, label="SGD", color=EXACT, line=False),
         *_at_the_step(frames, settings),
-    )
+    ]
     exact = np.minimum.accumulate(prediction["gradient"], axis=1)
-    slopes = (
+    slopes: list[figures.Mark] = [
         figures.Bound(*edges["least_worst"], label="worst pair", color=WORST),
         figures.Bound(*edges["least_mean"], label="mean pair", color=MEAN),
         figures.Predicted(at, exact, label="SGD exactly", color=EXACT),
         figures.Measured(*found["least"], label="SGD", color=EXACT),
-    )
+    ]
     logs: dict[str, Any] = {"xscale": "log", "yscale": "log"}
-    return figures.Chart(
-        (
-            figures.Panel("Thm 3.1 along the path", tuple(rate), xlabel="step", ylabel="E F − F*",
-                          ylim=(1e-4, None), **logs),
-            figures.Panel("Three floors, over the step", floors, xlabel="step size × nL",
-                          ylabel="floor of E F − F*", **logs),
-            figures.Panel("Thm 3.2: least slope so far", slopes, xlabel="step", ylabel="min E‖∇F‖²", **logs),
-        ),
-        caption=figures.caption(
-            "Loss and slope of SGD on least squares, beside the bounds of Thms 3.1 and 3.2.", settings
-        ),
+    return figures.Chart.of(
+        settings, "Loss and slope of SGD on least squares, beside the bounds of Thms 3.1 and 3.2.",
+        figures.Panel("Thm 3.1 along the path", rate, xlabel="step", ylabel="E F − F*", ylim=(1e-4, None),
+                      **logs),
+        figures.Panel("Three floors, over the step", floors, xlabel="step size × nL",
+                      ylabel="floor of E F − F*", **logs),
+        figures.Panel("Thm 3.2: least slope so far", slopes, xlabel="step", ylabel="min E‖∇F‖²", **logs),
     )  # fmt: skip
 
 

@@ -266,15 +266,12 @@ def figure(frames: Frames, prediction: Prediction, settings: Regression | None =
     at, rates = prediction["steps"], prediction["rates"]
     steps, losses = common.curve(frames, "loss")
     _, cosines = common.curve(frames, "cosine")
-    tried = common.newest(frames, "final")
+    tried = common.seen(frames, "final", 2, len(rates))
     for which, color in enumerate(COLORS):
         name = f"d = {prediction['dimensions'][which]}"
         loss.append(figures.Predicted(1 + at, prediction["loss"][:, which], label="theory", color=color))
         search.append(figures.Predicted(rates, prediction["final"][:, which], label="theory", color=color))
-        search.append(
-            figures.Points(rates, np.full((1, len(rates)), np.nan) if tried is None else tried[:, which],
-                           label=name, color=color, line=False)
-        )  # fmt: skip
+        search.append(figures.Points(rates, tried[:, which], label=name, color=color, line=False))
         typical = np.repeat(prediction["typical"][:, which, None], 2, axis=1)
         cosine += [
             figures.Level(
@@ -287,18 +284,14 @@ def figure(frames: Frames, prediction: Prediction, settings: Regression | None =
         if len(steps):
             loss.append(figures.Measured(1 + steps, losses[which], label=name, color=color))
             cosine.append(figures.Measured(1 + steps, cosines[which], label=name, color=color))
-    return figures.Chart(
-        (
-            figures.Panel("At the tuned learning rate", tuple(loss), xlabel="step + 1",
-                          ylabel="training loss", xscale="log", yscale="log"),
-            figures.Panel("The search for it", tuple(search), xlabel="learning rate",
-                          ylabel="final training loss", xscale="log", yscale="log"),
-            figures.Panel("Least cosine of two gradients", tuple(cosine), xlabel="step + 1",
-                          ylabel="minimum cosine", xscale="log"),
-        ),
-        caption=figures.caption(
-            "Linear regression with fewer and with more dimensions than samples.", settings
-        ),
+    return figures.Chart.of(
+        settings, "Linear regression with fewer and with more dimensions than samples.",
+        figures.Panel("At the tuned learning rate", loss, xlabel="step + 1", ylabel="training loss",
+                      xscale="log", yscale="log"),
+        figures.Panel("The search for it", search, xlabel="learning rate", ylabel="final training loss",
+                      xscale="log", yscale="log"),
+        figures.Panel("Least cosine of two gradients", cosine, xlabel="step + 1", ylabel="minimum cosine",
+                      xscale="log"),
     )  # fmt: skip
 
 

@@ -207,17 +207,10 @@ def predict(setup: Setup) -> Prediction:
 def run(setup: Setup, prediction: Prediction, *, measure: Measure | None = None) -> Iterator[Frame]:
     """`measure` is `confusion` when left out."""
     settings, measure = setup.settings, measure or confusion
-    shape = settings.seeds, len(settings.kinds), len(settings.shapes)
-    values = {
-        f"{when}_{name}": np.full(shape, np.nan)
-        for when in ("start", "end") for name in ("minimum", "mean", "sd")
-    }  # fmt: skip
-    values |= {name: np.full(shape, np.nan) for name in ("loss", "first", "error", "rate")}
-    values["path"] = np.full((*shape, 2 + len(settings.moments), 4), np.nan)
-    values["density"] = np.full((*shape, len(COSINES)), np.nan)
-    places = [(i, j) for j in range(shape[2]) for i in range(shape[1])]
+    values = _blank(settings)
+    places = [(i, j) for j in range(len(settings.shapes)) for i in range(len(settings.kinds))]
     cost = np.cumsum([0, *(settings.shapes[j][0] for _, j in places)]) / sum(d for d, _ in settings.shapes)
-    done = cost / shape[1]
+    done = cost / len(settings.kinds)
     drawn: list[list[nn.Module]] = []
     for number, (i, j) in enumerate(places):
         drawn.append([
@@ -226,7 +219,7 @@ def run(setup: Setup, prediction: Prediction, *, measure: Measure | None = None)
         for s, net in enumerate(drawn[-1]):
             _note_cosines(values, "start", (s, i, j), _look(setup, s, net, measure))
             yield Frame.tick(number, 0.3 * done[number])
-        yield Frame(number + 1, _copied(values), 0.3 * done[number + 1])
+        yield Frame(number + 1, common.snapshot(values), 0.3 * done[number + 1])
 
     def look(s: int, net: nn.Module) -> tuple[float, float, float]:
         found = _look(setup, s, net, measure)
@@ -240,7 +233,7 @@ def run(setup: Setup, prediction: Prediction, *, measure: Measure | None = None)
                 f"{KINDS[settings.kinds[i]]}, depth {settings.shapes[j][0]}: no learning rate of the search "
                 f"was stable; it began at {settings.lr:g}. Take 0.1 × lr"
             )
-            yield Frame(before.step, _copied(values), before.progress, "diverged", note)
+            yield Frame(before.step, common.snapshot(values), before.progress, "diverged", note)
             return
         values["loss"][:, i, j], values["rate"][:, i, j] = best.loss, best.rate
         values["first"][:, i, j] = best.losses[:, 0]
@@ -250,7 +243,17 @@ def run(setup: Setup, prediction: Prediction, *, measure: Measure | None = None)
             yield before
         last = number + 1 == len(places)
         progress = 1.0 if last else 0.3 + 0.69 * done[number + 1]
-        yield Frame(before.step + 1, _copied(values), progress, "done" if last else "running")
+        yield Frame(before.step + 1, common.snapshot(values), progress, "done" if last else "running")
+
+
+def _blank(settings: Skips) -> dict[str, np.ndarray]:
+    """Nothing yet: (S, kinds, shapes, ...)."""
+    names = [f"{when}_{name}" for when in ("start", "end") for name in ("minimum", "mean", "sd")]
+    return common.blank(
+        settings.seeds, len(settings.kinds), len(settings.shapes),
+        **dict.fromkeys((*names, "loss", "first", "error", "rate"), ()),
+        path=(2 + len(settings.moments), 4), density=COSINES.shape,
+    )  # fmt: skip
 
 
 def _note_end(
@@ -276,10 +279,6 @@ def _losses(losses: np.ndarray, settings: Skips) -> list[float]:
     """At the start, and the mean since the moment before."""
     edges = [0, *settings.moments, settings.steps]
     return [losses[0], *(losses[a:b].mean() for a, b in zip(edges[:-1], edges[1:], strict=True))]
-
-
-def _copied(values: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    return {name: value.copy() for name, value in values.items()}
 
 
 def _look(setup: Setup, s: int, net: nn.Module, measure: Measure) -> Confusion:

@@ -36,16 +36,7 @@ class Sphere(Settings):
     device: str = on_cpu()
 
 
-@dataclass(frozen=True)
-class Setup:
-    settings: Sphere
-
-
-def prepare(settings: Sphere) -> Setup:
-    return Setup(settings)
-
-
-def predict(setup: Setup) -> Prediction:
+def predict(setup: common.Setup) -> Prediction:
     """The bound and (nearly) the probability at every ν, and the ν of either at every share of the draws."""
     n, d = setup.settings.n, setup.settings.d
     # 1 - (1 - p)^pairs = share, solved for p of one pair.
@@ -59,7 +50,7 @@ def predict(setup: Setup) -> Prediction:
     }  # fmt: skip
 
 
-def run(setup: Setup, prediction: Prediction) -> Iterator[Frame]:
+def run(setup: common.Setup, prediction: Prediction) -> Iterator[Frame]:
     settings = setup.settings
     rngs = [np.random.default_rng(seed) for seed in common.seeds(settings)]
     found: list[list[float]] = [[] for _ in rngs]
@@ -151,5 +142,5 @@ C2 = Claim(
 SPHERE = Experiment(
     "sphere", "Are random directions nearly orthogonal?", Sphere,
     {"quick": Sphere(), "paper": Sphere(draws=20_000, seeds=5)},
-    prepare, predict, run, figure, (C2,), controls=("n", "d", "draws"),
+    common.Setup, predict, run, figure, (C2,), controls=("n", "d", "draws"),
 )  # fmt: skip

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from labkit import data, training
@@ -72,36 +72,37 @@ def tuned(
     return best
 
 
+def _minibatches(settings: Any, sets: Sequence[data.Dataset]) -> Iterator[tuple[Tensor, Tensor]]:
+    """x and y of each step, (S, B, ...) and (S, B), in an order of its own for each epoch and seed."""
+    # Apart from the generators of the minibatches that are measured.
+    orders = [torch.Generator().manual_seed(seed + 1_000_000) for seed in common.seeds(settings)]
+    size = settings.batch_size
+    while True:
+        epoch = [torch.randperm(settings.n, generator=order) for order in orders]
+        for begin in range(0, settings.n - size + 1, size):
+            drawn = [(one, order[begin : begin + size]) for one, order in zip(sets, epoch, strict=True)]
+            yield (
+                torch.stack([one.x_train[rows] for one, rows in drawn]),
+                torch.stack([one.y_train[rows] for one, rows in drawn]),
+            )
+
+
 def _side_by_side(
-    settings: Any,
-    sets: Sequence[data.Dataset],
-    nets: Sequence[nn.Module],
-    rates: Sequence[float],
-    tick: Frame,
-    look: Look | None = None,
-) -> Generator[Frame, None, list[Trained]]:
+    settings: Any, sets: Sequence[data.Dataset], nets: Sequence[nn.Module], rates: Sequence[float],
+    tick: Frame, look: Look | None = None,
+) -> Generator[Frame, None, list[Trained]]:  # fmt: skip
     """Trains one network a seed and rate, all at once; the rates of a seed see the same minibatches."""
     S, R = settings.seeds, len(rates)
     ensemble = training.Ensemble([net for net in nets for _ in rates])
     weights = list(ensemble.parameters())
     lr = torch.tensor(rates, dtype=ensemble.dtype, device=settings.device).repeat(S)
-    # Apart from the generators of the minibatches that are measured.
-    orders = [torch.Generator().manual_seed(seed + 1_000_000) for seed in common.seeds(settings)]
     losses = np.full((S, R, settings.steps), np.nan)
     path: list[list[Sequence[float]]] = [[] for _ in range(S * R)]
-    per_epoch = settings.n // settings.batch_size
-    epoch: list[torch.Tensor] = []
-    for step in range(settings.steps):
+    for step, (x, y) in zip(range(settings.steps), _minibatches(settings, sets), strict=False):
         if look is not None and step in settings.moments:
             for place in range(S * R):
                 path[place].append(look(place // R, ensemble.member(place)))
                 yield tick
-        if step % per_epoch == 0:
-            epoch = [torch.randperm(settings.n, generator=order) for order in orders]
-        part = slice(step % per_epoch * settings.batch_size, (step % per_epoch + 1) * settings.batch_size)
-        rows = [order[part] for order in epoch]
-        x = torch.stack([one.x_train[row] for one, row in zip(sets, rows, strict=True)])
-        y = torch.stack([one.y_train[row] for one, row in zip(sets, rows, strict=True)])
         outputs, labels = ensemble(x.repeat_interleave(R, 0)), y.repeat_interleave(R, 0)
         each = F.cross_entropy(outputs.flatten(0, 1), labels.flatten(), reduction="none")
         loss = each.view(S * R, -1).mean(1)

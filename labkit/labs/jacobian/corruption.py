@@ -9,7 +9,7 @@ network that knows nothing gets wrong, 1 − 1/K.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,19 +62,12 @@ class Corruption(common.OnData):
     dataset: str = knob("digits", "name of a data set, or path to an .npz")
 
 
-@dataclass(frozen=True)
-class Setup:
-    settings: Corruption
-    sets: tuple[data.Dataset, ...]
-    models: tuple[nn.Module, ...]
-
-
-def prepare(settings: Corruption) -> Setup:
+def prepare(settings: Corruption) -> common.Setup:
     sets = common.datasets(settings, n_test=300, normalize="none", label_noise=settings.label_noise)
-    return Setup(settings, sets, shared.untrained(settings, sets))
+    return common.Setup(settings, sets, shared.untrained(settings, sets))
 
 
-def predict(setup: Setup) -> Prediction:
+def predict(setup: common.Setup) -> Prediction:
     """Before training:
     guessing errs on 1 − 1/K of the test set, and a perfect fit on 0 of the training set.
     """
@@ -86,14 +79,12 @@ def predict(setup: Setup) -> Prediction:
     }  # fmt: skip
 
 
-def run(setup: Setup, prediction: Prediction) -> Iterator[Frame]:
+def run(setup: common.Setup, prediction: Prediction) -> Iterator[Frame]:
     settings = setup.settings
-    x = torch.stack([one.x_train for one in setup.sets])
-    y = torch.stack([data.one_hot(one.y_train, settings.classes) for one in setup.sets])
-    labels = torch.stack([one.y_train for one in setup.sets])
-    x_test = torch.stack([one.x_test for one in setup.sets])
-    y_test = torch.stack([one.y_test for one in setup.sets])
-    truth = data.one_hot(y_test.flatten(), settings.classes).unflatten(0, y_test.shape)
+    x, labels, x_test, y_test = common.together(setup.sets, "x_train", "y_train", "x_test", "y_test")
+    y, truth = (
+        data.one_hot(part.flatten(), settings.classes).unflatten(0, part.shape) for part in (labels, y_test)
+    )
     seen: list[_Look] = []
 
     def measure(ensemble: training.Ensemble) -> np.ndarray:
@@ -120,17 +111,21 @@ def run(setup: Setup, prediction: Prediction) -> Iterator[Frame]:
         ending = frame.status != "running"
         if ending:  # the last frame waits for the projections
             yield Frame(frame.step, values, 0.9)
-            found = []
-            for seed in range(settings.seeds):
-                found.append(_projections(setup, seed, seen[: len(steps)]))
-                yield Frame.tick(frame.step, 0.9 + 0.1 * (seed + 1) / settings.seeds)
-            values |= common.stacked(found)
-            values |= {
-                "steps": np.tile(steps, (settings.seeds, 1)),
-                "taken": np.array(steps)[values["taken"]],
-            }
+            values |= yield from _at_the_end(setup, steps, seen[: len(steps)])
         progress = 1.0 if ending else 0.9 * (frame.progress or 0.0)
         yield Frame(frame.step, values, progress, frame.status, frame.note)
+
+
+def _at_the_end(
+    setup: common.Setup, steps: Sequence[int], seen: Sequence[_Look]
+) -> Generator[Frame, None, dict[str, np.ndarray]]:
+    """The projections of all seeds, and the steps that they belong to."""
+    found, seeds = [], setup.settings.seeds
+    for seed in range(seeds):
+        found.append(_projections(setup, seed, seen))
+        yield Frame.tick(steps[-1], 0.9 + 0.1 * (seed + 1) / seeds)
+    values = common.stacked(found)
+    return values | {"steps": np.tile(steps, (seeds, 1)), "taken": np.array(steps)[values["taken"]]}
 
 
 @dataclass(frozen=True)
@@ -142,7 +137,7 @@ class _Look:
     networks: list[nn.Module]
 
 
-def _projections(setup: Setup, seed: int, seen: Sequence[_Look]) -> dict[str, Any]:
+def _projections(setup: common.Setup, seed: int, seen: Sequence[_Look]) -> dict[str, Any]:
     """Residuals of the whole run on I and on N of one Jacobian, over √n (T,); and how much of each of its
     left singular vectors tells classes apart (r,): ‖means over a class, less those over all images‖².
     """

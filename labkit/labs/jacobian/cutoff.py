@@ -70,11 +70,8 @@ class Cutoff(common.OnData):
 
 
 @dataclass(frozen=True)
-class Setup:
-    settings: Cutoff
-    sets: tuple[data.Dataset, ...]
-    models: tuple[nn.Module, ...]
-    targets: tuple[Tensor, ...]
+class Setup(common.Setup):
+    targets: tuple[Tensor, ...] = ()
 
 
 def prepare(settings: Cutoff) -> Setup:
@@ -141,10 +138,8 @@ def run(setup: Setup, prediction: Prediction) -> Iterator[Frame]:
     settings = setup.settings
     wanted = np.unique(prediction["step"][prediction["step"] <= settings.steps]).astype(int)
     iterates = [round(share * settings.steps) for share in ITERATES]
-    x = torch.stack([one.x_train for one in setup.sets])
+    x, x_test, y_test = common.together(setup.sets, "x_train", "x_test", "y_test")
     y = torch.stack(setup.targets)
-    x_test = torch.stack([one.x_test for one in setup.sets])
-    y_test = torch.stack([one.y_test for one in setup.sets])
 
     def measure(ensemble: training.Ensemble) -> np.ndarray:
         with torch.no_grad():

@@ -63,12 +63,9 @@ class Residuals(common.OnData):
 
 
 @dataclass(frozen=True)
-class Setup:
-    settings: Residuals
-    sets: tuple[data.Dataset, ...]
-    models: tuple[nn.Module, ...]
-    targets: tuple[Tensor, ...]
-    steps: tuple[int, ...]
+class Setup(common.Setup):
+    targets: tuple[Tensor, ...] = ()
+    steps: tuple[int, ...] = ()
 
     @property
     def noise(self) -> float:
@@ -159,11 +156,9 @@ def run(
     """
     settings = setup.settings
     bases = torch.as_tensor(prediction["basis"]).to(settings.device)
-    x_test = torch.stack([one.x_test for one in setup.sets])
-    y_test = torch.stack([one.y_test for one in setup.sets])
-    y_train = torch.stack([one.y_train for one in setup.sets])
-    x, y = torch.stack(setup.x), torch.stack(setup.targets)
-    right = y_train == torch.stack([one.clean_train for one in setup.sets])
+    x_test, y_test = common.together(setup.sets, "x_test", "y_test")
+    y_train, clean = common.together(setup.sets, "y_train", "clean_train")
+    x, y, right = torch.stack(setup.x), torch.stack(setup.targets), y_train == clean
 
     def measure(ensemble: nn.Module) -> np.ndarray:
         with torch.no_grad():

@@ -39,30 +39,10 @@ def network(
 
     Deeper: an MLP without biases, all trained.
     """
+    how: dict[str, Any] = {"activation": activation, "seed": seed, "dtype": dtype, "device": device}
     if depth == 1:
-        return models.one_hidden(
-            inputs,
-            width,
-            outputs,
-            activation=activation,
-            output_std=output_std,
-            seed=seed,
-            dtype=dtype,
-            device=device,
-        )
-    return models.mlp(
-        inputs,
-        width,
-        depth,
-        outputs,
-        activation=activation,
-        bias=False,
-        init="lecun",
-        output_scale=output_std,
-        seed=seed,
-        dtype=dtype,
-        device=device,
-    )
+        return models.one_hidden(inputs, width, outputs, output_std=output_std, **how)
+    return models.mlp(inputs, width, depth, outputs, bias=False, init="lecun", output_scale=output_std, **how)
 
 
 def untrained(

@@ -44,19 +44,12 @@ class Spectrum(common.OnData):
     dataset: str = knob("digits", "name of a data set, or path to an .npz")
 
 
-@dataclass(frozen=True)
-class Setup:
-    settings: Spectrum
-    sets: tuple[data.Dataset, ...]
-    models: tuple[nn.Module, ...]
-
-
-def prepare(settings: Spectrum) -> Setup:
+def prepare(settings: Spectrum) -> common.Setup:
     sets = common.datasets(settings, n_test=30, normalize="none", dtype=torch.float64)
-    return Setup(settings, sets, shared.untrained(settings, sets, torch.float64))
+    return common.Setup(settings, sets, shared.untrained(settings, sets, torch.float64))
 
 
-def predict(setup: Setup) -> Prediction:
+def predict(setup: common.Setup) -> Prediction:
     """The exact eigenvalues of JJᵀ at the start: (S, nK), descending."""
     exact = [
         shared.gram_values(m, one.x_train).cpu().numpy() ** 2
@@ -65,7 +58,7 @@ def predict(setup: Setup) -> Prediction:
     return {"eigenvalues": np.array(exact)}
 
 
-def run(setup: Setup, prediction: Prediction) -> Iterator[Frame]:
+def run(setup: common.Setup, prediction: Prediction) -> Iterator[Frame]:
     settings = setup.settings
     yield from _spectra(setup, setup.models, "initial", (0.0, 0.4))
     ensemble = training.Ensemble(setup.models)
@@ -81,7 +74,7 @@ def run(setup: Setup, prediction: Prediction) -> Iterator[Frame]:
 
 
 def _spectra(
-    setup: Setup, nets: Sequence[nn.Module], when: str, span: tuple[float, float]
+    setup: common.Setup, nets: Sequence[nn.Module], when: str, span: tuple[float, float]
 ) -> Iterator[Frame]:
     settings = setup.settings
     step = 0 if when == "initial" else settings.steps
