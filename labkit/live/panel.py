@@ -119,6 +119,23 @@ class Panel:
     # ---- what it looks like
 
     def _build(self, title: str, train: bool) -> None:
+        self._make_controls(train)
+        self._make_outputs()
+        self._box = widgets.VBox(
+            [
+                widgets.HTML(words.title(title) + words.ALIVE),
+                self.controls.front,
+                _row(self.train_button, self.stop_button, self.keep_button, self.clear_button, self.auto),
+                _row(self.bar, self.status_line),
+                self.error_box, self.image, self.image_words, self.grey_line, self.verdict_table,
+                _row(self.png_button, self.svg_button, self.csv_button, self.saved_line),
+                self.more,
+            ],
+            layout=widgets.Layout(width="100%", overflow="hidden"),
+        )  # fmt: skip
+
+    def _make_controls(self, train: bool) -> None:
+        """What a person presses."""
         self.train_button = _button("Train", "play", "Train with these settings (again)", "primary")
         self.stop_button = _button("Stop", "stop", "Stop; what was measured stays", "warning")
         self.keep_button = _button("Keep run", "thumb-tack", "Keep this run in grey behind the next ones")
@@ -128,6 +145,18 @@ class Panel:
             tooltip="Otherwise press Train",
             layout=widgets.Layout(width="auto", min_width="200px", margin="2px 6px"),
         )  # fmt: skip
+        self.png_button = _button("Save PNG", "image", "Save the figure beside the notebook")
+        self.svg_button = _button("Save SVG", "file-image-o", "Save the figure as vector graphics")
+        self.csv_button = _button("Save CSV", "table", "Save every measured value beside the notebook")
+        for button, act in (
+            (self.train_button, self._train), (self.stop_button, self._stop), (self.keep_button, self._keep),
+            (self.clear_button, self._clear), (self.png_button, self._save_png),
+            (self.svg_button, self._save_svg), (self.csv_button, self._save_csv),
+        ):  # fmt: skip
+            button.on_click(_weakly(act))
+
+    def _make_outputs(self) -> None:
+        """What tells the person something."""
         self.bar = widgets.FloatProgress(
             value=0.0, min=0.0, max=1.0, tooltip="Progress of the run",
             layout=widgets.Layout(flex="1 1 140px", min_width="100px", max_width="260px", height="16px"),
@@ -141,34 +170,13 @@ class Panel:
         self.grey_line = widgets.HTML("")
         self.verdict_table = widgets.HTML("")
         self.error_box = widgets.HTML("")
-        self.png_button = _button("Save PNG", "image", "Save the figure beside the notebook")
-        self.svg_button = _button("Save SVG", "file-image-o", "Save the figure as vector graphics")
-        self.csv_button = _button("Save CSV", "table", "Save every measured value beside the notebook")
         self.saved_line = widgets.HTML("")
         self.code_text = self._line("Python", "Repeats this run")
         self.command_text = self._line("Terminal", "Repeats this run with its claims")
-        for button, act in (
-            (self.train_button, self._train), (self.stop_button, self._stop), (self.keep_button, self._keep),
-            (self.clear_button, self._clear), (self.png_button, self._save_png),
-            (self.svg_button, self._save_svg), (self.csv_button, self._save_csv),
-        ):  # fmt: skip
-            button.on_click(_weakly(act))
         self.more = widgets.Accordion(
             [self.controls.rest, widgets.VBox([self.code_text, self.command_text])],
             titles=("More settings", "Repeat this run"), selected_index=None,
             layout=widgets.Layout(width="100%", max_width=f"{self._width}px", margin="4px 0"),
-        )  # fmt: skip
-        self._box = widgets.VBox(
-            [
-                widgets.HTML(words.title(title) + words.ALIVE),
-                self.controls.front,
-                _row(self.train_button, self.stop_button, self.keep_button, self.clear_button, self.auto),
-                _row(self.bar, self.status_line),
-                self.error_box, self.image, self.image_words, self.grey_line, self.verdict_table,
-                _row(self.png_button, self.svg_button, self.csv_button, self.saved_line),
-                self.more,
-            ],
-            layout=widgets.Layout(width="100%", overflow="hidden"),
         )  # fmt: skip
 
     def _line(self, label: str, help: str) -> widgets.Text:
