@@ -14,7 +14,7 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from labkit.cli import claims, classroom, replicating, running
+from labkit.cli import claims, classroom, comparing, presets, replicating, running
 from labkit.cli.running import INTERRUPTED
 
 BAD_INPUT = 2
@@ -70,6 +70,8 @@ def parser() -> argparse.ArgumentParser:
     classroom.add_get(commands)
     running.add_run(commands)
     running.add_report(commands)
+    presets.add_presets(commands)
+    comparing.add_compare(commands)
     claims.add_claims(commands)
     replicating.add_replicate(commands)
     classroom.add_assignment(commands)

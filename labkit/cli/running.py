@@ -62,10 +62,13 @@ def _run(args: argparse.Namespace) -> int:
     def work(executor: Executor | None, bar: ProgressBar) -> tuple[AuditResult, ...]:
         from labkit.headless.audit import audit
         from labkit.headless.price import approve
+        from labkit.headless.prices import price_of
         from labkit.headless.report import to_html
         from labkit.labs import load_lab
 
-        price = partial(approve, preset=args.preset, insist=args.insist, tell=bar.say, progress=bar)
+        price = partial(
+            approve, preset=args.preset, insist=args.insist, tell=bar.say, progress=bar, kept=price_of
+        )
         result = audit(
             load_lab(args.lab), all_claims=args.all_claims, experiments=args.experiment, preset=args.preset,
             changes=changes, seed=args.seed, device=args.device, draw=bool(args.html or args.folder),

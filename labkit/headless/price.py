@@ -5,6 +5,8 @@ three seconds are spent or one run needs a second to begin or a quarter of a GiB
 them is carried on to what is asked. All other settings stay as asked. A run is left after half a second: two
 are compared at the same share of progress, and the first one's whole time is the quick preset's, as stored.
 So no experiment needs a formula of its own. What grows only late in a run is not seen.
+
+What a preset costs is found in the same way, once, and kept beside its lab (`labkit.headless.prices`).
 """
 
 from __future__ import annotations
@@ -12,8 +14,9 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -23,8 +26,12 @@ from labkit.protocol.experiment import Experiment, experiment_mode
 from labkit.protocol.replication import seconds_of
 from labkit.protocol.shortage import in_bytes
 
+if TYPE_CHECKING:
+    from torch.utils._python_dispatch import TorchDispatchMode
+
 BUDGET, LOOK = 3.0, 0.5  # seconds for all small runs, and for one after its preparation
 ENOUGH_SECONDS, ENOUGH_BYTES = 1.0, 2**28  # one whose preparation takes as much shows how it grows
+MORE = 5  # runs, at least, where the price is kept: two that are hardly apart tell little
 LEAST_SECONDS, LEAST_BYTES = 0.02, 2**25  # below, what is measured is noise
 NO_PRICE = "no price, as smaller runs end in an error"
 LONGEST = 3600.0  # more than any lesson: whoever means it says so
@@ -35,15 +42,32 @@ class Price:
     """What a run will take, about.
 
     Attributes:
-        seconds: on one core.
+        seconds: on one core of this machine.
         bytes: at its peak, beyond what the process has now.
+        flops: floating-point operations of matrix products and convolutions; None: not counted.
     """
 
     seconds: float
     bytes: float
+    flops: float | None = None
 
     def __str__(self) -> str:
-        return f"about {_duration(self.seconds)} and {in_bytes(self.bytes)}"
+        counted = "" if self.flops is None else f", {self.flops:.1e} operations"
+        return f"about {duration(self.seconds)} and {in_bytes(self.bytes)}{counted}"
+
+
+def duration(seconds: float) -> str:
+    """Seconds in the unit that suits them, such as "2.2 min".
+
+    Args:
+        seconds: not negative.
+
+    Returns:
+        Two digits and the unit.
+    """
+    units = {"s": 1.0, "min": 60.0, "h": 3600.0, "days": 86400.0, "years": 31557600.0}
+    unit = next((name for name, size in units.items() if seconds < 100 * size), "years")
+    return f"{max(seconds / units[unit], 1):.2g} {unit}"
 
 
 @dataclass(frozen=True)
@@ -52,7 +76,8 @@ class _Trial:
 
     Attributes:
         before: seconds until the prediction was there.
-        seconds: after it, at which ... shares: ... of the run were done.
+        seconds: after it (or operations, where they are counted), at which
+        shares: of the run were done.
         peak: bytes.
     """
 
@@ -67,9 +92,9 @@ class _Trial:
 
 def approve(
     tasks: Sequence[Task], preset: str, *, insist: bool, tell: Callable[[str], None],
-    progress: Callable[[float, str], None],
+    progress: Callable[[float, str], None], kept: Callable[[Experiment, str], Price | None],
 ) -> None:  # fmt: skip
-    """Tells the price of each task that has settings above their sliders, its preset's own apart.
+    """Tells the price of each task that is no quick one: of its preset, or of what was set above its sliders.
 
     Args:
         tasks: that are to be run.
@@ -77,6 +102,7 @@ def approve(
         insist: run them whatever the price.
         tell: is given a line a price.
         progress: told what is being priced.
+        kept: what a preset by itself costs, None where nobody knows (`labkit.headless.prices`).
 
     Raises:
         ValueError: without `insist`, for a price above an hour or above the memory that is free.
@@ -86,11 +112,14 @@ def approve(
         experiment, settings = task.experiment, task.settings
         own = experiment.presets[preset]
         above = {k: v for k, v in settings.beyond_sliders().items() if v != getattr(own, k)}
-        if not above:
-            continue
-        progress(0.0, f"pricing {experiment.name}")
-        found = price(experiment, settings, tuple(above))
-        told = f"{experiment.name} at {settings.with_sliders(above)}: {found or NO_PRICE}"
+        if above:
+            progress(0.0, f"pricing {experiment.name}")
+            found, at = price(experiment, settings, tuple(above)), settings.with_sliders(above)
+        else:
+            found, at = None if preset == "quick" else kept(experiment, preset), f"preset {preset}"
+            if found is None:
+                continue
+        told = f"{experiment.name} at {at}: {found or NO_PRICE}"
         reason = _too_much(found, free_bytes(settings.device)) if found and not insist else ""
         if reason:
             refused.append(f"{told}, {reason}")
@@ -106,46 +135,56 @@ def _too_much(found: Price, free: int | None) -> str:
     return "more than an hour" if found.seconds > LONGEST else ""
 
 
-def price(experiment: Experiment, settings: Any, above: Sequence[str]) -> Price | None:
+def price(
+    experiment: Experiment, settings: Any, above: Sequence[str], *, operations: bool = False
+) -> Price | None:  # fmt: skip
     """What a run takes, by runs with smaller values of some settings.
 
     Args:
         experiment: that would be run.
         settings: at which.
         above: the settings to start small.
+        operations: count them, too, which takes as long again.
 
     Returns:
         Price, or None where the small runs raise, or no settings between are valid.
     """
     quick = experiment.presets["quick"].replace(device=settings.device)
     steps = list(_between(experiment, settings, above))
-    if len(steps) < 2:
+    if not steps or (len(steps) < 2 and not operations):
         return None
     try:
         with experiment_mode():
-            return _carried_on(_costs(experiment, quick, steps))
+            found = _costs(experiment, quick, steps, fewest=MORE if operations else 2)
+            seconds, size = _carried_on(found)
+            if not operations:
+                return Price(seconds, size)
+            counted, _ = _carried_on(_costs(experiment, quick, steps[: len(found)], _counter()))
+            return Price(seconds, size, counted)
     except Exception:  # The run itself will tell, of the values that were asked for.
         return None
 
 
 def _costs(
-    experiment: Experiment, quick: Any, steps: Sequence[tuple[float, Any]]
+    experiment: Experiment, quick: Any, steps: Sequence[tuple[float, Any]], *counter: Any, fewest: int = 2
 ) -> list[tuple[float, np.ndarray]]:
-    """(place, [seconds before the run, seconds in it, bytes]) of the places that can be paid."""
-    _try(experiment, quick)  # what is done once only, such as reading data
+    """(place, [seconds or operations before the run, in it, bytes]) of the places that can be paid."""
     base, spent = Watched.now(quick.device), 0.0
-    last = _try(experiment, quick)
-    whole = seconds_of(experiment) or last.before + last.seconds[-1] / max(last.shares[-1], 1e-9)
+    for once in (quick, steps[0][1]):
+        _try(experiment, once)  # what is done once only, such as reading data
+    last = _try(experiment, quick, *counter)
+    stored = None if counter else seconds_of(experiment)
+    whole = stored or last.before + last.seconds[-1] / max(last.shares[-1], 1e-9)
     running = max(whole - last.before, LEAST_SECONDS)
     found: list[tuple[float, np.ndarray]] = []
     for place, point in steps:
-        trial = _try(experiment, point)
+        trial = _try(experiment, point, *counter)
         share = min(trial.shares[-1], last.shares[-1])
         running *= trial.until(share) / last.until(share)
         found.append((place, np.array([trial.before, running, trial.peak - base])))
         last, spent = trial, spent + trial.before + trial.seconds[-1]
         enough = trial.before > ENOUGH_SECONDS or trial.peak - base > ENOUGH_BYTES or spent > BUDGET
-        if enough and len(found) > 1:
+        if enough and len(found) >= fewest and not counter:
             break
     return found
 
@@ -171,40 +210,56 @@ def _between(experiment: Experiment, settings: Any, above: Sequence[str]) -> Ite
             yield place, point
 
 
-def _carried_on(found: Sequence[tuple[float, np.ndarray]]) -> Price:
+def _carried_on(found: Sequence[tuple[float, np.ndarray]]) -> tuple[float, float]:
     """From the last place to 1, each cost by the power by which it grew over the last factor of four."""
-    (before, old), (place, new) = found[-3 if len(found) > 3 else -2], found[-1]
-    least = np.array([LEAST_SECONDS, LEAST_SECONDS, LEAST_BYTES])
-    growth = np.maximum(np.maximum(new, least) / np.maximum(old, least), 1.0)
-    with np.errstate(over="ignore"):
-        costs = np.maximum(new, 0.0) * growth ** ((1 - place) / (place - before))
-    return Price(float(costs[0] + costs[1]), float(costs[2]))
+    place, new = found[-1]
+    costs = np.maximum(new, 0.0)
+    if len(found) > 1:
+        before, old = found[-3 if len(found) > 3 else -2]
+        least = np.array([LEAST_SECONDS, LEAST_SECONDS, LEAST_BYTES])
+        growth = np.maximum(np.maximum(new, least) / np.maximum(old, least), 1.0)
+        with np.errstate(over="ignore"):
+            costs = costs * growth ** ((1 - place) / (place - before))
+    return float(costs[0] + costs[1]), float(costs[2])
 
 
-def _try(experiment: Experiment, settings: Any) -> _Trial:
+def _counter() -> TorchDispatchMode:
+    """Counts the operations of matrix products and convolutions, as torch has formulas for them."""
+    from torch.utils._python_dispatch import TorchDispatchMode
+    from torch.utils.flop_counter import flop_registry
+
+    class Counter(TorchDispatchMode):
+        flops = 0
+
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            out = func(*args, **(kwargs or {}))
+            formula = flop_registry.get(func._overloadpacket)
+            if formula is not None:
+                self.flops += formula(*args, **(kwargs or {}), out_val=out)
+            return out
+
+    return Counter()
+
+
+def _try(experiment: Experiment, settings: Any, counter: Any = None) -> _Trial:
     # Of a processor that others use, too, only the own time is counted; a GPU's is waited for.
     clock = time.process_time if settings.device == "cpu" else time.perf_counter
+    spent = clock if counter is None else lambda: float(counter.flops)
     seconds, shares = [0.0], [0.0]
-    start = clock()
-    with Watched(settings.device) as memory:
+    start = spent()
+    with Watched(settings.device) as memory, counter or nullcontext():
         setup = experiment.prepare(settings)
         prediction = experiment.predict(setup)
-        before = clock()
+        before, began = spent(), clock()
         for frame in experiment.run(setup, prediction):
-            now, share = clock() - before, min(float(frame.progress or 0.0), 1.0)
+            now, share = clock() - began, min(float(frame.progress or 0.0), 1.0)
             moved = share > shares[-1]
             if moved or (shares[-1] and now > 4 * LOOK):
-                seconds.append(now)
+                seconds.append(spent() - before)
                 shares.append(max(share, shares[-1]))
                 if now > LOOK:
                     break
         else:
-            seconds.append(clock() - before)
+            seconds.append(spent() - before)
             shares.append(1.0)
     return _Trial(before - start, np.array(seconds), np.array(shares), memory.peak)
-
-
-def _duration(seconds: float) -> str:
-    units = {"s": 1.0, "min": 60.0, "h": 3600.0, "days": 86400.0, "years": 31557600.0}
-    unit = next((name for name, size in units.items() if seconds < 100 * size), "years")
-    return f"{max(seconds / units[unit], 1):.2g} {unit}"

@@ -507,6 +507,7 @@ INITIALIZATION = Experiment(
     {
         "quick": Initialization(),
         "paper": Initialization(dataset="mnist", widest=1000, deepest=1000, seeds=10),
+        "afternoon": Initialization(dataset="mnist", widest=1000, deepest=300, seeds=3),
     },
     prepare, predict, run, figure, (C7, C8, C11, C19, C20),
     controls=("n", "depth", "width", "activation", "kappa"),

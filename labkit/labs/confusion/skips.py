@@ -608,6 +608,9 @@ ENDING = Experiment(
             dataset="mnist", depths="3, 10, 30, 100", base=100, n=40_000, batch_size=128, steps=40_000,
             lr=1e-6, rates=13, seeds=10, looks=99,
         ),
+        "afternoon": _CONNECTED.replace(
+            dataset="mnist", base=100, n=2000, batch_size=128, steps=300, minibatches=10, seeds=2
+        ),
     },
     prepare, predict, run, figure, (C9, C21),
     controls=("depths", "steps", "batch_size", "lr", "rates", "minibatches", "base"),

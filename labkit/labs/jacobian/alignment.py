@@ -345,7 +345,7 @@ def _frames(setup: Setup, ensemble: training.Ensemble, group: Sequence[Key]) -> 
         def error(ensemble: training.Ensemble) -> np.ndarray:
             return np.array([_error(setup, _plain(ensemble.member(0)), group[0][2])])
 
-        followed = {"measure": {"error": error}, "measure_at": common.measured_steps(length, 60)}
+        followed["measure"] = {"error": error}
     return training.train(
         ensemble,
         [setup.images(seed, "train") for _, _, seed in group],

@@ -263,7 +263,8 @@ J12 = Claim(
 
 CORRUPTION = Experiment(
     "corruption", "Half the labels are wrong: why is the truth learned first?", Corruption,
-    {"quick": Corruption(), "paper": Corruption(dataset="mnist", n=800, width=256, steps=5000, seeds=5)},
+    {"quick": Corruption(), "paper": Corruption(dataset="mnist", n=800, width=256, steps=5000, seeds=5),
+     "afternoon": Corruption(dataset="cifar10", n=800, width=256, steps=2000)},
     prepare, predict, run, figure, (J12,),
     controls=("width", "depth", "label_noise", "lr", "steps", "moment", "images"),
 )  # fmt: skip

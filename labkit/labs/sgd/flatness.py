@@ -191,10 +191,15 @@ S24 = Claim(
     (shared.BOTH_NATURAL,),
 )  # fmt: skip
 
+_PAPER = Flat(
+    dataset="mnist", n=60_000, width=512, directions=100, stop=1e-3, lr=0.02, seeds=5, epochs=2000
+)  # fmt: skip
+_AFTERNOON = {"n": 2000, "directions": 20, "seeds": 3}
 FLATNESS = Experiment(
     "flatness", "Is a minimum of natural labels flatter than one of random labels?", Flat,
-    {"quick": Flat(), "paper": Flat(
-        dataset="mnist", n=60_000, width=512, directions=100, stop=1e-3, lr=0.02, seeds=5, epochs=2000)},
+    {"quick": Flat(), "paper": _PAPER, "cifar10": _PAPER.replace(dataset="cifar10", n=50_000),
+     "afternoon": _PAPER.replace(**_AFTERNOON),
+     "afternoon-cifar10": _PAPER.replace(dataset="cifar10", **_AFTERNOON)},
     shared.prepare, predict, run, figure, (S9, S24),
     controls=("n", "width", "label_noise", "stop", "tolerance", "rescale"),
 )  # fmt: skip

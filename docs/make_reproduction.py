@@ -1,0 +1,114 @@
+"""Writes the tables of docs/reproduction.md and docs/clusters.md that code can write.
+
+    python docs/make_reproduction.py [--check]
+
+Published numbers come from `published.csv` of each lab; ours from docs/results, where `labkit compare LAB RUN
+--json docs/results/LAB-NAME.json` keeps a run; prices from `prices.json` of each lab. `--check` writes
+nothing, and says whether the pages are as they would be written.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from labkit.headless.compare import Record, compared, differences, nearest, records
+from labkit.headless.price import duration
+from labkit.headless.prices import kept_price
+from labkit.labs import LABS, load_lab
+from labkit.protocol.experiment import Experiment, Lab
+from labkit.protocol.published import Published, published
+from labkit.protocol.shortage import in_bytes
+
+DOCS = Path(__file__).parent
+OWN_TABLE = {"jacobian"}  # whose published numbers stand in a table of their own
+RATE = 1e13  # operations a second that a GPU sustains on these networks in float32, as we assume
+
+
+def pages() -> dict[Path, str]:
+    """Each page as it should be."""
+    reproduction = DOCS / "reproduction.md"
+    text = reproduction.read_text(encoding="utf-8")
+    for number in LABS:
+        lab = load_lab(number)
+        if published(lab.experiments[0].home):
+            text = _between(text, f"published {lab.name}", "\n".join(_beside(lab)))
+    clusters = DOCS / "clusters.md"
+    prices = _between(clusters.read_text(encoding="utf-8"), "prices", "\n".join(_prices()))
+    return {reproduction: text, clusters: prices}
+
+
+def _between(text: str, name: str, inside: str) -> str:
+    begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
+    if text.count(begin) != 1 or text.count(end) != 1:
+        raise ValueError(f"{begin} and {end} must each stand once on their page")
+    pattern = re.compile(f"{re.escape(begin)}.*?{re.escape(end)}", re.DOTALL)
+    return pattern.sub(lambda _: f"{begin}\n{inside}\n{end}", text)
+
+
+def _beside(lab: Lab) -> Iterator[str]:
+    """The published numbers of a lab, with those of ours that are nearest to each of the paper's settings."""
+    found: dict[str, list[tuple[Experiment, Record]]] = {}
+    for file in sorted((DOCS / "results").glob(f"{lab.name}-*.json")):
+        for record in records(lab, file):
+            experiment = lab.experiment(record.experiment)
+            found.setdefault(nearest(experiment, record), []).append((experiment, record))
+    rows = published(lab.experiments[0].home)
+    for preset in dict.fromkeys(row.preset for row in rows):
+        own = [row for row in rows if row.preset == preset]
+        if preset not in found and lab.name in OWN_TABLE:
+            yield f"No run of ours yet beside `{preset}`."
+            continue
+        yield from _table(preset, own, found.get(preset, []))
+        for experiment, record in found.get(preset, []):
+            off = differences(experiment, record, preset)
+            other = ", ".join(f"{name} {b} ({a})" for name, (a, b) in off.items())
+            words = ", ".join(f"{id} {word}" for id, word in record.verdicts.items())
+            told = f"{record.ended}, {duration(record.seconds)} on {record.machine}"
+            yield f"\n`{experiment.name}`: {told}. In brackets what the paper has: {other}. {words}."
+        yield ""
+
+
+def _table(preset: str, rows: list[Published], runs: list[tuple[Experiment, Record]]) -> Iterator[str]:
+    names = [f"{experiment.name}, ours (seeds) | difference" for experiment, _ in runs] or ["ours"]
+    yield f"| {f'`{preset}`' if preset else 'no preset'} | published | {' | '.join(names)} |"
+    yield "| --- " * (2 + (2 * len(runs) or 1)) + "|"
+    ours = [{one.row: one for one in compared(*pair, preset)} for pair in runs]
+    for row in rows:
+        cells = [f"{row.value:.4g}" + (f" ± {row.spread:g}" if row.spread is not None else "")]
+        for known in ours:
+            cells += known[row].told()[1:] if row in known else ("–", "")
+        yield f"| {row.source}, {row.quantity}: {row.case} | {' | '.join(cells if ours else [*cells, '–'])} |"
+
+
+def _prices() -> Iterator[str]:
+    yield "| lab | preset | one core | memory | operations | one GPU |"
+    yield "| --- | --- | --- | --- | --- | --- |"
+    total = 0.0
+    for number in LABS:
+        lab = load_lab(number)
+        for experiment in lab.experiments:
+            for preset in experiment.presets:
+                cost = kept_price(experiment, preset)
+                if preset == "quick" or preset.startswith("afternoon") or cost is None:
+                    continue
+                flops = cost.flops or 0.0
+                total += flops
+                cells = (duration(cost.seconds), in_bytes(cost.bytes), f"{flops:.1e}", duration(flops / RATE))
+                yield f"| {number} | {experiment.name} {preset} | {' | '.join(cells)} |"
+    yield f"| all | | | | {total:.1e} | {duration(total / RATE)} |"
+
+
+def main() -> int:
+    stale = {path: text for path, text in pages().items() if path.read_text(encoding="utf-8") != text}
+    for path, text in stale.items():
+        sys.stdout.write(f"{path}\n")
+        if "--check" not in sys.argv:
+            path.write_text(text, encoding="utf-8")
+    return 1 if stale and "--check" in sys.argv else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
