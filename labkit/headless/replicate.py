@@ -76,11 +76,7 @@ def replicate(
     Raises:
         ValueError: blocks is not positive, or `only` names an experiment that no lab has.
     """
-    if blocks < 1:
-        raise ValueError(f"blocks must be at least 1; got {blocks}")
-    known = [experiment.name for lab in labs for experiment in lab.experiments]
-    if unknown := [name for name in only if name not in known]:
-        raise ValueError(f"experiment: no lab here has {', '.join(unknown)}; there is {', '.join(known)}")
+    _check(labs, blocks, only)
     records = {lab.number: _Record(lab, folder) for lab in labs}
     wanted = [(lab, e) for lab in labs for e in lab.experiments if not only or e.name in only]
     missing = [records[lab.number].missing(experiment, blocks) for lab, experiment in wanted]
@@ -113,6 +109,14 @@ def replicate(
         for lab, experiment in wanted
         for row in records[lab.number].rows(experiment, blocks)
     )
+
+
+def _check(labs: Sequence[Lab], blocks: int, only: Sequence[str]) -> None:
+    if blocks < 1:
+        raise ValueError(f"blocks must be at least 1; got {blocks}")
+    known = [experiment.name for lab in labs for experiment in lab.experiments]
+    if unknown := [name for name in only if name not in known]:
+        raise ValueError(f"experiment: no lab here has {', '.join(unknown)}; there is {', '.join(known)}")
 
 
 def judged(run: Run) -> dict[str, dict[str, Any]]:
