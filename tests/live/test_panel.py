@@ -150,7 +150,7 @@ def test_a_moved_slider_supersedes_the_run_in_flight(panel: Make, toy: Any) -> N
 
 
 def test_the_first_frame_is_shown_while_the_run_goes_on(panel: Make, toy: Any) -> None:
-    """Catches: a picture that waits for the end of the run. How soon it comes, benchmarks/live.py tells."""
+    """Catches: a picture that waits for the end of the run. How soon: `benchmarks/run.py first-frame`."""
     one = panel({"steps": 4000, "pause": 0.005})
     assert one.wait(20)
     shown: list[int] = []

@@ -1,0 +1,1 @@
+"""How fast labkit is, beside others and beside what the machine can do: `python benchmarks/run.py`."""
