@@ -147,7 +147,7 @@ def run(setup: Bench, prediction: object = None) -> Iterator[Frame]:
             yield Frame(step, values, step / setup.steps, "done" if step == setup.steps else "running")
 
 
-def figure(frames: Any, prediction: Any, previous: Any = (), settings: Any = None) -> Chart:
+def figure(frames: Any, prediction: Any, settings: Any = None) -> Chart:
     panels = []
     for scale in ("log", "linear"):
         marks: list[Any] = []
