@@ -14,12 +14,15 @@ from torch.nn import functional as F
 from labkit import data, training
 from labkit.labs import common
 from labkit.protocol.experiment import Frame
+from labkit.protocol.memory import once_along
 from labkit.training.search import LearningRateSearch
 
 # (number of the seed, network) -> what is measured of it on the way.
 Look = Callable[[int, nn.Module], Sequence[float]]
 
 GROUP = 15  # networks trained side by side: one a seed and learning rate
+# Settings that decide what a search gives.
+DECIDE = ("grid", "extend", "steps", "batch_size", "decay", "n", "seed", "seeds", "device")
 DECAY = (0.4, 0.8)  # shares of the training after which the rate is divided by 10
 
 
@@ -44,15 +47,29 @@ def tuned(
 ) -> Generator[Frame, None, Trained | None]:
     """Trains at each rate of the search, and returns what the best gave, or None if none is stable.
 
-    Where there are moments to look at, the best is trained once more, looked at on the way. Unlike the
-    paper's, this search does not pass over networks that stay at their first loss, since some do so at every
-    rate.
+    Where there are moments to look at, the best is trained once more, looked at on the way; where there are
+    none, a memory keeps what the search gave, and another measure of it asks for no training.
 
     Args:
         settings: grid, extend, steps, batch_size, decay, moments, n, seed, seeds, device.
         sets, nets: one a seed; the networks stay as they are.
         tick: yielded after each step.
         look: what is measured at `settings.moments`.
+    """
+    if not settings.moments:
+        asked = [getattr(settings, name) for name in DECIDE], sets, nets
+        return (yield from once_along(_searched, settings, sets, nets, tick, asked=asked))
+    best = yield from _searched(settings, sets, nets, tick)
+    if best is not None:
+        (best,) = yield from _side_by_side(settings, sets, nets, [best.rate], tick, look)
+    return best
+
+
+def _searched(
+    settings: Any, sets: Sequence[data.Dataset], nets: Sequence[nn.Module], tick: Frame
+) -> Generator[Frame, None, Trained | None]:
+    """What the best rate gave. Unlike the paper's, this search does not pass over networks that stay at their
+    first loss, since some do so at every rate.
     """
     search = LearningRateSearch(settings.grid, settings.extend)
     ready: dict[float, Trained] = {}
@@ -67,8 +84,6 @@ def tuned(
         search.tell(rate, found.loss)
         if np.isfinite(search.means[rate]) and search.best == rate:
             best = found
-    if best is not None and settings.moments:
-        (best,) = yield from _side_by_side(settings, sets, nets, [best.rate], tick, look)
     return best
 
 

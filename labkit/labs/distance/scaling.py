@@ -31,6 +31,7 @@ SIZES = (8, 4, 2, 1)  # training sizes n/8 to n
 SHARES = (0.0, 0.3, 0.6)  # of labels that are noisy
 DRAWS, POINTS = 10, 300  # draws of weight noise, and the images of either set on which they are averaged
 PHASES = ("by_width", "by_size", "by_noise")
+MOMENTS = 6  # looks at a training, about: a panel keeps the weights of each
 ANOTHER = 10_000  # added to a seed: the start of a network that was never trained
 
 
@@ -164,7 +165,7 @@ def _train(
     looks = {"r": shared.measuring(distance, start), "origin": lambda e: shared.from_origin(e.weights())}
     here = {"job": np.full(settings.seeds, job), "phase": np.full(settings.seeds, phase)}
     step, progress = first, span[0]
-    for frame in shared.fit(settings, ensemble, sets, measure=looks):
+    for frame in shared.fit(settings, ensemble, sets, measure=looks, measured=MOMENTS):
         step = first + frame.step
         # The loss of a batch may rise again; the bar does not go back.
         progress = max(progress, min(0.99, span[0] + span[1] * _progress(frame, settings)))
