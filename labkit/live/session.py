@@ -28,6 +28,7 @@ DEBOUNCE = 0.15  # seconds of quiet after which a moved slider counts as let go
 FOLLOW = 0.1  # a prediction cheaper than this follows the slider
 THROTTLE = 0.08  # seconds between two predictions of a drag, at least
 FRAME = 0.2  # seconds between two pictures, at least
+WHOLE = 0.03  # what is measured again in less than that is drawn once, whole
 SHARE = 0.03  # of the time may go into pictures; slower ones come less often
 KEPT = 6  # earlier runs that can be kept; more cannot be told apart in grey
 
@@ -288,8 +289,7 @@ class Session:
     def _watch(self, frames: Any, ticket: Ticket) -> Frame:
         """Takes frames until the run ends or is not wanted any more; returns the last."""
         begun = drawn = judged = time.perf_counter()
-        # What is measured again in less than that is drawn once, whole.
-        interval, verdict_interval = FRAME / 2 if self._again else 0.0, 1.0
+        interval, verdict_interval = WHOLE if self._again else 0.0, 1.0
         unseen, last, first_step = self._again, Frame(0), None
         for frame in frames:
             now = time.perf_counter()
@@ -301,7 +301,7 @@ class Session:
             if first_step is None:
                 first_step, timed = frame.step, now
             # A drag asks for more before the first is drawn; something must be seen of it.
-            if not ticket.current and (self._stopping or not self._again or interval > FRAME / 2):
+            if not ticket.current and (self._stopping or not self._again or interval > WHOLE):
                 break
             if now - drawn >= interval:
                 speed = (frame.step - first_step) / (now - timed) if now - timed > 0.3 else None
