@@ -120,6 +120,17 @@ class Server:
         self.stop()
         raise RuntimeError(f"JupyterLab did not start:\n{(home / 'jupyterlab.log').read_text()[-2000:]}")
 
+    def end_kernels(self) -> None:
+        """What still trains behind a closed page would take a core from the next test."""
+
+        def ask(path: str, method: str) -> bytes:
+            asked = urllib.request.Request(f"{self.url}/api/{path}?token={TOKEN}", method=method)
+            with urllib.request.urlopen(asked, timeout=30) as answer:
+                return bytes(answer.read())
+
+        for kernel in json.loads(ask("kernels", "GET")):
+            ask(f"kernels/{kernel['id']}", "DELETE")
+
     def stop(self) -> None:
         self._process.terminate()
         try:
@@ -290,3 +301,4 @@ def open_notebook(browser: Any, server: Server, artifacts: Path) -> Iterator[Cal
     yield open_it
     for context in pages:
         context.close()
+    server.end_kernels()
