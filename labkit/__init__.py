@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from labkit.models import resnet20 as resnet20
     from labkit.protocol.experiment import Experiment as Experiment
     from labkit.protocol.experiment import Frame as Frame
+    from labkit.protocol.experiment import ahead as ahead
     from labkit.protocol.experiment import drain as drain
     from labkit.protocol.judging import judge as judge
     from labkit.protocol.judging import judge_all as judge_all
@@ -54,7 +55,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 _WHERE = {
     "protocol.judging": ("judge", "judge_all"),
     "data": ("Dataset", "gaussian_mixture", "load", "one_hot"),
-    "protocol.experiment": ("Experiment", "Frame", "drain"),
+    "protocol.experiment": ("Experiment", "Frame", "ahead", "drain"),
     "krylov": ("operator_from", "singular_values", "spectral_density", "svd"),
     "labs": ("load_lab",),
     "live": ("Panel", "watch"),

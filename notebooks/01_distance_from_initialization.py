@@ -73,6 +73,13 @@ def distance(now, start):
 bet = ""  # "a", "b" or "c"; section 5 comes back to it
 
 # %%
+all_noise = lab.SCALING.preset(label_noise=1.0, n=256, width=160, seeds=2)
+margins = lab.SCALING.preset("cross-entropy", seeds=2)
+# A second core makes what comes later while this one trains; from the end, so that they meet.
+labkit.ahead(lab.SCALING, settings=margins, distance=distance)
+labkit.ahead(lab.COMPLEXITY, lab.BOUNDS)
+labkit.ahead(lab.SCALING, settings=all_noise, distance=distance)
+labkit.ahead(lab.NOISE, distance=distance)
 scaling = labkit.drain(lab.SCALING, distance=distance)
 widths = scaling.prediction["widths"]
 errors = Chart(
@@ -252,7 +259,6 @@ display(labkit.Panel(noise), labkit.judge_all(noise))
 # And the width? Random labels alone, over widths and samples (§4; two seeds, a figure and no claim):
 
 # %%
-all_noise = lab.SCALING.preset(label_noise=1.0, n=256, width=160, seeds=2)
 noisy = labkit.drain(lab.SCALING, all_noise, distance=distance)
 Chart(noisy.figure().panels[1:3], noisy.figure().caption)
 
@@ -333,12 +339,14 @@ from labkit.protocol.statistics import exponent
 small = {"width": 80, "n": 256, "seeds": 2}
 losses = {"squared": {}, "cross-entropy": {"loss": "cross-entropy", "lr": 0.03, "margin": 4.0}}
 marks, sizes = [], [32, 64, 128, 256]
-for color, (loss, how) in enumerate(losses.items()):
-    for shade, images in enumerate(("mnist-5k", "digits")):
-        found = labkit.drain(lab.SCALING, lab.SCALING.preset(dataset=images, **how, **small))
-        r = found.last("r_by_size")
-        label = f"{loss}, {images}: m^{exponent(np.array(sizes), r).mean():.2f}"
-        marks.append(Points(sizes, r / r[:, :1], label, color + 2 * shade))
+pairs = {(loss, images): lab.SCALING.preset(dataset=images, **how, **small)
+         for loss, how in losses.items() for images in ("mnist-5k", "digits")}
+for settings in reversed(pairs.values()):
+    labkit.ahead(lab.SCALING, settings=settings)
+for color, ((loss, images), settings) in enumerate(pairs.items()):
+    r = labkit.drain(lab.SCALING, settings).last("r_by_size")
+    label = f"{loss}, {images}: m^{exponent(np.array(sizes), r).mean():.2f}"
+    marks.append(Points(sizes, r / r[:, :1], label, color))
 marks += [Predicted(sizes, (np.array(sizes) / 32) ** power, f"m^{power}", "ink")
           for power in (0.25, 0.4)]
 ticks = [(m, str(m)) for m in sizes]
@@ -367,8 +375,7 @@ display(labkit.Panel(lemmas), labkit.judge_all(lemmas))
 # `margin`: here 4, to be quick; the paper's 10 is on the slider.
 
 # %%
-entropy = labkit.drain(lab.SCALING, lab.SCALING.preset("cross-entropy", seeds=2),
-                       distance=distance)
+entropy = labkit.drain(lab.SCALING, margins, distance=distance)
 labkit.Panel(entropy, controls=("margin", "width", "label_noise", "lr", "start"))
 
 # %% [markdown]
@@ -378,6 +385,7 @@ labkit.Panel(entropy, controls=("margin", "width", "label_noise", "lr", "start")
 # apart while a share of them is noise (Fig. 6); squared loss to 0.1.
 
 # %%
+labkit.ahead(lab.SCALING, settings=lab.SCALING.preset("pair", seeds=1))
 signs = labkit.drain(lab.SCALING, lab.SCALING.preset("signs", seeds=1))
 pair = labkit.drain(lab.SCALING, lab.SCALING.preset("pair", seeds=1))
 display(signs.figure(), pair.figure())

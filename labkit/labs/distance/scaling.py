@@ -8,7 +8,7 @@ is read off its weights (`scaling_claims`, `scaling_panels`). Figs 1 to 6 are se
 from __future__ import annotations
 
 import math
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -77,6 +77,10 @@ class Setup:
     jobs: tuple[tuple[int, int, int, int, float], ...]
     sets: dict[tuple[int, float], tuple[data.Dataset, ...]]
 
+    def twin(self, job: int) -> int:
+        """The first job that trains the same networks on the same data."""
+        return next(i for i, one in enumerate(self.jobs) if one[2:] == self.jobs[job][2:])
+
     @property
     def one(self) -> data.Dataset:
         """A set, for what they have in common."""
@@ -137,6 +141,10 @@ def run(setup: Setup, prediction: Prediction, *, distance: shared.Distance | Non
     found: dict[str, np.ndarray] = {}
     for job, (phase, place, _, size, share) in enumerate(setup.jobs):
         span = (sum(work[:job]), work[job])
+        if (twin := setup.twin(job)) < job:
+            _keep(found, _ends(found, *setup.jobs[twin][:2]), phase, place, settings)
+            yield Frame(step, common.snapshot(found), span[0])
+            continue
         ended = yield from _train(setup, job, distance or shared.distance, found, step, span)
         if ended is None:
             return
@@ -182,18 +190,34 @@ def _train(
             ends = {"r": values["r"], "origin": values["origin"], "reached": reached}
             ends["other"] = shared.distance(ensemble.weights(), another).cpu().numpy()
             ends |= _generalization(ensemble, sets, settings.loss) | _products(ensemble, start, values["r"])
-            new = np.full((settings.seeds, (len(settings.widths), len(SIZES), len(SHARES))[phase]), np.nan)
-            for name, value in ends.items():
-                found.setdefault(f"{name}_{PHASES[phase]}", new.copy())[:, place] = value
+            _keep(found, ends, phase, place, settings)
             values |= common.snapshot(found)
         yield Frame(step, values, progress)
     return ensemble, step, here
+
+
+def _keep(
+    found: dict[str, np.ndarray], ends: Mapping[str, np.ndarray], phase: int, place: int, settings: Scaling
+) -> None:
+    many = (len(settings.widths), len(SIZES), len(SHARES))[phase]
+    for name, value in ends.items():
+        blank = np.full((settings.seeds, many), np.nan)
+        found.setdefault(f"{name}_{PHASES[phase]}", blank)[:, place] = value
+
+
+def _ends(found: Mapping[str, np.ndarray], phase: int, place: int) -> dict[str, np.ndarray]:
+    """What `_keep` kept."""
+    suffix = f"_{PHASES[phase]}"
+    return {
+        name.removesuffix(suffix): value[:, place] for name, value in found.items() if name.endswith(suffix)
+    }
 
 
 def _work(setup: Setup) -> list[float]:
     """The share of the whole run that each job takes, roughly: what a step costs times their number."""
     _, _, width, size, share = np.array(setup.jobs).T
     cost = (width**2 + 800 * width + 2e4) * size**0.5 / width**0.5 * (1 + 3 * share)
+    cost *= [setup.twin(job) == job for job in range(len(setup.jobs))]
     return list(cost / cost.sum())
 
 
