@@ -787,8 +787,8 @@ for color, name in enumerate(("untrained", "trained on 0 to 4")):
     network = labkit.one_hidden(64, 512, 5, output_std=0.1, dtype=torch.float64)
     if color:
         learn(network, before)
-    kernel = labkit.empirical_ntk(network, task.x_train).reshape(500, 500)
-    squares, U = torch.linalg.eigh(kernel)
+    theta = labkit.empirical_ntk(network, task.x_train).reshape(500, 500)
+    squares, U = torch.linalg.eigh(theta)
     s, U = squares.clamp(min=0).sqrt().flip(0), U.flip(1)
     y = labkit.one_hot(task.y_train, 5, torch.float64)
     c = U.T @ labkit.rows(network(task.x_train).detach() - y)
