@@ -10,7 +10,7 @@ of a shaded region, an earlier run grey. Nothing here touches pyplot, and a styl
 """
 
 from .chart import Chart, Panel, caption
-from .drawing import DRAWING, Drawing
+from .drawing import DRAWING, Drawing, Layer
 from .marks import (
     Bound,
     Earlier,
@@ -32,6 +32,7 @@ __all__ = [
     "Drawing",
     "Earlier",
     "Histogram",
+    "Layer",
     "Level",
     "Mark",
     "Measured",

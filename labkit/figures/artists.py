@@ -49,7 +49,7 @@ class Drawer:
     through: Any = None  # what of the line shows through a later one
 
     def __init__(self, ax: Axes, panel: Any, mark: Mark) -> None:
-        self.ax, self.panel = ax, panel
+        self.ax, self.panel, self.mark = ax, panel, mark
         self.artists: list[Artist] = []
         self.build(mark)
         self.update(mark)
@@ -59,10 +59,6 @@ class Drawer:
 
     def update(self, mark: Any) -> None:
         """Gives the artists the numbers of ``mark``."""
-
-    def fits(self, mark: Any) -> bool:
-        """Whether ``update`` is enough to show ``mark`` well."""
-        return True
 
     def add(self, artist: Any) -> Any:
         self.artists.append(artist)
@@ -248,6 +244,7 @@ class Image(Drawer):
         self.image.set_clim(*_colors(mark))
 
     def fits(self, mark: Raster) -> bool:
+        """Whether the scale of colours that stands beside the image shows another as well."""
         low, high = _colors(mark)
         drawn_low, drawn_high = self.image.get_clim()
         wide = drawn_high - drawn_low

@@ -1,4 +1,4 @@
-"""What differs between two charts: their structure, or only their numbers."""
+"""What differs between two charts: their axes, the kinds of their marks, or only numbers."""
 
 from __future__ import annotations
 
@@ -13,12 +13,14 @@ _NUMBERS = {"x", "y", "value", "edges", "counts", "values", "text"}
 _FACTS = ("title", "xlabel", "ylabel", "xscale", "yscale", "xlim", "ylim", "legend", "xticks", "yticks")
 
 
-def structure(panel: Any) -> tuple[Any, ...]:
-    """Everything about a panel but its numbers; two panels with equal structure share their artists."""
-    return (*(repr(getattr(panel, name)) for name in _FACTS), *(_kind(mark) for mark in panel.marks))
+def axes(panel: Any) -> tuple[Any, ...]:
+    """What of a panel is drawn whatever its marks are, limits apart."""
+    rasters = [kind(mark) for mark in panel.marks if isinstance(mark, Raster)]  # they set ticks and a scale
+    return (*(repr(getattr(panel, name)) for name in _FACTS), *rasters)
 
 
-def _kind(mark: Mark) -> tuple[Any, ...]:
+def kind(mark: Mark) -> tuple[Any, ...]:
+    """Everything about a mark but its numbers; two marks of equal kind can share their artists."""
     facts = [
         repr(getattr(mark, item.name))
         for item in fields(mark)
@@ -30,7 +32,7 @@ def _kind(mark: Mark) -> tuple[Any, ...]:
 
 
 def same_numbers(a: Mark, b: Mark) -> bool:
-    """Whether two marks of one structure also carry the same numbers."""
+    """Whether two marks of one kind also carry the same numbers."""
     if a is b:
         return True
     return all(

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
+from dataclasses import replace
+from enum import IntEnum
 from typing import Any
 
 import matplotlib
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -16,7 +20,7 @@ from matplotlib.text import Text
 from . import palette as p
 from .artists import DASHES, DOTS, Drawer, Image, drawer, grey_dashes
 from .axes import Limits, limits, prepare_axis, widen
-from .change import same_numbers, structure
+from .change import axes, kind, same_numbers
 from .layout import CAPTION_ROW, GAP, HANDLE, LEGEND_ROW, PIXELS, Cell, Entry, Layout, fit, layout, sides
 from .marks import DYNAMIC, Raster
 from .overlap import show_through
@@ -61,6 +65,14 @@ def reach(chart: Any, held: Reach | None = None) -> Reach:
     return tuple(found)
 
 
+class Layer(IntEnum):
+    """What is drawn over the axes, from what changes least to what moves with every frame."""
+
+    LEGENDS = 0
+    STILL = 1
+    MOVING = 2
+
+
 class Drawing:
     """One chart drawn on one figure.
 
@@ -69,7 +81,7 @@ class Drawing:
         width, height: logical pixels; the height defaults to 340 a row of panels.
         dpi: dots per inch; 100 gives one dot a logical pixel.
         held: limits to keep where they suffice, so that axes stand still from frame to frame.
-        live: leave marks and caption to ``refresh`` and ``draw``, for blitting.
+        live: leave marks, legends and caption to ``refresh`` and ``draw``, for blitting.
     """
 
     def __init__(self, chart: Any, width: float = 900, height: float | None = None, dpi: float = PIXELS, *,
@@ -80,13 +92,22 @@ class Drawing:
         size = (self.layout.width / PIXELS, self.layout.height / PIXELS)
         self.figure = Figure(figsize=size, dpi=dpi, facecolor="white")
         self.canvas = FigureCanvasAgg(self.figure)
-        self.drawers: list[list[Drawer]] = []
-        self.captions: list[Text] = []
-        for panel, cell, ends in zip(chart.panels, self.layout.cells, self.reach, strict=True):
-            self.drawers.append(self._panel(panel, cell, ends))
-        self._frame()
+        places = zip(chart.panels, self.layout.cells, self.reach, strict=True)
+        self.axes = [self._axes(*place) for place in places]
+        self.drawers: list[list[Drawer]] = [[] for _ in chart.panels]
+        self.legends: list[Artist] = []
+        self.captions: list[Artist] = []
+        if chart.title:
+            title, points = fit(chart.title, p.TITLE, self.layout.width - 20, bold=True)
+            self._text(10, self.layout.height - 15, title, points, weight="bold")
+        self._marks(chart)
+        self._legends()
+        self._captions()
+        for cell, drawers in zip(self.layout.cells, self.drawers, strict=True):
+            if cell.bar:
+                self._bar(cell, drawers)
 
-    def _panel(self, panel: Any, cell: Cell, ends: tuple[Limits, Limits]) -> list[Drawer]:
+    def _axes(self, panel: Any, cell: Cell, ends: tuple[Limits, Limits]) -> Axes:
         wide, high = self.layout.width, self.layout.height
         ax = self.figure.add_axes(
             (cell.left / wide, cell.bottom / high, cell.width / wide, cell.height / high), facecolor="white"
@@ -95,18 +116,44 @@ class Drawing:
         image = any(isinstance(mark, Raster) for mark in panel.marks)  # rows and columns count evenly
         prepare_axis(ax, "x", "linear" if image else panel.xscale, ends[0], cell.width, panel.xticks)
         prepare_axis(ax, "y", "linear" if image else panel.yscale, ends[1], cell.height, panel.yticks)
-        drawers = [drawer(ax, panel, mark) for mark in panel.marks]
+        self._words(panel, cell)
+        return ax
+
+    def _marks(self, chart: Any) -> bool:
+        """Brings the artists to the marks: one of the same kind is kept, others come and go.
+
+        Returns:
+            whether anything changed of what usually stands still.
+        """
+        stirred = False
+        for i, (panel, ax, ends) in enumerate(zip(chart.panels, self.axes, self.reach, strict=True)):
+            found: list[Drawer] = []
+            for mark in panel.marks:
+                old = next((one for one in self.drawers[i] if kind(one.mark) == kind(mark)), None)
+                if old is None:
+                    found.append(self._drawn(ax, panel, mark, ends))
+                    stirred = True
+                    continue
+                self.drawers[i].remove(old)
+                found.append(old)
+                if isinstance(mark, DYNAMIC) or not same_numbers(old.mark, mark):
+                    old.update(mark)
+                    stirred = stirred or not isinstance(mark, DYNAMIC)
+                old.mark = mark
+            stirred = stirred or bool(self.drawers[i])
+            for gone in self.drawers[i]:
+                _remove(gone.artists)
+            self.drawers[i] = found
+            _uncover(found)
+        return stirred
+
+    def _drawn(self, ax: Axes, panel: Any, mark: Any, ends: tuple[Limits, Limits]) -> Drawer:
+        done = drawer(ax, panel, mark)
         ax.set_xlim(ends[0].low, ends[0].high)
         ax.set_ylim(ends[1].low, ends[1].high)
-        _uncover(drawers)
-        if self.live:
-            for artist in (artist for done in drawers for artist in done.artists):
-                artist.set_animated(True)
-        self._words(panel, cell)
-        if cell.bar:
-            self._bar(cell, drawers)
-        self._entries(cell.legend, cell.left, cell.legend_y, p.LEGEND, LEGEND_ROW)
-        return drawers
+        for artist in done.artists:
+            artist.set_animated(self.live)
+        return done
 
     def _words(self, panel: Any, cell: Cell) -> None:
         title, size = fit(panel.title, p.SUBTITLE, cell.width + 40, bold=True)
@@ -132,17 +179,28 @@ class Drawing:
         for spine in ax.spines.values():
             spine.set_visible(False)
 
-    def _frame(self) -> None:
-        """Title, caption and the key to the line styles."""
-        plan = self.layout
-        if self.chart.title:
-            text, size = fit(self.chart.title, p.TITLE, plan.width - 20, bold=True)
-            self._text(10, plan.height - 15, text, size, weight="bold")
-        for line, says, y in plan.caption:
-            written = self._text(10, y, line, p.CAPTION, color=p.INK if says else p.MUTED)
-            written.set_animated(self.live)
-            self.captions.append(written)
+    def _legends(self) -> None:
+        """The legends of the panels and the key to the line styles."""
+        _remove(self.legends)
+        plan, before = self.layout, set(self.figure.get_children())
+        for cell in plan.cells:
+            self._entries(cell.legend, cell.left, cell.legend_y, p.LEGEND, LEGEND_ROW)
         self._entries(plan.key, plan.key_x, plan.key_y, p.CAPTION, CAPTION_ROW)
+        self.legends = self._animated(before)
+
+    def _captions(self) -> None:
+        _remove(self.captions)
+        before = set(self.figure.get_children())
+        for line, says, y in self.layout.caption:
+            self._text(10, y, line, p.CAPTION, color=p.INK if says else p.MUTED)
+        self.captions = self._animated(before)
+
+    def _animated(self, before: set[Artist]) -> list[Artist]:
+        """What the figure has beside what it had before, in order."""
+        found = [artist for artist in self.figure.get_children() if artist not in before]
+        for artist in found:
+            artist.set_animated(self.live)
+        return found
 
     def _text(self, x: float, y: float, text: str, size: float, **style: Any) -> Text:
         style = {"ha": "left", "color": p.INK, **style}
@@ -187,57 +245,61 @@ class Drawing:
             self._stroke(x, x + HANDLE, y - 5, color, linewidth=1.2)
 
     def takes(self, chart: Any) -> bool:
-        """Whether ``chart`` differs from the one drawn only in what ``refresh`` can change: its numbers."""
+        """Whether ``chart`` can be drawn on these axes: their words, places and limits are the same."""
         if chart.title != self.chart.title or len(chart.panels) != len(self.chart.panels):
             return False
-        if any(structure(a) != structure(b) for a, b in zip(self.chart.panels, chart.panels, strict=True)):
+        if any(axes(a) != axes(b) for a, b in zip(self.chart.panels, chart.panels, strict=True)):
             return False
         plan = layout(chart, self.layout.width, self.layout.height)
-        if (plan.cells, plan.key) != (self.layout.cells, self.layout.key):
+        if [_place(cell) for cell in plan.cells] != [_place(cell) for cell in self.layout.cells]:
             return False
-        if [place for _, *place in plan.caption] != [place for _, *place in self.layout.caption]:
+        if reach(chart, self.reach) != self.reach:
             return False
-        return reach(chart, self.reach) == self.reach and all(
-            done.fits(mark)
-            for panel, drawers in zip(chart.panels, self.drawers, strict=True)
-            for mark, done in zip(panel.marks, drawers, strict=True)
-        )
+        images = [mark for panel in chart.panels for mark in panel.marks if isinstance(mark, Raster)]
+        drawn = [done for drawers in self.drawers for done in drawers if isinstance(done, Image)]
+        return all(done.fits(mark) for done, mark in zip(drawn, images, strict=True))
 
-    def refresh(self, chart: Any) -> bool:
-        """Puts the numbers of a chart that the drawing ``takes`` into the artists.
+    def refresh(self, chart: Any) -> Layer:
+        """Brings the artists to a chart that the drawing ``takes``.
 
         Returns:
-            whether anything changed that usually stands still, such as a prediction or the caption.
+            the first layer that must be drawn again.
         """
-        stirred = chart.caption != self.chart.caption
-        if stirred:
-            plan = layout(chart, self.layout.width, self.layout.height)
-            for text, (line, *_) in zip(self.captions, plan.caption, strict=True):
-                text.set_text(line)
-        for old, panel, drawers in zip(self.chart.panels, chart.panels, self.drawers, strict=True):
-            for before, mark, done in zip(old.marks, panel.marks, drawers, strict=True):
-                if isinstance(mark, DYNAMIC):
-                    done.update(mark)
-                elif not same_numbers(before, mark):
-                    done.update(mark)
-                    stirred = True
-            _uncover(drawers)
-        self.chart = chart
-        return stirred
+        plan, old = layout(chart, self.layout.width, self.layout.height), self.layout
+        self.layout, self.chart = plan, chart
+        stirred = self._marks(chart)
+        if plan.caption != old.caption:
+            self._captions()
+            stirred = True
+        if (plan.cells, plan.key, plan.key_x, plan.key_y) != (old.cells, old.key, old.key_x, old.key_y):
+            self._legends()
+            return Layer.LEGENDS
+        return Layer.STILL if stirred else Layer.MOVING
 
-    def draw(self, moving: bool) -> None:
-        """Draws the parts that move from frame to frame, or those that do not, over what is there."""
-        for panel, drawers in zip(self.chart.panels, self.drawers, strict=True):
+    def draw(self, layer: Layer) -> None:
+        """Draws a layer over what is there."""
+        artists: Sequence[Artist] = self.legends
+        if layer != Layer.LEGENDS:
+            moving = layer == Layer.MOVING
             artists = [
                 artist
-                for mark, done in zip(panel.marks, drawers, strict=True)
-                if isinstance(mark, DYNAMIC) == moving
+                for drawers in self.drawers
+                for done in drawers
+                if isinstance(done.mark, DYNAMIC) == moving
                 for artist in done.artists
             ]
-            for artist in sorted(artists, key=lambda one: one.get_zorder()):
-                self.figure.draw_artist(artist)
-        for text in [] if moving else self.captions:
-            self.figure.draw_artist(text)
+            artists = sorted(artists, key=lambda one: one.get_zorder())
+        for artist in [*artists, *(self.captions if layer == Layer.STILL else ())]:
+            self.figure.draw_artist(artist)
+
+
+def _place(cell: Cell) -> Cell:
+    return replace(cell, legend=())
+
+
+def _remove(artists: Sequence[Artist]) -> None:
+    for artist in artists:
+        artist.remove()
 
 
 def _uncover(drawers: list[Drawer]) -> None:

@@ -1,8 +1,8 @@
 """PNG frames of a chart, cheap enough to watch training with.
 
-Two layers are kept as pixels: the axes with their words, and the same with predictions and earlier runs. A
-frame of training restores the second, draws the curves that moved and encodes; a slider that moves a
-prediction costs the second layer; only a change of structure or of limits draws everything again.
+What lies below each `Layer` is kept as pixels: the axes with their titles; with legends; with bounds, levels
+and earlier runs. A frame of training restores the last, draws the curves that moved and encodes; a run that
+turns grey costs the layers from the legends on; only other axes, places or limits draw everything again.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from labkit.figures import DRAWING, Chart, Drawing
+from labkit.figures import DRAWING, Chart, Drawing, Layer
 
 
 def encode(pixels: np.ndarray) -> bytes:
@@ -44,31 +44,26 @@ class Canvas:
         self.width, self.height = width, height
         self.redraws = 0
         self._drawing: Drawing | None = None
-        self._paper: Any = None  # axes and words
-        self._still: Any = None  # the same with predictions, bounds and earlier runs
+        self._below: dict[Layer, Any] = {}  # the pixels that a layer is drawn on
 
     def reset(self) -> None:
         """Forgets limits and background: the next frame chooses its axes afresh."""
         with DRAWING:
-            self._drawing = self._paper = self._still = None
+            self._drawing, self._below = None, {}
 
     def frame(self, chart: Chart) -> bytes:
         """The chart as PNG at one dot a logical pixel."""
         with DRAWING:
-            drawing = self._drawing
+            drawing, first = self._drawing, Layer.LEGENDS
             if drawing is None or not drawing.takes(chart):
                 drawing = self._redraw(chart)
-                stirred = True
             else:
-                stirred = drawing.refresh(chart)
+                first = drawing.refresh(chart)
             canvas = drawing.canvas
-            if stirred:
-                canvas.restore_region(self._paper)
-                drawing.draw(moving=False)
-                self._still = canvas.copy_from_bbox(drawing.figure.bbox)
-            else:
-                canvas.restore_region(self._still)
-            drawing.draw(moving=True)
+            canvas.restore_region(self._below[first])
+            for layer in list(Layer)[first:]:
+                self._below[layer] = canvas.copy_from_bbox(drawing.figure.bbox)
+                drawing.draw(layer)
             return encode(np.asarray(canvas.buffer_rgba()))
 
     def _redraw(self, chart: Chart) -> Drawing:
@@ -77,7 +72,7 @@ class Canvas:
             held = self._drawing.reach
         drawing = Drawing(chart, self.width, self.height, held=held, live=True)
         drawing.canvas.draw()
-        self._paper = drawing.canvas.copy_from_bbox(drawing.figure.bbox)
+        self._below[Layer.LEGENDS] = drawing.canvas.copy_from_bbox(drawing.figure.bbox)
         self._drawing = drawing
         self.redraws += 1
         return drawing
