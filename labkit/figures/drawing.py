@@ -51,26 +51,24 @@ class _Drawing:
 DRAWING = _Drawing()
 """Held while anything is drawn: matplotlib's font and formula caches are not made for two threads."""
 
-Reach = tuple[tuple[Limits, Limits], ...]
+Reach = list[tuple[Limits, Limits]]
 
 
-def reach(chart: Any, held: Reach | None = None) -> Reach:
-    """The limits (x, y) of every panel; those ``held`` from an earlier frame are kept while they suffice."""
-    found = []
-    for i, panel in enumerate(chart.panels):
-        pair = limits(panel, "x"), limits(panel, "y")
-        if held is not None and i < len(held) and not any(isinstance(mark, Raster) for mark in panel.marks):
-            pair = (widen(held[i][0], pair[0], panel.xscale), widen(held[i][1], pair[1], panel.yscale))
-        found.append(pair)
-    return tuple(found)
+def reach(panel: Any, held: tuple[Limits, Limits] | None = None) -> tuple[Limits, Limits]:
+    """The limits (x, y) of a panel; those ``held`` from an earlier frame are kept while they suffice."""
+    x, y = limits(panel, "x"), limits(panel, "y")
+    if held is None or any(isinstance(mark, Raster) for mark in panel.marks):
+        return x, y
+    return widen(held[0], x, panel.xscale), widen(held[1], y, panel.yscale)
 
 
 class Layer(IntEnum):
-    """What is drawn over the axes, from what changes least to what moves with every frame."""
+    """What is drawn over the figure's title, from what changes least to what moves with every frame."""
 
-    LEGENDS = 0
-    STILL = 1
-    MOVING = 2
+    AXES = 0  # those of panels that cannot keep theirs
+    LEGENDS = 1
+    STILL = 2
+    MOVING = 3
 
 
 class Drawing:
@@ -88,66 +86,70 @@ class Drawing:
                  held: Reach | None = None, live: bool = False) -> None:  # fmt: skip
         self.chart, self.live = chart, live
         self.layout: Layout = layout(chart, width, height)
-        self.reach = reach(chart, held)
+        self.reach = [reach(panel, held[i] if held else None) for i, panel in enumerate(chart.panels)]
         size = (self.layout.width / PIXELS, self.layout.height / PIXELS)
         self.figure = Figure(figsize=size, dpi=dpi, facecolor="white")
         self.canvas = FigureCanvasAgg(self.figure)
-        places = zip(chart.panels, self.layout.cells, self.reach, strict=True)
-        self.axes = [self._axes(*place) for place in places]
+        self.axes: list[list[Artist]] = [
+            [] for _ in chart.panels
+        ]  # first the axes, then what belongs to them
         self.drawers: list[list[Drawer]] = [[] for _ in chart.panels]
         self.legends: list[Artist] = []
         self.captions: list[Artist] = []
+        self.renewed: list[int] = []  # panels whose axes the last refresh replaced
         if chart.title:
-            title, points = fit(chart.title, p.TITLE, self.layout.width - 20, bold=True)
-            self._text(10, self.layout.height - 15, title, points, weight="bold")
-        self._marks(chart)
+            text, points = fit(chart.title, p.TITLE, self.layout.width - 20, bold=True)
+            self._text(10, self.layout.height - 15, text, points, weight="bold")
+        for i in range(len(chart.panels)):
+            self._renew(i)
         self._legends()
         self._captions()
-        for cell, drawers in zip(self.layout.cells, self.drawers, strict=True):
-            if cell.bar:
-                self._bar(cell, drawers)
 
-    def _axes(self, panel: Any, cell: Cell, ends: tuple[Limits, Limits]) -> Axes:
+    def _renew(self, i: int) -> None:
+        """Draws panel ``i`` on new axes."""
+        panel, cell, (x, y) = self.chart.panels[i], self.layout.cells[i], self.reach[i]
+        _remove(self.axes[i][::-1])  # a scale of colours before what it belongs to
+        self.drawers[i] = []
+        before = set(self.figure.get_children())
         wide, high = self.layout.width, self.layout.height
         ax = self.figure.add_axes(
             (cell.left / wide, cell.bottom / high, cell.width / wide, cell.height / high), facecolor="white"
         )
         _plain(ax)
         image = any(isinstance(mark, Raster) for mark in panel.marks)  # rows and columns count evenly
-        prepare_axis(ax, "x", "linear" if image else panel.xscale, ends[0], cell.width, panel.xticks)
-        prepare_axis(ax, "y", "linear" if image else panel.yscale, ends[1], cell.height, panel.yticks)
+        prepare_axis(ax, "x", "linear" if image else panel.xscale, x, cell.width, panel.xticks)
+        prepare_axis(ax, "y", "linear" if image else panel.yscale, y, cell.height, panel.yticks)
         self._words(panel, cell)
-        return ax
+        self._marks(i, ax)
+        if cell.bar:
+            self._bar(cell, self.drawers[i])
+        self.axes[i] = [ax, *(one for one in self.figure.get_children() if one not in {ax, *before})]
 
-    def _marks(self, chart: Any) -> bool:
+    def _marks(self, i: int, ax: Any) -> bool:
         """Brings the artists to the marks: one of the same kind is kept, others come and go.
 
         Returns:
             whether anything changed of what usually stands still.
         """
-        stirred = False
-        for i, (panel, ax, ends) in enumerate(zip(chart.panels, self.axes, self.reach, strict=True)):
-            found: list[Drawer] = []
-            for mark in panel.marks:
-                old = next((one for one in self.drawers[i] if kind(one.mark) == kind(mark)), None)
-                if old is None:
-                    found.append(self._drawn(ax, panel, mark, ends))
-                    stirred = True
-                    continue
-                self.drawers[i].remove(old)
-                found.append(old)
-                if isinstance(mark, DYNAMIC) or not same_numbers(old.mark, mark):
-                    old.update(mark)
-                    stirred = stirred or not isinstance(mark, DYNAMIC)
-                old.mark = mark
-            stirred = stirred or bool(self.drawers[i])
-            for gone in self.drawers[i]:
-                _remove(gone.artists)
-            self.drawers[i] = found
-            _uncover(found)
-        return stirred
+        panel, left, found, stirred = self.chart.panels[i], self.drawers[i], list[Drawer](), False
+        for mark in panel.marks:
+            old = next((one for one in left if kind(one.mark) == kind(mark)), None)
+            if old is None:
+                found.append(self._drawn(ax, panel, mark, self.reach[i]))
+                stirred = True
+                continue
+            left.remove(old)
+            found.append(old)
+            if isinstance(mark, DYNAMIC) or not same_numbers(old.mark, mark):
+                old.update(mark)
+                stirred = stirred or not isinstance(mark, DYNAMIC)
+            old.mark = mark
+        _remove([artist for gone in left for artist in gone.artists])
+        self.drawers[i] = found
+        _uncover(found)
+        return stirred or bool(left)
 
-    def _drawn(self, ax: Axes, panel: Any, mark: Any, ends: tuple[Limits, Limits]) -> Drawer:
+    def _drawn(self, ax: Any, panel: Any, mark: Any, ends: tuple[Limits, Limits]) -> Drawer:
         done = drawer(ax, panel, mark)
         ax.set_xlim(ends[0].low, ends[0].high)
         ax.set_ylim(ends[1].low, ends[1].high)
@@ -156,8 +158,6 @@ class Drawing:
         return done
 
     def _words(self, panel: Any, cell: Cell) -> None:
-        title, size = fit(panel.title, p.SUBTITLE, cell.width + 40, bold=True)
-        self._text(cell.left, cell.title_y, title, size, weight="bold")
         if panel.xlabel:
             text, size = fit(panel.xlabel, p.LABEL, cell.width + 30)
             self._text(cell.left + cell.width / 2, cell.bottom - 34, text, size, ha="center", color=p.MUTED)
@@ -180,10 +180,12 @@ class Drawing:
             spine.set_visible(False)
 
     def _legends(self) -> None:
-        """The legends of the panels and the key to the line styles."""
+        """Titles, which may be longer than a panel, and legends; and the key to the line styles."""
         _remove(self.legends)
         plan, before = self.layout, set(self.figure.get_children())
-        for cell in plan.cells:
+        for panel, cell in zip(self.chart.panels, plan.cells, strict=True):
+            title, size = fit(panel.title, p.SUBTITLE, cell.width + 40, bold=True)
+            self._text(cell.left, cell.title_y, title, size, weight="bold")
             self._entries(cell.legend, cell.left, cell.legend_y, p.LEGEND, LEGEND_ROW)
         self._entries(plan.key, plan.key_x, plan.key_y, p.CAPTION, CAPTION_ROW)
         self.legends = self._animated(before)
@@ -245,19 +247,11 @@ class Drawing:
             self._stroke(x, x + HANDLE, y - 5, color, linewidth=1.2)
 
     def takes(self, chart: Any) -> bool:
-        """Whether ``chart`` can be drawn on these axes: their words, places and limits are the same."""
+        """Whether ``chart`` has its title and its panels where this one has them."""
         if chart.title != self.chart.title or len(chart.panels) != len(self.chart.panels):
             return False
-        if any(axes(a) != axes(b) for a, b in zip(self.chart.panels, chart.panels, strict=True)):
-            return False
         plan = layout(chart, self.layout.width, self.layout.height)
-        if [_place(cell) for cell in plan.cells] != [_place(cell) for cell in self.layout.cells]:
-            return False
-        if reach(chart, self.reach) != self.reach:
-            return False
-        images = [mark for panel in chart.panels for mark in panel.marks if isinstance(mark, Raster)]
-        drawn = [done for drawers in self.drawers for done in drawers if isinstance(done, Image)]
-        return all(done.fits(mark) for done, mark in zip(drawn, images, strict=True))
+        return [_place(cell) for cell in plan.cells] == [_place(cell) for cell in self.layout.cells]
 
     def refresh(self, chart: Any) -> Layer:
         """Brings the artists to a chart that the drawing ``takes``.
@@ -265,21 +259,39 @@ class Drawing:
         Returns:
             the first layer that must be drawn again.
         """
-        plan, old = layout(chart, self.layout.width, self.layout.height), self.layout
-        self.layout, self.chart = plan, chart
-        stirred = self._marks(chart)
+        before, old = self.chart, self.layout
+        self.chart, self.layout = chart, layout(chart, old.width, old.height)
+        stirred, self.renewed = False, []
+        for i, (panel, past) in enumerate(zip(chart.panels, before.panels, strict=True)):
+            alike = axes(panel) == axes(past)
+            ends = reach(panel, self.reach[i] if alike else None)
+            if alike and ends == self.reach[i] and self._fits(i, panel):
+                stirred = self._marks(i, self.axes[i][0]) or stirred
+            else:
+                self.reach[i] = ends
+                self._renew(i)
+                self.renewed.append(i)
+        plan = self.layout
         if plan.caption != old.caption:
             self._captions()
             stirred = True
-        if (plan.cells, plan.key, plan.key_x, plan.key_y) != (old.cells, old.key, old.key_x, old.key_y):
+        legends = replace(plan, caption=old.caption) != old
+        if legends or self.renewed:
             self._legends()
-            return Layer.LEGENDS
+            return Layer.AXES if self.renewed else Layer.LEGENDS
         return Layer.STILL if stirred else Layer.MOVING
+
+    def _fits(self, i: int, panel: Any) -> bool:
+        images = [mark for mark in panel.marks if isinstance(mark, Raster)]
+        drawn = [done for done in self.drawers[i] if isinstance(done, Image)]
+        return all(done.fits(mark) for done, mark in zip(drawn, images, strict=True))
 
     def draw(self, layer: Layer) -> None:
         """Draws a layer over what is there."""
         artists: Sequence[Artist] = self.legends
-        if layer != Layer.LEGENDS:
+        if layer == Layer.AXES:
+            artists = [one for i in self.renewed for one in (self._blank(i), *self.axes[i])]
+        elif layer != Layer.LEGENDS:
             moving = layer == Layer.MOVING
             artists = [
                 artist
@@ -291,6 +303,14 @@ class Drawing:
             artists = sorted(artists, key=lambda one: one.get_zorder())
         for artist in [*artists, *(self.captions if layer == Layer.STILL else ())]:
             self.figure.draw_artist(artist)
+
+    def _blank(self, i: int) -> Artist:
+        """White over the place of a panel, its words included."""
+        left, bottom, right, top = self.layout.places[i]
+        wide, high = self.layout.width, self.layout.height
+        place = Rectangle((left / wide, bottom / high), (right - left) / wide, (top - bottom) / high)
+        place.set(facecolor="white", edgecolor="none", transform=self.figure.transFigure, figure=self.figure)
+        return place
 
 
 def _place(cell: Cell) -> Cell:

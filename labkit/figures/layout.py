@@ -190,6 +190,9 @@ class Layout:
     key: tuple[Entry, ...]
     key_x: float
     key_y: float
+    places: tuple[
+        tuple[float, float, float, float], ...
+    ]  # left, bottom, right, top of each panel and its words
 
 
 def grid(count: int) -> tuple[int, int]:
@@ -222,7 +225,7 @@ def layout(chart: Any, width: float, height: float | None) -> Layout:
         left, right = sides(panel)
         listed = entries(panel) if panel.legend else []
         strips.append((left, right, arrange(listed, p.LEGEND, cell_wide - left - right, len(listed))))
-    cells = []
+    cells, places = [], []
     for i, (panel, (left, right, strip)) in enumerate(zip(chart.panels, strips, strict=True)):
         row, column = divmod(i, columns)
         beside_it = range(row * columns, min((row + 1) * columns, len(strips)))
@@ -236,8 +239,10 @@ def layout(chart: Any, width: float, height: float | None) -> Layout:
         bar = any(isinstance(mark, Raster) for mark in panel.marks)
         inner = max(cell_wide - left - right, 10.0), max(top - used - bottom, 10.0)
         heights = top - 14, top - title - 8
+        places.append((column * cell_wide, bottom - below - 3, (column + 1) * cell_wide, top))
         cells.append(Cell(column * cell_wide + left, bottom, *inner, tuple(strip), *heights, bar))
-    return Layout(width, height, tuple(cells), tuple(written), tuple(styles), width - margin - key_wide, low)
+    beside_key = width - margin - key_wide
+    return Layout(width, height, tuple(cells), tuple(written), tuple(styles), beside_key, low, tuple(places))
 
 
 def sides(panel: Any) -> tuple[float, float]:

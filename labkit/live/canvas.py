@@ -2,7 +2,8 @@
 
 What lies below each `Layer` is kept as pixels: the axes with their titles; with legends; with bounds, levels
 and earlier runs. A frame of training restores the last, draws the curves that moved and encodes; a run that
-turns grey costs the layers from the legends on; only other axes, places or limits draw everything again.
+turns grey costs the layers from the legends on; a panel with other words or limits gets new axes, and only
+where panels stand elsewhere is everything drawn again.
 """
 
 from __future__ import annotations
@@ -59,10 +60,12 @@ class Canvas:
                 drawing = self._redraw(chart)
             else:
                 first = drawing.refresh(chart)
+                self.redraws += first == Layer.AXES
             canvas = drawing.canvas
-            canvas.restore_region(self._below[first])
+            canvas.restore_region(self._below[max(first, Layer.LEGENDS)])
             for layer in list(Layer)[first:]:
-                self._below[layer] = canvas.copy_from_bbox(drawing.figure.bbox)
+                if layer != Layer.AXES:
+                    self._below[layer] = canvas.copy_from_bbox(drawing.figure.bbox)
                 drawing.draw(layer)
             return encode(np.asarray(canvas.buffer_rgba()))
 

@@ -76,6 +76,25 @@ def test_a_changed_structure_is_drawn_again() -> None:
         assert np.array_equal(pixels(canvas.frame(other)), pixels(Canvas().frame(other)))
 
 
+def test_one_panel_on_new_axes_leaves_nothing_of_its_old_ones_and_touches_no_other() -> None:
+    """Catches: half of a title, ticks under ticks, a scale of colours beside a curve."""
+    kept, long = (
+        chart(9, ylim=(0, 1.2)).panels[0],
+        "A title that is longer than the panel over which it stands",
+    )
+    others = [
+        chart(9, ylim=(0, 1.2), **more).panels[0]
+        for more in ({"title": long}, {"yscale": "symlog"}, {"xlim": (0, 7)}, {"title": "error"}, {})
+    ]
+    raster = Panel("map", [Raster(np.eye(3))], "step", "loss")
+    canvas = Canvas()
+    for place, other in enumerate((kept, *others, raster, others[0], raster, kept)):
+        panels = [kept] * 5
+        panels[place % 5] = other
+        picture = Chart(panels, "width 3")
+        assert np.array_equal(pixels(canvas.frame(picture)), pixels(Canvas().frame(picture)))
+
+
 def test_limits_grow_with_room_and_not_with_every_frame() -> None:
     """Catches: a full redraw a frame for a curve that grows."""
     canvas = Canvas()
