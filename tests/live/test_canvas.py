@@ -80,7 +80,7 @@ def test_one_panel_on_new_axes_leaves_nothing_of_its_old_ones_and_touches_no_oth
     """Catches: half of a title, ticks under ticks, a scale of colours beside a curve."""
     kept, long = (
         chart(9, ylim=(0, 1.2)).panels[0],
-        "A title that is longer than the panel over which it stands",
+        "A title that is longer than the panel below it",
     )
     others = [
         chart(9, ylim=(0, 1.2), **more).panels[0]
