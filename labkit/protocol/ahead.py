@@ -22,11 +22,15 @@ class Ahead(Generic[Result]):
         self._thread: threading.Thread | None = None
 
     def begin(self, key: Hashable, make: Callable[[], Result]) -> None:
-        """Has ``make()`` called, when all that was begun before is there."""
+        """Has ``make()`` called, when all that was begun before is there; not where no thread may be had."""
         if self._thread is None:
             # A daemon: a program that ends does not wait for what nobody asked for.
-            self._thread = threading.Thread(target=self._work, name="labkit-ahead", daemon=True)
-            self._thread.start()
+            thread = threading.Thread(target=self._work, name="labkit-ahead", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError:  # within limits, as when work is graded
+                return
+            self._thread = thread
         self._coming[key] = Future()
         self._queue.put((self._coming[key], make))
 

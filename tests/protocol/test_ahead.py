@@ -84,3 +84,16 @@ def test_an_error_is_told_to_who_asks_and_ends_nothing_else() -> None:
     begun.clear()
     coming.begin(2, broken)
     assert begun.wait(10)
+
+
+def test_without_threads_whoever_asks_makes_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A submission that fails since the grader gives it one thread."""
+
+    def refused(self: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    coming = Ahead[str]()
+    with monkeypatch.context() as limits:
+        limits.setattr(threading.Thread, "start", refused)
+        coming.begin(1, lambda: "ahead")
+    assert coming.taken(1) is None
