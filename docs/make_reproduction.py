@@ -33,7 +33,7 @@ def pages() -> dict[Path, str]:
     text = reproduction.read_text(encoding="utf-8")
     for number in LABS:
         lab = load_lab(number)
-        if published(lab.experiments[0].home):
+        if published(lab.experiments[0].home) or _kept(lab):
             text = _between(text, f"published {lab.name}", "\n".join(_beside(lab)))
     clusters = DOCS / "clusters.md"
     prices = _between(clusters.read_text(encoding="utf-8"), "prices", "\n".join(_prices()))
@@ -48,27 +48,39 @@ def _between(text: str, name: str, inside: str) -> str:
     return pattern.sub(lambda _: f"{begin}\n{inside}\n{end}", text)
 
 
-def _beside(lab: Lab) -> Iterator[str]:
-    """The published numbers of a lab, with those of ours that are nearest to each of the paper's settings."""
+def _kept(lab: Lab) -> dict[str, list[tuple[Experiment, Record]]]:
+    """The runs in docs/results by the paper's setting that is nearest to each."""
     found: dict[str, list[tuple[Experiment, Record]]] = {}
     for file in sorted((DOCS / "results").glob(f"{lab.name}-*.json")):
         for record in records(lab, file):
             experiment = lab.experiment(record.experiment)
             found.setdefault(nearest(experiment, record), []).append((experiment, record))
-    rows = published(lab.experiments[0].home)
-    for preset in dict.fromkeys(row.preset for row in rows):
-        own = [row for row in rows if row.preset == preset]
-        if preset not in found and lab.name in OWN_TABLE:
+    return found
+
+
+def _beside(lab: Lab) -> Iterator[str]:
+    """The published numbers of a lab, with those of ours that are nearest to each of the paper's settings."""
+    rows, found = published(lab.experiments[0].home), _kept(lab)
+    for preset in dict.fromkeys([*(row.preset for row in rows), *found]):
+        own, runs = [row for row in rows if row.preset == preset], found.get(preset, [])
+        beside = [run for run in runs if compared(*run, preset)]
+        if beside or (own and lab.name not in OWN_TABLE):
+            yield from _table(preset, own, beside)
+        elif own:
             yield f"No run of ours yet beside `{preset}`."
-            continue
-        yield from _table(preset, own, found.get(preset, []))
-        for experiment, record in found.get(preset, []):
-            off = differences(experiment, record, preset)
-            other = ", ".join(f"{name} {b} ({a})" for name, (a, b) in off.items())
-            words = ", ".join(f"{id} {word}" for id, word in record.verdicts.items())
-            told = f"{record.ended}, {duration(record.seconds)} on {record.machine}"
-            yield f"\n`{experiment.name}`: {told}. In brackets what the paper has: {other}. {words}."
+        for experiment, record in runs:
+            yield from _run(experiment, record, preset)
         yield ""
+
+
+def _run(experiment: Experiment, record: Record, preset: str) -> Iterator[str]:
+    """When and where a run was made, in what it differs, and what it was judged by."""
+    off = differences(experiment, record, preset)
+    other = ", ".join(f"{name} {b} ({a})" for name, (a, b) in off.items())
+    told = f"{record.ended}, {duration(record.seconds)} on {record.machine}"
+    yield f"\n`{experiment.name}`: {told}. In brackets what `{preset}` has: {other}.\n"
+    for id, word in record.verdicts.items():
+        yield f"- {id} *{word}*. {record.measured.get(id, '')}".rstrip()
 
 
 def _table(preset: str, rows: list[Published], runs: list[tuple[Experiment, Record]]) -> Iterator[str]:

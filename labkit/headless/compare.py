@@ -6,16 +6,19 @@ import json
 import os
 import platform
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from labkit.protocol.experiment import Experiment, Lab, Run
 from labkit.protocol.files import read_frames
 from labkit.protocol.published import Published, published
 
 QUICK = ("seed", "device")  # in which no two runs are said to differ
+MANY = 5  # numbers of one quantity, up to which each is told
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,7 @@ class Record:
         machine: processor, cores, system and torch.
         values: "preset, case, quantity" -> mean over seeds, spread (None: one seed), seeds.
         verdicts: claim -> word.
+        measured: claim -> what it was judged by, quantity after quantity.
     """
 
     experiment: str
@@ -39,6 +43,7 @@ class Record:
     machine: str
     values: Mapping[str, tuple[float, float | None, int]]
     verdicts: Mapping[str, str]
+    measured: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -114,11 +119,25 @@ def _record(lab: Lab, path: Path, experiment: Experiment, facts: Mapping[str, An
             values[_key(row)] = (float(measured.mean()), spread, len(measured))
     result = path / "result.json"
     claims = json.loads(result.read_text(encoding="utf-8"))["claims"] if result.exists() else []
-    own = {claim["id"]: claim["verdict"] for claim in claims if claim["experiment"] == experiment.name}
+    own = {claim["id"]: claim for claim in claims if claim["experiment"] == experiment.name}
     ended = datetime.fromtimestamp(file.stat().st_mtime).strftime("%Y-%m-%d %H:%M")
     return Record(
-        experiment.name, settings.to_dict(), seconds, ended, _machine(facts["torch"]), values, own
+        experiment.name, settings.to_dict(), seconds, ended, _machine(facts["torch"]), values,
+        {id: claim["verdict"] for id, claim in own.items()},
+        {id: "; ".join(map(_quantity, claim["quantities"])) for id, claim in own.items()},
     )  # fmt: skip
+
+
+def _quantity(found: Mapping[str, Any]) -> str:
+    """A measured quantity, its edge in brackets; of many numbers the least and the greatest."""
+    numbers = np.array(found["measured"], dtype=float).ravel()
+    if len(numbers) == len(found["labels"]) <= MANY:
+        told = ", ".join(
+            f"{label} {number:.3g}".strip() for label, number in zip(found["labels"], numbers, strict=True)
+        )
+    else:
+        told = f"{numbers.min():.3g} to {numbers.max():.3g}" if len(numbers) else "–"
+    return f"{found['name']}: {told} ({found['edge']})"
 
 
 def _key(row: Published) -> str:
@@ -142,10 +161,12 @@ def nearest(experiment: Experiment, record: Record) -> str:
         record: of it.
 
     Returns:
-        The name of a preset, "" where nothing published belongs to the experiment.
+        The name of a preset of which numbers are published; where none are, of any that is not ours.
     """
-    named = dict.fromkeys(row.preset for row in published(experiment.home) if _key(row) in record.values)
-    return min(named, key=lambda name: len(differences(experiment, record, name)), default="")
+    named = {row.preset for row in published(experiment.home) if _key(row) in record.values}
+    theirs = [name for name in experiment.presets if name != "quick" and not name.startswith("afternoon")]
+    among = [name for name in theirs if name in named] or theirs
+    return min(among, key=lambda name: len(differences(experiment, record, name)), default="")
 
 
 def differences(experiment: Experiment, record: Record, preset: str) -> dict[str, tuple[Any, Any]]:
@@ -196,23 +217,21 @@ def told(lab: Lab, record: Record) -> str:
     experiment = lab.experiment(record.experiment)
     preset = nearest(experiment, record)
     lines = [f"{experiment.name}: {experiment.title}"]
-    if not preset:
-        return "\n".join([*lines, "  nothing that the paper prints is measured by it"])
+    rows = compared(experiment, record, preset)
     table = [("", f"published ({preset})", "ours (seeds)", "difference")]
-    for one in compared(experiment, record, preset):
-        table.append((f"{one.row.source}, {one.row.quantity}: {one.row.case}", *one.told()))
+    table += [(f"{one.row.source}, {one.row.quantity}: {one.row.case}", *one.told()) for one in rows]
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     lines += [
         "  " + "  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in table
-    ]
-    off = differences(experiment, record, preset)
-    lines.append(
-        "  settings: " + (", ".join(f"{k} {b} (paper {a})" for k, (a, b) in off.items()) or "the same")
-    )
-    words = (
-        ", ".join(f"{id} {word}" for id, word in record.verdicts.items()) or "none, as it is not judged yet"
-    )
-    lines.append(f"  verdicts: {words}")
+    ] if rows else ["  no number that the paper prints is measured by it"]  # fmt: skip
+    if preset:
+        off = differences(experiment, record, preset)
+        other = ", ".join(f"{k} {b} ({preset} {a})" for k, (a, b) in off.items())
+        lines.append(f"  settings: {other or f'those of {preset}'}")
+    for id, word in record.verdicts.items():
+        lines.append(f"  {id} {word}: {record.measured.get(id, '')}".rstrip(": "))
+    if not record.verdicts:
+        lines.append("  no verdicts, as it is not judged yet")
     lines.append(f"  {record.ended}, {record.seconds / 60:.0f} min, {record.machine}")
     return "\n".join(lines)
 

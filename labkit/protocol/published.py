@@ -5,7 +5,9 @@
 
 *preset* is the paper's setting, by the name of a preset. *ours* says which value of which experiment is the
 same quantity: its name in the frames, a place behind the seeds and, after a question mark, what the settings
-must be. Several stand beside each other; none where nothing of ours measures it.
+must be. Several stand beside each other; none where nothing of ours measures it. What a paper says of a curve
+is read off ours: `scaling:exponent(r_by_size,sizes)` is the exponent of r in the settings' sizes,
+`width:least(l2,widths)` the width at which ℓ₂ is least.
 """
 
 from __future__ import annotations
@@ -22,9 +24,13 @@ import numpy as np
 
 from labkit.protocol.experiment import Run
 from labkit.protocol.replication import data_file
+from labkit.protocol.statistics import exponent
 
 FILE = "published.csv"
-_PLACE = re.compile(r"(?P<experiment>[\w-]+):(?P<name>\w+)(\[(?P<at>[\d,]+)\])?(\?(?P<when>\S+))?")
+_PLACE = re.compile(
+    r"(?P<experiment>[\w-]+):((?P<curve>exponent|least)\()?(?P<name>\w+)(\[(?P<at>[-:\d,]+)\])?"
+    r"(?(curve),(?P<axis>\w+)\))(\?(?P<when>\S+))?"
+)
 
 
 @dataclass(frozen=True)
@@ -68,11 +74,21 @@ class Published:
                 continue
             for frame in reversed(run.frames):
                 if found["name"] in frame.values:
-                    value = frame.values[found["name"]]
-                    for place in map(int, found["at"].split(",") if found["at"] else ()):
-                        value = value[:, place]
+                    places = found["at"].split(",") if found["at"] else ()
+                    index = (slice(None) if place == ":" else int(place) for place in places)
+                    value = frame.values[found["name"]][(slice(None), *index)]
+                    if found["curve"]:
+                        x = np.array(getattr(run.settings, found["axis"]))
+                        return _read_off(found["curve"], x, value)
                     return value.reshape(len(value), -1).mean(axis=1)
         return None
+
+
+def _read_off(curve: str, x: np.ndarray, y: np.ndarray) -> np.ndarray | None:
+    """The exponent of y (S, G) in x (G,), or the x at which y is least; None where the curve is not whole."""
+    if np.isnan(y).any():
+        return None
+    return exponent(x, y) if curve == "exponent" else x[y.argmin(axis=1)].astype(float)
 
 
 @lru_cache(maxsize=16)

@@ -11,9 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-import labkit.labs
 from labkit import cli
-from labkit.headless.compare import Record, compared, differences, nearest, records, to_json
+from labkit.headless.compare import Record, _quantity, compared, differences, nearest, records, to_json, told
 from labkit.headless.run_folder import opened
 from labkit.labs import LABS, load_lab
 from labkit.protocol.experiment import Frame, Lab, Run
@@ -32,7 +31,10 @@ def ran(lab: Lab, name: str, folder: Path, values: dict[str, np.ndarray], **sett
     with opened(folder, facts):
         (folder / name).mkdir()
         write_frames(folder / name / "frames.npz", [Frame(3, values, 1.0, "done")], 90.0)
-    claims = [{"id": claim.id, "verdict": "holds", "experiment": name} for claim in experiment.claims]
+    claims = [
+        {"id": claim.id, "verdict": "holds", "experiment": name, "quantities": []}
+        for claim in experiment.claims
+    ]
     (folder / "result.json").write_text(json.dumps({"claims": claims}))
     return folder
 
@@ -92,14 +94,14 @@ def test_what_is_no_run_is_told(flat: Path, tmp_path: Path, capsys: Any) -> None
     (tmp_path / "empty").mkdir()
     with opened(tmp_path / "begun", {"lab": "sgd"}):
         pass
-    for words, told in (
+    for words, reason in (
         (["3", str(tmp_path / "nowhere")], "no folder of `labkit run --folder`"),
         (["3", str(tmp_path / "empty")], "no folder of"),
         (["4", str(flat)], "is of lab sgd, not of jacobian"),
         (["3", str(tmp_path / "begun")], "has come to its end yet"),
     ):
         assert cli.main(["compare", *words]) == 2
-        assert told in capsys.readouterr().err
+        assert reason in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("number", LABS)
@@ -111,8 +113,7 @@ def test_each_published_number_has_its_preset_and_its_place(number: int) -> None
     assert all(row.source and row.ours == "" or row.experiments() for row in rows)
     for row in rows:
         for name in row.experiments():
-            if name != "corruption":  # at the dip alone, with settings of its own
-                assert row.preset in lab.experiment(name).presets, row
+            assert row.preset in lab.experiment(name).presets, row
 
 
 def test_a_place_with_conditions_asks_for_them() -> None:
@@ -127,6 +128,26 @@ def test_a_place_with_conditions_asks_for_them() -> None:
     assert replace(row, ours="").measured(Run(experiment, experiment.preset(), {}, frames)) is None
 
 
+def test_a_curve_is_read_off_over_the_settings_own_places() -> None:
+    """An exponent in the number of a place; the least of all sizes together; a curve with a gap in it."""
+    experiment = load_lab("distance").experiment("scaling")
+    settings = experiment.preset(n=512, width=320, seeds=2)  # m = 64, 128, 256, 512; H = 40, 80, 160, 320
+    m = np.array(settings.sizes, dtype=float)
+    both = np.stack([np.stack([m**0.5, m]), np.stack([m, 3 * m**0.3])])  # (S, kind, sizes)
+    frames = (Frame(1, {"r": both, "norm": np.array([[4.0, 2, 3, 9], [4.0, 3, 2, 1]])}),)
+
+    def read(ours: str) -> Any:
+        row = Published("paper", "c", "q", 1.0, None, "T", f"scaling:{ours}")
+        return row.measured(Run(experiment, settings, {}, frames))
+
+    assert read("exponent(r[1],sizes)") == pytest.approx([1.0, 0.3])
+    assert read("exponent(r[-2,:],sizes)") == pytest.approx([0.5, 1.0])
+    assert read("least(norm,widths)").tolist() == [80.0, 320.0]
+    assert read("norm[-1]").tolist() == [9.0, 1.0]
+    both[0, 1, 2] = np.nan
+    assert read("exponent(r[1],sizes)") is None
+
+
 def test_the_pages_are_as_code_writes_them() -> None:
     """A table of last year; a number that somebody corrected by hand."""
     spec = importlib.util.spec_from_file_location("made", ROOT / "docs" / "make_reproduction.py")
@@ -137,10 +158,21 @@ def test_the_pages_are_as_code_writes_them() -> None:
         assert path.read_text(encoding="utf-8") == text, f"python docs/make_reproduction.py ({path.name})"
 
 
-def test_a_record_without_published_numbers_says_so(monkeypatch: Any) -> None:
-    """A table of no rows."""
-    from labkit.headless.compare import told
+def test_a_record_without_published_numbers_says_so_and_what_it_was_judged_by() -> None:
+    """A table of no rows; a run that no preset of the paper stands behind, because no number does."""
+    settings = SGD.experiment("wells").preset("paper", chains=7).to_dict()
+    verdicts, measured = {"S4": "holds"}, {"S4": "1"}
+    record = Record("wells", settings, 60.0, "2020-01-01 00:00", "a machine", {}, verdicts, measured)
+    assert nearest(SGD.experiment("wells"), record) == "paper"
+    lines = told(SGD, record).splitlines()
+    assert "no number that the paper prints" in lines[1]
+    assert lines[2:4] == ["  settings: chains 7 (paper 3000)", "  S4 holds: 1"]
 
-    record = Record("wells", {}, 1.0, "2020-01-01 00:00", "a machine", {}, {})
-    assert "nothing that the paper prints" in told(SGD, record)
-    assert labkit.labs.LABS
+
+def test_of_many_numbers_the_least_and_the_greatest_are_told() -> None:
+    """A list of a hundred numbers in a sentence; numbers without their labels."""
+    found = {"name": "gain", "edge": "at least 1", "labels": ["a", "b"], "measured": [0.5, 2.0]}
+    assert _quantity(found) == "gain: a 0.5, b 2 (at least 1)"
+    assert _quantity(found | {"labels": [""], "measured": [1.25]}) == "gain: 1.25 (at least 1)"
+    assert _quantity(found | {"measured": [[3.0, 1.0, 2.0]] * 3}) == "gain: 1 to 3 (at least 1)"
+    assert _quantity(found | {"measured": []}) == "gain: – (at least 1)"
