@@ -164,7 +164,7 @@ NOISE = Experiment(
     {
         "quick": Noise(),
         "paper": Noise(width=640, n=10_000, dataset="mnist", lr=0.01, stop=0.005, seeds=5, epochs=4000),
-        "afternoon": Noise(width=320, n=3000, dataset="mnist", lr=0.05, stop=0.005, seeds=2, epochs=2000),
+        "afternoon": Noise(width=160, n=2000, dataset="mnist", lr=0.05, stop=0.005, seeds=2, epochs=2000),
     },
     prepare, predict, run, figure, (D13,), controls=("width", "n", "lr", "stop", "noise_kind"),
 )  # fmt: skip
