@@ -124,8 +124,14 @@ def _record(lab: Lab, path: Path, experiment: Experiment, facts: Mapping[str, An
     return Record(
         experiment.name, settings.to_dict(), seconds, ended, _machine(facts["torch"]), values,
         {id: claim["verdict"] for id, claim in own.items()},
-        {id: "; ".join(map(_quantity, claim["quantities"])) for id, claim in own.items()},
+        {id: _judged(claim) for id, claim in own.items()},
     )  # fmt: skip
+
+
+def _judged(claim: Mapping[str, Any]) -> str:
+    """What a claim measured; that it says nothing, or why it is undecided, after it."""
+    why = [claim["reason"]] if claim["verdict"] == "undecided" else []
+    return "; ".join([*map(_quantity, claim["quantities"]), *["vacuous"] * claim["vacuous"], *why])
 
 
 def _quantity(found: Mapping[str, Any]) -> str:

@@ -12,7 +12,17 @@ import numpy as np
 import pytest
 
 from labkit import cli
-from labkit.headless.compare import Record, _quantity, compared, differences, nearest, records, to_json, told
+from labkit.headless.compare import (
+    Record,
+    _judged,
+    _quantity,
+    compared,
+    differences,
+    nearest,
+    records,
+    to_json,
+    told,
+)
 from labkit.headless.run_folder import opened
 from labkit.labs import LABS, load_lab
 from labkit.protocol.experiment import Frame, Lab, Run
@@ -32,7 +42,7 @@ def ran(lab: Lab, name: str, folder: Path, values: dict[str, np.ndarray], **sett
         (folder / name).mkdir()
         write_frames(folder / name / "frames.npz", [Frame(3, values, 1.0, "done")], 90.0)
     claims = [
-        {"id": claim.id, "verdict": "holds", "experiment": name, "quantities": []}
+        {"id": claim.id, "verdict": "holds", "experiment": name, "quantities": [], "vacuous": False}
         for claim in experiment.claims
     ]
     (folder / "result.json").write_text(json.dumps({"claims": claims}))
@@ -167,6 +177,15 @@ def test_a_record_without_published_numbers_says_so_and_what_it_was_judged_by() 
     lines = told(SGD, record).splitlines()
     assert "no number that the paper prints" in lines[1]
     assert lines[2:4] == ["  settings: chains 7 (paper 3000)", "  S4 holds: 1"]
+
+
+def test_a_verdict_says_with_its_numbers_that_it_is_empty_or_why_there_is_none() -> None:
+    """A bound above one that counts as a success; an undecided claim that looks like a forgotten one."""
+    found = {"quantities": [{"name": "gain", "edge": "at most 1", "labels": [""], "measured": [0.5]}]}
+    holds = found | {"verdict": "holds", "vacuous": True, "reason": "some"}
+    assert _judged(holds) == "gain: 0.5 (at most 1); vacuous"
+    undecided = found | {"verdict": "undecided", "vacuous": False, "reason": "raise seeds"}
+    assert _judged(undecided) == "gain: 0.5 (at most 1); raise seeds"
 
 
 def test_of_many_numbers_the_least_and_the_greatest_are_told() -> None:
