@@ -181,8 +181,8 @@ CONFUSION = Experiment(
         "quick": Confusion(),
         "paper": Confusion(**shared.CIFAR, network="vgg", n=10_000, confusion=16_000),
         "afternoon": Confusion(
-            dataset="cifar10", network="vgg", width=8, n=200, confusion=400, n_test=500, lr=0.01, stop=1e-3,
-            epochs=400, ascent=100, draws=50, seeds=1,
+            dataset="cifar10", network="vgg", width=8, n=100, confusion=200, n_test=500, lr=0.01, stop=1e-3,
+            epochs=400, ascent=40, draws=10, seeds=1,
         ),
     },
     prepare, predict, run, figure, (E9, E15),

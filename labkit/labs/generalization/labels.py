@@ -356,8 +356,8 @@ LABELS = Experiment(
         "quick": Labels(),
         "paper": Labels(**shared.CIFAR, network="vgg", n=40_000),
         "afternoon": Labels(
-            dataset="cifar10", network="vgg", width=8, n=400, n_test=500, lr=0.01, stop=1e-3, epochs=400,
-            ascent=100, draws=50, seeds=1,
+            dataset="cifar10", network="vgg", width=8, n=180, n_test=500, lr=0.01, stop=1e-3, epochs=2000,
+            ascent=40, draws=10, seeds=1,
         ),
     },
     prepare, predict, run, figure, (E1, E6, E7, E8),

@@ -206,8 +206,7 @@ WIDTH = Experiment(
             **shared.PAPERS, dataset="mnist", narrowest=8, width=2048, n=60_000, n_test=10_000
         ),
         "afternoon": Width(
-            dataset="mnist", narrowest=8, width=512, n=2000, n_test=1000, stop=1e-3, ascent=200, draws=100,
-            seeds=1,
+            dataset="mnist", width=512, n=2000, n_test=1000, stop=1e-3, ascent=200, draws=100, seeds=5
         ),
     },
     prepare, predict, run, figure, (E10, E16),
