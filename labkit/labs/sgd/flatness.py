@@ -199,7 +199,7 @@ FLATNESS = Experiment(
     "flatness", "Is a minimum of natural labels flatter than one of random labels?", Flat,
     {"quick": Flat(), "paper": _PAPER, "cifar10": _PAPER.replace(dataset="cifar10", n=50_000),
      "afternoon": _PAPER.replace(**_AFTERNOON),
-     "afternoon-cifar10": _PAPER.replace(dataset="cifar10", **_AFTERNOON)},
+     "afternoon-cifar10": _PAPER.replace(dataset="cifar10", n=500, directions=20, seeds=2)},
     shared.prepare, predict, run, figure, (S9, S24),
     controls=("n", "width", "label_noise", "stop", "tolerance", "rescale"),
 )  # fmt: skip

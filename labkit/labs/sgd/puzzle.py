@@ -428,7 +428,7 @@ PUZZLE = Experiment(
     "puzzle", "More weights than samples: why is there no overfitting?", Puzzle,
     {
         "quick": Puzzle(), "paper": Puzzle(**PAPER),
-        "afternoon": Puzzle(dataset="cifar10", width=4, widest=32, n=500, n_test=500, steps=2000, seeds=1),
+        "afternoon": Puzzle(dataset="cifar10", width=4, widest=8, n=300, n_test=500, steps=2000, seeds=1),
     },
     prepare, predict, run, figure, (S8, S18), controls=("width", "n", "widest", "steps", "lr"),
 )  # fmt: skip
