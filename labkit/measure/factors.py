@@ -7,7 +7,7 @@ than with J itself, and exact.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -41,25 +41,15 @@ class Factors:
 def factors(network: Network, x: Tensor, names: frozenset[str] | None = None) -> list[Factors] | None:
     """The factors of every tapped dense layer, one forward and one batched backward a chunk of samples.
 
-    Each chunk is held to an ordinary backward pass; None where these samples use the parameters in another
-    way than those did on which the layers were found.
+    Where the graph does not prove a chunk's, it is held to an ordinary backward pass; None where these
+    samples use the parameters in another way than those did on which the layers were found.
     """
     widest = 512 if network.device.type == "cpu" else 4096
     wanted = frozenset(network.params) if names is None else names
     found: list[list[Factors]] = []
     for start in range(0, x.shape[0], widest):
-        part = x[start : start + widest]
-        expected = network.pull(
-            part, random_like(part.new_empty(len(part), network.K, dtype=network.dtype)), wanted
-        )
-        try:
-            layers = _of_chunk(network, part, wanted)
-            wrong = _confirmed(network, layers, part, expected)
-        except torch.OutOfMemoryError:
-            raise
-        except RuntimeError:  # not of the shape of a dense layer
-            return None
-        if wrong or (found and len(layers) != len(found[0])):
+        layers = _of_chunk(network, x[start : start + widest], wanted)
+        if layers is None or (found and len(layers) != len(found[0])):
             return None
         found.append(layers)
     if len(found) == 1:
@@ -75,23 +65,30 @@ def factors(network: Network, x: Tensor, names: frozenset[str] | None = None) ->
     ]
 
 
-def _of_chunk(network: Network, x: Tensor, names: frozenset[str]) -> list[Factors]:
-    run = Tapped(network, x, names)
-    return [
-        Factors(tap.weight, tap.bias, tap.a, B.transpose(0, 1).contiguous())
-        for tap, B in zip(run.taps, run.backpropagations(), strict=True)
-        if isinstance(tap, Linear) and B is not None
-    ]
+def _of_chunk(network: Network, x: Tensor, names: frozenset[str]) -> list[Factors] | None:
+    try:
+        run = Tapped(network, x, names)
+        found = run.backpropagations()
+        layers = [
+            Factors(tap.weight, tap.bias, tap.a, B.transpose(0, 1).contiguous())
+            for tap, B in zip(run.taps, found, strict=True)
+            if isinstance(tap, Linear) and tap.a.ndim == 2 and B is not None
+        ]
+        proved = len(layers) == len(run.taps) and run.proved(found)
+        return layers if proved or _confirmed(network, layers, x, names) else None
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError:  # not of the shape of a dense layer
+        return None
 
 
-def _confirmed(
-    network: Network, layers: Sequence[Factors], x: Tensor, expected: Mapping[str, Tensor]
-) -> set[str]:
-    """The names whose part of J^T w, by these factors, is not the one expected."""
+def _confirmed(network: Network, layers: Sequence[Factors], x: Tensor, names: frozenset[str]) -> bool:
+    """Whether J^T w, by these factors, is that of one ordinary backward pass."""
     w = random_like(x.new_empty(len(x), network.K, dtype=network.dtype))
+    expected = network.pull(x, w, names)
     used = [name for layer in layers for name in (layer.weight, layer.bias) if name]
     if len(used) > len(set(used)):  # sums would be right, squares would lack the cross terms
-        return set(used)
+        return False
     found = {name: torch.zeros_like(g) for name, g in expected.items()}
     for layer in layers:
         G = torch.einsum("nk,knm->nm", w, layer.B)
@@ -99,7 +96,7 @@ def _confirmed(
             found[layer.weight] += G.T @ layer.a
         if layer.bias:
             found[layer.bias] += G.sum(0)
-    return disagreeing(found, expected)
+    return not disagreeing(found, expected)
 
 
 def push(layers: Sequence[Factors], network: Network, V: Tensor) -> Tensor:

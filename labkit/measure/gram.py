@@ -1,8 +1,9 @@
 """J J^T, or J(x) J(x2)^T, as (n, K, n2, K), without holding J unless it fits.
 
 Dense layers: (a a^T + 1) o (B B^T) summed over layers, tile by tile, (nK)^2 (sum of widths) flops instead of
-(nK)^2 p. All other layers: rows of a group of parameters that fits the budget, then one product of the group
-with itself. Both compute the upper half only when x2 is x, and mirror it at the end.
+(nK)^2 p; beside other layers only where that saves more than the forward pass that it takes. All other
+layers: rows of a group of parameters that fits the budget, then one product of the group with itself. Both
+compute the upper half only when x2 is x, and mirror it at the end.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ def kernel(
     out = torch.zeros(n, network.K, n2, network.K, dtype=network.dtype, device=network.device)
     names = list(network.params)
     with torch.no_grad():
-        if found.dense:
+        if _factors_pay(network, found, x):
             left = factors(network, x, found.dense) if layers is None else layers
             right = left if x2 is None or left is None else factors(network, x2, found.dense)
             if left is not None and right is not None:
@@ -52,6 +53,14 @@ def kernel(
         if x2 is None:
             mirror(out.view(n * network.K, -1))
     return out
+
+
+def _factors_pay(network: Network, found: Structure, x: Tensor) -> bool:
+    """Whether a pass of its own for the dense layers takes less than their rows' part of the product."""
+    if found.route == "dense":
+        return True
+    numbers = sum(network.params[name].numel() for name in found.dense)
+    return bool(numbers) and x.shape[0] * network.K**2 * numbers > found.flops
 
 
 def _add_rows(

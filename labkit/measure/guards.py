@@ -18,13 +18,13 @@ from torch.nn.modules.instancenorm import _InstanceNorm
 from torch.nn.parameter import UninitializedParameter
 
 from labkit.measure.chance import Chance
+from labkit.measure.samplewise import samplewise
 from labkit.measure.witness import numbers
 
 __all__ = [
-    "refuse_active_layers", "refuse_broken_promise", "refuse_coupled_slopes", "refuse_coupling",
-    "refuse_infinite_outputs",
-    "refuse_infinite_slopes", "refuse_infinite_targets", "refuse_not_finite", "refuse_state",
-    "refuse_unfit_types",
+    "finite", "refuse_active_layers", "refuse_broken_promise", "refuse_coupled_slopes", "refuse_coupling",
+    "refuse_infinite_outputs", "refuse_infinite_slopes", "refuse_infinite_targets", "refuse_not_finite",
+    "refuse_state", "refuse_unfit_types",
 ]  # fmt: skip
 
 
@@ -159,9 +159,9 @@ def refuse_not_finite(params: Mapping[str, Tensor], x: Tensor | None, caller: st
     Raises:
         ValueError: naming them, and their share of such entries.
     """
-    if _finite([*params.values(), *([] if x is None else [x])]):
+    if finite([*params.values(), *([] if x is None else [x])]):
         return
-    bad = {name: v.detach() for name, v in params.items() if not _finite([v])}
+    bad = {name: v.detach() for name, v in params.items() if not finite([v])}
     if bad:
         name, value = next(iter(bad.items()))
         others = f"; so are {len(bad) - 1} more parameters" if len(bad) > 1 else ""
@@ -179,7 +179,7 @@ def refuse_infinite_targets(y: Tensor, caller: str) -> None:
     Raises:
         ValueError: with their share.
     """
-    if y.is_floating_point() and not _finite([y]):
+    if y.is_floating_point() and not finite([y]):
         raise ValueError(f"{caller}: y is not finite in {_share(y)}; leave those samples out")
 
 
@@ -189,7 +189,7 @@ def refuse_infinite_outputs(y: Tensor, caller: str) -> None:
     Raises:
         ValueError: with their share.
     """
-    if not _finite([y]):
+    if not finite([y]):
         raise ValueError(
             f"{caller}: the outputs are not finite in {_share(y)}, though parameters and x are: something in "
             "the model overflows or divides by zero. Scale x or the weights, or compute in float64"
@@ -202,16 +202,16 @@ def refuse_infinite_slopes(gradient: Mapping[str, Tensor], caller: str) -> None:
     Raises:
         ValueError: naming a parameter, with the share of such entries.
     """
-    if _finite(gradient.values()):
+    if finite(gradient.values()):
         return
-    name, value = next((name, value) for name, value in gradient.items() if not _finite([value]))
+    name, value = next((name, value) for name, value in gradient.items() if not finite([value]))
     raise ValueError(
         f"{caller}: the derivative by parameter {name!r} is not finite in {_share(value)}, though the "
         "outputs are: look for a root, norm or logarithm at 0, also where torch.where hides it"
     )
 
 
-def _finite(values: Iterable[Tensor]) -> bool:
+def finite(values: Iterable[Tensor]) -> bool:
     """Whether all numbers of these are, for one wait a device."""
     by_device: dict[torch.device, list[Tensor]] = {}
     for value in values:
@@ -314,9 +314,9 @@ def refuse_coupling(
     model: object = None,
     chunk: int | None = None,
 ) -> None:
-    """The same of all samples of x, by values: each chunk as a whole, its halves, and every second sample.
+    """The same of all samples of x, by values: each chunk as a whole, and every fourth sample.
 
-    What three samples promise need not hold of the fourth. Costs three forward passes.
+    What three samples promise need not hold of the fourth. Costs two forward passes.
 
     Raises:
         ValueError: if a sample's outputs follow who stands beside it, or outputs are not finite.
@@ -326,7 +326,7 @@ def refuse_coupling(
         part = x[start : start + chunk]
         together = outputs(part).detach()
         places = torch.arange(len(part), device=x.device)
-        some = [*places.chunk(2), places[::2], places[1::2]] if len(part) > 1 else []
+        some = [places[first::4] for first in range(min(4, len(part)))] if len(part) > 1 else []
         gaps = [(together[s] - outputs(part[s]).detach()).abs().flatten(1).amax(1) for s in some]
         whole = together.isfinite().all().to(together.dtype)
         clean, largest, *most = numbers([whole, together.abs().max(), *(gap.max() for gap in gaps)])
@@ -349,6 +349,8 @@ def _reaching(outputs: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, i
             given = outputs(leaf)
     except RuntimeError:  # inputs that require grad are too much for it
         return outputs(x).detach(), None
+    if given.requires_grad and samplewise(given, leaf):
+        return given.detach(), None
     try:
         with torch.enable_grad():
             y = given.reshape(len(x), -1)

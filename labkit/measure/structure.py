@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -10,17 +12,18 @@ from torch import Tensor
 from torch.autograd.graph import Node
 
 from labkit.measure.functional import Network
+from labkit.measure.guards import finite
+from labkit.measure.samplewise import samplewise
 from labkit.measure.tape import Tape
-from labkit.measure.taps import Linear, Tap
+from labkit.measure.taps import Linear, Scale, Tap
 
-__all__ = ["Structure", "Tapped", "structure"]
+__all__ = ["Structure", "Tapped", "proved", "structure"]
 
 
 class Tapped:
     """One chunk of samples run through the network, with its taps and their graph.
 
-    The parameters themselves carry no gradient here: the graph begins at the first tapped layer, so a
-    backward pass computes back-propagations and no weight gradient.
+    A backward pass ends at the taps: it computes back-propagations and no weight gradient.
 
     Args:
         network: the network; `names` restricts the taps to those that own one of these parameters.
@@ -28,10 +31,27 @@ class Tapped:
     """
 
     def __init__(self, network: Network, x: Tensor, names: frozenset[str] | None = None) -> None:
-        wanted = {name: value for name, value in network.params.items() if names is None or name in names}
-        with torch.enable_grad(), Tape(wanted, x.shape[0], frozen=True) as tape:
-            self.y = network(network.params, x)
-        self.taps = tape.taps
+        leaves = network.leaves()
+        self._leaves = {name: leaf for name, leaf in leaves.items() if names is None or name in names}
+        with torch.enable_grad(), Tape(self._leaves, x.shape[0]) as self._tape:
+            self.y = network({**network.params, **self._leaves}, x)
+        self.taps = self._tape.taps
+
+    def proved(self, found: Sequence[Tensor | None]) -> bool:
+        """Whether taps and what was found for them tell each sample's own derivatives, by the graph alone.
+
+        Each parameter is read once, where it was tapped, or not at all; no derivative crosses samples; what
+        the taps hold is as it was; and everything is finite.
+        """
+        reached = _counted(tap for tap, B in zip(self.taps, found, strict=True) if B is not None)
+        uses = _uses(self.y, self._leaves)
+        return (
+            all(uses[name] == reached[name] <= 1 for name in self._leaves)
+            and not self._tape.hooked
+            and self._tape.inputs_kept()
+            and samplewise(self.y)
+            and finite([self.y, *(tap.a for tap in self.taps), *(B for B in found if B is not None)])
+        )
 
     def backward(self, u: Tensor, create_graph: bool = False) -> list[Tensor | None]:
         """d <u, y> / d z for each tap; None where the outputs do not depend on it."""
@@ -86,12 +106,14 @@ class Structure:
     covered: parameters whose columns follow from taps. dense: those of them in plain dense layers (inputs (n,
         d)).
     generic: the others. held: numbers a sample that the dense taps hold (inputs, and K back-propagations).
+    flops: of a forward pass of one sample, in the layers that are tapped.
     """
 
     covered: frozenset[str]
     dense: frozenset[str]
     generic: frozenset[str]
-    held: int
+    held: int = 0
+    flops: int = 0
 
     @property
     def route(self) -> str:
@@ -99,6 +121,17 @@ class Structure:
         if self.generic:
             return "generic"
         return "taps" if self.covered - self.dense else "dense"
+
+
+def proved(network: Network, x: Tensor) -> bool:
+    """Whether a pass over x proves that taps tell all of it, and each sample's own (see `Tapped`)."""
+    try:
+        run = Tapped(network, x)
+        return run.proved(run.backward(torch.ones_like(run.y)))
+    except torch.OutOfMemoryError:
+        raise
+    except Exception:  # a model that does not bear being watched
+        return False
 
 
 def structure(network: Network, x: Tensor) -> Structure:
@@ -117,21 +150,20 @@ def structure(network: Network, x: Tensor) -> Structure:
     except torch.OutOfMemoryError:
         raise
     except Exception:  # a model that does not bear being watched
-        return Structure(frozenset(), frozenset(), frozenset(leaves), 0)
-    taps = Counter(name for tap in tape.taps for name in (tap.weight, tap.bias) if name)
-    uses = _uses(y, leaves)
+        return Structure(frozenset(), frozenset(), frozenset(leaves))
+    taps, uses = _counted(tape.taps), _uses(y, leaves)
     covered = {name for name in leaves if taps[name] == uses[name] == 1 or uses[name] == 0}
     plain = [tap for tap in tape.taps if isinstance(tap, Linear) and tap.a.ndim == 2]
     plain = [tap for tap in plain if covered & {tap.weight, tap.bias}]
     dense = {name for tap in plain for name in (tap.weight, tap.bias) if name} & covered
-    held = sum(tap.a.shape[1] + network.K * _outputs(tap, network) for tap in plain)
-    return Structure(frozenset(covered), frozenset(dense), frozenset(leaves.keys() - covered), held)
+    held = sum(tap.a.shape[1] + network.K * math.prod(tap.gives[1:]) for tap in plain)
+    products = [(leaves[tap.weight], tap) for tap in tape.taps if tap.weight and not isinstance(tap, Scale)]
+    flops = sum(2 * w.numel() * math.prod(tap.gives[1:]) // len(w) for w, tap in products)
+    return Structure(frozenset(covered), frozenset(dense), frozenset(leaves.keys() - covered), held, flops)
 
 
-def _outputs(tap: Tap, network: Network) -> int:
-    name = tap.bias or tap.weight
-    assert name is not None
-    return network.params[name].shape[0]
+def _counted(taps: Iterable[Tap]) -> Counter[str]:
+    return Counter(name for tap in taps for name in (tap.weight, tap.bias) if name)
 
 
 def _uses(y: Tensor, leaves: dict[str, Tensor]) -> Counter[str]:

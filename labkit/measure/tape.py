@@ -21,6 +21,7 @@ from labkit.measure.taps import Conv, Linear, Scale, Tap
 __all__ = ["Tape"]
 
 _MATMULS = (torch.matmul, torch.mm, Tensor.matmul, Tensor.mm, Tensor.__matmul__)
+_HOOKING = (Tensor.register_hook, Tensor.grad_fn.__get__)  # type: ignore[union-attr]
 
 
 class _Conv2d(torch.autograd.Function):
@@ -38,7 +39,7 @@ class _Conv2d(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:
         (weight,) = ctx.saved_tensors
-        stride, padding, dilation = ctx.how
+        stride, padding, dilation, groups = ctx.how
         # What rounding down of the output's size left over.
         spare = [
             size - ((out - 1) * s - 2 * p + d * (k - 1) + 1)
@@ -46,23 +47,26 @@ class _Conv2d(torch.autograd.Function):
                 ctx.shape, grads[0].shape[-2:], stride, padding, dilation, weight.shape[2:], strict=True
             )
         ]
-        g = F.conv_transpose2d(grads[0], weight, None, stride, padding, spare, 1, dilation)
-        return g, None, None, None, None, None
+        g = F.conv_transpose2d(grads[0], weight, None, stride, padding, spare, groups, dilation)
+        return g, None, None, None, None, None, None
 
 
 class Tape(TorchFunctionMode):
     """Records the taps of one forward pass over `n` samples.
 
     Args:
-        params: the tensors to look for.
+        params: the tensors to look for, which require grad.
         n: samples; a layer whose input or output has another first axis is no tap.
-        frozen: no tensor of the model is a leaf of the graph, so convolutions may leave out weight gradients.
+
+    Attributes:
+        taps: in the order of the pass. hooked: whether something was hung into the graph.
     """
 
-    def __init__(self, params: Mapping[str, Tensor], n: int, *, frozen: bool = False) -> None:
+    def __init__(self, params: Mapping[str, Tensor], n: int) -> None:
         super().__init__()
-        self._frozen = frozen
         self.taps: list[Tap] = []
+        self.hooked = False
+        self._versions: list[int] = []
         self._names = {id(value): name for name, value in params.items()}
         self._n = n
 
@@ -76,6 +80,7 @@ class Tape(TorchFunctionMode):
         kwargs = kwargs or {}
         if func is F.conv2d:
             return self._conv(*args, **kwargs)
+        self.hooked |= func in _HOOKING
         out = func(*args, **kwargs)
         if func is F.linear:
             return self._linear(out, *args, **kwargs)
@@ -100,14 +105,14 @@ class Tape(TorchFunctionMode):
 
     def _record(self, kind: type[Tap], z: Tensor, weight: Any, bias: Any, a: Tensor, **how: Any) -> Tensor:
         names = self._name(weight), self._name(bias)
-        if names == (None, None) or a.shape[0] != self._n or z.shape[0] != self._n:
-            return z
-        # The graph may begin here: needed when no parameter before carries a gradient.
-        begins = not z.requires_grad
-        z = z.requires_grad_() if begins else z
-        self.taps.append(kind(*names, a.detach(), get_gradient_edge(z), **how))
-        # A leaf must not be changed in place by what follows (an in-place ReLU), so hand on a copy.
-        return z.clone() if begins else z
+        if names != (None, None) and a.shape[0] == z.shape[0] == self._n and z.requires_grad:
+            self.taps.append(kind(*names, a.detach(), get_gradient_edge(z), z.shape, **how))
+            self._versions.append(a._version)
+        return z
+
+    def inputs_kept(self) -> bool:
+        """Whether nothing has written into the inputs of the taps since."""
+        return [tap.a._version for tap in self.taps] == self._versions
 
     def _linear(self, z: Tensor, input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         return self._record(Linear, z, weight, bias, input) if input.ndim >= 2 else z
@@ -122,14 +127,12 @@ class Tape(TorchFunctionMode):
         dilation: Any = 1,
         groups: int = 1,
     ) -> Tensor:
-        if groups != 1 or isinstance(padding, str) or input.ndim != 4:
+        if isinstance(padding, str) or input.ndim != 4:
             return F.conv2d(input, weight, bias, stride, padding, dilation, groups)
-        how = {"stride": _pair(stride), "padding": _pair(padding), "dilation": _pair(dilation)}
-        if self._frozen and input.requires_grad:
-            z = _Conv2d.apply(input, weight, bias, *how.values())
-        else:
-            z = F.conv2d(input, weight, bias, how["stride"], how["padding"], how["dilation"])
-        return self._record(Conv, z, weight, bias, input, kernel=weight.shape, **how)
+        how: tuple[Any, ...] = (_pair(stride), _pair(padding), _pair(dilation), groups)
+        run: Callable[..., Tensor] = _Conv2d.apply if input.requires_grad else F.conv2d
+        z = run(input, weight, bias, *how)
+        return self._record(Conv, z, weight, bias, input, kernel=weight.shape, how=how)
 
     def _scale(
         self,

@@ -152,7 +152,7 @@ CASES = [
     Case("layer-norm", lambda: drawn(nn.Sequential(nn.Linear(5, 6), nn.LayerNorm(6), nn.Tanh(),
                                                    nn.Linear(6, 2))), (6, 5), "generic"),
     Case("grouped-conv", lambda: drawn(nn.Sequential(nn.Conv2d(2, 4, 3, groups=2), nn.Flatten(), nn.Tanh(),
-                                                     nn.Linear(36, 2))), (5, 2, 5, 5), "generic"),
+                                                     nn.Linear(36, 2))), (5, 2, 5, 5), "taps"),
     Case("recurrent", lambda: drawn(Recurrent()), (4, 5, 3), "generic"),
     Case("functional", lambda: functional, (7, 5), "generic", functional_params),
 ]  # fmt: skip
