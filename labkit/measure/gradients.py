@@ -19,6 +19,8 @@ The slow obvious twin of `gradient_gram` is `batch_gradients` with minibatches o
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from itertools import accumulate
 from typing import TypeAlias
 
 import torch
@@ -31,12 +33,14 @@ from labkit.measure.guards import refuse_coupling, refuse_infinite_targets
 from labkit.measure.losses import LOSSES, targets
 from labkit.measure.price import MiB
 from labkit.measure.private import private_copy
-from labkit.measure.structure import Structure, structure
+from labkit.measure.structure import Structure, Tapped, proved, structure
 
 __all__ = ["Batches", "SampleLoss", "batch_gradients", "batch_gram", "gradient_gram", "losses"]
 
 SampleLoss: TypeAlias = str | Callable[[Tensor, Tensor], Tensor]
 Batches: TypeAlias = Tensor | Sequence[Tensor | Sequence[int]]
+
+_TOGETHER = 128  # samples of minibatches that share a pass
 
 
 class _Losses(Network):
@@ -153,8 +157,9 @@ def batch_gradients(
         ValueError: for active dropout, a random model, minibatches that are empty or name no sample, or
             targets or types that do not fit.
 
-    Cost: one forward and one backward pass over each minibatch; as a check three forward passes over the
-    samples in use. Memory: m p numbers, a minibatch's activations, and x once more.
+    Cost: one forward and one backward pass over each minibatch, of small ones together; as a check two
+    forward passes over the samples in use. Memory: m p numbers, the activations of a minibatch or of 128
+    samples, and x once more.
     """
     work = _Minibatches(model, x, y, batches, loss, params, batch_statistics, "batch_gradients")
     return work.rows(0, len(work.batches))
@@ -226,30 +231,68 @@ class _Minibatches:
         used = self._x[together.unique().to(network.device)]
         self.batches = together.to(network.device).split([len(batch) for batch in found])
         with torch.no_grad():
-            refuse_coupling(lambda part: network(network.params, part), used, caller, model, chunk=64)
-            network.refuse_coupled_slopes(used[:8])
-        if isinstance(frozen, nn.Module):
-            _statistics(network.copy, of_batch=batch_statistics)
+            refuse_coupling(lambda part: network(network.params, part), used, caller, model, chunk=256)
+            if not proved(network, used[:8]):
+                network.refuse_coupled_slopes(used[:8])
+        self._together = not (
+            _statistics(getattr(network, "copy", None), of_batch=batch_statistics) and batch_statistics
+        )
 
     def rows(self, start: int, stop: int) -> Tensor:
         """The gradients of minibatches start..stop - 1."""
         out = torch.empty(stop - start, self.p, dtype=self.dtype, device=self.device)
+        done, batches = 0, self.batches[start:stop]
+        while done < len(batches):
+            ends = list(accumulate(len(batch) for batch in batches[done:]))
+            some = batches[done : done + max(1, sum(end <= _TOGETHER for end in ends))]
+            here = out[done : done + len(some)]
+            # Once a graph does not prove it, no other pass is tried.
+            self._together = self._together and self._write_together(some, here)
+            if not self._together:
+                self._write_each(some, here)
+            done += len(some)
+        return out
+
+    def _write_together(self, batches: Sequence[Tensor], out: Tensor) -> bool:
+        """Write the gradients by one pass over all of their samples; False, and nothing, without a proof."""
+        sizes = [len(batch) for batch in batches]
+        shares = torch.cat([out.new_full((size, 1), 1 / size) for size in sizes])
+        try:
+            run = Tapped(_Losses(self._network, self._x, self._loss, self._y), torch.cat(list(batches)))
+            found = run.backward(shares)
+            if not run.proved(found):
+                return False
+        except torch.OutOfMemoryError:
+            raise
+        except Exception:  # told in plain autograd
+            return False
+        with torch.no_grad():
+            # A row by a row, while it is in the cache.
+            for row, end, size in zip(out, accumulate(sizes), sizes, strict=True):
+                mine, places = slice(end - size, end), self._network.split(row.zero_())
+                for tap, B in zip(run.taps, found, strict=True):
+                    if B is not None:
+                        replace(tap, a=tap.a[mine]).pullback(B[mine], places)
+        return True
+
+    def _write_each(self, batches: Sequence[Tensor], out: Tensor) -> None:
         leaves = self._network.leaves()
-        for row, batch in zip(out, self.batches[start:stop], strict=True):
+        for row, batch in zip(out, batches, strict=True):
             with torch.enable_grad():
                 f = self._network.shaped(leaves, self._x[batch])
                 value = self._loss(f, self._y[batch]).mean()
             grads = gradients(value, list(leaves.values()), torch.ones_like(value), self._network.caller)
             for place, g in zip(self._network.split(row).values(), grads, strict=True):
                 place.copy_(g)
-        return out
 
 
-def _statistics(model: Model, *, of_batch: bool) -> None:
-    if isinstance(model, nn.Module):
-        for layer in model.modules():
-            if isinstance(layer, _BatchNorm):
-                layer.train(of_batch)
+def _statistics(model: Model | None, *, of_batch: bool) -> bool:
+    """Give batch norm these statistics; whether there is any."""
+    layers = model.modules() if isinstance(model, nn.Module) else ()
+    norms = [layer for layer in layers if isinstance(layer, _BatchNorm)]
+    for layer in norms:
+        layer.train(of_batch)
+    return bool(norms)
 
 
 def _loss_and_targets(
@@ -288,11 +331,11 @@ def _check_function(loss: Callable[[Tensor, Tensor], Tensor], network: Network, 
             f"{network.caller}: loss gave {got} for {len(y)} samples, needs one number a sample, "
             f"({len(y)},); with torch's functions pass reduction='none', and sum over outputs"
         )
-    for one, apart in zip(together, alone, strict=True):
-        if not torch.allclose(one, apart, rtol=1e-3, atol=1e-6 * float(together.abs().max())):
+    for one, other in zip(together, alone, strict=True):
+        if not torch.allclose(one, other, rtol=1e-3, atol=1e-6 * float(together.abs().max())):
             raise ValueError(
                 f"{network.caller}: the loss of a sample is {float(one):.3g} beside others and "
-                f"{float(apart):.3g} alone; it may depend on nothing but its own outputs and target"
+                f"{float(other):.3g} alone; it may depend on nothing but its own outputs and target"
             )
 
 

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from labkit.measure import dense_jacobian, ntk_route
+from labkit.measure import dense_jacobian, jacobian, ntk_route
 from labkit.measure.gradients import batch_gradients, batch_gram, gradient_gram
 from labkit.models import mlp as network
 from labkit.models import resnet20
@@ -86,6 +86,52 @@ def test_chunked_cosines_equal_those_of_explicit_gradients(skip: bool, batch_nor
     assert float((cosines(G) - cosines(rows @ rows.T)).abs().max()) <= 1e-10
     alone = torch.arange(len(images))[:, None]
     assert_close(batch_gradients(model, images, classes, alone, batch_statistics=False), rows)
+
+
+def convolutions(*layers: nn.Module) -> nn.Module:
+    outputs = nn.Sequential(*layers)(torch.zeros(1, 4, 8, 8))[0].numel()
+    return drawn(nn.Sequential(*layers, nn.Tanh(), nn.Flatten(), nn.Linear(outputs, 3)))
+
+
+class Twice(nn.Module):
+    """One convolution used on images of two sizes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.own, self.out = nn.Conv2d(4, 4, 3, padding=1), nn.Linear(64, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.out(self.own(F.avg_pool2d(self.own(x).tanh(), 2)).flatten(1))
+
+
+ODD: dict[str, Callable[[], nn.Module]] = {
+    "groups": lambda: convolutions(nn.Conv2d(4, 6, 3, groups=2), nn.Tanh(), nn.Conv2d(6, 6, 3, groups=6)),
+    "stride that does not fit": lambda: convolutions(nn.Conv2d(4, 5, 3, 2), nn.Tanh(), nn.Conv2d(5, 4, 2, 2)),
+    "dilation": lambda: convolutions(nn.Conv2d(4, 5, (3, 2), dilation=(2, 3), padding=(1, 0), bias=False)),
+    "circular": lambda: convolutions(
+        nn.Conv2d(4, 5, 3, padding=1), nn.Conv2d(5, 4, 3, padding=1, padding_mode="circular")
+    ),
+    "same": lambda: convolutions(nn.Conv2d(4, 5, 3, padding="same"), nn.ReLU(), nn.Conv2d(5, 2, 1)),
+    "transposed": lambda: convolutions(nn.Conv2d(4, 5, 3), nn.ReLU(), nn.ConvTranspose2d(5, 2, 2, 2)),
+    "of one axis": lambda: convolutions(nn.Flatten(2), nn.Conv1d(4, 5, 3), nn.ReLU(), nn.Conv1d(5, 3, 2)),
+    "used twice": lambda: drawn(Twice()),
+}
+
+
+@pytest.mark.parametrize("memory", [3000, 2**29])
+@pytest.mark.parametrize("kind", ODD)
+def test_odd_convolutions_equal_explicit_gradients(kind: str, memory: int) -> None:
+    """Channels of one group taken for another's, a border lost, a shared weight without its cross terms."""
+    x, y = torch.randn(7, 4, 8, 8, generator=generator(6), dtype=torch.float64), torch.arange(7) % 3
+    model = ODD[kind]()
+    rows = one_by_one(model, x, y, LOSSES["cross-entropy"][2])
+    assert_close(gradient_gram(model, x, y, memory=memory), rows @ rows.T)
+    assert_close(batch_gradients(model, x, y, torch.arange(7)[:, None]), rows)
+    halves = torch.stack([rows[:3].mean(0), rows[3:].mean(0)])
+    assert_close(batch_gram(model, x, y, [range(3), range(3, 7)]), halves @ halves.T)
+    J = dense_jacobian(model, x)
+    assert_close(jacobian(model, x).dense(), J)
+    assert_close(jacobian(model, x, route="products").gram(), J @ J.T)
 
 
 def test_every_kind_of_model_equals_its_jacobian_applied_to_the_loss(case: Case) -> None:
