@@ -156,14 +156,14 @@ def flatness_radius(
         net.place(weights)
         return float(net.loss())
 
-    radii = [
-        radius(loss_at, net.weights, direction, epsilon, r_max)
-        for direction in _directions(model, net, part, directions, source, caller)
-    ]
+    radii = []
+    for direction in _directions(model, net, part, directions, source, caller):
+        with net.undisturbed():
+            radii.append(radius(loss_at, net.weights, direction, epsilon, r_max))
     found = torch.tensor(radii, dtype=torch.float64)
     return Flatness(
         found, int((found >= r_max).sum()), float(found.mean()), float(found.std() / math.sqrt(directions)),
-        loss_at(net.weights),
+        float(net.start),
     )  # fmt: skip
 
 
@@ -199,12 +199,13 @@ def flatness_profile(
         raise ValueError(f"{caller}: radii is {sizes}, needs numbers of at least 0")
     source = generator_of(generator, caller)
     net = PerturbedCopy(model, x, y, loss, caller, memory=memory)
-    start, rows = net.loss(), []
+    start, rows = net.start, []
     for direction in _directions(model, net, part, directions, source, caller):
         row = []
-        for r in sizes:
-            net.place(net.weights, direction, r)
-            row.append((net.loss() - start).abs())
+        with net.undisturbed():
+            for r in sizes:
+                net.place(net.weights, direction, r)
+                row.append((net.loss() - start).abs())
         rows.append(torch.stack(row))
     return torch.stack(rows).cpu()
 

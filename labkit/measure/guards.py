@@ -313,15 +313,18 @@ def refuse_coupling(
     caller: str,
     model: object = None,
     chunk: int | None = None,
-) -> None:
+) -> list[Tensor]:
     """The same of all samples of x, by values: each chunk as a whole, and every fourth sample.
 
     What three samples promise need not hold of the fourth. Costs two forward passes.
 
+    Returns:
+        The outputs of each chunk.
+
     Raises:
         ValueError: if a sample's outputs follow who stands beside it, or outputs are not finite.
     """
-    chunk = chunk or len(x)
+    chunk, given = chunk or len(x), []
     for start in range(0, len(x), chunk):
         part = x[start : start + chunk]
         together = outputs(part).detach()
@@ -335,6 +338,8 @@ def refuse_coupling(
         for s, gap, found in zip(some, gaps, most, strict=True):
             if found > _TOLERANCE[together.dtype] * largest:
                 raise ValueError(_coupled(caller, start + int(s[gap.argmax()]), found, largest, model))
+        given.append(together)
+    return given
 
 
 def _reaching(outputs: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, int | None]:

@@ -112,7 +112,8 @@ def three_point(
             they do not fit x and y.
 
     Cost: P = (R + 1)(R + 2) / 2 forward passes over x, R the resolution (91 by default), and as many again to
-    refit batch norm. Memory: four copies of the weights, the outputs in float64, a batch's activations.
+    refit batch norm. Memory: one copy of the weights, those of all three and the outputs in float64, a
+    batch's activations.
 
     Reference: paper 3, section 6.1, (15).
     """
@@ -150,9 +151,10 @@ def _alike(models: Sequence[nn.Module], x: Tensor, caller: str) -> list[dict[str
         raise ValueError(f"{caller}: models has {len(found)} entries, needs three torch modules")
     for model in found:
         Network.to_evaluate(model, x, caller)
+    # In float64, in which they are mixed.
     tensors = [
-        {name: value.detach() for name, value in private_copy(model)[0].state_dict().items()}
-        for model in found
+        {name: value.double() for name, value in model.state_dict().items() if value.is_floating_point()}
+        for model in (private_copy(model)[0] for model in found)
     ]
     shapes = [{name: value.shape for name, value in one.items()} for one in tensors]
     for which in (1, 2):
@@ -170,7 +172,7 @@ def _put(model: nn.Module, corners: Sequence[dict[str, Tensor]], at: Tensor) -> 
     share = at.tolist()
     for name, value in model.state_dict().items():
         if value.is_floating_point():
-            mixed = sum(s * one[name].double() for s, one in zip(share, corners, strict=True))
+            mixed = sum(s * one[name] for s, one in zip(share, corners, strict=True))
             assert isinstance(mixed, Tensor)
             value.copy_(mixed)
 

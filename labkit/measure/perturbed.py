@@ -8,7 +8,7 @@ single products keep the caches.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -46,7 +46,7 @@ class PerturbedCopy:
         gradients: whether `gradient` will be asked for; it holds all activations instead of the largest.
 
     Attributes:
-        weights: the model's own parameters, (p,).
+        weights: the model's own parameters, (p,). start: the loss there.
 
     Raises:
         ValueError: no parameter requires grad, the model is random or looks at the whole batch, the loss is
@@ -78,8 +78,8 @@ class PerturbedCopy:
             self._leaves[name].data = part
         self._x, self._y = x.detach(), targets(loss, network.shape, len(x), y, network.dtype, caller)
         self._chunk = max(1, int(memory // self._bytes_a_sample(gradients)))
-        with torch.no_grad():
-            refuse_coupling(self._outputs, self._x, caller, model, self._chunk)
+        with torch.no_grad(), self.undisturbed():
+            self.start = self._mean(refuse_coupling(self._outputs, self._x, caller, model, self._chunk))
 
     def _outputs(self, x: Tensor) -> Tensor:
         return self._network.shaped(None if self._network.pure else self._leaves, x)
@@ -107,8 +107,12 @@ class PerturbedCopy:
     def loss(self) -> Tensor:
         """The loss over all samples where the copy stands, summed in float64: one number, on the device."""
         with torch.no_grad():
-            found = [self._each(self._outputs(x), y).sum(dtype=torch.float64) for x, y in self._chunks(None)]
-        return torch.stack(found).sum() / self._divisor(self.n)
+            return self._mean(self._outputs(part) for part in self._x.split(self._chunk))
+
+    def _mean(self, outputs: Iterable[Tensor]) -> Tensor:
+        parts = zip(outputs, self._y.split(self._chunk), strict=True)
+        summed = [self._each(f, y).sum(dtype=torch.float64) for f, y in parts]
+        return torch.stack(summed).sum() / self._divisor(self.n)
 
     def gradient(self, index: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """The loss and its gradient (p,) where the copy stands, over all samples or those of `index`."""

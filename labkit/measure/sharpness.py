@@ -125,8 +125,8 @@ def max_sharpness(
     Raises:
         ValueError: an argument is out of its range, or model, x and y do not fit.
 
-    Cost: `steps` forward and backward passes, over x or over a minibatch, and six forward passes over x; with
-    minibatches one more an epoch. Memory: activations, and about a dozen vectors (p,).
+    Cost: `steps` forward and backward passes, over x or over a minibatch, and four forward passes over x;
+    with minibatches one more an epoch. Memory: activations, and about a dozen vectors (p,).
     """
     caller = "max_sharpness"
     _positive(caller, "alpha", alpha)
@@ -168,8 +168,7 @@ class _Climb:
         self._net, self._box, self._generator = net, box, generator
         self._batch = None if batch_size is None or batch_size >= net.n else batch_size
         self.best = torch.zeros_like(box)
-        net.place(net.weights)
-        self.start = net.loss()
+        self.start = net.start
         self.rise = torch.zeros_like(self.start)
 
     def run(self, plan: Plan) -> None:
@@ -246,7 +245,7 @@ def expected_sharpness(
     Raises:
         ValueError: an argument is out of its range, or model, x and y do not fit.
 
-    Cost: A * draws + 4 forward passes over x, one after another. Memory: activations, and six vectors (p,).
+    Cost: A * draws + 2 forward passes over x, one after another. Memory: activations, and six vectors (p,).
     """
     caller = "expected_sharpness"
     sizes = torch.as_tensor(alphas, dtype=torch.float64).flatten().cpu()
@@ -256,8 +255,7 @@ def expected_sharpness(
     source = generator_of(generator, caller)
     net = PerturbedCopy(model, x, y, loss, caller, memory=memory)
     scale = perturbation_scale(net.weights, 1.0, relative)
-    net.place(net.weights)
-    start, losses = net.loss(), []
+    start, losses = net.start, []
     for _ in range(draws):
         noise = torch.randn(scale.shape, generator=source, dtype=scale.dtype, device=source.device)
         noise = noise.to(scale.device) * scale
