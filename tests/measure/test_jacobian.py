@@ -198,6 +198,16 @@ def test_works_in_float32_and_without_grad_mode() -> None:
         assert_close(J.gram(), D @ D.T, rtol=1e-5)
 
 
+def test_a_product_of_stored_rows_sums_long_ones_exactly() -> None:
+    """Half a million terms added in float32: an SVD of J then doubts its own Gram matrix."""
+    model = mlp(700, 700, 2).float()
+    J = jacobian(model, torch.rand(9, 700, generator=generator(1)), route="stored")
+    v = torch.rand(J.p, 1, generator=generator(2))
+    J.matmat(v.expand(-1, 16))  # from here on J is held
+    expected = J.dense().double() @ v.double()
+    assert float((J.matmat(v) - expected).norm() / expected.norm()) < 5e-7
+
+
 @pytest.mark.parametrize("wrong", ["swapped", "dropped", "doubled"])
 def test_the_comparator_rejects_wrong_operators(wrong: str) -> None:
     """A comparison that would pass anything: K and n swapped, a chunk dropped, a factor 2."""
