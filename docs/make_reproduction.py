@@ -64,10 +64,14 @@ def _beside(lab: Lab) -> Iterator[str]:
     for preset in dict.fromkeys([*(row.preset for row in rows), *found]):
         own, runs = [row for row in rows if row.preset == preset], found.get(preset, [])
         beside = [run for run in runs if compared(*run, preset)]
-        if beside or (own and lab.name not in OWN_TABLE):
+        if lab.name in OWN_TABLE:
+            own = [
+                row for row in own if any(row in (c.row for c in compared(*run, preset)) for run in beside)
+            ]
+        if own:
             yield from _table(preset, own, beside)
-        elif own:
-            yield f"No run of ours yet beside `{preset}`."
+        elif lab.name in OWN_TABLE:
+            yield f"No number of ours yet beside those of `{preset}`."
         for experiment, record in runs:
             yield from _run(experiment, record, preset)
         yield ""
@@ -78,7 +82,10 @@ def _run(experiment: Experiment, record: Record, preset: str) -> Iterator[str]:
     off = differences(experiment, record, preset)
     other = ", ".join(f"{name} {b} ({a})" for name, (a, b) in off.items())
     told = f"{record.ended}, {duration(record.seconds)} on {record.machine}"
-    yield f"\n`{experiment.name}`: {told}. In brackets what `{preset}` has: {other}.\n"
+    settings = (
+        f"In brackets what `{preset}` has: {other}" if other else f"The settings are those of `{preset}`"
+    )
+    yield f"\n`{experiment.name}`: {told}. {settings}.\n"
     for id, word in record.verdicts.items():
         yield f"- {id} *{word}*. {record.measured.get(id, '')}".rstrip()
 
