@@ -68,6 +68,8 @@ def test_a_command_is_refused_by_the_wall_and_the_answer_below_it_counts(
     [
         ("n = input()", "EOFError: nobody is there to answer while work is graded, at `n = input()`"),
         ("%%time\n1 / 0", "ZeroDivisionError: division by zero"),
+        ("%%capture\nx = 1\nx / 0\nx = 2", "ZeroDivisionError: division by zero, at `x / 0`"),
+        ("\n \nx = 1\nx / 0\nx = 2", "ZeroDivisionError: division by zero, at `x / 0`"),
         ("x = 1\n%time y = 2\nx / 0", "ZeroDivisionError: division by zero, at `x / 0`"),
         ("def add(a, b)\n    return a", "SyntaxError: expected ':', at `def add(a, b)`"),
         ("await no_such_name", "NameError: name 'no_such_name' is not defined, at `await no_such_name`"),

@@ -16,6 +16,7 @@ import traceback
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from IPython.core.inputtransformer2 import leading_empty_lines
 from IPython.core.interactiveshell import InteractiveShell
 from IPython.display import display
 from IPython.utils.text import SList
@@ -34,20 +35,28 @@ class Shell(InteractiveShell):
         super().__init__(config=quiet, **options)
         self.cell = 0
         self.seen: BaseException | None = None
-        self.compile.get_code_name = lambda *_: f"{_CELL}{self.cell}>"  # type: ignore[method-assign]
+        self.compiled: dict[str, str] = {}
+        self.compile.get_code_name = self._name  # type: ignore[method-assign]
         self.displayhook.write_output_prompt = lambda: None  # type: ignore[method-assign]
         vars(builtins).update(display=display, input=_no_input)
         getpass.getpass = _no_input
 
+    def _name(self, raw_code: str, transformed_code: str, number: int) -> str:
+        """A name for what is compiled: a cell, or what `%%capture` runs of it, which has other lines."""
+        name = f"{_CELL}{self.cell}.{len(self.compiled)}>"
+        self.compiled[name] = raw_code
+        return name
+
     def run(self, number: int, source: str, definitions: bool = False) -> BaseException | None:
         """Runs a cell, or its functions, classes and imports alone, and returns what it raised."""
-        self.cell, self.seen = number, None
+        self.cell, self.seen, self.compiled = number, None, {}
         self.ast_transformers = [_DefinitionsAlone()] if definitions else []
         try:
             result = self.run_cell(source)
         finally:  # As it was written, not as magics were translated.
-            name, lines = f"{_CELL}{number}>", source.splitlines(keepends=True)
-            linecache.cache[name] = (len(source), None, lines, name)
+            for name, written in self.compiled.items():
+                lines = leading_empty_lines(written.splitlines(keepends=True))
+                linecache.cache[name] = (len(written), None, lines, name)
         return result.error_before_exec or result.error_in_exec or self.seen
 
     def showtraceback(self, *_: Any, **__: Any) -> None:
