@@ -285,8 +285,12 @@ def test_the_gradebook_asks_for_a_mark_where_the_answers_own_cell_is_untouched(
     book.record("none", given, laid(notebook, given, tmp_path), points)
     beside(notebook, OPEN, new_markdown_cell(TEXT))
     book.record("below", given, laid(notebook, given, tmp_path), points)
-    marks = {name: (book.marks(name, given) or {})[OPEN] for name in ("none", "below")}
-    assert (marks["none"].open, marks["none"].score) == (False, 0.0)
+    notebook.cells.pop(at(notebook, OPEN) + 1)
+    fill(notebook, OPEN, "")
+    book.record("emptied", given, laid(notebook, given, tmp_path), points)
+    marks = {name: (book.marks(name, given) or {})[OPEN] for name in ("none", "below", "emptied")}
+    for name in ("none", "emptied"):
+        assert (marks[name].open, marks[name].score) == (False, 0.0)
     assert (marks["below"].open, marks["below"].score) == (True, None)
     made = nbformat.read(tmp_path / "course" / "autograded" / "below" / NAME / f"{NAME}.ipynb", as_version=4)
     assert TEXT in [cell.source for cell in made.cells]

@@ -189,13 +189,14 @@ class Book:
                 os.replace(part, target / file.name)
 
     def _ask_for_marks(self, student: str, given: Given, matched: Matched) -> None:
-        """nbgrader looks at an answer's own cell alone, and would give 0 where it is as it was given out."""
-        asked = [t for t in given.tasks if t.by_hand and (matched.is_written(t.id) or matched.in_doubt(t.id))]
+        """nbgrader looks at an answer's own cell alone, and at whether it is as it was given out."""
         with self._open() as gradebook:
-            for task in asked:
+            for task in (task for task in given.tasks if task.by_hand):
+                asked = matched.is_written(task.id) or matched.in_doubt(task.id)
                 grade = gradebook.find_grade(task.id, given.name, given.name, student)
-                grade.auto_score, grade.needs_manual_grade = None, True
-                gradebook.find_comment(task.id, given.name, given.name, student).auto_comment = None
+                grade.auto_score, grade.needs_manual_grade = (None, True) if asked else (0.0, False)
+                if asked:
+                    gradebook.find_comment(task.id, given.name, given.name, student).auto_comment = None
             gradebook.db.commit()
 
     def _changed(self, student: str, given: Given, matched: Matched) -> set[str]:
