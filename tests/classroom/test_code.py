@@ -19,11 +19,15 @@ from labkit.classroom.grading.code import defined, is_prose, top_names, used
         ("async def f(): pass\nclass C: pass\na, (b, *c) = 1, (2, 3)", ["f", "C", "a", "b", "c"]),
         ("def f(x)\n    return x", ["f"]),
         ("await sleep(0)\nf = 1", ["f"]),
+        (">>> def f(x):\n...     return x", ["f"]),
+        ("In [3]: def f(x):\n   ...:     return x", ["f"]),
+        ("\n    def f(x):\n        return x\n    g = 1", ["f", "g"]),
+        ("    def f(x)\n        return x", ["f"]),
     ],
 )
 def test_the_names_that_a_cell_defines_are_read_below_magics(source: str, names: list[str]) -> None:
-    """`%%time` above a right answer hid its name."""
-    assert top_names(source) == names
+    """`%%time` above a right answer hid its name; so did prompts and an indent, which IPython takes off."""
+    assert top_names(source) == names and not is_prose(source)
 
 
 def test_what_a_function_reads_from_outside_is_told_from_its_own_names() -> None:

@@ -145,6 +145,7 @@ SCORES = {
     "written": (0, 1, 3, 2),  # to a file, by a magic
     "imported": (3, 1, 3, 2),  # from that file
     "called": (3, 1, 3, 2),  # an object, which is called like a function
+    "pasted": (3, 1, 3, 2),  # with the prompts of a terminal, or indented
     "asked": (0, 1, 3, 2),  # what nobody is there to answer
 }
 OWN = {  # Answers that do not call each other.
@@ -204,6 +205,8 @@ def hand_in(course: Path, folder: Path) -> None:
         "imported": below(made(_1=f"%%writefile own.py\n{RIGHT['exercise-7-1']}"), "from own import mean"),
         "called": made(_1="class Mean:\n    def __call__(self, v):\n        return math.fsum(v) / len(v)\n"
                           "mean = Mean()"),
+        "pasted": made(_1=">>> " + RIGHT["exercise-7-1"].replace("\n", "\n... "),
+                       _2a="    " + OWN["exercise-7-2a"].replace("\n", "\n    ")),
         "asked": made(_1="n = input('how many? ')\n" + RIGHT["exercise-7-1"]),
         "helpless": changed(made(_1=MEAN.replace("TOTAL", "add(values)")), at("exercise-7-2b"), HELPER),
     }  # fmt: skip

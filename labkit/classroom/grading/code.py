@@ -7,6 +7,13 @@ import re
 import symtable
 from functools import lru_cache
 
+from IPython.core.inputtransformer2 import (
+    classic_prompt,
+    ipython_prompt,
+    leading_empty_lines,
+    leading_indent,
+)
+
 _UNREADABLE = (SyntaxError, ValueError, RecursionError, MemoryError)
 # In one pass over a cell of any length, where IPython's own translation takes one for each magic.
 _MAGICS = [
@@ -15,12 +22,17 @@ _MAGICS = [
     (re.compile(r"^([ \t]*)([%!?].*|\S*[\w)]\?+\s*)$", re.MULTILINE), r"\1pass"),
     (re.compile(r"=\s*[%!].*$", re.MULTILINE), "= None"),
 ]
+_PASTED = (leading_empty_lines, leading_indent, classic_prompt, ipython_prompt)
 _remembered = lru_cache(maxsize=256)
 
 
 @_remembered
 def python(source: str) -> str:
-    """A cell as Python, for reading: without cell magics such as `%%time`, `pass` for other magics."""
+    """A cell as Python, for reading: without an indent, prompts and `%%time`, `pass` for other magics."""
+    lines = source.splitlines(keepends=True)
+    for clean in _PASTED:
+        lines = clean(lines)
+    source = "".join(lines)
     for pattern, instead in _MAGICS:
         source = pattern.sub(instead, source)
     return source
@@ -31,7 +43,7 @@ def top_names(source: str) -> list[str]:
     try:
         tree = ast.parse(python(source))
     except _UNREADABLE:
-        found = re.findall(r"^(?:def|class) +(\w+)|^(\w+) *=[^=]", source, re.MULTILINE)
+        found = re.findall(r"^(?:def|class) +(\w+)|^(\w+) *=[^=]", python(source), re.MULTILINE)
         return [defined or assigned for defined, assigned in found]
     names: list[str] = []
     for node in tree.body:

@@ -23,7 +23,7 @@ from labkit.classroom.grading.results import Result, TaskResult
 from labkit.classroom.grading.runner import Ending, Runner
 from labkit.headless.files import write_atomically
 
-VERSION = 3  # Of what is kept of a graded submission; another one is graded anew.
+VERSION = 4  # Of what is kept of a graded submission; another one is graded anew.
 LOST = "could not be run: the process that watches over it was lost; grade again"
 _NEXT = {"whole": "definitions", "definitions": "skip"}
 _SIGNALS = {
