@@ -213,6 +213,17 @@ def test_what_an_answer_needs_from_the_story_runs_and_nothing_else_of_it(
     assert ran == ["import math as m", "story = sum(range(5)) / 5", "def mean(values):"]
 
 
+def test_a_story_cell_that_imports_everything_runs_for_a_name_that_stands_nowhere(
+    notebook: NotebookNode, given: Given, tmp_path: Path
+) -> None:
+    """`from math import *` above the story gave a NameError, which the student never saw."""
+    notebook.cells[1].source = f"from math import *\n{notebook.cells[1].source}"
+    task = next(task for task in given.tasks if task.id == TESTS)
+    for name, ran in (("fsum", 2), ("sum", 1)):
+        fill(notebook, CODE, MEAN.replace("math.fsum", name))
+        assert len(laid(notebook, given, tmp_path).program(task)) == ran
+
+
 def test_an_edited_setup_is_put_back_and_what_it_held_runs_behind_it(
     notebook: NotebookNode, given: Given, tmp_path: Path
 ) -> None:

@@ -23,6 +23,8 @@ _MAGICS = [
     (re.compile(r"=\s*[%!].*$", re.MULTILINE), "= None"),
 ]
 _PASTED = (leading_empty_lines, leading_indent, classic_prompt, ipython_prompt)
+_STAR = re.compile(r"^from +[\w.]+ +import +\*", re.MULTILINE)
+ANY = "*"  # Defined by a cell that imports all names of a module.
 _remembered = lru_cache(maxsize=256)
 
 
@@ -57,11 +59,12 @@ def top_names(source: str) -> list[str]:
 
 @_remembered
 def defined(source: str) -> frozenset[str]:
-    """All names that a cell binds at its top level: imports and the variables of loops as well."""
+    """All names that a cell binds at its top level: imports and the variables of loops as well, and `ANY`."""
     table = _table(source)
     if table is None:
         return frozenset(top_names(source))
-    return frozenset(s.get_name() for s in table.get_symbols() if s.is_assigned() or s.is_imported())
+    names = (s.get_name() for s in table.get_symbols() if s.is_assigned() or s.is_imported())
+    return frozenset([*names, *[ANY] * bool(_STAR.search(python(source)))])
 
 
 @_remembered

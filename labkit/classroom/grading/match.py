@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from labkit.classroom.grading.cells import Given, GivenCell, Handed, HandedCell, Task, bare, label
-from labkit.classroom.grading.code import defined, is_prose, top_names, used
+from labkit.classroom.grading.code import ANY, defined, is_prose, top_names, used
 
 OWN, STORY = "own", "story"
 
@@ -102,7 +102,10 @@ class Matched:
             wanted |= new
             found = {i for i in own if defined(self.cells[i].source) & new}
             mine = {name for i in found for name in defined(self.cells[i].source)}
-            found |= {i for i in story if defined(self.cells[i].source) & (new - mine)}
+            rest = new - mine
+            found |= {i for i in story if defined(self.cells[i].source) & rest}
+            if rest - {name for i in found for name in defined(self.cells[i].source)}:
+                found |= {i for i in story if ANY in defined(self.cells[i].source)}
             taken |= found
             new = {name for i in found for name in used(self.cells[i].source)}
         return sorted({*own, *taken})
