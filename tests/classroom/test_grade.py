@@ -14,6 +14,7 @@ from typing import Any
 import nbformat
 import pytest
 from nbformat import NotebookNode
+from nbformat.v4 import new_code_cell
 
 from labkit.classroom.grading.book import Book, Mark
 from labkit.classroom.grading.cells import read_handed
@@ -111,6 +112,11 @@ def below(notebook: NotebookNode, source: str) -> NotebookNode:
     return notebook
 
 
+def added(notebook: NotebookNode, source: str) -> NotebookNode:
+    notebook.cells.append(new_code_cell(source))
+    return notebook
+
+
 def old(notebook: NotebookNode) -> dict[str, Any]:
     """As nbformat 3 has it."""
     cells = [{"cell_type": c.cell_type, "input": c.source, "metadata": c.metadata} for c in notebook.cells]
@@ -146,6 +152,8 @@ SCORES = {
     "imported": (3, 1, 3, 2),  # from that file
     "called": (3, 1, 3, 2),  # an object, which is called like a function
     "pasted": (3, 1, 3, 2),  # with the prompts of a terminal, or indented
+    "later": (0, 1, 3, 1),  # below the tests: a second try, and what was observed
+    "commented": (0, 1, 3, 2),
     "asked": (0, 1, 3, 2),  # what nobody is there to answer
 }
 OWN = {  # Answers that do not call each other.
@@ -207,6 +215,10 @@ def hand_in(course: Path, folder: Path) -> None:
                           "mean = Mean()"),
         "pasted": made(_1=">>> " + RIGHT["exercise-7-1"].replace("\n", "\n... "),
                        _2a="    " + OWN["exercise-7-2a"].replace("\n", "\n    ")),
+        "later": added(made(_1="def mean(values):\n    return 0",
+                            _3="prediction = {'mean': 3.0, 'feels': 'large'}\nobserved = {}"),
+                       f"{RIGHT['exercise-7-1']}\nobserved = dict(prediction)"),
+        "commented": made(_1="# def mean(values):\n#     return 0"),
         "asked": made(_1="n = input('how many? ')\n" + RIGHT["exercise-7-1"]),
         "helpless": changed(made(_1=MEAN.replace("TOTAL", "add(values)")), at("exercise-7-2b"), HELPER),
     }  # fmt: skip
@@ -273,6 +285,10 @@ def test_each_submission_gets_the_points_of_what_is_right_in_it(
         ("helpless", "NameError: name 'add' is not defined, at `return add(values) / len(values)`"),
         ("helpless", "; the cell that defines `add` stands below the tests"),
         ("written", "7.1: there is no `mean`; its cell begins with `%%writefile`, which keeps no names"),
+        ("later", "7.1: fails: the mean of [5.0]: got 0, should be 5, ratio 0; another cell that sets `mean` "
+                  "stands below the tests"),
+        ("later", "2 of 2 still to fill: mean, feels; another cell that sets `observed` stands below"),
+        ("commented", "7.1: there is no `mean`; no cell defines it"),
         ("asked", "its cell ends in EOFError: nobody is there to answer while work is graded, at `n ="),
         ("numpy", "setup: the locked cell was edited, and put back"),
         ("edited", "tests of 7.1: the locked cell was edited, and put back"),

@@ -224,6 +224,27 @@ def test_a_story_cell_that_imports_everything_runs_for_a_name_that_stands_nowher
         assert len(laid(notebook, given, tmp_path).program(task)) == ran
 
 
+@pytest.mark.parametrize(
+    ("cell", "told"),
+    [
+        (new_code_cell(MEAN), "another cell that sets `mean` stands below the tests"),
+        (new_code_cell("squares = 1\nmean([1])"), ""),
+        (new_markdown_cell(f"```python\n{MEAN}\n```"), "another cell that defines `mean` is a text cell"),
+        (new_markdown_cell("mean = sum / number"), ""),
+    ],
+)
+def test_a_second_try_that_does_not_run_is_told(
+    notebook: NotebookNode, given: Given, tmp_path: Path, cell: NotebookNode, told: str
+) -> None:
+    """A student who wrote the right answer below the tests read that it is wrong."""
+    fill(notebook, CODE, "def mean(values):\n    return 0")
+    beside(notebook, TESTS, cell)
+    matched = laid(notebook, given, tmp_path)
+    task = next(task for task in given.tasks if task.id == TESTS)
+    again = matched.again(task.names, matched.program(task))
+    assert again.startswith(told) and bool(again) == bool(told)
+
+
 def test_an_edited_setup_is_put_back_and_what_it_held_runs_behind_it(
     notebook: NotebookNode, given: Given, tmp_path: Path
 ) -> None:

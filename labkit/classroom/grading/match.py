@@ -119,6 +119,19 @@ class Matched:
                 return f"what defines `{name}` stands in a text cell, which does not run"
         return ""
 
+    def again(self, names: Sequence[str], ran: Sequence[int]) -> str:
+        """Where the student sets one of these names once more, which did not run; empty where nowhere."""
+        for index, cell in enumerate(self.cells):
+            if cell.role != OWN or index in ran:
+                continue
+            found = top_names(cell.source)
+            for name in (name for name in names if name in found):
+                if cell.kind == "code":
+                    return f"another cell that sets `{name}` stands below the tests"
+                if f"def {name}" in cell.source:
+                    return f"another cell that defines `{name}` is a text cell, which does not run"
+        return ""
+
 
 def match(handed: Handed, given: Given) -> Matched:
     """Lays a submission over its assignment."""

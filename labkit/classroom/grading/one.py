@@ -165,7 +165,7 @@ class Grader:
                 break
             modes[index] = _NEXT[modes.get(index, "whole")]
         points, reason, limited = self._points(task, ending)
-        if not points and not limited:
+        if points < task.points and not limited:
             reason = self._explained(reason, task, matched, indices, ending, stopped)
         printed = ending.printed
         if ending.length > len(printed.encode()):
@@ -196,7 +196,8 @@ class Grader:
         """The reason, with what became of the cell that should define a name which is not there."""
         missing = re.match(r"there is no `(\w+)`$|.*NameError: name '(\w+)' is not defined", reason)
         if not missing:
-            return reason
+            again = matched.again(task.names, ran)
+            return f"{reason}; {again}" if again else reason
         if why := matched.elsewhere(missing[1] or missing[2], ran):
             return f"{reason}; {why}"
         if missing[2]:
@@ -213,7 +214,8 @@ class Grader:
         sources = [matched.cells[ran[n - 1]].source.strip() for n in sorted(pieces)]
         if magic := [s.split()[0] for s in sources if s.startswith("%%") and missing[1] in defined(s)]:
             return f"{reason}; its cell begins with `{magic[-1]}`, which keeps no names"
-        return f"{reason}; no cell defines it" if pieces else f"{reason}; its cell is missing"
+        there = any(cell.raw and cell.answer in task.answers for cell in matched.cells)
+        return f"{reason}; {'no cell defines it' if there else 'its cell is missing'}"
 
     def _why(self, ending: Ending) -> str:
         limits = self.limits
