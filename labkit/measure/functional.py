@@ -231,7 +231,7 @@ class Network:
         return {name: value.detach().requires_grad_() for name, value in self.params.items()}
 
     def pull(self, x: Tensor, u: Tensor, names: Iterable[str] | None = None) -> dict[str, Tensor]:
-        """J^T u by name, by one ordinary backward pass over x: what every fast path is held to.
+        """J^T u by name, by one ordinary backward pass over x: what fast paths are held to.
 
         Raises:
             ValueError: if torch cannot differentiate the model, or something is not finite.

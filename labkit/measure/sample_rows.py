@@ -1,4 +1,4 @@
-"""Rows of the Jacobian, sample by sample, written in place, and held to an ordinary backward pass.
+"""Rows of the Jacobian, sample by sample, written in place, proved or held to an ordinary backward pass.
 
 Tapped layers write outer or patch products; everything else goes through `vmap(jacrev)`. What was found on a
 few samples need not hold for others (a branch by data, an expert that they do not meet), and what cannot be

@@ -139,8 +139,8 @@ def structure(network: Network, x: Tensor) -> Structure:
 
     By counting: in the autograd graph a covered parameter is used as often as it was tapped, once; so a
     shared layer, a tied weight or a use outside the tape is seen. What other samples do with the parameters
-    is seen when their rows or products are made, each chunk of which is held to an ordinary backward pass.
-    Costs one forward pass.
+    is seen when their rows or products are made: each chunk is proved by its graph, or held to an ordinary
+    backward pass. Costs one forward pass.
     """
     x = x[sorted({0, min(1, len(x) - 1), len(x) - 1})]
     leaves = network.leaves()
