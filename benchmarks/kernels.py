@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -21,39 +22,20 @@ from labkit.models import resnet20
 WIDTHS = (784, 512, 512, 512, 10)
 
 
-def dense_ntk() -> Case:
-    model, x = perceptron(*WIDTHS), torch.randn(300, 784)
-    others = {"nngeometry": peers.nngeometry_ntk(model, x)}
-    return Case({"": lambda: empirical_ntk(model, x)}, others, flops=dense_kernel_flops(300, 10, WIDTHS))
-
-
-def dense_ntk_of_few() -> Case:
-    model, x = perceptron(*WIDTHS), torch.randn(50, 784)
-    others = {
-        "torch.func": lambda: peers.tutorial_ntk(model, x),
-        "neural-tangents": peers.neural_tangents_ntk(model, x),
-    }
-    flops = dense_kernel_flops(50, 10, WIDTHS)
-    return Case({"": lambda: empirical_ntk(model, x)}, others, flops=flops, rounds=3)
-
-
-def convolutional_ntk(model: Any, n: int, others: Callable[[Any, Tensor], dict[str, Any]]) -> Case:
-    x = images(n)
-    rows = (
-        11 * 2 * forward_flops(model, x)
-    )  # one pass forward and K back, weights' gradients of each of those
-    flops = rows + (10 * n) ** 2 * parameters(model)
+def ntk(model: Any, x: Tensor, flops: float, *others: str) -> Case:
     ours = {"": lambda: empirical_ntk(model, x, memory=2**31)}
-    return Case(ours, others(model, x), flops=flops, rounds=3)
+    return Case(ours, peers.ntks(model, x, 10, others), flops=flops, rounds=3)
 
 
-def resnet_ntk() -> Case:
-    model = resnet20(10, 3)
-    return convolutional_ntk(model, 100, lambda m, x: {"torch.func": lambda: peers.tutorial_ntk(m, x)})
+def dense_ntk(n: int, *others: str) -> Case:
+    return ntk(perceptron(*WIDTHS), torch.randn(n, 784), dense_kernel_flops(n, 10, WIDTHS), *others)
 
 
-def cnn_ntk() -> Case:
-    return convolutional_ntk(plain_cnn(), 50, lambda m, x: {"BackPACK": peers.backpack_ntk(m, x, 10)})
+def convolutional_ntk(model: Any, n: int, *others: str) -> Case:
+    x = images(n)
+    # One pass forward and K back, and the weights' gradients of each of those.
+    flops = 11 * 2 * forward_flops(model, x) + (10 * n) ** 2 * parameters(model)
+    return ntk(model, x, flops, *others)
 
 
 def products(forwards: bool) -> Case:
@@ -125,37 +107,18 @@ def density() -> Case:
     return Case(ways, {"hessian-eigenthings": operator and theirs}, gap)
 
 
-def classified(model: Any, x: Tensor, ours: Callable[..., Tensor], gram: bool, n2: float) -> Case:
-    """Gradients of single samples, or their inner products, beside those who make the rows."""
+def classified(model: Any, x: Tensor, ours: Callable[..., Tensor], n2: float = 0.0) -> Case:
+    """Gradients of single samples, or their inner products by n² n2 flops, beside those who make rows."""
     y = torch.arange(len(x)) % 10
-    rows = {
-        "opacus": peers.opacus_gradients(model, x, y),
-        "BackPACK": peers.backpack_gradients(model, x, y),
-        "torch.func": lambda: peers.tutorial_gradients(model, x, y),
-    }
-    others = {name: peers.squared(call) for name, call in rows.items()} if gram else rows
-    flops = 3 * forward_flops(model, x) + len(x) ** 2 * n2
-    return Case(
-        {"": lambda: ours(model, x, y)},
-        others,
-        flops=flops,
-        bytes=0 if gram else 4 * len(x) * parameters(model),
-    )
+    passes = 2 if n2 == WIDE else 3  # of dense layers no weight's gradient is formed
+    flops, size = passes * forward_flops(model, x) + len(x) ** 2 * n2, 4 * len(x) * parameters(model)
+    others = peers.gradients(model, x, y, gram=bool(n2))
+    return Case({"": lambda: ours(model, x, y)}, others, flops=flops, bytes=0 if n2 else size)
 
 
-def dense_gradient_gram() -> Case:
-    return classified(
-        perceptron(*WIDTHS), torch.randn(500, 784), gradient_gram, True, sum(WIDTHS[:-1]) + sum(WIDTHS[1:])
-    )
-
-
-def cnn_gradient_gram() -> Case:
+def cnn_gradient_gram(n: int) -> Case:
     model = plain_cnn()
-    return classified(model, images(100), gradient_gram, True, parameters(model))
-
-
-def single_gradients() -> Case:
-    return classified(perceptron(*WIDTHS), torch.randn(100, 784), sample_gradients, False, 0.0)
+    return classified(model, images(n), gradient_gram, parameters(model))
 
 
 def minibatch_gram() -> Case:
@@ -170,75 +133,52 @@ def minibatch_gram() -> Case:
     return Case({"": lambda: batch_gram(model, x, y, batches)}, {"a plain loop": theirs}, flops=flops)
 
 
+WIDE = sum(WIDTHS[:-1]) + sum(WIDTHS[1:])
+DENSE, CNN = "784-512-512-512-10", "6 convolutions"
+EACH = {"opacus": 1.0, "BackPACK": 1.0, "torch.func": 1.0}
+CHECKED = (
+    "the same work on both sides, a forward pass and twice its flops backward; ours has ten more passes over "
+    "1 to 3 samples, which look whether the model keeps its promises: 13 ms, half of what 16 images take"
+)
+FORWARDS = "both sides do a forward pass and {}, three passes' flops; kept, two are left"
 ROWS = (
-    Row(
-        "ntk-dense",
-        "tangent kernel, 784-512-512-512-10, n = 300",
-        dense_ntk,
-        {"nngeometry": 8, "peak": 0.6},
-        why="8 would take 85 % of the GEMM peak",
-    ),
-    Row(
-        "ntk-dense-few",
-        "the same, n = 50",
-        dense_ntk_of_few,
-        {"torch.func": 500},
-        why="at the GEMM peak it would be about 500; the rest are passes that hold it to a plain one",
-    ),
-    Row(
-        "ntk-resnet",
-        "tangent kernel, ResNet20, n = 100",
-        resnet_ntk,
-        {"torch.func": 2},
-        why="at the GEMM peak it would be about 1.4",
-    ),
-    Row(
-        "ntk-cnn",
-        "tangent kernel, 6 convolutions, n = 50",
-        cnn_ntk,
-        {"BackPACK": 5},
-        why="at the GEMM peak it would be about 3.1",
-    ),
-    Row(
-        "jacobian-v",
-        "J v, ResNet20, n = 50",
-        lambda: products(True),
-        {"not kept: curvlinops": 1.5},
-        why="both sides do a forward pass and its derivative, three passes' flops; kept, two are left",
-    ),
-    Row(
-        "jacobian-u",
-        "Jᵀu, ResNet20, n = 50",
-        lambda: products(False),
-        {"not kept: curvlinops": 1.5},
-        why="both sides do a forward and a backward pass, three passes' flops; kept, two are left",
-    ),
-    Row(
-        "svd",
-        "50 largest triplets of J, ResNet20, n = 50",
-        triplets,
-        {
-            "J fits: SciPy on curvlinops": 25,
-            "J does not fit: SciPy on curvlinops": 7.5,
-            "by Lanczos: SciPy on curvlinops": 3,
-            "by Lanczos: products": 100,
-        },
-        why="after 100 products from one start 44 or 45 of the 50 triplets have converged in the whole "
-        "Krylov space, after 114 at most 49 (three starts); the search for missed copies takes 13 more",
-    ),
+    Row("ntk-dense", f"tangent kernel, {DENSE}, n = 300", lambda: dense_ntk(300, "nngeometry"),
+        {"nngeometry": 8, "peak": 0.6}, why="8 would take 85 % of the GEMM peak"),
+    Row("ntk-dense-few", "the same, n = 50", lambda: dense_ntk(50, "torch.func", "neural-tangents"),
+        {"torch.func": 500}, why="at the GEMM peak it would be about 500"),
+    Row("ntk-resnet", "tangent kernel, ResNet20, n = 100",
+        lambda: convolutional_ntk(resnet20(10, 3), 100, "torch.func"),
+        {"torch.func": 2}, why="at the GEMM peak it would be about 1.4"),
+    Row("ntk-cnn", f"tangent kernel, {CNN}, n = 50",
+        lambda: convolutional_ntk(plain_cnn(), 50, "BackPACK"),
+        {"BackPACK": 5}, why="at the GEMM peak it would be about 3.1"),
+    Row("jacobian-v", "J v, ResNet20, n = 50", lambda: products(True),
+        {"not kept: curvlinops": 1.5}, why=FORWARDS.format("its derivative")),
+    Row("jacobian-u", "Jᵀu, ResNet20, n = 50", lambda: products(False),
+        {"not kept: curvlinops": 1.5}, why=FORWARDS.format("a backward pass")),
+    Row("svd", "50 largest triplets of J, ResNet20, n = 50", triplets,
+        {"J fits: SciPy on curvlinops": 25, "J does not fit: SciPy on curvlinops": 7.5,
+         "by Lanczos: SciPy on curvlinops": 3, "by Lanczos: products": 100},
+        why="a whole Krylov space takes 113 to 115 products from one start (from two 130 to 134, from eight "
+        "184 to 192, of which each costs 14% less), and the search for missed copies 13 more; after 100, 44 "
+        "or 45 of the 50 triplets have converged"),
     *(
-        Row(
-            f"svd-{n}",
-            f"{k} largest triplets of a {n} × {p} matrix that decays",
-            lambda n=n, p=p, k=k: small_triplets(n, p, k),  # type: ignore[misc]
-            {"tensor: SciPy": 0.5, "products: SciPy": 0.5},
-            why="SciPy looks for no missed copy, and multiplies no triplet to see its residual",
-        )
+        Row(f"svd-{n}", f"{k} largest triplets of a {n} × {p} matrix that decays",
+            partial(small_triplets, n, p, k), {"tensor: SciPy": 0.5, "products: SciPy": 0.5},
+            why="SciPy looks for no missed copy, and multiplies no triplet to see its residual")
         for n, p, k in ((500, 700, 10), (2000, 2000, 20))
     ),
     Row("density", "spectral_density, 10 probes of 80 steps, 64-256-256-10, n = 100", density),
-    Row("gradient-gram", "gradient_gram, 784-512-512-512-10, n = 500", dense_gradient_gram),
-    Row("gradient-gram-cnn", "gradient_gram, 6 convolutions, n = 100", cnn_gradient_gram),
-    Row("gradients", "sample_gradients, 784-512-512-512-10, n = 100", single_gradients),
-    Row("batch-gram", "batch_gram, 64 minibatches of 16, 784-512-512-512-10", minibatch_gram),
-)
+    Row("gradient-gram", f"gradient_gram, {DENSE}, n = 500",
+        lambda: classified(perceptron(*WIDTHS), torch.randn(500, 784), gradient_gram, float(WIDE)), EACH),
+    *(
+        Row(f"gradient-gram-{n}", f"gradient_gram, {CNN}, n = {n}", partial(cnn_gradient_gram, n), EACH,
+            why=CHECKED)
+        for n in (16, 100, 1000)
+    ),
+    Row("gradients", f"sample_gradients, {DENSE}, n = 100",
+        lambda: classified(perceptron(*WIDTHS), torch.randn(100, 784), sample_gradients), EACH),
+    Row("batch-gram", f"batch_gram, 64 minibatches of 16, {DENSE}", minibatch_gram, {"a plain loop": 1.0},
+        why="the same products on both sides, and 238 MB of fresh memory for the rows; ours has two more "
+        "forward passes, which look whether samples meet"),
+)  # fmt: skip

@@ -134,5 +134,7 @@ _made: dict[str, tuple[str, Callable[[], Case]]] = {
     "radius": (f"flatness_radius, {DIRECTIONS} directions, {SIZES}", radius),
     "three-point": (f"three_point, {len(simplex(RESOLUTION)[0])} points, {SIZES}", triangle),
 }
-WHY = "the same passes on both sides, after six or so that look whether the model keeps its promises"
+WHY = (
+    "the same passes on both sides; ours has one more, which looks whether samples meet, and ten over 1 to 3"
+)
 ROWS = tuple(Row(name, what, make, {"a plain loop": 1.0}, why=WHY) for name, (what, make) in _made.items())

@@ -200,37 +200,25 @@ def a_frame() -> Case:
     """One more frame of a picture that is there already."""
     settings = Bench()
     done, canvas = drain(BENCH, settings), Canvas()
-    charts = [figure(done.frames[:i], done.prediction, (), settings) for i in range(20, 300, 3)]
+    charts = [figure(done.frames[:i], done.prediction, settings) for i in range(20, 300, 3)]
     canvas.frame(charts[0])
     ahead = iter(charts * 100)
     return Case({"": lambda: canvas.frame(next(ahead))}, rounds=60)
 
 
-DENSE = "64-256-256-10, batches of 64"
+DENSE, TWO = "64-256-256-10, batches of 64", "two threads"
 ROWS = (
-    Row(
-        "train",
-        f"{STEPS} steps of training, {DENSE}",
-        one_network,
+    Row("train", f"{STEPS} steps of training, {DENSE}", one_network,
         {"unmeasured: a plain loop": 1.0, "measured at every step: a plain loop": 0.98},
-        why="a measured step copies its loss and all weights, to go back to where a run diverges",
-    ),
-    Row(
-        "seeds",
-        f"{SEEDS} networks together, {DENSE}, two threads",
+        why="a measured step copies its loss and all weights, to go back to where a run diverges"),
+    Row("seeds", f"{SEEDS} networks together, {DENSE}, {TWO}",
         lambda: many_seeds(lambda s: mlp(inputs=64, width=256, depth=2, outputs=10, seed=s), 1024, BATCH),
-        {"one by one": 2.5},
-        threads=2,
-    ),
-    Row(
-        "seeds-full",
-        f"{SEEDS} networks together, one hidden layer of 200, full batch of 200, two threads",
+        {"one by one": 2.5}, threads=2),
+    Row("seeds-full", f"{SEEDS} networks together, one hidden layer of 200, full batch of 200, {TWO}",
         lambda: many_seeds(lambda s: one_hidden(64, 200, 10, seed=s), 200, None),
-        {"one by one": 2.5},
-        threads=2,
-    ),
+        {"one by one": 2.5}, threads=2),
     Row("langevin", "descend, 1000 chains in two dimensions, 1000 steps", langevin, {"a plain loop": 1.0}),
     Row("live", "a run of 3,000 steps and 300 frames on a panel", live, {"the bare run": 0.95}),
     Row("first-frame", "slider released → first frame of the new run", first_frame, {"seconds": 0.15}),
     Row("frame", "a frame of training on the panel's canvas", a_frame, {"seconds": 0.05}),
-)
+)  # fmt: skip

@@ -31,30 +31,29 @@ def machine(threads: int) -> str:
 
 def printed(line: Line) -> str:
     """One line of the terminal."""
-    target = f"  [{line.shown(line.target)}{_mark(line)}]" if line.target is not None else ""
-    times = (
-        f"{line.ours:.3g} s" + (f" against {line.theirs:.3g} s" if line.theirs else "") if line.ours else ""
-    )
-    return (
-        f"{line.row.name:16s} {line.name:46s} {line.shown(line.value):>8s}{target:16s} "
-        f"{'; '.join(part for part in (times, _told(line)) if part)}"
-    )
+    found, target, times, told = _cells(line)
+    aim = f"  [{target}]" if target else ""
+    told = "; ".join(part for part in (times and f"{times} s", told) if part)
+    return f"{line.row.name:18s} {line.name:38s} {found:>8s}{aim:14s} {told}"
 
 
 def table(lines: Sequence[Line]) -> str:
     """The same in Markdown; what a row says of itself stands in its first line."""
     out, named = HEAD, ""
     for line in lines:
-        first = line.row.name != named
+        head = (f"`{line.row.name}`", line.row.what) if line.row.name != named else ("", "")
         named = line.row.name
-        cells = (
-            f"`{named}`" if first else "", line.row.what if first else "", line.name,
-            line.shown(line.value), line.shown(line.target) + _mark(line) if line.target is not None else "",
-            (f"{line.ours:.3g}" + (f" / {line.theirs:.3g}" if line.theirs else "")) if line.ours else "",
-            _told(line),
-        )  # fmt: skip
-        out += f"| {' | '.join(cells)} |\n"
+        out += f"| {' | '.join((*head, line.name, *_cells(line)))} |\n"
     return out
+
+
+def _cells(line: Line) -> tuple[str, str, str, str]:
+    """What was found, the target and its mark, the seconds of both sides, and what stops us."""
+    mark = {True: " ✓", False: " ✗", None: ""}[line.met]
+    target = line.shown(line.target) + mark if line.target is not None else ""
+    times = (f"{line.ours:.3g}" + (f" / {line.theirs:.3g}" if line.theirs else "")) if line.ours else ""
+    told = "; ".join(part for part in (line.note, line.row.why if line.met is False else "") if part)
+    return line.shown(line.value), target, times, told
 
 
 def write(path: Path, lines: Sequence[Line], threads: int) -> None:
@@ -64,14 +63,6 @@ def write(path: Path, lines: Sequence[Line], threads: int) -> None:
     load = f"{os.getloadavg()[0]:.1f} programs at a time on {os.cpu_count()} cores"
     head = f"Measured on {date.today().isoformat()}, {load}: {machine(threads)}.\n\n"
     path.write_text(f"{before}{BEGIN}\n{head}{table(lines)}{END}{after}", "utf-8")
-
-
-def _told(line: Line) -> str:
-    return "; ".join(part for part in (line.note, line.row.why if line.met is False else "") if part)
-
-
-def _mark(line: Line) -> str:
-    return {True: " ✓", False: " ✗", None: ""}[line.met]
 
 
 def _processor() -> str:

@@ -101,6 +101,17 @@ def neural_tangents_ntk(model: nn.Sequential, x: Tensor) -> Call:
     return gram
 
 
+def ntks(model: Any, x: Tensor, K: int, names: Sequence[str]) -> dict[str, Call | None]:
+    """Those of these libraries."""
+    made: dict[str, Callable[[], Call | None]] = {
+        "nngeometry": lambda: nngeometry_ntk(model, x),
+        "torch.func": lambda: lambda: tutorial_ntk(model, x),
+        "BackPACK": lambda: backpack_ntk(model, x, K),
+        "neural-tangents": lambda: neural_tangents_ntk(model, x),
+    }
+    return {name: made[name]() for name in names}
+
+
 # Jacobians as operators.
 
 
@@ -200,7 +211,17 @@ def backpack_gradients(model: nn.Module, x: Tensor, y: Tensor) -> Call:
     return rows
 
 
-def squared(rows: Callable[[], Tensor] | None) -> Call | None:
+def gradients(model: nn.Module, x: Tensor, y: Tensor, gram: bool) -> dict[str, Call | None]:
+    """Of all of these libraries; or their Gram matrices."""
+    rows: dict[str, Call | None] = {
+        "opacus": opacus_gradients(model, x, y),
+        "BackPACK": backpack_gradients(model, x, y),
+        "torch.func": lambda: tutorial_gradients(model, x, y),
+    }
+    return {name: _squared(call) for name, call in rows.items()} if gram else rows
+
+
+def _squared(rows: Callable[[], Tensor] | None) -> Call | None:
     """Their Gram matrix."""
 
     def gram() -> Tensor:

@@ -27,12 +27,8 @@ Sides = Mapping[str, Callable[[], Any] | None]
 def kernel(n: int = 100, width: int = 256, depth: int = 3, K: int = 10) -> Sides:
     """The tangent kernel of n inputs of a perceptron."""
     model, x = perceptron(784, *[width] * depth, K), torch.randn(n, 784)
-    return {
-        "labkit": lambda: empirical_ntk(model, x, memory=2**32),
-        "nngeometry": peers.nngeometry_ntk(model, x),
-        "torch.func": lambda: peers.tutorial_ntk(model, x),
-        "BackPACK": peers.backpack_ntk(model, x, K),
-    }
+    others = peers.ntks(model, x, K, ("nngeometry", "torch.func", "BackPACK"))
+    return {"labkit": lambda: empirical_ntk(model, x, memory=2**32), **others}
 
 
 def triplets(k: int) -> Sides:
@@ -49,12 +45,7 @@ def triplets(k: int) -> Sides:
 def gradients(n: int) -> Sides:
     """The inner products of n samples' gradients."""
     model, x, y = perceptron(784, 256, 256, 256, 10), torch.randn(n, 784), torch.arange(n) % 10
-    return {
-        "labkit": lambda: gradient_gram(model, x, y),
-        "opacus": peers.squared(peers.opacus_gradients(model, x, y)),
-        "BackPACK": peers.squared(peers.backpack_gradients(model, x, y)),
-        "torch.func": peers.squared(lambda: peers.tutorial_gradients(model, x, y)),
-    }
+    return {"labkit": lambda: gradient_gram(model, x, y), **peers.gradients(model, x, y, gram=True)}
 
 
 # Title, letter, sizes, and the sides at a size.
