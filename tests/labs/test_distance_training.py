@@ -378,7 +378,7 @@ def test_a_wider_network_is_trained_to_the_same_loss() -> None:
     run = drain(SCALING, settings, distance=counted)
     setup = SCALING.prepare(settings)
     assert (run.last("reached_by_width") == 1).all() and (run.last("reached_by_size") == 1).all()
-    trained = [one for job, one in enumerate(setup.jobs) if setup.twin(job) == job]
+    trained = [setup.jobs[job] for job in setup.trained]
     assert len(counted.ends) == len(trained) == 8
     np.testing.assert_array_equal(run.last("r_by_noise")[:, 0], run.last("r_by_size")[:, 3])
     for (phase, place, width, size, share), end in zip(trained, counted.ends, strict=True):
@@ -471,9 +471,8 @@ def test_scaling_draws_every_phase() -> None:
     jobs = np.array([frame.values.get("job", [-1])[0] for frame in run.frames])
     titles, earlier = [], []
     setup = SCALING.prepare(run.settings)
-    trained = [job for job in range(11) if setup.twin(job) == job]
-    assert sorted({*range(11)} - {*trained}) == [7, 8] and {*trained} == {*jobs} - {-1}
-    for job in trained:
+    assert sorted({*range(11)} - {*setup.trained}) == [7, 8] and {*setup.trained} == {*jobs} - {-1}
+    for job in setup.trained:
         first = int(np.flatnonzero(jobs == job)[0])
         for end in (first + 1, first + 10):
             chart = SCALING.figure(run.frames[:end], run.prediction, run.settings)

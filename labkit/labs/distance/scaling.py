@@ -8,7 +8,7 @@ is read off its weights (`scaling_claims`, `scaling_panels`). Figs 1 to 6 are se
 from __future__ import annotations
 
 import math
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -77,9 +77,11 @@ class Setup:
     jobs: tuple[tuple[int, int, int, int, float], ...]
     sets: dict[tuple[int, float], tuple[data.Dataset, ...]]
 
-    def twin(self, job: int) -> int:
-        """The first job that trains the same networks on the same data."""
-        return next(i for i, one in enumerate(self.jobs) if one[2:] == self.jobs[job][2:])
+    @property
+    def trained(self) -> tuple[int, ...]:
+        """The jobs whose networks no job before them has: two sweeps may share some."""
+        every = [job[2:] for job in self.jobs]
+        return tuple(i for i, what in enumerate(every) if every.index(what) == i)
 
     @property
     def one(self) -> data.Dataset:
@@ -137,30 +139,30 @@ def run(setup: Setup, prediction: Prediction, *, distance: shared.Distance | Non
         distance: from (weights now, weights at the start) to (S,); the step that the notebook spells out,
             `shared.distance` when left out.
     """
-    settings, step, work = setup.settings, 0, _work(setup)
+    settings, step, done = setup.settings, 0, np.cumsum([0.0, *_work(setup)]).tolist()
     found: dict[str, np.ndarray] = {}
-    for job, (phase, place, _, size, share) in enumerate(setup.jobs):
-        span = (sum(work[:job]), work[job])
-        if (twin := setup.twin(job)) < job:
-            _keep(found, _ends(found, *setup.jobs[twin][:2]), phase, place, settings)
-            yield Frame(step, common.snapshot(found), span[0])
-            continue
-        ended = yield from _train(setup, job, distance or shared.distance, found, step, span)
-        if ended is None:
-            return
-        ensemble, step, here = ended
+    known: dict[tuple[float, ...], dict[str, np.ndarray]] = {}
+    for job, (phase, place, *what) in enumerate(setup.jobs):
+        if job in setup.trained:
+            ended = yield from _train(setup, job, distance or shared.distance, step, done[job : job + 2])
+            if ended is None:
+                return
+            ensemble, step, known[tuple(what)] = ended
+        blank = np.full((settings.seeds, (len(settings.widths), len(SIZES), len(SHARES))[phase]), np.nan)
+        for name, value in known[tuple(what)].items():
+            found.setdefault(f"{name}_{PHASES[phase]}", blank.copy())[:, place] = value
+        rise = {}
         if (phase, place) == (0, len(settings.widths) // 2):
-            rise = _noise_rise(ensemble, setup.sets[size, share], settings)
-            yield Frame(step, here | rise, span[0] + span[1])
+            rise = _noise_rise(ensemble, setup.sets[setup.jobs[job][3:]], settings)
+        yield Frame(step, common.snapshot(found) | rise, done[job + 1])
     yield Frame(step, {}, 1.0, "done")
 
 
 def _train(
-    setup: Setup, job: int, distance: shared.Distance, found: dict[str, np.ndarray], first: int,
-    span: tuple[float, float],
-) -> Generator[Frame, None, tuple[training.Ensemble, int, dict[str, np.ndarray]] | None]:  # fmt: skip
-    """The networks of one job, at whose end `found` takes what is read off them; None if they diverge."""
-    settings, (phase, place, width, size, share) = setup.settings, setup.jobs[job]
+    setup: Setup, job: int, distance: shared.Distance, first: int, span: Sequence[float]
+) -> Generator[Frame, None, tuple[training.Ensemble, int, dict[str, np.ndarray]] | None]:
+    """The networks of one job, the last step, and what is read off them; None if they diverge."""
+    settings, (phase, _, width, size, share) = setup.settings, setup.jobs[job]
     sets, seeds = setup.sets[size, share], common.seeds(settings)
     ensemble, others = (
         training.Ensemble(
@@ -176,7 +178,7 @@ def _train(
     for frame in shared.fit(settings, ensemble, sets, measure=looks, measured=MOMENTS):
         step = first + frame.step
         # The loss of a batch may rise again; the bar does not go back.
-        progress = max(progress, min(0.99, span[0] + span[1] * _progress(frame, settings)))
+        progress = max(progress, min(0.99, span[0] + (span[1] - span[0]) * _progress(frame, settings)))
         if frame.is_tick:
             yield Frame.tick(step, progress)
             continue
@@ -190,34 +192,15 @@ def _train(
             ends = {"r": values["r"], "origin": values["origin"], "reached": reached}
             ends["other"] = shared.distance(ensemble.weights(), another).cpu().numpy()
             ends |= _generalization(ensemble, sets, settings.loss) | _products(ensemble, start, values["r"])
-            _keep(found, ends, phase, place, settings)
-            values |= common.snapshot(found)
         yield Frame(step, values, progress)
-    return ensemble, step, here
-
-
-def _keep(
-    found: dict[str, np.ndarray], ends: Mapping[str, np.ndarray], phase: int, place: int, settings: Scaling
-) -> None:
-    many = (len(settings.widths), len(SIZES), len(SHARES))[phase]
-    for name, value in ends.items():
-        blank = np.full((settings.seeds, many), np.nan)
-        found.setdefault(f"{name}_{PHASES[phase]}", blank)[:, place] = value
-
-
-def _ends(found: Mapping[str, np.ndarray], phase: int, place: int) -> dict[str, np.ndarray]:
-    """What `_keep` kept."""
-    suffix = f"_{PHASES[phase]}"
-    return {
-        name.removesuffix(suffix): value[:, place] for name, value in found.items() if name.endswith(suffix)
-    }
+    return ensemble, step, ends
 
 
 def _work(setup: Setup) -> list[float]:
     """The share of the whole run that each job takes, roughly: what a step costs times their number."""
     _, _, width, size, share = np.array(setup.jobs).T
     cost = (width**2 + 800 * width + 2e4) * size**0.5 / width**0.5 * (1 + 3 * share)
-    cost *= [setup.twin(job) == job for job in range(len(setup.jobs))]
+    cost *= [job in setup.trained for job in range(len(setup.jobs))]
     return list(cost / cost.sum())
 
 
