@@ -90,9 +90,8 @@ class Drawing:
         size = (self.layout.width / PIXELS, self.layout.height / PIXELS)
         self.figure = Figure(figsize=size, dpi=dpi, facecolor="white")
         self.canvas = FigureCanvasAgg(self.figure)
-        self.axes: list[list[Artist]] = [
-            [] for _ in chart.panels
-        ]  # first the axes, then what belongs to them
+        # Of each panel first the axes, then what belongs to them.
+        self.axes: list[list[Artist]] = [[] for _ in chart.panels]
         self.drawers: list[list[Drawer]] = [[] for _ in chart.panels]
         self.legends: list[Artist] = []
         self.captions: list[Artist] = []
@@ -123,7 +122,7 @@ class Drawing:
         self._marks(i, ax)
         if cell.bar:
             self._bar(cell, self.drawers[i])
-        self.axes[i] = [ax, *(one for one in self.figure.get_children() if one not in {ax, *before})]
+        self.axes[i] = [ax, *self._added({ax, *before})]
 
     def _marks(self, i: int, ax: Any) -> bool:
         """Brings the artists to the marks: one of the same kind is kept, others come and go.
@@ -133,7 +132,8 @@ class Drawing:
         """
         panel, left, found, stirred = self.chart.panels[i], self.drawers[i], list[Drawer](), False
         for mark in panel.marks:
-            old = next((one for one in left if kind(one.mark) == kind(mark)), None)
+            wanted = kind(mark)
+            old = next((one for one in left if kind(one.mark) == wanted), None)
             if old is None:
                 found.append(self._drawn(ax, panel, mark, self.reach[i]))
                 stirred = True
@@ -198,11 +198,14 @@ class Drawing:
         self.captions = self._animated(before)
 
     def _animated(self, before: set[Artist]) -> list[Artist]:
-        """What the figure has beside what it had before, in order."""
-        found = [artist for artist in self.figure.get_children() if artist not in before]
+        found = self._added(before)
         for artist in found:
             artist.set_animated(self.live)
         return found
+
+    def _added(self, before: set[Artist]) -> list[Artist]:
+        """What the figure has beside what it had before, in order."""
+        return [artist for artist in self.figure.get_children() if artist not in before]
 
     def _text(self, x: float, y: float, text: str, size: float, **style: Any) -> Text:
         style = {"ha": "left", "color": p.INK, **style}
@@ -246,21 +249,16 @@ class Drawing:
         if edge:
             self._stroke(x, x + HANDLE, y - 5, color, linewidth=1.2)
 
-    def takes(self, chart: Any) -> bool:
-        """Whether ``chart`` has its title and its panels where this one has them."""
-        if chart.title != self.chart.title or len(chart.panels) != len(self.chart.panels):
-            return False
-        plan = layout(chart, self.layout.width, self.layout.height)
-        return [_place(cell) for cell in plan.cells] == [_place(cell) for cell in self.layout.cells]
-
-    def refresh(self, chart: Any) -> Layer:
-        """Brings the artists to a chart that the drawing ``takes``.
+    def refresh(self, chart: Any) -> Layer | None:
+        """Brings the artists to a chart with the same title, and its panels in the same places.
 
         Returns:
-            the first layer that must be drawn again.
+            the first layer that must be drawn again; None for another chart, of which nothing is taken over.
         """
-        before, old = self.chart, self.layout
-        self.chart, self.layout = chart, layout(chart, old.width, old.height)
+        before, old, plan = self.chart, self.layout, layout(chart, self.layout.width, self.layout.height)
+        if chart.title != before.title or [*map(_place, plan.cells)] != [*map(_place, old.cells)]:
+            return None
+        self.chart, self.layout = chart, plan
         stirred, self.renewed = False, []
         for i, (panel, past) in enumerate(zip(chart.panels, before.panels, strict=True)):
             alike = axes(panel) == axes(past)
@@ -271,7 +269,6 @@ class Drawing:
                 self.reach[i] = ends
                 self._renew(i)
                 self.renewed.append(i)
-        plan = self.layout
         if plan.caption != old.caption:
             self._captions()
             stirred = True

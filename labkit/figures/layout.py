@@ -190,9 +190,8 @@ class Layout:
     key: tuple[Entry, ...]
     key_x: float
     key_y: float
-    places: tuple[
-        tuple[float, float, float, float], ...
-    ]  # left, bottom, right, top of each panel and its words
+    # Left, bottom, right and top of each panel with its words.
+    places: tuple[tuple[float, float, float, float], ...]
 
 
 def grid(count: int) -> tuple[int, int]:

@@ -55,12 +55,11 @@ class Canvas:
     def frame(self, chart: Chart) -> bytes:
         """The chart as PNG at one dot a logical pixel."""
         with DRAWING:
-            drawing, first = self._drawing, Layer.LEGENDS
-            if drawing is None or not drawing.takes(chart):
-                drawing = self._redraw(chart)
-            else:
-                first = drawing.refresh(chart)
-                self.redraws += first == Layer.AXES
+            drawing = self._drawing
+            first = drawing.refresh(chart) if drawing else None
+            if drawing is None or first is None:
+                drawing, first = self._redraw(chart), Layer.LEGENDS
+            self.redraws += first == Layer.AXES
             canvas = drawing.canvas
             canvas.restore_region(self._below[max(first, Layer.LEGENDS)])
             for layer in list(Layer)[first:]:
