@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import count
 from typing import Any
 
@@ -327,8 +328,12 @@ class TrainingRun:
 
     @property
     def state(self) -> list[Tensor]:
-        stack = self.ensemble.stack
-        return [p.detach() for p in stack.parameters()] + [b.detach() for b in stack.buffers()]
+        return self._moved + [buffer.detach() for buffer in self.ensemble.stack.buffers()]
+
+    @cached_property
+    def _moved(self) -> list[Tensor]:
+        """The parameters: views, kept because looking for them costs a small network a tenth of its step."""
+        return [parameter.detach() for parameter in self.ensemble.stack.parameters()]
 
     def copied(self) -> list[Tensor]:
         return [tensor.clone() for tensor in self.state]

@@ -50,6 +50,8 @@ class Ensemble(nn.Module):
         self._stages = [
             (_at(self.stack, w), None if b is None else _at(self.stack, b), phi) for w, b, phi in stages or ()
         ]
+        named = (*self.stack.named_parameters(), *self.stack.named_buffers())
+        self._places = {name: _at(self.stack, name) for name, _ in named}
         self._scale = float(getattr(models[0], "output_scale", 1.0)) if stages else 1.0
 
     @classmethod
@@ -73,8 +75,7 @@ class Ensemble(nn.Module):
             ]
             out = run_chain(stages, x)
             return out if self._scale == 1.0 else self._scale * out
-        tensors = dict(self.stack.named_parameters()) | dict(self.stack.named_buffers())
-        tensors = {name: taken(tensor) for name, tensor in tensors.items()}
+        tensors = {name: taken(_get(place)) for name, place in self._places.items()}
         if self.route == "own":
             return self.stack.forward_copies(tensors, x)  # type: ignore[operator]
         return vmap(lambda own, inputs: functional_call(self.stack, own, (inputs,)))(tensors, x)
