@@ -40,7 +40,8 @@ from labkit.labs import generalization as lab
 
 # %%
 # A second core makes what comes later while this one trains; from the end, so that they meet.
-labkit.ahead(lab.IMAGES, lab.WIDTH, lab.CONFUSION)
+labkit.ahead(lab.DEPTH, lab.PERTURBATION, lab.CONDITIONS, lab.IMAGES, lab.LAYERS, lab.WIDTH,
+             lab.CONFUSION)
 labels = labkit.drain(lab.LABELS)
 # (seeds, sizes, true or random)
 sizes, ends = labels.prediction["sizes"], labels.last("test_error")[..., -1]

@@ -43,8 +43,8 @@ bet = None  # "a", "b" or "c", before you read on
 
 # %%
 # A second core makes what comes later while this one trains; from the end, so that they meet.
-labkit.ahead(lab.POLYNOMIAL, lab.SEPARATOR, lab.MARGINS, lab.INTERPOLATION, lab.LANGEVIN,
-             lab.SELECTION, lab.WELLS, lab.VALLEY)
+labkit.ahead(lab.WELLS, lab.POLYNOMIAL, lab.BOUNDS, lab.ROBUSTNESS, lab.SEPARATOR, lab.MARGINS,
+             lab.INTERPOLATION, lab.LANGEVIN, lab.SELECTION, lab.VALLEY)
 puzzle = labkit.drain(lab.PUZZLE)
 display(puzzle.figure(), labkit.judge_all(puzzle, ("S8",)))
 

@@ -37,7 +37,8 @@ from labkit.labs import jacobian as lab
 
 # %%
 # A second core makes what comes later while this one trains; from the end, so that they meet.
-labkit.ahead(lab.SPECTRUM, lab.META, lab.ALIGNMENT, lab.CUTOFF, lab.LINEARIZATION)
+labkit.ahead(lab.ONESTEP, lab.SPECTRUM, lab.LINEAR, lab.META, lab.ALIGNMENT, lab.CUTOFF,
+             lab.LINEARIZATION)
 half_wrong = labkit.drain(lab.CORRUPTION)
 half_wrong.figure()
 

@@ -2,15 +2,89 @@
 
 from __future__ import annotations
 
+import atexit
+import os
+import pickle
+import signal
 import sys
 import threading
 from collections.abc import Callable, Hashable
 from concurrent.futures import Future
+from contextlib import suppress
+from functools import partial
 from queue import SimpleQueue
-from typing import Generic, TypeVar
+from subprocess import PIPE, Popen
+from typing import Any, Generic, TypeVar
 
 SWITCH = 1e-4  # seconds
 Result = TypeVar("Result")
+
+
+class Elsewhere:
+    """A process that calls what it is handed: threads of many small steps would share one interpreter."""
+
+    def __init__(self) -> None:
+        self._child: Popen[bytes] | None = None
+        atexit.register(self.end)
+
+    def result(self, work: Callable[[], Any]) -> Any | None:
+        """What ``work()`` gives there; None where that cannot be: who calls it himself sees why."""
+        import cloudpickle  # Functions that a notebook defines travel by value.
+
+        try:
+            packed = cloudpickle.dumps(partial(_placed, os.getcwd(), work))
+            self._child = self._child or _started()
+            assert self._child.stdin is not None and self._child.stdout is not None
+            pickle.dump(packed, self._child.stdin)
+            self._child.stdin.flush()
+            return pickle.load(self._child.stdout)
+        except Exception:
+            self.end()
+            return None
+
+    def end(self) -> None:
+        """Whatever it computes is lost."""
+        child, self._child = self._child, None
+        if child is not None:
+            child.kill()
+            with suppress(OSError), child:  # closes the pipes, and waits
+                pass
+
+
+def _started() -> Popen[bytes]:
+    # Not by multiprocessing, which would run the caller's script a second time.
+    told = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    return Popen(
+        [sys.executable, "-c", f"from {__name__} import serve; serve()"], env=told, stdin=PIPE, stdout=PIPE
+    )
+
+
+def _placed(folder: str, work: Callable[[], Any]) -> Any:
+    os.chdir(folder)  # where relative paths begin
+    return work()
+
+
+def serve() -> None:
+    """Calls what comes in, one after the other, and gives back what came of it, while somebody asks."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # meant for the cell that somebody interrupts
+    answers, jobs = os.fdopen(os.dup(1), "wb"), SimpleQueue[bytes]()
+    os.dup2(2, 1)  # what a run prints is no answer
+    threading.Thread(target=_listen, args=(jobs,), daemon=True).start()
+    while True:
+        try:
+            answer = pickle.dumps(pickle.loads(jobs.get())())
+        except BaseException:
+            answer = pickle.dumps(None)
+        answers.write(answer)
+        answers.flush()
+
+
+def _listen(jobs: SimpleQueue[bytes]) -> None:
+    try:
+        while True:
+            jobs.put(pickle.load(sys.stdin.buffer))
+    finally:
+        os._exit(0)  # nobody is left to ask
 
 
 class Ahead(Generic[Result]):

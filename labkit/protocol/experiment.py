@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from labkit.protocol.ahead import Ahead
+from labkit.protocol.ahead import Ahead, Elsewhere
 from labkit.protocol.claims import Claim
 
 if TYPE_CHECKING:
@@ -234,7 +234,7 @@ class _BlasThreads:
 
 
 _BLAS_THREADS = _BlasThreads()
-_AHEAD = Ahead["Run"]()
+_AHEAD, _ELSEWHERE = Ahead["Run"](), Elsewhere()
 
 
 @contextmanager
@@ -286,7 +286,7 @@ def drain(
     """
     settings = experiment.presets["quick"] if settings is None else settings
     found = _AHEAD.taken(_asked(experiment, settings, steps)) if progress is None else None
-    return found or _drained(experiment, settings, progress, steps)
+    return found or Run(experiment, settings, *_drained(experiment, settings, progress, steps))
 
 
 def ahead(*experiments: Experiment, settings: Any = None, **steps: Any) -> None:
@@ -301,8 +301,12 @@ def ahead(*experiments: Experiment, settings: Any = None, **steps: Any) -> None:
     """
     for experiment in experiments:
         asked = experiment.presets["quick"] if settings is None else settings
-        make = partial(_drained, experiment, asked, None, steps)
-        _AHEAD.begin(_asked(experiment, asked, steps), make)
+        _AHEAD.begin(_asked(experiment, asked, steps), partial(_early, experiment, asked, steps))
+
+
+def _early(experiment: Experiment, settings: Any, steps: Mapping[str, Any]) -> Run:
+    made = partial(_drained, experiment, settings, None, steps)
+    return Run(experiment, settings, *(_ELSEWHERE.result(made) or made()))
 
 
 def _asked(experiment: Experiment, settings: Any, steps: Mapping[str, Any]) -> Hashable:
@@ -311,7 +315,8 @@ def _asked(experiment: Experiment, settings: Any, steps: Mapping[str, Any]) -> H
 
 def _drained(
     experiment: Experiment, settings: Any, progress: Callable[[Frame], None] | None, steps: Mapping[str, Any]
-) -> Run:
+) -> tuple[Prediction, tuple[Frame, ...], float]:
+    """What a run consists of besides its experiment and settings."""
     start = time.perf_counter()
     frames = []
     with experiment_mode():
@@ -324,7 +329,7 @@ def _drained(
                 progress(frame)
     del setup
     _give_back()
-    return Run(experiment, settings, prediction, tuple(frames), time.perf_counter() - start)
+    return prediction, tuple(frames), time.perf_counter() - start
 
 
 def _give_back() -> None:

@@ -2,56 +2,140 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import wait
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 
 from labkit import ahead, drain
-from labkit.protocol.ahead import Ahead
-from labkit.protocol.experiment import Experiment, Frame
+from labkit.protocol import experiment as protocol
+from labkit.protocol.ahead import Ahead, Elsewhere
+from labkit.protocol.experiment import Experiment, Frame, Run
 from tests.tinylab import DECAY
 
 
 @pytest.fixture
-def made() -> Iterator[tuple[Experiment, list[str]]]:
-    """An experiment, and the threads in which its runs were made."""
-    threads: list[str] = []
+def experiment() -> Experiment:
+    """Its runs say in which process and thread they were made."""
 
     def run(setup: Any, prediction: Any, *, see: Any = None) -> Iterator[Frame]:
-        threads.append(threading.current_thread().name)
-        yield from DECAY.run(setup, prediction)
+        place = f"{os.getpid()} {threading.current_thread().name}"
+        for frame in DECAY.run(setup, prediction):
+            yield replace(frame, values={**frame.values, "place": np.array([place])})
 
-    yield replace(DECAY, run=run), threads
+    return replace(DECAY, run=run)
 
 
-def test_a_run_begun_ahead_is_the_run_that_is_asked_for_and_is_made_once(
-    made: tuple[Experiment, list[str]],
-) -> None:
-    """Other numbers from another thread; or a training that is paid for twice."""
-    experiment, threads = made
-    ahead(experiment, settings=experiment.preset(seeds=4))
-    while not threads:
-        threading.Event().wait(0.001)
+@pytest.fixture
+def elsewhere() -> Iterator[Elsewhere]:
+    yield (other := Elsewhere())
+    other.end()
+
+
+@pytest.fixture(autouse=True, scope="module")
+def ended() -> Iterator[None]:
+    yield
+    protocol._ELSEWHERE.end()
+
+
+HERE = f"{os.getpid()} {threading.main_thread().name}"
+
+
+def place(run: Run) -> str:
+    return str(run.last("place")[0])
+
+
+def begun(experiment: Experiment, **more: Any) -> None:
+    """A run begun ahead, and made."""
+    ahead(experiment, **more)
+    settings = more.pop("settings", experiment.preset())
+    coming = protocol._AHEAD._coming[protocol._asked(experiment, settings, more)]
+    wait([coming], timeout=60)
+
+
+def test_a_run_begun_ahead_is_the_run_that_is_asked_for_and_is_made_once(experiment: Experiment) -> None:
+    """Other numbers from another process; one that shares this one's interpreter; or paid twice."""
+    begun(experiment, settings=experiment.preset(seeds=4))
     early = drain(experiment, experiment.preset(seeds=4))
-    assert threads == ["labkit-ahead"]
+    assert place(early).split()[0] != str(os.getpid())
     late = drain(experiment, experiment.preset(seeds=4))
-    assert threads[1:] == ["MainThread"], "a cell that is run again must train again"
+    assert place(late) == HERE, "a cell that is run again must train again"
     np.testing.assert_array_equal(early.series("loss")[1], late.series("loss")[1])
     assert early.settings == late.settings and early.experiment is experiment
 
 
-def test_another_step_or_setting_is_another_run(made: tuple[Experiment, list[str]]) -> None:
+def test_another_step_or_setting_is_another_run(experiment: Experiment) -> None:
     """A student who rewrites the step would be shown what the old one gave."""
-    experiment, threads = made
-    ahead(experiment, see=len)
-    drain(experiment, see=max)
-    drain(experiment, experiment.preset(seeds=2), see=len)
-    assert threads.count("MainThread") == 2
-    drain(experiment, see=len)
+    begun(experiment, see=len)
+    assert place(drain(experiment, see=max)) == HERE
+    assert place(drain(experiment, experiment.preset(seeds=2), see=len)) == HERE
+    assert place(drain(experiment, see=len)) != HERE
+
+
+@pytest.mark.parametrize("trouble", ["killed", "not packed", "no process", "an error"])
+def test_what_no_other_process_can_make_is_made_here(
+    elsewhere: Elsewhere, trouble: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that is lost, or waited for without end, since its process was killed for want of memory."""
+    parent = os.getpid()
+    hold = threading.Lock() if trouble == "not packed" else None
+
+    def work() -> str:
+        if os.getpid() == parent:
+            return "here"
+        if trouble == "killed":
+            os._exit(9)
+        raise ValueError(f"lr: {hold}")
+
+    def refused(*_: Any, **__: Any) -> None:
+        raise OSError("no more processes")
+
+    with monkeypatch.context() as limits:
+        if trouble == "no process":
+            limits.setattr("labkit.protocol.ahead.Popen", refused)
+        assert elsewhere.result(work) is None
+    assert elsewhere.result(os.getpid) not in (None, parent)
+    assert work() == "here"
+
+
+def test_what_a_run_prints_there_is_no_answer(elsewhere: Elsewhere) -> None:
+    """A warning in the middle of a pickle."""
+    elsewhere.result(partial(print, "warning", flush=True))
+    assert elsewhere.result(os.getcwd) == os.getcwd()
+
+
+def test_nobody_is_left_to_compute_for_a_program_that_ended() -> None:
+    """A kernel that is restarted, and the run of the old one that keeps a core."""
+    program = (
+        "import os, signal, time; from functools import partial; from threading import Thread\n"
+        "from labkit.protocol.ahead import Elsewhere\n"
+        "other = Elsewhere(); print(other.result(os.getpid), flush=True)\n"
+        "Thread(target=other.result, args=(partial(time.sleep, 600),), daemon=True).start()\n"
+        "time.sleep(.5); os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    for _ in range(400):
+        if not computes(int(ended.stdout)):
+            return
+        time.sleep(0.05)
+    pytest.fail("it goes on after its program was killed")
+
+
+def computes(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def test_what_waits_behind_another_is_made_by_who_asks() -> None:
