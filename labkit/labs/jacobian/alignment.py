@@ -32,6 +32,7 @@ from labkit.protocol.settings import knob
 from labkit.theory import jacobian as theory
 
 LEVELS = (0.0, 0.25, 0.5, 0.75, 1.0)
+ALL = tuple(range(len(LEVELS)))
 NAMES = tuple(f"{level:.0%}" for level in LEVELS)
 # For each level: the share of `steps` that a training takes, and where in it the rate falls to a tenth
 # (App. C.2 to C.4: 400 or 800 epochs, /10 at 760; 100 or 400, at 60 or 360; 400 or 800, at 260 and 360, ...).
@@ -49,19 +50,12 @@ SCHEDULES = {
 class Alignment(common.OnData):
     width: int = knob(64, "hidden units a layer", slider=(16, 256), bounds=(1, None), scale="log2")
     depth: int = knob(2, "hidden layers", slider=(1, 4), bounds=(1, 50), step=1)
-    lr: float = knob(
-        0.1,
-        "learning rate on (1/2n)‖f − y‖²",
-        slider=(0.01, 0.3),
-        bounds=(1e-6, 100),
-        scale="log",
-        label="learning rate",
-    )
+    lr: float = shared.learning_rate(0.1, "learning rate on (1/2n)‖f − y‖²", (0.01, 0.3), most=100)
     adam_lr: float = knob(
         0.003, "learning rate of Adam", slider=(0.0003, 0.03), bounds=(1e-7, 10), scale="log"
     )
     momentum: float = knob(0.9, "momentum of SGD", slider=(0, 0.95), bounds=(0, 0.999), step=0.05)
-    steps: int = knob(400, "training steps", slider=(200, 5000), bounds=(10, None), scale="log")
+    steps: int = shared.steps(400, "training steps")
     batch_size: int = knob(
         0, "images a step; 0 takes all of them", slider=(0, 256), bounds=(0, None), step=32
     )
@@ -87,11 +81,8 @@ class Alignment(common.OnData):
     dataset: str = knob("digits", "name of a data set, or path to an .npz")
 
 
-@dataclass(frozen=True)
-class Setup:
-    settings: Alignment
-    sets: tuple[tuple[data.Dataset, ...], ...]  # [level][seed]; a seed has the same images at every level
-    models: tuple[nn.Module, ...]  # one a seed
+class Setup(common.Setup):
+    """Its sets are [level][seed]: a seed has the same images at every level."""
 
     def images(self, seed: int, part: str) -> Tensor:
         one = self.sets[0][seed]
@@ -108,29 +99,24 @@ class Setup:
 
 
 def prepare(settings: Alignment) -> Setup:
-    clean = common.datasets(
-        settings, n_test=settings.n_test, normalize="none", flatten=settings.network == "mlp"
-    )
-    both = list(zip(clean, common.seeds(settings), strict=True))
+    small, seeds = settings.network == "mlp", common.seeds(settings)
+    clean = common.datasets(settings, n_test=settings.n_test, normalize="none", flatten=small)
     # Every level has the same images, and they are there once: labels alone are made anew.
+    both = list(zip(clean, seeds, strict=True))
     sets = tuple(
         tuple(one.with_label_noise(level, "strict", seed) if level else one for one, seed in both)
         for level in LEVELS
     )
-    inputs = clean[0].x_train.shape[1]  # numbers of a vector, channels of an image
-    return Setup(settings, sets, tuple(_network(settings, inputs, seed) for seed in common.seeds(settings)))
-
-
-def _network(settings: Alignment, inputs: int, seed: int) -> nn.Module:
-    if settings.network == "resnet20":
-        return models.resnet20(
-            settings.classes, inputs, width=settings.width, batch_norm=False,
+    if small:
+        return Setup(settings, sets, shared.untrained(settings, clean, settings.output_scale).models)
+    nets = (
+        models.resnet20(
+            settings.classes, clean[0].x_train.shape[1], width=settings.width, batch_norm=False,
             output_scale=settings.output_scale, seed=seed, device=settings.device,
-        )  # fmt: skip
-    return models.mlp(
-        inputs, settings.width, settings.depth, settings.classes, init="glorot",
-        output_scale=settings.output_scale, seed=seed, device=settings.device,
+        )
+        for seed in seeds
     )  # fmt: skip
+    return Setup(settings, sets, tuple(nets))
 
 
 def predict(setup: Setup) -> Prediction:
@@ -150,9 +136,7 @@ def predict(setup: Setup) -> Prediction:
 Shares = tuple[np.ndarray, float, float]
 
 
-def shares(
-    model: nn.Module, x: Tensor, asked: Sequence[tuple[Tensor, Tensor]], rank: int
-) -> list[Shares]:  # fmt: skip
+def shares(model: nn.Module, x: Tensor, asked: Sequence[tuple[Tensor, Tensor]], rank: int) -> list[Shares]:
     """For each pair (y, r₀): ‖Π_I y‖/‖y‖ for one-hot labels, on the first 1 to `rank` directions; at `rank`
     for centred labels and for the residual of the start (tables 1 to 18).
     """
@@ -192,8 +176,7 @@ Key = tuple[str, int, int]  # optimizer, level, seed
 
 def run(setup: Setup, prediction: Prediction) -> Iterator[Frame]:
     settings, seeds = setup.settings, range(len(setup.models))
-    every = tuple(range(len(LEVELS)))
-    starts = [_Look("initial", "train", seed, every, setup.models[seed]) for seed in seeds]
+    starts = [_Look("initial", "train", seed, ALL, setup.models[seed]) for seed in seeds]
     if settings.network == "mlp":
         yield Frame(0, (yield from _looked(setup, starts, 0, (0.0, 0.3))), 0.3)
         starts = []
@@ -201,34 +184,34 @@ def run(setup: Setup, prediction: Prediction) -> Iterator[Frame]:
     if trained is None:
         return
     # Of a large network training comes first, as it can be taken up again in its middle, and an SVD cannot.
-    looks = [*starts, *_ends(trained)]
-    if settings.network == "resnet20":
-        looks += _tabled(setup, trained)
-    values = yield from _looked(setup, looks, settings.steps, (0.7, 0.98))
+    values = yield from _looked(setup, [*starts, *_ends(setup, trained)], settings.steps, (0.7, 0.98))
     values |= {"test_error": np.empty((len(seeds), len(LEVELS))), "dip_step": np.zeros((len(seeds), 5), int)}
     for (optimizer, level, seed), one in trained.items():
         if optimizer == "sgd":
             values["test_error"][seed, level] = _error(setup, one.final, seed)
             values["dip_step"][seed, level] = one.dip_step
-    adam = {name: values.pop(name) for name in list(values) if name.startswith("adam_") or name == "adam"}
-    yield Frame(settings.steps, values | {"adam": adam["adam"][:, 0]}, 1.0, "done")
+    values = {name: value for name, value in values.items() if not name.startswith("adam_")}
+    yield Frame(settings.steps, values | {"adam": values["adam"][:, 0]}, 1.0, "done")
 
 
-def _ends(trained: dict[Key, _Trained]) -> list[_Look]:
-    ends = [_Look("final", "train", s, (k,), one.final) for (by, k, s), one in trained.items() if by == "sgd"]
-    return ends + [_Look("adam", "train", s, (0,), one.final) for (by, _, s), one in trained.items()
-                   if by == "adam"]  # fmt: skip
+def _ends(setup: Setup, trained: dict[Key, _Trained]) -> list[_Look]:
+    """The Jacobians at the end.
 
-
-def _tabled(setup: Setup, trained: dict[Key, _Trained]) -> list[_Look]:
-    """The Jacobians that the tables have besides: of test images, and where the test error was least."""
-    every = tuple(range(len(LEVELS)))
-    looks = [_Look("test_initial", "test", seed, every, model) for seed, model in enumerate(setup.models)]
+    Of the paper's network those that its tables have besides: of test images, and where the test error was
+    least.
+    """
+    large = setup.settings.network == "resnet20"
+    beginning = enumerate(setup.models if large else ())
+    looks = [_Look("test_initial", "test", seed, ALL, model) for seed, model in beginning]
     for (optimizer, level, seed), one in trained.items():
-        if optimizer == "sgd":
-            looks.append(_Look("dip", "train", seed, (level,), one.dip))
-            looks.append(_Look("test_dip", "test", seed, (level,), one.dip))
-            looks.append(_Look("test_final", "test", seed, (level,), one.final))
+        if optimizer == "adam":
+            looks.append(_Look("adam", "train", seed, (level,), one.final))
+            continue
+        found = [("final", "train", one.final)]
+        if large:
+            found += [("dip", "train", one.dip), ("test_dip", "test", one.dip)]
+            found.append(("test_final", "test", one.final))
+        looks += [_Look(name, part, seed, (level,), model) for name, part, model in found]
     return looks
 
 
@@ -236,23 +219,17 @@ def _looked(
     setup: Setup, looks: Sequence[_Look], step: int, span: tuple[float, float]
 ) -> Generator[Frame, None, dict[str, np.ndarray]]:
     """Frame values (S, L) from the shares on each Jacobian, by its name."""
-    found: dict[str, dict[tuple[int, int], Shares]] = {}
+    values: dict[str, np.ndarray] = {}
+    every = len(setup.models), len(LEVELS)
     for place, look in enumerate(looks, start=1):
         x = setup.images(look.seed, look.part)
         asked = tuple(setup.asked(level, look.seed, look.part) for level in look.levels)
         several = once(shares, look.model, x, asked, setup.settings.rank)
-        for level, one in zip(look.levels, several, strict=True):
-            found.setdefault(look.name, {})[look.seed, level] = one
+        for level, (curve, centred, residual) in zip(look.levels, several, strict=True):
+            found = {"": curve[-1], "_curve": curve, "_centred": centred, "_residual": residual}
+            named = {f"{look.name}{what}": value for what, value in found.items()}
+            common.gather(values, every, (look.seed, level), named)
         yield Frame.tick(step, span[0] + (span[1] - span[0]) * place / len(looks))
-    values: dict[str, np.ndarray] = {}
-    for name, places in found.items():
-        shape = tuple(1 + max(axis) for axis in zip(*places, strict=True))
-        curves, centred, residual = (
-            np.array(one).reshape(*shape, *np.shape(one[0]))
-            for one in zip(*(places[place] for place in np.ndindex(*shape)), strict=True)
-        )
-        values |= {name: curves[..., -1], f"{name}_curve": curves, f"{name}_centred": centred,
-                   f"{name}_residual": residual}  # fmt: skip
     return values
 
 
@@ -261,9 +238,7 @@ def _error(setup: Setup, model: nn.Module, seed: int) -> float:
     return float((common.outputs(model, one.x_test).argmax(1) != one.y_test).double().mean())
 
 
-def _trained(
-    setup: Setup, span: tuple[float, float]
-) -> Generator[Frame, None, dict[Key, _Trained] | None]:  # fmt: skip
+def _trained(setup: Setup, span: tuple[float, float]) -> Generator[Frame, None, dict[Key, _Trained] | None]:
     """All networks, trained; None after a divergence, which is passed on.
 
     Small ones of one length are one ensemble; large ones, which no ensemble would make faster, come singly.
@@ -338,47 +313,43 @@ def _plain(model: nn.Module) -> nn.Module:
 
 def _frames(setup: Setup, ensemble: training.Ensemble, group: Sequence[Key]) -> Iterator[Frame]:
     settings, length = setup.settings, _length(setup.settings, group)
-    sgd, drops = group[0][0] == "sgd", SCHEDULES[settings.schedule][group[0][1]][1]
-    followed: dict[str, Any] = {"measure_at": max(1, length // 50)}
+    optimizer, level, first = group[0]
+    drops = SCHEDULES[settings.schedule][level][1]
+    how: dict[str, Any] = {"optimizer": "adam", "lr": settings.adam_lr}
+    if optimizer == "sgd":
+        how = {"lr": settings.lr, "momentum": settings.momentum}
     if settings.network == "resnet20":
 
         def error(ensemble: training.Ensemble) -> np.ndarray:
-            return np.array([_error(setup, _plain(ensemble.member(0)), group[0][2])])
+            return np.array([_error(setup, _plain(ensemble.member(0)), first)])
 
-        followed["measure"] = {"error": error}
+        how["measure"] = {"error": error}
     return training.train(
         ensemble,
         [setup.images(seed, "train") for _, _, seed in group],
         [setup.targets(level, seed) for _, level, seed in group],
         loss="half-mean",
-        optimizer="sgd" if sgd else "adam",
-        lr=settings.lr if sgd else settings.adam_lr,
-        momentum=settings.momentum if sgd else 0.0,
         steps=length,
         batch_size=settings.batch_size or None,
         schedule={round(at * length): 0.1 ** (place + 1) for place, at in enumerate(drops)},
+        measure_at=max(1, length // 50),
         seed=[settings.seed + seed for _, _, seed in group],
-        **followed,
+        **how,
     )
 
 
 def figure(frames: Frames, prediction: Prediction, settings: Alignment | None = None) -> figures.Chart:
-    corrupted = {"xlabel": "label corruption", "xlim": (-0.05, 1.05), "ylim": (0, 1.02)}
+    over: dict[str, Any] = {"xlabel": "label corruption", "xlim": (-0.05, 1.05), "ylim": (0, 1.02)}
     return figures.Chart.of(
         settings,
         "How much of the labels lies in the information space, for clean and for wrong labels; single "
         "points are the paper's ResNet20.",
         figures.Panel(
-            "‖Π_I y‖ / ‖y‖ for every r", tuple(_curves(frames, prediction)), xlabel="r / nK",
-            xscale="log", xlim=(5e-5, 1), ylim=(0, 1.02),
+            "‖Π_I y‖ / ‖y‖ for every r", _curves(frames, prediction), xlabel="r / nK", xscale="log",
+            xlim=(5e-5, 1), ylim=(0, 1.02),
         ),
-        figures.Panel(
-            "The same for y − 1/K, at r", _centred(frames, prediction),
-            **corrupted,  # type: ignore[arg-type]
-        ),
-        figures.Panel(
-            "Nuisance and test error", _errors(frames, prediction), **corrupted,  # type: ignore[arg-type]
-        ),
+        figures.Panel("The same for y − 1/K, at r", _centred(frames, prediction), **over),
+        figures.Panel("Nuisance and test error", _errors(frames, prediction), **over),
     )  # fmt: skip
 
 
@@ -474,9 +445,7 @@ def _adam(run: Run) -> Evidence:
     )
 
 
-_SHUFFLED = World(
-    "the rows of J in another order", faults={f"{__name__}:jacobian": shared.shuffled_rows}
-)  # fmt: skip
+_SHUFFLED = World("the rows of J in another order", faults={f"{__name__}:jacobian": shared.shuffled_rows})
 J11 = Claim(
     "J11", "finding",
     "The share of the labels y − 1/K on I rises from the first to the last Jacobian at every level of "

@@ -10,7 +10,7 @@ network that knows nothing gets wrong, 1 − 1/K.
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -34,21 +34,10 @@ class Corruption(common.OnData):
     width: int = knob(64, "hidden units a layer", slider=(16, 256), bounds=(1, None), scale="log2")
     depth: int = knob(2, "hidden layers", slider=(1, 5), bounds=(1, 50), step=1)
     label_noise: float = shared.label_noise(0.5)
-    lr: float = knob(
-        0.1,
-        "learning rate, with momentum .9, on (1/2n)‖f − y‖²",
-        slider=(0.01, 0.5),
-        bounds=(1e-6, 100),
-        scale="log",
-        label="learning rate",
+    lr: float = shared.learning_rate(
+        0.1, "learning rate, with momentum .9, on (1/2n)‖f − y‖²", (0.01, 0.5), most=100
     )
-    steps: int = knob(
-        1000,
-        "steps of full-batch gradient descent with momentum",
-        slider=(200, 5000),
-        bounds=(10, None),
-        scale="log",
-    )
+    steps: int = shared.steps(1000, "steps of full-batch gradient descent with momentum")
     rank: int = knob(
         50, "dimension r of the information space", slider=(5, 200), bounds=(1, None), step=5, remeasures=True
     )
@@ -62,12 +51,12 @@ class Corruption(common.OnData):
     dataset: str = knob("digits", "name of a data set, or path to an .npz")
 
 
-def prepare(settings: Corruption) -> common.Setup:
+def prepare(settings: Corruption) -> shared.Labelled:
     sets = common.datasets(settings, n_test=300, normalize="none", label_noise=settings.label_noise)
-    return common.Setup(settings, sets, shared.untrained(settings, sets))
+    return shared.untrained(settings, sets)
 
 
-def predict(setup: common.Setup) -> Prediction:
+def predict(setup: shared.Labelled) -> Prediction:
     """Before training:
     guessing errs on 1 − 1/K of the test set, and a perfect fit on 0 of the training set.
     """
@@ -79,12 +68,11 @@ def predict(setup: common.Setup) -> Prediction:
     }  # fmt: skip
 
 
-def run(setup: common.Setup, prediction: Prediction) -> Iterator[Frame]:
+def run(setup: shared.Labelled, prediction: Prediction) -> Iterator[Frame]:
     settings = setup.settings
     x, labels, x_test, y_test = common.together(setup.sets, "x_train", "y_train", "x_test", "y_test")
-    y, truth = (
-        data.one_hot(part.flatten(), settings.classes).unflatten(0, part.shape) for part in (labels, y_test)
-    )
+    y = torch.stack(setup.targets)
+    truth = data.one_hot(y_test.flatten(), settings.classes).unflatten(0, y_test.shape)
     seen: list[_Look] = []
 
     def measure(ensemble: training.Ensemble) -> np.ndarray:
@@ -96,28 +84,23 @@ def run(setup: common.Setup, prediction: Prediction) -> Iterator[Frame]:
         seen.append(_Look(shown[:, :PROJECTED].flatten(1), errors, networks))
         return np.column_stack([common.error_rate(train, labels), errors])
 
-    frames = training.train(
-        training.Ensemble(setup.models), list(x), list(y), loss="half-mean", lr=settings.lr, momentum=0.9,
-        steps=settings.steps, measure={"errors": measure},
-        measure_at=common.measured_steps(settings.steps, 60), seed=settings.seed,
-    )  # fmt: skip
+    how = {"loss": "half-mean", "lr": settings.lr, "momentum": 0.9}
+    how["measure_at"] = common.measured_steps(settings.steps, 60)
     steps: list[int] = []
-    for frame in frames:
-        values = dict(frame.values)
-        errors = values.pop("errors", None)
-        if errors is not None:
+    names, ensemble = ("train_error", "test_error"), training.Ensemble(setup.models)
+    for frame in shared.train(setup, ensemble, names, measure, **how):
+        if "test_error" in frame.values:
             steps.append(frame.step)
-            values |= {"train_error": errors[:, 0], "test_error": errors[:, 1]}
-        ending = frame.status != "running"
-        if ending:  # the last frame waits for the projections
-            yield Frame(frame.step, values, 0.9)
-            values |= yield from _at_the_end(setup, steps, seen[: len(steps)])
-        progress = 1.0 if ending else 0.9 * (frame.progress or 0.0)
-        yield Frame(frame.step, values, progress, frame.status, frame.note)
+        if frame.status == "running":
+            yield replace(frame, progress=0.9 * (frame.progress or 0.0))
+        else:  # the last frame waits for the projections
+            yield Frame(frame.step, frame.values, 0.9)
+            found = yield from _at_the_end(setup, steps, seen[: len(steps)])
+            yield replace(frame, values={**frame.values, **found}, progress=1.0)
 
 
 def _at_the_end(
-    setup: common.Setup, steps: Sequence[int], seen: Sequence[_Look]
+    setup: shared.Labelled, steps: Sequence[int], seen: Sequence[_Look]
 ) -> Generator[Frame, None, dict[str, np.ndarray]]:
     """The projections of all seeds, and the steps that they belong to."""
     found, seeds = [], setup.settings.seeds
@@ -137,7 +120,7 @@ class _Look:
     networks: list[nn.Module]
 
 
-def _projections(setup: common.Setup, seed: int, seen: Sequence[_Look]) -> dict[str, Any]:
+def _projections(setup: shared.Labelled, seed: int, seen: Sequence[_Look]) -> dict[str, Any]:
     """Residuals of the whole run on I and on N of one Jacobian, over √n (T,); and how much of each of its
     left singular vectors tells classes apart (r,): ‖means over a class, less those over all images‖².
     """
@@ -169,54 +152,38 @@ def _projections(setup: common.Setup, seed: int, seen: Sequence[_Look]) -> dict[
 
 
 def figure(frames: Frames, prediction: Prediction, settings: Corruption | None = None) -> figures.Chart:
-    errors: list[figures.Mark] = [figures.Level(float(prediction["guess"]), label="guessing")]
-    for name, label, color in (
-        ("train_error", "training labels", shared.TRAIN),
-        ("test_error", "test", shared.TEST),
-    ):
-        errors.append(figures.Measured(*common.curve(frames, name), label=label, color=color))
+    guess = figures.Level(float(prediction["guess"]), label="guessing")
+    errors = shared.measured(
+        frames, ("train_error", "training labels", shared.TRAIN), ("test_error", "test", shared.TEST)
+    )
     parts, vectors = _of_one_jacobian(frames, prediction)
-    end = int(prediction["steps"])
+    over: dict[str, Any] = {"xlabel": "step", "xscale": "symlog", "xlim": (0, int(prediction["steps"]))}
     return figures.Chart.of(
         settings,
         "Errors while a network learns partly wrong labels, its residual in two parts, and what the left "
         "singular vectors see.",
+        figures.Panel("Error rate", (guess, *errors), ylabel="share of wrong classes", ylim=(0, 1), **over),
+        figures.Panel("Residual on I and N of one J", parts, ylabel="‖Π r‖ / √n", ylim=(0, None), **over),
         figures.Panel(
-            "Error rate", tuple(errors), xlabel="step", ylabel="share of wrong classes", xscale="symlog",
-            xlim=(0, end), ylim=(0, 1),
-        ),
-        figures.Panel(
-            "Residual on I and N of one J", tuple(parts), xlabel="step", ylabel="‖Π r‖ / √n", xscale="symlog",
-            xlim=(0, end), ylim=(0, None),
-        ),
-        figures.Panel(
-            "Do the u_s see classes?", tuple(vectors), xlabel="index s",
-            ylabel="share of ‖u_s‖² between classes", ylim=(0, 1.05),
+            "Do the u_s see classes?", vectors, xlabel="index s", ylabel="share of ‖u_s‖² between classes",
+            ylim=(0, 1.05),
         ),
     )  # fmt: skip
 
 
-def _of_one_jacobian(
-    frames: Sequence[Frame], prediction: Prediction
-) -> tuple[list[figures.Mark], list[figures.Mark]]:
+def _of_one_jacobian(frames: Frames, prediction: Prediction) -> tuple[list[figures.Mark], list[figures.Mark]]:
     """The residual on its I and N; its left singular vectors."""
-    parts: list[figures.Mark] = []
-    vectors: list[figures.Mark] = []
+    chance = figures.Level(float(prediction["chance"]), label="any direction")
     found = next((frame.values for frame in reversed(frames) if "nuisance" in frame.values), None)
     if found is None:
-        parts.append(figures.Note("drawn when training ends: it needs the Jacobian at the dip"))
-    else:
-        steps, share = found["steps"][0], found["class_share"]
-        for name, label, color in (
-            ("information", "on I", shared.INFORMATION),
-            ("nuisance", "on N", shared.NUISANCE),
-        ):
-            parts.append(figures.Measured(steps, found[name], label=label, color=color))
-        parts.append(figures.Level(float(found["taken"].mean()), axis="x", label="J taken here"))
-        index = 1 + np.arange(share.shape[1])
-        vectors.append(figures.Points(index, share, label="measured", color=shared.INFORMATION, line=False))
-    vectors.append(figures.Level(float(prediction["chance"]), label="any direction"))
-    return parts, vectors
+        return [figures.Note("drawn when training ends: it needs the Jacobian at the dip")], [chance]
+    steps, share = found["steps"][0], found["class_share"]
+    index = 1 + np.arange(share.shape[1])
+    return [
+        figures.Measured(steps, found["information"], label="on I", color=shared.INFORMATION),
+        figures.Measured(steps, found["nuisance"], label="on N", color=shared.NUISANCE),
+        figures.Level(float(found["taken"].mean()), axis="x", label="J taken here"),
+    ], [figures.Points(index, share, label="measured", color=shared.INFORMATION, line=False), chance]
 
 
 def _u_shape(run: Run) -> tuple[Evidence, Evidence, Evidence]:

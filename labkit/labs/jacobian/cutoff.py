@@ -8,14 +8,14 @@ the start. Network: (1.1) with a small output layer, so that r₀ ≈ −y, grad
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from labkit import data, figures, training
+from labkit import figures, training
 from labkit.labs import common
 from labkit.labs.jacobian import shared
 from labkit.measure import rows
@@ -33,108 +33,53 @@ ITERATES = (0.0, 0.02, 0.1, 0.4, 1.0)  # of the run, at which J is taken again (
 class Cutoff(common.OnData):
     width: int = knob(1024, "hidden units k", slider=(64, 4096), bounds=(1, None), scale="log2")
     label_noise: float = shared.label_noise(0.25)
-    duration: float = knob(
-        3.0,
-        "Γ: training lasts T = Γ/(ηα²) steps",
-        slider=(1, 8),
-        bounds=(1, 100),
-        step=0.5,
-        label="stopping time Γ",
+    duration: float = shared.duration(3.0, most=8)
+    steps: int = shared.steps(1500, "longest training; cutoffs that ask for more are left out")
+    lr: float = shared.learning_rate(
+        0.9, "learning rate in units of 1/λ₁²; the theorem asks for at most 1", (0.1, 1.5), most=10
     )
-    steps: int = knob(
-        1500,
-        "longest training; cutoffs that ask for more are left out",
-        slider=(200, 5000),
-        bounds=(10, None),
-        scale="log",
-    )
-    lr: float = knob(
-        0.9,
-        "learning rate in units of 1/λ₁²; the theorem asks for at most 1",
-        slider=(0.1, 1.5),
-        bounds=(1e-6, 10),
-        scale="log",
-        label="learning rate",
-    )
-    output_std: float = knob(
-        0.1,
-        "ν: the output layer has variance ν²/k",
-        slider=(0.01, 1),
-        bounds=(1e-6, 1e3),
-        scale="log",
-        label="output scale ν",
-    )
+    output_std: float = shared.output_std(most=1)
     n: int = knob(150, "training images", slider=(30, 300), bounds=(10, None), step=10)
     classes: int = knob(3, "classes K", slider=(2, 10), bounds=(2, None), step=1)
     dataset: str = knob("digits", "name of a data set, or path to an .npz")
 
 
-@dataclass(frozen=True)
-class Setup(common.Setup):
-    targets: tuple[Tensor, ...] = ()
+def prepare(settings: Cutoff) -> shared.Labelled:
+    return shared.small_outputs(settings)
 
 
-def prepare(settings: Cutoff) -> Setup:
-    sets = common.datasets(
-        settings, n_test=300, normalize="standardize+unit-length", label_noise=settings.label_noise
-    )
-    models = tuple(
-        shared.network(
-            one.x_train.shape[1], settings.width, 1, settings.classes, activation="softplus",
-            output_std=settings.output_std, seed=seed, device=settings.device,
-        )
-        for one, seed in zip(sets, common.seeds(settings), strict=True)
-    )  # fmt: skip
-    return Setup(settings, sets, models, tuple(data.one_hot(one.y_train, settings.classes) for one in sets))
-
-
-def predict(setup: Setup) -> Prediction:
+def predict(setup: shared.Labelled) -> Prediction:
     """The three terms at the cutoffs λ_r of ν·Σ(X)^½, the analytic kernel; the step T at which each is read;
     and the order of the width that (2.2) asks for there, and (2.4) for all of label space.
     """
-    settings = setup.settings
-    found: dict[str, list[np.ndarray]] = {
-        name: [] for name in ("bias", "variance", "total", "cutoff", "step", "nuisance", "width", "full_rank")
-    }
-    beta = max(_largest(model, one.x_train) for model, one in zip(setup.models, setup.sets, strict=True))
+    settings, found = setup.settings, []
+    n, gamma, outputs = settings.n, settings.duration, settings.classes
+    both = zip(setup.models, setup.x, strict=True)
+    beta = max(float(shared.gram_values(model, x)[0]) for model, x in both)
     lr = settings.lr / beta**2
-    ranks = np.unique(np.geomspace(1, 0.9 * settings.n * settings.classes, 40).round().astype(int))
-    for one, y in zip(setup.sets, setup.targets, strict=True):
-        kernel = kernels.mntk_full(one.x_train.double().cpu().numpy(), settings.classes, "softplus")
+    ranks = np.unique(np.geomspace(1, 0.9 * n * outputs, 40).round().astype(int))
+    for x, y in zip(setup.x, setup.targets, strict=True):
+        kernel = kernels.mntk_full(x.double().cpu().numpy(), outputs, "softplus")
         eigenvalues, vectors = np.linalg.eigh(kernel)
         spectrum = np.sqrt(np.maximum(eigenvalues[::-1], 0))
         labels = vectors[:, ::-1].T @ y.double().cpu().numpy().reshape(-1)
-        terms = theory.tradeoff(
-            spectrum,
-            labels,
-            settings.n,
-            settings.duration,
-            outputs=settings.classes,
-            cutoffs=spectrum[ranks - 1],
+        terms = theory.tradeoff(spectrum, labels, n, gamma, outputs=outputs, cutoffs=spectrum[ranks - 1])
+        found.append(
+            {
+                "bias": terms.bias,
+                "variance": terms.variance,
+                "total": terms.total,
+                "cutoff": terms.cutoff,
+                "step": np.ceil(gamma / (lr * (settings.output_std * terms.cutoff) ** 2)),
+                "nuisance": terms.bias * np.sqrt(n),
+                "width": [theory.width_condition(alpha, n, gamma) for alpha in terms.alpha],
+                "full_rank": theory.full_rank_width(n, outputs, max(float(eigenvalues[0]), 1e-12), gamma),
+            }
         )
-        step = np.ceil(settings.duration / (lr * (settings.output_std * terms.cutoff) ** 2))
-        values = (
-            terms.bias,
-            terms.variance,
-            terms.total,
-            terms.cutoff,
-            step,
-            terms.bias * np.sqrt(settings.n),
-            np.array([theory.width_condition(alpha, settings.n, settings.duration) for alpha in terms.alpha]),
-            theory.full_rank_width(
-                settings.n, settings.classes, max(float(eigenvalues[0]), 1e-12), settings.duration
-            ),
-        )
-        for name, value in zip(found, values, strict=True):
-            found[name].append(value)
-    return {name: np.array(values) for name, values in found.items()} | {"ranks": ranks, "lr": np.asarray(lr)}
+    return common.stacked(found) | {"ranks": ranks, "lr": np.asarray(lr)}
 
 
-def _largest(model: nn.Module, x: Tensor) -> float:
-    return float(shared.gram_values(model, x)[0])
-
-
-def run(setup: Setup, prediction: Prediction) -> Iterator[Frame]:
+def run(setup: shared.Labelled, prediction: Prediction) -> Iterator[Frame]:
     settings = setup.settings
     wanted = np.unique(prediction["step"][prediction["step"] <= settings.steps]).astype(int)
     iterates = [round(share * settings.steps) for share in ITERATES]
@@ -144,65 +89,43 @@ def run(setup: Setup, prediction: Prediction) -> Iterator[Frame]:
     def measure(ensemble: training.Ensemble) -> np.ndarray:
         with torch.no_grad():
             residual, test = ensemble(x) - y, ensemble(x_test)
-        return np.column_stack(
-            [common.stack(list(residual.flatten(1).norm(dim=1))), common.error_rate(test, y_test)]
-        )
+        norms = residual.flatten(1).norm(dim=1).cpu().numpy()
+        return np.column_stack([norms, common.error_rate(test, y_test)])
 
     ensemble = training.Ensemble(setup.models)
-    frames = training.train(
-        ensemble,
-        list(x),
-        list(y),
-        loss="half-sum",
-        lr=float(prediction["lr"]),
-        steps=settings.steps,
-        measure={"pair": measure},
-        measure_at=sorted({0, settings.steps, *wanted.tolist(), *iterates}),
-        seed=settings.seed,
-    )
-    for frame in frames:
-        values = dict(frame.values)
-        pair = values.pop("pair", None)
-        if pair is not None:
-            values |= {"residual": pair[:, 0], "test_error": pair[:, 1]}
-        if frame.values and frame.step in iterates and frame.status in ("running", "done"):
-            values["later_bound"] = _bounds(setup, ensemble)
-        yield Frame(frame.step, values, frame.progress, frame.status, frame.note)
+    names, looks = ("residual", "test_error"), sorted({0, settings.steps, *wanted.tolist(), *iterates})
+    how = {"loss": "half-sum", "lr": float(prediction["lr"]), "measure_at": looks}
+    for frame in shared.train(setup, ensemble, names, measure, **how):
+        if frame.values and frame.step in iterates and frame.status != "diverged":
+            frame = replace(frame, values={**frame.values, "later_bound": _bounds(setup, ensemble)})
+        yield frame
 
 
-def _bounds(setup: Setup, ensemble: training.Ensemble) -> np.ndarray:
+def _bounds(setup: shared.Labelled, ensemble: training.Ensemble) -> np.ndarray:
     """Thm 2.3's sum at the present weights, at its best cutoff, for each seed:
     from r_τ, and from y instead of it.
     """
     settings, found = setup.settings, []
+    given = settings.n, settings.duration
     # The theorem's output layer has entries of at most ν/√(kK); ours has ν/√k.
     nu = settings.output_std * np.sqrt(settings.classes)
-    for seed, (one, y) in enumerate(zip(setup.sets, setup.targets, strict=True)):
+    for seed, (x, y) in enumerate(zip(setup.x, setup.targets, strict=True)):
         model = ensemble.member(seed)
-        spectrum, basis = shared.gram_spectrum(model, one.x_train)
-        vectors = {"residual": shared.residual(model, one.x_train, y), "labels": rows(y.double())}
-        totals = [
-            theory.tradeoff(
-                (spectrum / nu).cpu().numpy(),
-                (basis.T @ v).cpu().numpy(),
-                settings.n,
-                settings.duration,
-                start="given",
-            ).total.min()
-            for v in vectors.values()
-        ]
-        found.append(totals)
+        spectrum, basis = shared.gram_spectrum(model, x)
+        scaled = (spectrum / nu).cpu().numpy()
+        parts = [(basis.T @ v).cpu().numpy() for v in (shared.residual(model, x, y), rows(y.double()))]
+        found.append([theory.tradeoff(scaled, v, *given, start="given").total.min() for v in parts])
     return np.array(found)
 
 
 def figure(frames: Frames, prediction: Prediction, settings: Cutoff | None = None) -> figures.Chart:
     ranks, read = prediction["ranks"], _read(frames, prediction)
-    terms = _terms(prediction, read)
+    how, full = settings or Cutoff(), float(prediction["full_rank"].mean())
     loss: list[figures.Mark] = []
     if read is not None:
         kept, residual, _ = read
-        scale = np.sqrt(_samples(prediction))
-        bound = (prediction["nuisance"] / scale + np.exp(-_duration(settings)))[:, kept]
+        scale = prediction["nuisance"][0, 0] / prediction["bias"][0, 0]  # √n
+        bound = (prediction["nuisance"] / scale + np.exp(-how.duration))[:, kept]
         loss = [
             figures.Bound(ranks[kept], bound, label="bound on the training loss", color=shared.TRAIN),
             figures.Points(ranks[kept], residual / scale, label="‖f − y‖/√n at step T", color=shared.TRAIN),
@@ -212,11 +135,11 @@ def figure(frames: Frames, prediction: Prediction, settings: Cutoff | None = Non
         "The terms of the bound for each rank of the information space, what training gave, and the width "
         "that the theorem asks for.",
         figures.Panel(
-            "Three terms against the cutoff", tuple(terms), xlabel="rank r of I (smaller α →)",
+            "Three terms against the cutoff", _terms(prediction, read), xlabel="rank r of I (smaller α →)",
             ylabel="share", xscale="log", yscale="log",
         ),
         figures.Panel(
-            "Training loss at step T", tuple(loss), xlabel="rank r of I (smaller α →)", ylabel="‖f − y‖/√n",
+            "Training loss at step T", loss, xlabel="rank r of I (smaller α →)", ylabel="‖f − y‖/√n",
             xscale="log", xlim=(1, float(ranks[-1])),
         ),
         figures.Panel(
@@ -226,11 +149,11 @@ def figure(frames: Frames, prediction: Prediction, settings: Cutoff | None = Non
                     np.exp(np.log(prediction["width"]).mean(axis=0)), prediction["bias"],
                     label="order of k in (2.2)", color=shared.NUISANCE,
                 ),
-                figures.Level(float((settings or Cutoff()).width), axis="x", label="ours"),
-                figures.Level(float(prediction["full_rank"].mean()), axis="x", label="(2.4): N empty"),
+                figures.Level(float(how.width), axis="x", label="ours"),
+                figures.Level(full, axis="x", label="(2.4): N empty"),
             ),
             xlabel="width k", ylabel="‖Π_N y‖/√n", xscale="log",
-            xlim=(10, 10 * float(prediction["full_rank"].mean())), ylim=(0, None),
+            xlim=(10, 10 * full), ylim=(0, None),
         ),
     )  # fmt: skip
 
@@ -250,14 +173,6 @@ def _terms(
         terms.append(figures.Points(ranks[kept], error, label="test error at step T", color=shared.TEST))
     best = int(ranks[prediction["total"].mean(axis=0).argmin()])
     return [*terms, figures.Level(best, axis="x", label="least sum")]
-
-
-def _samples(prediction: Prediction) -> float:
-    return float((prediction["nuisance"][0, 0] / prediction["bias"][0, 0]) ** 2)
-
-
-def _duration(settings: Cutoff | None) -> float:
-    return (settings or Cutoff()).duration
 
 
 def _read(
@@ -303,17 +218,11 @@ def _later_starts(run: Run) -> tuple[Evidence, Evidence]:
     steps, bounds = run.series("later_bound")
     if len(steps) < len(ITERATES):
         raise ValueError("the run has not come to its last iterate")
-    residual, labels = bounds[:, :, 0].T, bounds[:, :, 1].T
     at = f"at τ = {', '.join(str(s) for s in steps)}: "
-    return (
-        Evidence(
-            1 - residual[:, -1] / residual[:, 0],
-            note=at + ", ".join(f"{b:.3g}" for b in residual.mean(axis=0)),
-        ),
-        Evidence(
-            1 - labels[:, -1] / labels[:, 0], note=at + ", ".join(f"{b:.3g}" for b in labels.mean(axis=0))
-        ),
-    )
+    return tuple(
+        Evidence(1 - sums[-1] / sums[0], note=at + ", ".join(f"{b:.3g}" for b in sums.mean(axis=1)))
+        for sums in np.moveaxis(bounds, 2, 0)  # of the residual, of the labels: (T, S)
+    )  # type: ignore[return-value]
 
 
 def _turned(gram_spectrum: Callable[..., Any]) -> Callable[..., tuple[Tensor, Tensor]]:

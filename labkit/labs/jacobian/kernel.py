@@ -13,7 +13,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from labkit import data, figures, models
 from labkit.labs import common
@@ -42,52 +41,39 @@ class Kernel(Settings):
     device: str = on_cpu()
 
 
-@dataclass(frozen=True)
-class Setup:
-    settings: Kernel
-    points: tuple[Tensor, ...]
-    widths: tuple[int, ...]
-
-
-def prepare(settings: Kernel) -> Setup:
+def prepare(settings: Kernel) -> common.Setup:
     seeds = common.seeds(settings)
     points = tuple(data.sphere(settings.n, settings.inputs, seed=seed, dtype=torch.float64) for seed in seeds)
-    widths = np.unique(np.geomspace(100, settings.widest, 6).round().astype(int))
-    return Setup(settings, points, tuple(int(width) for width in widths))
+    return common.Setup(settings, points)
 
 
-def predict(setup: Setup) -> Prediction:
+def predict(setup: common.Setup) -> Prediction:
     """ν²Σ(X) for each seed and activation, in labkit's row order,
     and the 1/√k line through nothing measured.
     """
     settings = setup.settings
-    expected = {
-        f"kernel_{name}": np.stack(
-            [
-                settings.output_std**2 * kernels.mntk_full(x.numpy(), settings.classes, name)
-                for x in setup.points
-            ]
-        )
-        for name in ACTIVATIONS
-    }
-    return expected | {"widths": np.array(setup.widths)}
+    widths = np.unique(np.geomspace(100, settings.widest, 6).round().astype(int))
+    found = {"widths": widths}
+    for name in ACTIVATIONS:
+        limits = [kernels.mntk_full(x.numpy(), settings.classes, name) for x in setup.sets]
+        found[f"kernel_{name}"] = settings.output_std**2 * np.stack(limits)
+    return found
 
 
-def run(setup: Setup, prediction: Prediction) -> Iterator[Frame]:
-    settings = setup.settings
-    total = len(setup.widths)
-    for index, width in enumerate(setup.widths):
+def run(setup: common.Setup, prediction: Prediction) -> Iterator[Frame]:
+    settings, widths = setup.settings, prediction["widths"].tolist()
+    for index, width in enumerate(widths):
         values: dict[str, np.ndarray] = {}
         for name in ACTIVATIONS:
             errors = []
-            for seed, x in enumerate(setup.points):
+            for seed, x in enumerate(setup.sets):
                 gram = jacobian(_model(settings, width, name, settings.seed + seed), x).gram().numpy()
                 kernel = prediction[f"kernel_{name}"][seed]
                 errors.append(np.linalg.norm(gram - kernel) / np.linalg.norm(kernel))
-                yield Frame.tick(width, (index + 0.5) / total)
+                yield Frame.tick(width, (index + 0.5) / len(widths))
             values[f"error_{name}"] = np.array(errors)
-        yield Frame(width, values, (index + 1) / total)
-    yield Frame(setup.widths[-1], _joint(setup), 1.0, "done")
+        yield Frame(width, values, (index + 1) / len(widths))
+    yield Frame(widths[-1], _joint(setup), 1.0, "done")
 
 
 def _model(
@@ -100,12 +86,12 @@ def _model(
     )  # fmt: skip
 
 
-def _joint(setup: Setup, width: int = 60) -> dict[str, np.ndarray]:
+def _joint(setup: common.Setup, width: int = 60) -> dict[str, np.ndarray]:
     """Both layers trained, at a small width:
     the blocks of J and the quantities of Thm B.1, from a dense Jacobian.
     """
     settings, found = setup.settings, []
-    for seed, x in enumerate(setup.points):
+    for seed, x in enumerate(setup.sets):
         model = _model(settings, width, "softplus", settings.seed + seed, train_readout=True)
         joint = dense_jacobian(model, x)
         inner = dense_jacobian(_model(settings, width, "softplus", settings.seed + seed), x)
@@ -115,42 +101,28 @@ def _joint(setup: Setup, width: int = 60) -> dict[str, np.ndarray]:
         outer = outer.reshape(settings.classes, settings.n, -1).transpose(0, 1).reshape(len(joint), -1)
         blocks = {"W": inner, "V": outer}
         assembled = torch.cat([blocks[name] for name, _ in model.named_parameters()], dim=1)
-        bound = theory.joint_jacobian_bound(
-            1.0,
-            settings.classes,
-            width,
-            float(model.V.detach().abs().max()),
-            float(torch.linalg.matrix_norm(model.W.detach())),
-            float(torch.linalg.matrix_norm(x, 2)),
-            phi0=float(np.log(2)),
-            n=settings.n,
-        )
+        sizes = settings.classes, width, float(model.V.detach().abs().max())
+        norms = float(torch.linalg.matrix_norm(model.W.detach())), float(torch.linalg.matrix_norm(x, 2))
         found.append(
-            (float((joint - assembled).abs().max()), float(torch.linalg.matrix_norm(joint, 2)), bound)
+            {
+                "block_error": float((joint - assembled).abs().max()),
+                "joint_norm": float(torch.linalg.matrix_norm(joint, 2)),
+                "joint_bound": theory.joint_jacobian_bound(
+                    1.0, *sizes, *norms, phi0=float(np.log(2)), n=settings.n
+                ),
+            }
         )
-    return {
-        name: np.array(column)
-        for name, column in zip(
-            ("block_error", "joint_norm", "joint_bound"), zip(*found, strict=True), strict=True
-        )
-    }
+    return common.stacked(found)
 
 
 def figure(frames: Frames, prediction: Prediction, settings: Kernel | None = None) -> figures.Chart:
-    marks: list[figures.Mark] = []
-    widths = prediction["widths"]
-    for color, name in enumerate(ACTIVATIONS):
-        x, y = common.curve(frames, f"error_{name}")
-        if len(x):  # the theory fixes the slope, not the constant: the line starts at the first point
-            line = y[:, 0].mean() * np.sqrt(widths[0] / widths)
-            marks.append(figures.Predicted(widths, line, label=f"{name}: slope −½", color=color))
-        marks.append(figures.Points(x, y, label=f"{name}, measured", color=color))
-    kernel = prediction["kernel_relu"][0]
+    widths, kernel = prediction["widths"], prediction["kernel_relu"][0]
+    told = dict.fromkeys(ACTIVATIONS, ("−½", np.sqrt(widths[0] / widths)))
     return figures.Chart.of(
         settings, "How the tangent kernel at the start nears its limit with the width, and that limit.",
         figures.Panel(
-            "How far is JJᵀ from ν²Σ(X)?", tuple(marks), xlabel="width k", ylabel="relative error",
-            xscale="log", yscale="log", xlim=(float(widths[0]) * 0.8, float(widths[-1]) * 1.25),
+            "How far is JJᵀ from ν²Σ(X)?", shared.slopes(frames, widths, "error", told),
+            ylabel="relative error", **shared.width_axis(widths),
         ),
         figures.Panel(
             "ν²Σ(X): one block a class, interleaved", (figures.Raster(kernel, diverging=True),),

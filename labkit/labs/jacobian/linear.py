@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,7 +22,12 @@ from labkit.protocol.rules import EVERY, Between, Equals, Evidence
 from labkit.protocol.settings import Settings, knob, on_cpu
 from labkit.theory import linear_model
 
-PARTS = ("risk", "information", "nuisance")
+# What is followed: its words and its colour.
+PARTS = {
+    "risk": ("population risk", shared.TEST),
+    "information": ("part on I", shared.INFORMATION),
+    "nuisance": ("part on N", shared.NUISANCE),
+}
 
 
 @dataclass(frozen=True)
@@ -31,14 +37,7 @@ class LinearModel(Settings):
     rank: int = knob(5, "rank r of the clean features", slider=(1, 20), bounds=(1, None), step=1)
     sigma_x: float = knob(0.2, "feature noise σ_x", slider=(0, 0.5), bounds=(0, 10), step=0.05)
     sigma_y: float = knob(2.0, "label noise σ_y", slider=(0, 4), bounds=(0, 100), step=0.25)
-    lr: float = knob(
-        0.5,
-        "step size η (the paper gives none)",
-        slider=(0.05, 1.5),
-        bounds=(1e-6, 10),
-        scale="log",
-        label="learning rate",
-    )
+    lr: float = shared.learning_rate(0.5, "step size η (the paper gives none)", (0.05, 1.5), most=10)
     steps: int = knob(200, "steps τ", slider=(20, 1000), bounds=(2, None), scale="log")
     device: str = on_cpu()
 
@@ -50,54 +49,29 @@ class LinearModel(Settings):
             )
 
 
-@dataclass(frozen=True)
-class Setup:
-    settings: LinearModel
-    draws: tuple[data.LowRankLinear, ...]
+def prepare(settings: LinearModel) -> common.Setup:
+    model = settings.n, settings.inputs, settings.rank, settings.sigma_x, settings.sigma_y
+    draws = (data.low_rank_linear(*model, seed=s, dtype=torch.float64) for s in common.seeds(settings))
+    return common.Setup(settings, tuple(draws))
 
 
-def prepare(settings: LinearModel) -> Setup:
-    draws = (
-        data.low_rank_linear(
-            settings.n,
-            settings.inputs,
-            settings.rank,
-            settings.sigma_x,
-            settings.sigma_y,
-            seed=seed,
-            dtype=torch.float64,
-        )
-        for seed in common.seeds(settings)
-    )
-    return Setup(settings, tuple(draws))
-
-
-def predict(setup: Setup) -> Prediction:
+def predict(setup: common.Setup) -> Prediction:
     """Risk and its two parts at every step, from one SVD of X."""
     settings, steps = setup.settings, np.arange(setup.settings.steps + 1)
     curves = []
-    for draw in setup.draws:
+    for draw in setup.sets:
         w = linear_model.gd_iterates(draw.X.numpy(), draw.y.numpy(), settings.lr, steps)
-        found = linear_model.population_risk(
-            w,
-            draw.X_clean.numpy(),
-            draw.y_clean.numpy(),
-            settings.sigma_x,
-            settings.sigma_y,
-            rank=settings.rank,
-        )
+        model = draw.X_clean.numpy(), draw.y_clean.numpy(), settings.sigma_x, settings.sigma_y
+        found = linear_model.population_risk(w, *model, rank=settings.rank)
         curves.append(np.stack([found.total, found.information, found.nuisance]))
     return {"steps": steps} | dict(zip(PARTS, np.stack(curves, axis=1), strict=True))
 
 
-def run(setup: Setup, prediction: Prediction) -> Iterator[Frame]:
+def run(setup: common.Setup, prediction: Prediction) -> Iterator[Frame]:
     """The loop (5.2), step by step, with the risk by Monte Carlo over fresh noise at a few steps."""
     settings = setup.settings
-    X, y = torch.stack([d.X for d in setup.draws]), torch.stack([d.y for d in setup.draws])
-    U, clean, labels = (
-        torch.stack([getattr(d, name) for d in setup.draws]) for name in ("U", "X_clean", "y_clean")
-    )
-    w = torch.zeros(len(setup.draws), settings.inputs, dtype=X.dtype)
+    X, y, U, clean, labels = common.together(setup.sets, "X", "y", "U", "X_clean", "y_clean")
+    w = torch.zeros(len(X), settings.inputs, dtype=X.dtype)
     rng = np.random.default_rng(settings.seed)
     sampled = set(np.unique(np.geomspace(1, settings.steps, 6).round().astype(int)).tolist())
     for step in range(settings.steps + 1):
@@ -109,10 +83,8 @@ def run(setup: Setup, prediction: Prediction) -> Iterator[Frame]:
         inside, outside = 0.5 * (misfit**2).sum(-1) + share * noise, (1 - share) * noise
         values = dict(zip(PARTS, ((inside + outside).numpy(), inside.numpy(), outside.numpy()), strict=True))
         if step in sampled:
-            pairs = [
-                _monte_carlo(draw, one.numpy(), settings, rng)
-                for draw, one in zip(setup.draws, w, strict=True)
-            ]
+            each = zip(setup.sets, w.numpy(), strict=True)
+            pairs = [_monte_carlo(draw, one, settings, rng) for draw, one in each]
             values["sampled"], values["sampled_error"] = np.array(pairs).T
         yield Frame(step, values, step / settings.steps, "done" if step == settings.steps else "running")
         gradient = (X.mT @ ((X @ w[..., None]) - y[..., None]))[..., 0]
@@ -131,12 +103,9 @@ def _monte_carlo(
 
 
 def figure(frames: Frames, prediction: Prediction, settings: LinearModel | None = None) -> figures.Chart:
-    colors = {"risk": shared.TEST, "information": shared.INFORMATION, "nuisance": shared.NUISANCE}
-    labels = {"risk": "population risk", "information": "part on I", "nuisance": "part on N"}
-    marks: dict[str, list[figures.Mark]] = {name: [] for name in PARTS}
-    for name in PARTS:
-        words, color = labels[name], colors[name]
-        marks[name] += [
+    marks: dict[str, list[figures.Mark]] = {}
+    for name, (words, color) in PARTS.items():
+        marks[name] = [
             figures.Predicted(prediction["steps"], prediction[name], f"{words}, closed form", color),
             figures.Measured(*common.curve(frames, name), f"{words}, descent", color),
         ]
@@ -145,19 +114,14 @@ def figure(frames: Frames, prediction: Prediction, settings: LinearModel | None 
         marks["risk"].append(
             figures.Points(steps, sampled, label="fresh noise drawn", color=shared.TRAIN, line=False)
         )
-    end = int(prediction["steps"][-1])
+    ends = (0, int(prediction["steps"][-1]))
+    across: dict[str, Any] = {"xlabel": "step τ", "ylabel": "E L(w_τ)", "xlim": ends, "ylim": (0, None)}
     return figures.Chart.of(
         settings,
         "Risk of a linear model that can be solved, along gradient descent, whole and in two parts.",
-        figures.Panel(
-            "Population risk", tuple(marks["risk"]), xlabel="step τ", ylabel="E L(w_τ)", xlim=(0, end),
-            ylim=(0, None),
-        ),
-        figures.Panel(
-            "Its two parts", (*marks["information"], *marks["nuisance"]), xlabel="step τ", ylabel="E L(w_τ)",
-            xlim=(0, end), ylim=(0, None),
-        ),
-    )  # fmt: skip
+        figures.Panel("Population risk", marks["risk"], **across),
+        figures.Panel("Its two parts", marks["information"] + marks["nuisance"], **across),
+    )
 
 
 def _dips(run: Run) -> tuple[Evidence, ...]:

@@ -15,7 +15,7 @@ import torch
 from labkit import figures
 from labkit.labs import common
 from labkit.labs.jacobian import shared
-from labkit.labs.jacobian.shallow import Setup, descend, kernel, norm
+from labkit.labs.jacobian.shallow import descend, kernel, network, norm
 from labkit.protocol.claims import Claim, World
 from labkit.protocol.experiment import Experiment, Frame, Frames, Prediction, Run
 from labkit.protocol.rules import INTERVAL, Between, Equals, Evidence
@@ -30,54 +30,48 @@ class Linearization(common.OnData):
     widest: int = knob(1600, "largest width k", slider=(400, 12_800), bounds=(200, None), scale="log2")
     repeats: int = knob(4, "networks averaged in each seed", slider=(1, 8), bounds=(1, None), step=1)
     steps: int = knob(60, "steps of gradient descent", slider=(20, 300), bounds=(1, None), scale="log")
-    lr: float = knob(
-        0.9, "learning rate in units of 1/λ₁²", slider=(0.05, 1.9), bounds=(1e-6, 1e3), scale="log",
-        label="learning rate",
-    )  # fmt: skip
+    lr: float = shared.learning_rate(0.9, "learning rate in units of 1/λ₁²", (0.05, 1.9), most=1e3)
     label_noise: float = shared.label_noise(0.0)
     n: int = knob(40, "training images", slider=(10, 100), bounds=(4, None), step=10)
     classes: int = knob(3, "classes K", slider=(2, 10), bounds=(2, None), step=1)
     dataset: str = knob("digits", "name of a data set, or path to an .npz")
 
 
-def prepare(settings: Linearization) -> Setup:
-    widths = np.unique(np.geomspace(100, settings.widest, 5).round().astype(int))
+def prepare(settings: Linearization) -> common.Setup:
     sets = common.datasets(
         settings, n_test=30, normalize="none", label_noise=settings.label_noise, dtype=torch.float64
     )
-    return Setup(settings, sets, tuple(int(w) for w in widths))
+    return common.Setup(settings, sets)
 
 
-def predict(setup: Setup) -> Prediction:
+def predict(setup: common.Setup) -> Prediction:
     """The exponents: −1 for a smooth activation, −½ for ReLU, whose mask flips for about √k units."""
-    return {"widths": np.array(setup.widths), "softplus": np.array(-1.0), "relu": np.array(-0.5)}
+    widths = np.unique(np.geomspace(100, setup.settings.widest, 5).round().astype(int))
+    return {"widths": widths, "softplus": np.array(-1.0), "relu": np.array(-0.5)}
 
 
-def run(setup: Setup, prediction: Prediction) -> Iterator[Frame]:
-    settings = setup.settings
-    assert isinstance(settings, Linearization)
-    for index, width in enumerate(setup.widths):
+def run(setup: common.Setup, prediction: Prediction) -> Iterator[Frame]:
+    settings, widths = setup.settings, prediction["widths"].tolist()
+    for index, width in enumerate(widths):
         values = {}
         for name in ACTIVATIONS:
-            worst = np.zeros((len(setup.sets), settings.repeats))
+            worst = np.zeros((settings.seeds, settings.repeats))
             for seed, repeat in np.ndindex(*worst.shape):
                 worst[seed, repeat] = _deviation(setup, width, name, seed, repeat)
-                yield Frame.tick(width, index / len(setup.widths))
+                yield Frame.tick(width, index / len(widths))
             values[f"deviation_{name}"] = worst.mean(axis=1)
-        done = index + 1 == len(setup.widths)
-        yield Frame(width, values, (index + 1) / len(setup.widths), "done" if done else "running")
+        done = index + 1 == len(widths)
+        yield Frame(width, values, (index + 1) / len(widths), "done" if done else "running")
 
 
-def _deviation(setup: Setup, width: int, activation: str, seed: int, repeat: int) -> float:
+def _deviation(setup: common.Setup, width: int, activation: str, seed: int, repeat: int) -> float:
     """max over steps of ‖r_τ − r̃_τ‖/‖r₀‖."""
-    settings = setup.settings
-    assert isinstance(settings, Linearization)
-    model, x, y = setup.network(width, activation, seed, repeat)
+    model, x, y = network(setup, width, activation, seed, repeat)
     gram = kernel(model, x)
-    lr = settings.lr / norm(gram) ** 2
+    lr = setup.settings.lr / norm(gram) ** 2
     linear = shared.residual(model, x, y)
     start, worst = 0.0, 0.0
-    for _ in range(settings.steps + 1):
+    for _ in range(setup.settings.steps + 1):
         true = descend(model, x, y, lr).flatten()
         start = start or float(true.norm())
         worst = max(worst, float((true - linear).norm()) / start)
@@ -86,25 +80,15 @@ def _deviation(setup: Setup, width: int, activation: str, seed: int, repeat: int
 
 
 def figure(frames: Frames, prediction: Prediction, settings: Linearization | None = None) -> figures.Chart:
-    marks: list[figures.Mark] = []
     widths = prediction["widths"]
-    for color, name in enumerate(ACTIVATIONS):
-        x, y = common.curve(frames, f"deviation_{name}")
-        slope = float(prediction[name])
-        if len(x):
-            line = y[:, 0].mean() * (widths / widths[0]) ** slope
-            marks.append(
-                figures.Predicted(
-                    widths, line, label=f"{name}: slope {'−1' if slope == -1 else '−½'}", color=color
-                )
-            )
-        marks.append(figures.Points(x, y, label=f"{name}, measured", color=color))
+    words = {"softplus": "−1", "relu": "−½"}
+    told = {name: (slope, (widths / widths[0]) ** float(prediction[name])) for name, slope in words.items()}
     return figures.Chart.of(
         settings, "The largest gap between training and its linearisation, as the network grows wider.",
         figures.Panel(
-            "How far does training leave the linearised path?", marks, xlabel="width k",
-            ylabel="max ‖r − r̃‖ / ‖r₀‖", xscale="log", yscale="log",
-            xlim=(float(widths[0]) * 0.8, float(widths[-1]) * 1.25),
+            "How far does training leave the linearised path?",
+            shared.slopes(frames, widths, "deviation", told), ylabel="max ‖r − r̃‖ / ‖r₀‖",
+            **shared.width_axis(widths),
         ),
     )  # fmt: skip
 

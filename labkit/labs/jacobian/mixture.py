@@ -50,15 +50,9 @@ class MixtureSettings(Settings):
     device: str = on_cpu()
 
 
-@dataclass(frozen=True)
-class Setup:
-    settings: MixtureSettings
-    single: tuple[data.Mixture, ...]
-    double: tuple[data.Mixture, ...]
-    clean: tuple[data.Mixture, ...]
+def prepare(settings: MixtureSettings) -> common.Setup:
+    """Mixtures of each seed: as set, with twice as many samples, and without noise."""
 
-
-def prepare(settings: MixtureSettings) -> Setup:
     def draw(per_cluster: int, sigma: float, balanced: bool = True) -> tuple[data.Mixture, ...]:
         n = settings.classes * settings.clusters * per_cluster
         return tuple(
@@ -69,19 +63,17 @@ def prepare(settings: MixtureSettings) -> Setup:
             for seed in common.seeds(settings)
         )  # fmt: skip
 
-    return Setup(
-        settings, draw(settings.per_cluster, settings.sigma), draw(2 * settings.per_cluster, settings.sigma),
-        draw(settings.drawn, 0.0, balanced=False),
-    )  # fmt: skip
+    single, double = (draw(factor * settings.per_cluster, settings.sigma) for factor in (1, 2))
+    return common.Setup(settings, (single, double, draw(settings.drawn, 0.0, balanced=False)))
 
 
-def predict(setup: Setup) -> Prediction:
+def predict(setup: common.Setup) -> Prediction:
     """The place of the knee and the spectrum at σ = 0, from the kernel of the centres alone (Thm A.1)."""
     settings = setup.settings
     rank = theory.mixture_rank(settings.classes, settings.clusters)
     shown = min(3 * rank, settings.classes**2 * settings.clusters * settings.per_cluster)
     spectra = []
-    for mixture in setup.single:
+    for mixture in setup.sets[0]:
         centres = kernels.mntk(mixture.centers.numpy(), settings.activation)
         # Each centre is repeated per_cluster times and the block of every class is the same.
         eigenvalues = np.repeat(np.linalg.eigvalsh(centres)[::-1] * settings.per_cluster, settings.classes)
@@ -89,16 +81,16 @@ def predict(setup: Setup) -> Prediction:
     return {"rank": np.asarray(rank), "shown": np.asarray(shown), "spectrum": np.array(spectra)}
 
 
-def run(setup: Setup, prediction: Prediction) -> Iterator[Frame]:
-    settings = setup.settings
-    rank = int(theory.mixture_rank(settings.classes, settings.clusters))
+def run(setup: common.Setup, prediction: Prediction) -> Iterator[Frame]:
+    settings, rank = setup.settings, int(prediction["rank"])
+    single, double, without = setup.sets
     clean = []
-    for mixture in setup.clean:
+    for mixture in without:
         clean.append(_without_noise(settings, mixture))
-        yield Frame.tick(0, 0.2 * len(clean) / len(setup.clean))
+        yield Frame.tick(0, 0.2 * len(clean) / len(without))
     names = ("clean_rank", "clean_share", "clean_least", "clean_largest", "interval_low", "interval_high")
     yield Frame(0, dict(zip(names, np.array(clean).T, strict=True)), 0.2)
-    for step, mixtures in ((1, setup.single), (2, setup.double)):
+    for step, name, mixtures in ((1, "single", single), (2, "double", double)):
         spectra = []
         for seed, mixture in enumerate(mixtures):
             model = models.one_hidden(
@@ -108,7 +100,6 @@ def run(setup: Setup, prediction: Prediction) -> Iterator[Frame]:
             values = shared.gram_values(model, mixture.x_train)
             spectra.append(values[: max(3 * rank, rank + 1)].numpy())
             yield Frame.tick(step, 0.2 + 0.4 * (step - 1 + (seed + 1) / len(mixtures)))
-        name = "single" if step == 1 else "double"
         yield Frame(step, {name: np.array(spectra)}, 0.2 + 0.4 * step, "running" if step == 1 else "done")
 
 
@@ -129,42 +120,28 @@ def _without_noise(settings: MixtureSettings, mixture: data.Mixture) -> tuple[fl
 
 def figure(frames: Frames, prediction: Prediction, settings: MixtureSettings | None = None) -> figures.Chart:
     rank, shown = int(prediction["rank"]), int(prediction["shown"])
-    found = {name: common.newest(frames, name) for name in ("single", "double")}
     index = np.arange(1, shown + 1)
     marks: list[figures.Mark] = [figures.Level(rank, label="K²C", axis="x")]
-    for color, (name, scale) in enumerate((("single", 1.0), ("double", np.sqrt(2)))):
-        label = "n" if name == "single" else "2n"
-        marks.append(
-            figures.Predicted(
-                index[:rank],
-                prediction["spectrum"] * scale,
-                label=f"{label}, predicted for σ = 0",
-                color=color,
-            )
-        )
-        values = found[name]
-        if values is not None:
-            marks.append(figures.Measured(*_shown(values, shown), label=f"{label}, measured", color=color))
-    gaps: list[figures.Mark] = [figures.Level(rank, label="K²C", axis="x")]
-    if found["single"] is not None:
-        ratio = found["single"][:, :-1] / np.maximum(found["single"][:, 1:], 1e-300)
+    gaps = marks.copy()
+    for color, (name, label, scale) in enumerate((("single", "n", 1.0), ("double", "2n", np.sqrt(2)))):
+        told = prediction["spectrum"] * scale
+        marks.append(figures.Predicted(index[:rank], told, f"{label}, predicted for σ = 0", color))
+        if (values := common.newest(frames, name)) is not None:
+            marks.append(figures.Measured(index, values[:, :shown], f"{label}, measured", color))
+    if (values := common.newest(frames, "single")) is not None:
+        ratio = shared.neighbours(values)
         gaps.append(figures.Measured(np.arange(1, ratio.shape[1] + 1), ratio, label="λₛ / λₛ₊₁", color=0))
     return figures.Chart.of(
         settings, "Singular values of the Jacobian on a mixture of clusters, and where their gap lies.",
         figures.Panel(
-            "Singular values of J at the start", tuple(marks), xlabel="index s", ylabel="λₛ", yscale="log",
+            "Singular values of J at the start", marks, xlabel="index s", ylabel="λₛ", yscale="log",
             xlim=(0, shown),
         ),
         figures.Panel(
-            "Where is the gap?", tuple(gaps), xlabel="index s", ylabel="ratio of neighbours", xlim=(0, shown),
+            "Where is the gap?", gaps, xlabel="index s", ylabel="ratio of neighbours", xlim=(0, shown),
             ylim=(0.9, None),
         ),
     )  # fmt: skip
-
-
-def _shown(spectra: np.ndarray, shown: int) -> tuple[np.ndarray, np.ndarray]:
-    kept = spectra[:, :shown]
-    return np.arange(1, kept.shape[1] + 1), kept
 
 
 def _exact_without_noise(run: Run) -> tuple[Evidence, Evidence, Evidence, Evidence]:
@@ -182,7 +159,7 @@ def _exact_without_noise(run: Run) -> tuple[Evidence, Evidence, Evidence, Eviden
 def _knee(run: Run) -> tuple[Evidence, Evidence]:
     rank = int(run.prediction["rank"])
     single, double = run.last("single"), run.last("double")
-    ratios = [spectra[:, :-1] / np.maximum(spectra[:, 1:], 1e-300) for spectra in (single, double)]
+    ratios = [shared.neighbours(spectra) for spectra in (single, double)]
     gaps = np.stack([ratio[:, rank - 1] for ratio in ratios])
     return (
         Evidence(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -48,38 +49,18 @@ class OneStep(Settings):
             raise ValueError(f"n must be more than 4·inputs = {4 * self.inputs}; got {self.n}")
 
 
-@dataclass(frozen=True)
-class Setup:
-    settings: OneStep
-    draws: tuple[tuple[Tensor, Tensor, Tensor], ...]
-    models: tuple[models.OneHidden, ...]
+def prepare(settings: OneStep) -> common.Setup:
+    seeds, exact = common.seeds(settings), torch.float64
+    draws = tuple(data.linear_teacher(settings.n, settings.inputs, seed=seed, dtype=exact) for seed in seeds)
+    how: dict[str, Any] = {"activation": "relu", "output_std": 1e-4, "readout": "half", "dtype": exact}
+    nets = tuple(models.one_hidden(settings.inputs, settings.width, 1, seed=seed, **how) for seed in seeds)
+    return common.Setup(settings, draws, nets)
 
 
-def prepare(settings: OneStep) -> Setup:
-    seeds = common.seeds(settings)
-    draws = tuple(
-        data.linear_teacher(settings.n, settings.inputs, seed=seed, dtype=torch.float64) for seed in seeds
-    )
-    nets = tuple(
-        models.one_hidden(
-            settings.inputs,
-            settings.width,
-            1,
-            activation="relu",
-            output_std=1e-4,
-            readout="half",
-            seed=seed,
-            dtype=torch.float64,
-        )
-        for seed in seeds
-    )
-    return Setup(settings, draws, nets)
-
-
-def predict(setup: Setup) -> Prediction:
+def predict(setup: common.Setup) -> Prediction:
     """The rank 2d, the order √(d/n) of what is left, and the spectrum if W₁ pointed along ±θ exactly."""
     settings, ideal = setup.settings, []
-    for (x, _, theta), model in zip(setup.draws, setup.models, strict=True):
+    for (x, _, theta), model in zip(setup.sets, setup.models, strict=True):
         aligned = torch.sign(model.V).T * theta[None, :]
         ideal.append(_spectrum(x, aligned, model.V))
     return {
@@ -96,10 +77,10 @@ def _spectrum(x: Tensor, W: Tensor, V: Tensor) -> np.ndarray:
     return (eigenvalues.sqrt() / (V.norm() * torch.linalg.matrix_norm(x, 2))).numpy()
 
 
-def run(setup: Setup, prediction: Prediction) -> Iterator[Frame]:
+def run(setup: common.Setup, prediction: Prediction) -> Iterator[Frame]:
     settings = setup.settings
     before, after = [], []
-    for (x, y, _), model in zip(setup.draws, setup.models, strict=True):
+    for (x, y, _), model in zip(setup.sets, setup.models, strict=True):
         before.append(_spectrum(x, model.W.detach(), model.V))
         loss = ((model(x)[:, 0] - y) ** 2).sum() / (2 * settings.n)
         (gradient,) = torch.autograd.grad(loss, [model.W])
@@ -113,27 +94,23 @@ def run(setup: Setup, prediction: Prediction) -> Iterator[Frame]:
 
 def figure(frames: Frames, prediction: Prediction, settings: OneStep | None = None) -> figures.Chart:
     rank = int(prediction["rank"])
-    shown = 4 * rank
-    index = np.arange(1, shown + 1)
+    index, ideal = np.arange(1, 4 * rank + 1), prediction["ideal"][:, :rank]
     marks: list[figures.Mark] = [
-        figures.Predicted(
-            index[:rank], prediction["ideal"][:, :rank], label="weights along ±θ", color=shared.INFORMATION
-        )
+        figures.Predicted(index[:rank], ideal, label="weights along ±θ", color=shared.INFORMATION)
     ]
     for name, label, color in (
         ("before", "before the step", shared.TRAIN),
         ("after", "after one step", shared.INFORMATION),
     ):
-        found = common.newest(frames, name)
-        if found is not None:
-            marks.append(figures.Measured(index, found[:, :shown], label=label, color=color))
-    marks.append(figures.Level(rank, axis="x", label="2d"))
-    marks.append(figures.Level(float(prediction["order"]), label="√(d/n)"))
+        if (found := common.newest(frames, name)) is not None:
+            marks.append(figures.Measured(index, found[:, : len(index)], label=label, color=color))
+    order = figures.Level(float(prediction["order"]), label="√(d/n)")
+    marks += [figures.Level(rank, axis="x", label="2d"), order]
     return figures.Chart.of(
         settings, "Singular values of the Jacobian before and after one step of gradient descent.",
         figures.Panel(
             "Singular values of J / (‖v‖‖X‖)", marks, xlabel="index s", ylabel="σₛ", yscale="log",
-            xlim=(0, shown),
+            xlim=(0, len(index)),
         ),
     )  # fmt: skip
 
@@ -141,7 +118,7 @@ def figure(frames: Frames, prediction: Prediction, settings: OneStep | None = No
 def _rank_2d(run: Run) -> tuple[Evidence, Evidence, Evidence]:
     rank, order = int(run.prediction["rank"]), float(run.prediction["order"])
     after = run.last("after")
-    ratio = after[:, : 2 * rank] / np.maximum(after[:, 1 : 2 * rank + 1], 1e-300)
+    ratio = shared.neighbours(after[:, : 2 * rank + 1])
     energy = (after[:, :rank] ** 2).sum(axis=1) / (after**2).sum(axis=1)
     # The first value stands apart too (the mean of the active samples): the knee is looked for after it.
     place = ratio[:, 1:].argmax(axis=1) + 2

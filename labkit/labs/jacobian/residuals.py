@@ -36,23 +36,18 @@ class Residuals(common.OnData):
     width: int = knob(512, "hidden units k", slider=(16, 4096), bounds=(1, None), scale="log2")
     depth: int = knob(1, "hidden layers; 1 is the network of (1.1)", slider=(1, 4), bounds=(1, 50), step=1)
     label_noise: float = shared.label_noise(0.5)
-    lr: float = knob(
+    lr: float = shared.learning_rate(
         0.9,
         "learning rate in units of 1/λ₁²; the theorem asks for at most 1, and 2 is the edge of stability",
-        slider=(0.05, 4),
-        bounds=(1e-6, 1e3),
-        scale="log",
-        label="learning rate",
+        (0.05, 4),
+        most=1e3,
     )
     rank: int = knob(
         25, "dimension r of the information space", slider=(1, 100), bounds=(1, None), step=1, remeasures=True
     )
     steps: int = knob(400, "steps of gradient descent", slider=(50, 2000), bounds=(1, None), scale="log")
     activation: str = knob("softplus", "activation φ", choices=("softplus", "relu", "tanh"))
-    output_std: float = knob(
-        0.1, "ν: the output layer has variance ν²/k", slider=(0.01, 2), bounds=(1e-6, 1e3), scale="log",
-        label="output scale ν",
-    )  # fmt: skip
+    output_std: float = shared.output_std(most=2)
     n: int = knob(160, "training images", slider=(30, 400), bounds=(4, None), step=10)
     classes: int = knob(5, "classes K", slider=(2, 10), bounds=(2, None), step=1)
     dataset: str = knob("digits", "name of a data set, or path to an .npz")
@@ -62,73 +57,47 @@ class Residuals(common.OnData):
         return {"rank": (self.n * self.classes - 1, "n·K - 1, for a label space of n·K,")}
 
 
-@dataclass(frozen=True)
-class Setup(common.Setup):
-    targets: tuple[Tensor, ...] = ()
-    steps: tuple[int, ...] = ()
-
-    @property
-    def noise(self) -> float:
-        """Variance of strict label noise in each direction of label space."""
-        rho, classes = self.settings.label_noise, self.settings.classes
-        return (1 - (1 - rho) ** 2 - rho**2 / (classes - 1)) / classes
-
-    @property
-    def x(self) -> tuple[Tensor, ...]:
-        return tuple(one.x_train for one in self.sets)
+def prepare(settings: Residuals) -> shared.Labelled:
+    return shared.small_outputs(settings, settings.depth, settings.activation)
 
 
-def prepare(settings: Residuals) -> Setup:
-    sets = common.datasets(
-        settings, n_test=300, normalize="standardize+unit-length", label_noise=settings.label_noise
-    )
-    models = tuple(
-        shared.network(
-            one.x_train.shape[1],
-            settings.width,
-            settings.depth,
-            settings.classes,
-            activation=settings.activation,
-            output_std=settings.output_std,
-            seed=seed,
-            device=settings.device,
-        )
-        for one, seed in zip(sets, common.seeds(settings), strict=True)
-    )
-    targets = tuple(data.one_hot(one.y_train, settings.classes) for one in sets)
-    return Setup(settings, sets, models, targets, tuple(common.measured_steps(settings.steps)))
-
-
-def predict(setup: Setup) -> Prediction:
+def predict(setup: shared.Labelled) -> Prediction:
     """From the Jacobian at the start, alone: the curves of (5.11), how long the gradients of right and wrong
     labels are, and the step to stop at.
     """
-    rank, steps = setup.settings.rank, np.asarray(setup.steps)
-    spectra, bases, coefficients, gradients = [], [], [], []
-    for model, one, y in zip(setup.models, setup.sets, setup.targets, strict=True):
-        x = one.x_train
-        values, basis = once(shared.gram_spectrum, model, x)
-        gradients.append(_gradients(values, basis, shared.residual(model, x, y), y, one))
-        spectra.append(values.cpu().numpy())
-        bases.append(basis.cpu().numpy())
-        coefficients.append((basis.T @ shared.residual(model, x, y)).cpu().numpy())
+    settings, steps = setup.settings, np.array(common.measured_steps(setup.settings.steps))
+    each = zip(setup.models, setup.sets, setup.targets, strict=True)
+    found = common.stacked([_at_the_start(*one) for one in each])
+    start = np.linalg.norm(found["coefficients"], axis=1)
     # One learning rate for all seeds, from the steepest of them.
-    lr = setup.settings.lr / max(float(spectrum[0]) ** 2 for spectrum in spectra)
-    start = np.linalg.norm(coefficients, axis=1)
-    parts = [theory.residual_parts(s, c, rank, lr, steps) for s, c in zip(spectra, coefficients, strict=True)]
-    path = np.arange(setup.settings.steps + 1)
-    told = [
-        theory.fresh_loss(s, c, setup.noise, lr, path).argmin()
-        for s, c in zip(spectra, coefficients, strict=True)
-    ]
-    return {
-        "told": np.array(told), "gradients": np.array(gradients),
-        "guess": np.asarray(1 - 1 / setup.settings.classes),
-        "steps": steps, "rank": np.asarray(rank), "lr": np.asarray(lr), "start": start,
-        "spectrum": np.array(spectra), "basis": np.array(bases), "coefficients": np.array(coefficients),
+    lr = settings.lr / max(float(spectrum[0]) ** 2 for spectrum in found["spectrum"])
+    both = list(zip(found["spectrum"], found["coefficients"], strict=True))
+    parts = [theory.residual_parts(*one, settings.rank, lr, steps) for one in both]
+    noise, path = _noise(settings.label_noise, settings.classes), np.arange(settings.steps + 1)
+    return found | {
+        "told": np.array([theory.fresh_loss(*one, noise, lr, path).argmin() for one in both]),
+        "guess": np.asarray(1 - 1 / settings.classes),
+        "steps": steps, "rank": np.asarray(settings.rank), "lr": np.asarray(lr), "start": start,
         "information": np.array([p.information for p in parts]) / start[:, None],
         "nuisance": np.array([p.nuisance for p in parts]) / start[:, None],
     }  # fmt: skip
+
+
+def _noise(share: float, classes: int) -> float:
+    """Variance of strict label noise in each direction of label space."""
+    return (1 - (1 - share) ** 2 - share**2 / (classes - 1)) / classes
+
+
+def _at_the_start(model: nn.Module, one: data.Dataset, y: Tensor) -> dict[str, Any]:
+    """Spectrum and left singular vectors of J, the residual in these, and lengths of gradients."""
+    values, basis = once(shared.gram_spectrum, model, one.x_train)
+    residual = shared.residual(model, one.x_train, y)
+    return {
+        "spectrum": values.cpu().numpy(),
+        "basis": np.ascontiguousarray(basis.cpu().numpy()),
+        "coefficients": (basis.T @ residual).cpu().numpy(),
+        "gradients": _gradients(values, basis, residual, y, one),
+    }
 
 
 def _gradients(
@@ -146,7 +115,7 @@ def _gradients(
 
 
 def run(
-    setup: Setup,
+    setup: shared.Labelled,
     prediction: Prediction,
     *,
     project: Callable[[Tensor, Tensor, int], tuple[Tensor, Tensor]] = shared.project,
@@ -156,9 +125,9 @@ def run(
     """
     settings = setup.settings
     bases = torch.as_tensor(prediction["basis"]).to(settings.device)
-    x_test, y_test = common.together(setup.sets, "x_test", "y_test")
+    x, x_test, y_test = common.together(setup.sets, "x_train", "x_test", "y_test")
     y_train, clean = common.together(setup.sets, "y_train", "clean_train")
-    x, y, right = torch.stack(setup.x), torch.stack(setup.targets), y_train == clean
+    y, right = torch.stack(setup.targets), y_train == clean
 
     def measure(ensemble: nn.Module) -> np.ndarray:
         with torch.no_grad():
@@ -172,65 +141,49 @@ def run(
         return np.column_stack([shares, *(kind.cpu().numpy() for kind in kinds), *errors])
 
     names = ("information", "nuisance", "right", "wrong", "train_error", "test_error")
-    frames = training.train(
-        training.Ensemble(setup.models), list(x), list(y), loss="half-sum", lr=float(prediction["lr"]),
-        steps=settings.steps, measure={"parts": measure}, measure_at=setup.steps, seed=settings.seed,
-    )  # fmt: skip
-    for frame in frames:
-        values = dict(frame.values)
-        parts = values.pop("parts", None)
-        if parts is not None:
-            found = dict(zip(names, parts.T, strict=True))
-            values |= {name: value for name, value in found.items() if not np.isnan(value).all()}
-        yield Frame(frame.step, values, frame.progress, frame.status, frame.note)
+    how = {"loss": "half-sum", "lr": float(prediction["lr"]), "measure_at": prediction["steps"].tolist()}
+    yield from shared.train(setup, training.Ensemble(setup.models), names, measure, **how)
 
 
 def figure(frames: Frames, prediction: Prediction, settings: Residuals | None = None) -> figures.Chart:
-    right: list[figures.Mark] = [figures.Level(float(prediction["guess"]), label="guessing, 1 − 1/K")]
-    kinds: list[figures.Mark] = []
-    for marks, name, label, color in (
-        (right, "train_error", "training labels", shared.TRAIN),
-        (right, "test_error", "test", shared.TEST),
-        (kinds, "right", "right labels", shared.INFORMATION),
-        (kinds, "wrong", "wrong labels", shared.NUISANCE),
-    ):
-        steps, values = common.curve(frames, name)
-        marks.append(figures.Measured(steps, values, label=label, color=color))
-    right.append(figures.Level(float(prediction["told"].mean()), axis="x", label="stop, told before"))
+    guess = figures.Level(float(prediction["guess"]), label="guessing, 1 − 1/K")
+    stop = figures.Level(float(prediction["told"].mean()), axis="x", label="stop, told before")
+    errors = shared.measured(
+        frames, ("train_error", "training labels", shared.TRAIN), ("test_error", "test", shared.TEST)
+    )
+    kinds = shared.measured(
+        frames, ("right", "right labels", shared.INFORMATION), ("wrong", "wrong labels", shared.NUISANCE)
+    )
     end = int(prediction["steps"][-1])
+    across: dict[str, Any] = {"xlabel": "step τ", "xscale": "symlog", "xlim": (0, end)}
     return figures.Chart.of(
         settings,
         "The residual on information and nuisance space while a network trains, its errors, and the "
         "residuals of right and of wrong labels.",
         figures.Panel(
-            "Residual, by part of label space", _parts(frames, prediction), xlabel="step τ",
-            ylabel="‖Π r‖ / ‖r₀‖", xscale="symlog", yscale="log", xlim=(0, end), ylim=(1e-3, 1.5),
+            "Residual, by part of label space", _parts(frames, prediction), ylabel="‖Π r‖ / ‖r₀‖",
+            yscale="log", ylim=(1e-3, 1.5), **across,
         ),
         figures.Panel(
-            "Error rate", tuple(right), xlabel="step τ", ylabel="share of wrong classes", xscale="symlog",
-            xlim=(0, end), ylim=(0, 1),
+            "Error rate", (guess, *errors, stop), ylabel="share of wrong classes", ylim=(0, 1), **across
         ),
         figures.Panel(
-            "Training labels apart", tuple(kinds), xlabel="step τ", ylabel="mean ‖f(x_i) − y_i‖",
-            xscale="symlog", xlim=(0, end), ylim=(0, None),
+            "Training labels apart", kinds, ylabel="mean ‖f(x_i) − y_i‖", ylim=(0, None), **across
         ),
     )  # fmt: skip
 
 
-def _parts(frames: Frames, prediction: Prediction) -> tuple[figures.Mark, ...]:
+def _parts(frames: Frames, prediction: Prediction) -> list[figures.Mark]:
     """The residual on I and on N, predicted and trained."""
     marks: list[figures.Mark] = []
     for name, label, color in (
         ("information", "on I (top r)", shared.INFORMATION),
         ("nuisance", "on N (the rest)", shared.NUISANCE),
     ):
-        marks += [
-            figures.Predicted(
-                prediction["steps"], prediction[name], label=f"{label}, predicted", color=color
-            ),
-            figures.Measured(*common.curve(frames, name), label=f"{label}, trained", color=color),
-        ]
-    return tuple(marks)
+        told = prediction["steps"], prediction[name]
+        marks.append(figures.Predicted(*told, label=f"{label}, predicted", color=color))
+        marks += shared.measured(frames, (name, f"{label}, trained", color))
+    return marks
 
 
 def _follows_the_formula(run: Run) -> tuple[Evidence, Evidence]:
@@ -283,7 +236,7 @@ def _stopping(run: Run) -> tuple[Evidence, Evidence]:
 
 def _early_stopping_value(run: Run) -> tuple[Evidence, Evidence, Evidence]:
     """Lemma 6.2 at every cutoff α = λ_r and several Γ, from the measured spectrum and residual."""
-    stores: tuple[list[np.ndarray], ...] = ([], [], [], [])
+    found = []
     for spectrum, coefficients in zip(
         run.prediction["spectrum"], run.prediction["coefficients"], strict=True
     ):
@@ -296,10 +249,9 @@ def _early_stopping_value(run: Run) -> tuple[Evidence, Evidence, Evidence]:
                 cut = (spectrum, coefficients, rank, alpha, gamma)
                 bound = theory.early_stopping_bounds(*cut)
                 bounds.append((bound.lower, theory.early_stopping_value(*cut), bound.upper, bound.crude))
-        for store, column in zip(stores, np.array(bounds).T, strict=True):
-            store.append(column)
-    sizes = min(len(column) for column in stores[0])
-    below, b, above, crude = (np.stack([column[:sizes] for column in store]) for store in stores)
+        found.append(np.array(bounds))
+    sizes = min(len(bounds) for bounds in found)
+    below, b, above, crude = np.stack([bounds[:sizes] for bounds in found], axis=1).T
     note = f"over {sizes} pairs (α, Γ) a seed"
     return Evidence(below, b, note=note), Evidence(b, above), Evidence(above, crude)
 
@@ -308,13 +260,11 @@ def _blind(datasets: Callable[..., Any]) -> Callable[..., tuple[data.Dataset, ..
     """A fault: images in another order than their labels, right and wrong."""
 
     def faulty(*args: Any, **kwargs: Any) -> tuple[data.Dataset, ...]:
-        found = datasets(*args, **kwargs)
-        return tuple(
-            replace(
-                one, x_train=one.x_train[torch.randperm(one.n, generator=torch.Generator().manual_seed(0))]
-            )
-            for one in found
-        )
+        shuffled = []
+        for one in datasets(*args, **kwargs):
+            order = torch.randperm(one.n, generator=torch.Generator().manual_seed(0))
+            shuffled.append(replace(one, x_train=one.x_train[order]))
+        return tuple(shuffled)
 
     return faulty
 
@@ -389,9 +339,7 @@ RESIDUALS = Experiment(
     "residuals", "Where does learning go fast, and where does label noise go?", Residuals,
     {
         "quick": Residuals(),
-        "paper": Residuals(
-            dataset="mnist", n=400, classes=10, width=4096, rank=50, steps=2000
-        ),
+        "paper": Residuals(dataset="mnist", n=400, classes=10, width=4096, rank=50, steps=2000),
     },
     prepare, predict, run, figure, (J4, J7, J18, J19),
     controls=("width", "depth", "label_noise", "lr", "rank", "steps"),

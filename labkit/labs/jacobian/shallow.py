@@ -2,33 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
-
 import torch
 from torch import Tensor
 
 from labkit import data, models
+from labkit.labs import common
 
 UNITS = 8192
 
 
-@dataclass(frozen=True)
-class Setup:
-    settings: Any
-    sets: tuple[data.Dataset, ...]
-    widths: tuple[int, ...]
-
-    def network(
-        self, width: int, activation: str, seed: int, repeat: int = 0
-    ) -> tuple[models.OneHidden, Tensor, Tensor]:
-        """Model, inputs and one-hot targets of one seed, in float64; `repeat` draws another network."""
-        one = self.sets[seed]
-        model = models.one_hidden(
-            one.x_train.shape[1], width, self.settings.classes, activation=activation,
-            seed=self.settings.seed + seed + 1000 * repeat, dtype=torch.float64, device=self.settings.device,
-        )  # fmt: skip
-        return model, one.x_train, data.one_hot(one.y_train, self.settings.classes, torch.float64)
+def network(
+    setup: common.Setup, width: int, activation: str, seed: int, repeat: int = 0
+) -> tuple[models.OneHidden, Tensor, Tensor]:
+    """Model, inputs and one-hot targets of one seed, in float64; `repeat` draws another network."""
+    one, settings = setup.sets[seed], setup.settings
+    model = models.one_hidden(
+        one.x_train.shape[1], width, settings.classes, activation=activation,
+        seed=settings.seed + seed + 1000 * repeat, dtype=torch.float64, device=settings.device,
+    )  # fmt: skip
+    return model, one.x_train, data.one_hot(one.y_train, settings.classes, torch.float64)
 
 
 def kernel(model: models.OneHidden, x: Tensor, since: Tensor | None = None) -> Tensor:

@@ -6,16 +6,19 @@ right and projections go wrong.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from labkit import data, krylov, models
+from labkit import data, figures, krylov, models, training
+from labkit.figures.palette import Color
 from labkit.labs import common
 from labkit.measure import jacobian, rows
+from labkit.protocol.experiment import Frame, Frames
 from labkit.protocol.settings import knob
 
 PAPER = "Generalization Guarantees for Neural Nets via Harnessing the Low-rankness of Jacobian (2020)"
@@ -31,31 +34,75 @@ def label_noise(share: float) -> float:
     )  # fmt: skip
 
 
-def network(
-    inputs: int, width: int, depth: int, outputs: int, *, activation: str, output_std: float, seed: int,
-    dtype: torch.dtype = torch.float32, device: str = "cpu",
-) -> nn.Module:  # fmt: skip
-    """Depth 1: the network of (1.1), f(x) = V phi(W x) with V fixed.
+def learning_rate(rate: float, says: str, slider: tuple[float, float], *, most: float) -> float:
+    """The setting of the step size, on a logarithmic slider."""
+    return knob(rate, says, slider=slider, bounds=(1e-6, most), scale="log", label="learning rate")
 
+
+def steps(count: int, says: str) -> int:
+    """The setting of the length of a training, on a logarithmic slider."""
+    return knob(count, says, slider=(200, 5000), bounds=(10, None), scale="log")
+
+
+def duration(gamma: float, most: float) -> float:
+    """The setting of Γ, on a slider that ends at `most`."""
+    says = "Γ: training lasts T = Γ/(ηα²) steps"
+    return knob(gamma, says, slider=(1, most), bounds=(1, 100), step=0.5, label="stopping time Γ")
+
+
+def output_std(most: float) -> float:
+    """The setting of ν, on a slider that ends at `most`."""
+    return knob(
+        0.1, "ν: the output layer has variance ν²/k", slider=(0.01, most), bounds=(1e-6, 1e3), scale="log",
+        label="output scale ν",
+    )  # fmt: skip
+
+
+class Labelled(common.Setup):
+    """Networks that learn one-hot labels, one a seed."""
+
+    @property
+    def x(self) -> list[Tensor]:
+        """Training inputs (n, d) of each seed."""
+        return [one.x_train for one in self.sets]
+
+    @property
+    def targets(self) -> list[Tensor]:
+        """Their one-hot labels (n, K)."""
+        return [data.one_hot(one.y_train, self.settings.classes, one.x_train.dtype) for one in self.sets]
+
+
+def small_outputs(settings: Any, depth: int = 1, activation: str = "softplus") -> Labelled:
+    """Networks with a small output layer, so that r₀ ≈ −y, on inputs of unit length.
+
+    Depth 1: the network of (1.1), f(x) = V phi(W x) with V fixed.
     Deeper: an MLP without biases, all trained.
     """
-    how: dict[str, Any] = {"activation": activation, "seed": seed, "dtype": dtype, "device": device}
-    if depth == 1:
-        return models.one_hidden(inputs, width, outputs, output_std=output_std, **how)
-    return models.mlp(inputs, width, depth, outputs, bias=False, init="lecun", output_scale=output_std, **how)
+    sets = common.datasets(
+        settings, n_test=300, normalize="standardize+unit-length", label_noise=settings.label_noise
+    )
+    nets: list[nn.Module] = []
+    for one, seed in zip(sets, common.seeds(settings), strict=True):
+        how: dict[str, Any] = {"activation": activation, "seed": seed, "device": settings.device}
+        sizes, scale = (one.dim, settings.width), settings.output_std
+        if depth == 1:
+            nets.append(models.one_hidden(*sizes, settings.classes, output_std=scale, **how))
+        else:
+            how |= {"bias": False, "init": "lecun", "output_scale": scale}
+            nets.append(models.mlp(*sizes, depth, settings.classes, **how))
+    return Labelled(settings, sets, tuple(nets))
 
 
-def untrained(
-    settings: Any, sets: Sequence[data.Dataset], dtype: torch.dtype = torch.float32
-) -> tuple[nn.Module, ...]:
-    """An MLP of the settings' width and depth for each data set, one a seed."""
-    return tuple(
+def untrained(settings: Any, sets: Sequence[data.Dataset], output_scale: float = 1.0) -> Labelled:
+    """An MLP of the settings' width and depth for each data set, one a seed, in the type of its inputs."""
+    nets = (
         models.mlp(
-            one.x_train.shape[1], settings.width, settings.depth, settings.classes, init="glorot", seed=seed,
-            dtype=dtype, device=settings.device,
+            one.dim, settings.width, settings.depth, settings.classes, init="glorot", seed=seed,
+            output_scale=output_scale, dtype=one.x_train.dtype, device=settings.device,
         )
         for one, seed in zip(sets, common.seeds(settings), strict=True)
     )  # fmt: skip
+    return Labelled(settings, tuple(sets), tuple(nets))
 
 
 def residual(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
@@ -80,6 +127,62 @@ def project(basis: Tensor, vector: Tensor, rank: int) -> tuple[Tensor, Tensor]:
     """Norms of the parts of a vector in label space on I (the first `rank` columns) and on N (the others)."""
     coefficients = basis.T @ vector
     return coefficients[:rank].norm(), coefficients[rank:].norm()
+
+
+def train(
+    setup: Labelled,
+    ensemble: training.Ensemble,
+    columns: Sequence[str],
+    measure: Callable[[training.Ensemble], np.ndarray],
+    **how: Any,
+) -> Iterator[Frame]:
+    """`training.train` of all seeds at once, with several values measured in one pass.
+
+    Args:
+        columns: their names in the frames; what no seed has is left out.
+        measure: gives them side by side, (S, columns).
+    """
+    how |= {"steps": setup.settings.steps, "seed": setup.settings.seed, "measure": {"columns": measure}}
+    for frame in training.train(ensemble, setup.x, setup.targets, **how):
+        values = dict(frame.values)
+        if "columns" in values:
+            found = dict(zip(columns, values.pop("columns").T, strict=True))
+            values |= {name: value for name, value in found.items() if not np.isnan(value).all()}
+        yield replace(frame, values=values)
+
+
+def measured(frames: Frames, *curves: tuple[str, str, Color]) -> list[figures.Mark]:
+    """What a run measured, over its steps: the name of the value, its label, its colour."""
+    return [figures.Measured(*common.curve(frames, name), label, color) for name, label, color in curves]
+
+
+def width_axis(widths: np.ndarray) -> dict[str, Any]:
+    """Both axes of a panel in which something is a power of the width."""
+    ends = float(widths[0]) * 0.8, float(widths[-1]) * 1.25
+    return {"xlabel": "width k", "xscale": "log", "yscale": "log", "xlim": ends}
+
+
+def slopes(
+    frames: Frames, widths: np.ndarray, what: str, told: Mapping[str, tuple[str, np.ndarray]]
+) -> list[figures.Mark]:
+    """What was measured for each activation against the width, along a line of the slope that theory tells.
+
+    Args:
+        what: begins the names of the values in the frames.
+        told: activation -> its slope in words, and the line over its first value (W,).
+    """
+    marks: list[figures.Mark] = []
+    for color, (name, (slope, line)) in enumerate(told.items()):
+        x, y = common.curve(frames, f"{what}_{name}")
+        if len(x):  # the theory fixes the slope, not the constant: the line starts at the first point
+            marks.append(figures.Predicted(widths, y[:, 0].mean() * line, f"{name}: slope {slope}", color))
+        marks.append(figures.Points(x, y, label=f"{name}, measured", color=color))
+    return marks
+
+
+def neighbours(spectra: np.ndarray) -> np.ndarray:
+    """λ_s / λ_(s+1) of spectra (S, m), descending: (S, m − 1)."""
+    return spectra[:, :-1] / np.maximum(spectra[:, 1:], 1e-300)
 
 
 def shuffled_rows(jacobian: Callable[..., Any]) -> Callable[..., krylov.Operator]:

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from labkit import data, figures, krylov, training
+from labkit import figures, krylov, training
 from labkit.labs import common
 from labkit.labs.jacobian import shared
 from labkit.measure import jacobian
@@ -44,28 +45,24 @@ class Spectrum(common.OnData):
     dataset: str = knob("digits", "name of a data set, or path to an .npz")
 
 
-def prepare(settings: Spectrum) -> common.Setup:
+def prepare(settings: Spectrum) -> shared.Labelled:
     sets = common.datasets(settings, n_test=30, normalize="none", dtype=torch.float64)
-    return common.Setup(settings, sets, shared.untrained(settings, sets, torch.float64))
+    return shared.untrained(settings, sets)
 
 
-def predict(setup: common.Setup) -> Prediction:
+def predict(setup: shared.Labelled) -> Prediction:
     """The exact eigenvalues of JJᵀ at the start: (S, nK), descending."""
-    exact = [
-        shared.gram_values(m, one.x_train).cpu().numpy() ** 2
-        for m, one in zip(setup.models, setup.sets, strict=True)
-    ]
-    return {"eigenvalues": np.array(exact)}
+    pairs = zip(setup.models, setup.x, strict=True)
+    return {"eigenvalues": np.array([shared.gram_values(*pair).cpu().numpy() ** 2 for pair in pairs])}
 
 
-def run(setup: common.Setup, prediction: Prediction) -> Iterator[Frame]:
+def run(setup: shared.Labelled, prediction: Prediction) -> Iterator[Frame]:
     settings = setup.settings
     yield from _spectra(setup, setup.models, "initial", (0.0, 0.4))
     ensemble = training.Ensemble(setup.models)
-    targets = [data.one_hot(one.y_train, settings.classes, torch.float64) for one in setup.sets]
     frames = training.train(
-        ensemble, [one.x_train for one in setup.sets], targets, loss="half-mean", lr=0.1, momentum=0.9,
-        steps=settings.steps, seed=settings.seed,
+        ensemble, setup.x, setup.targets, loss="half-mean", lr=0.1, momentum=0.9, steps=settings.steps,
+        seed=settings.seed,
     )  # fmt: skip
     for frame in frames:
         yield Frame.tick(frame.step, 0.4 + 0.2 * (frame.progress or 0))
@@ -74,23 +71,18 @@ def run(setup: common.Setup, prediction: Prediction) -> Iterator[Frame]:
 
 
 def _spectra(
-    setup: common.Setup, nets: Sequence[nn.Module], when: str, span: tuple[float, float]
+    setup: shared.Labelled, nets: Sequence[nn.Module], when: str, span: tuple[float, float]
 ) -> Iterator[Frame]:
-    settings = setup.settings
-    step = 0 if when == "initial" else settings.steps
-    rows: list[tuple[np.ndarray, ...]] = []
-    for seed, (model, one) in enumerate(zip(nets, setup.sets, strict=True)):
-        rows.append(_densities(jacobian(model, one.x_train), settings, seed))
+    step = 0 if when == "initial" else setup.settings.steps
+    found = []
+    for seed, (model, x) in enumerate(zip(nets, setup.x, strict=True)):
+        found.append(_densities(jacobian(model, x), setup.settings, seed))
         yield Frame.tick(step, span[0] + (span[1] - span[0]) * (seed + 1) / len(nets))
-    names = ("eigenvalues", "grid", "exact", "quadrature", "error", "error_short")
-    values = {
-        f"{when}_{name}": np.array(column)
-        for name, column in zip(names, zip(*rows, strict=True), strict=True)
-    }
+    values = {f"{when}_{name}": value for name, value in common.stacked(found).items()}
     yield Frame(step, values, span[1], "done" if when == "final" else "running")
 
 
-def _densities(A: krylov.Operator, settings: Spectrum, seed: int) -> tuple[np.ndarray, ...]:
+def _densities(A: krylov.Operator, settings: Spectrum, seed: int) -> dict[str, Any]:
     """Exact eigenvalues, grid, exact and estimated densities,
     and the L1 error with all and with an eighth of the steps.
     """
@@ -101,27 +93,21 @@ def _densities(A: krylov.Operator, settings: Spectrum, seed: int) -> tuple[np.nd
     exact = krylov.gaussian_density(eigenvalues, None, grid, sigma)
 
     def estimate(steps: int) -> tuple[Tensor, float]:
-        generator = torch.Generator().manual_seed(settings.seed + seed)
-        found = krylov.spectral_density(
-            A,
-            probes=settings.probes,
-            steps=min(steps, A.shape[0]),
-            grid=grid,
-            variance=VARIANCE,
-            generator=generator,
-        ).density
+        draws = torch.Generator().manual_seed(settings.seed + seed)
+        how: dict[str, Any] = {"steps": min(steps, A.shape[0]), "grid": grid, "generator": draws}
+        found = krylov.spectral_density(A, probes=settings.probes, variance=VARIANCE, **how).density
         return found, float(torch.trapezoid((found - exact).abs(), grid))
 
     density, error = estimate(settings.lanczos_steps)
     _, short = estimate(max(2, settings.lanczos_steps // 8))
-    return (
-        eigenvalues.cpu().numpy(),
-        grid.numpy() / top,
-        exact.numpy() * top,
-        density.numpy() * top,
-        np.asarray(error),
-        np.asarray(short),
-    )
+    return {
+        "eigenvalues": eigenvalues.cpu().numpy(),
+        "grid": grid.numpy() / top,
+        "exact": exact.numpy() * top,
+        "quadrature": density.numpy() * top,
+        "error": error,
+        "error_short": short,
+    }
 
 
 def figure(frames: Frames, prediction: Prediction, settings: Spectrum | None = None) -> figures.Chart:
