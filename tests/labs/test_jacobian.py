@@ -137,6 +137,7 @@ class TestLab(TrainingTests):
     repeated = {"residuals": {"steps": 40}, "corruption": {"steps": 10, "seeds": 1}, "linear": {"steps": 40}}
     too_fast = {
         "residuals": {"lr": 5.0, "steps": 200},
+        "corruption": CHEAP["corruption"] | {"seeds": 1, "lr": 50.0, "steps": 60},
         "alignment": CHEAP["alignment"] | {"seeds": 1, "lr": 50.0, "steps": 60},
     }
 

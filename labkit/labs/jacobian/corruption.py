@@ -89,13 +89,13 @@ def run(setup: shared.Labelled, prediction: Prediction) -> Iterator[Frame]:
     steps: list[int] = []
     names, ensemble = ("train_error", "test_error"), training.Ensemble(setup.models)
     for frame in shared.train(setup, ensemble, names, measure, **how):
-        if "test_error" in frame.values:
+        if "test_error" in frame.values and frame.status != "diverged":  # which repeats the last of them
             steps.append(frame.step)
         if frame.status == "running":
             yield replace(frame, progress=0.9 * (frame.progress or 0.0))
         else:  # the last frame waits for the projections
             yield Frame(frame.step, frame.values, 0.9)
-            found = yield from _at_the_end(setup, steps, seen[: len(steps)])
+            found = yield from _at_the_end(setup, steps, seen)
             yield replace(frame, values={**frame.values, **found}, progress=1.0)
 
 
