@@ -14,7 +14,7 @@
     (2.4), Thm 2.5          full_rank_width                                                       J8
     Thm 2.3                 tradeoff(start="given")                                               J9
     section 5.1             linear_model.gd_iterates, linear_model.population_risk                J10
-    tables 1-18             pinv_norm, chance_share, one_hot_chance_share                         J11
+    tables 1-18             chance_share, one_hot_chance_share                                    J11
     App. D                  adaptation_rank, adaptation_tail                                      J15
     Thm B.1                 joint_jacobian_bound                                                  J16
     Thm 2.2 with (5.11)     fresh_loss                                                            J19
@@ -59,7 +59,6 @@ from labkit.theory.residuals import (
     early_stopping_value,
     fresh_loss,
     linearized_residual,
-    pinv_norm,
     progress,
     residual_parts,
 )
@@ -70,6 +69,6 @@ __all__ = [
     "chance_share", "decay", "distance_bound", "early_stopping_bounds", "early_stopping_value",
     "final_residual_bound", "fresh_loss", "full_rank_width", "joint_jacobian_bound", "linearized_residual",
     "meta_theorem_bound", "mixture_eigenvalue_interval", "mixture_interval_probability", "mixture_rank",
-    "one_hot_chance_share", "pinv_norm", "progress", "relative_cutoff", "residual_parts",
+    "one_hot_chance_share", "progress", "relative_cutoff", "residual_parts",
     "smallest_delta", "stopping_time", "tradeoff", "width_condition",
 ]  # fmt: skip

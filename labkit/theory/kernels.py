@@ -3,9 +3,9 @@
     formula                                          function                 where, claim
     (XX^T) o E[phi'(Xw) phi'(Xw)^T], w ~ N(0, I)     mntk                     paper 4, Def. 2.1, J1
     Sigma(X) = I_K (x) that, in labkit's layout      mntk_full                paper 4, Def. 2.1, J2
-    (pi - t)/pi,  (sin t + (pi - t) cos t)/pi        arccos0, arccos1         Cho and Saul 2009
     E[phi'(u) phi'(v)]                               derivative_expectation   paper 4, Def. 2.1, J1
-    NTK of a deep fully connected ReLU network       analytic_ntk             Jacot et al. 2018
+    NTK of a deep fully connected ReLU network       analytic_ntk             Jacot et al. 2018,
+                                                                              Cho and Saul 2009
 
 Layout: row i*K + k is output k of sample i, hence ``kron(Theta, I_K)``; the paper writes I_K (x) Theta,
 class-major.
@@ -71,44 +71,6 @@ def _scaled(points: Array) -> tuple[Array, Array]:
     """A power of two for each row (n,), and the rows divided by it: squares neither overflow nor vanish."""
     sizes = np.ldexp(1.0, np.frexp(np.abs(points).max(axis=1, initial=0.0))[1] - 1)
     return sizes, points / sizes[:, None]
-
-
-def arccos0(cosine: Any) -> Array:
-    """kappa_0(c) = (pi - theta)/pi with c = cos theta: 2 E[phi'(u) phi'(v)] for ReLU at correlation c.
-
-    Args:
-        cosine: any shape, in [-1, 1] (excess up to 1e-9 is rounding and is cut).
-
-    Returns:
-        The shape of `cosine`, within 1e-15.
-
-    Raises:
-        ValueError: an argument is out of its range.
-
-    Cost: one arctan2 and one root an entry; about four arrays of the size.
-
-    Reference: Cho and Saul 2009.
-    """
-    return _kappa0(_angle_of(cosine))
-
-
-def arccos1(cosine: Any) -> Array:
-    """kappa_1(c) = (sin theta + (pi - theta) cos theta)/pi: 2 E[phi(u) phi(v)] for ReLU, unit variances.
-
-    Args:
-        cosine: any shape, in [-1, 1] (excess up to 1e-9 is rounding and is cut).
-
-    Returns:
-        The shape of `cosine`, within 1e-15.
-
-    Raises:
-        ValueError: an argument is out of its range.
-
-    Cost: one arctan2, sine, cosine and root an entry; about four arrays of the size.
-
-    Reference: Cho and Saul 2009.
-    """
-    return _kappa1(_angle_of(cosine))
 
 
 def derivative_expectation(x: Any, activation: str = "relu", *, tol: float = 1e-13) -> Array:
@@ -286,16 +248,6 @@ def _finite(kernel: Array) -> Array:
     if not np.isfinite(kernel).all():
         raise ValueError("x: the kernel leaves the range of float64; take smaller inputs or weight_std.")
     return kernel
-
-
-def _angle_of(cosine: Any) -> Array:
-    value = np.asarray(cosine, dtype=np.float64)
-    if not (np.abs(value) <= 1.0 + 1e-9).all():
-        raise ValueError(
-            "cosine: expected values in [-1, 1]; divide the covariance by both standard deviations."
-        )
-    value = np.clip(value, -1.0, 1.0)
-    return np.arctan2(np.sqrt((1.0 - value) * (1.0 + value)), value)
 
 
 def _kappa0(theta: Array) -> Array:

@@ -96,8 +96,7 @@ def final_residual_bound(
 ) -> float:
     """(5.16): |r_T| <= e^(-Gamma) |Pi_I r_0| + |Pi_N r_0| + (delta alpha/beta) |r_0| at the stopping time.
 
-    After a whole number of steps use Gamma = ``learning_duration(steps, lr, alpha)``: rounding T down would
-    break it.
+    After a whole number of steps use Gamma = steps lr alpha^2: rounding T down would break it.
 
     Args:
         information_norm: |Pi_I r_0|. nuisance_norm: |Pi_N r_0|. r0_norm: |r_0|. alpha: spectrum cutoff.

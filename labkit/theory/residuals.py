@@ -163,26 +163,6 @@ def fresh_loss(singular_values: Any, coefficients: Any, noise: float, lr: float,
     return left + 2.0 * nonnegative("noise", noise) * learned.sum(axis=1)
 
 
-def pinv_norm(singular_values: Any, coefficients: Any, rank: int) -> float:
-    """|J_I^+ v|, the distance the linear model travels to fit v on I.
-
-    (sum_(s <= r) coef_s^2/lambda_s^2)^(1/2) with coef_s = <u_s, v>.
-
-    Args:
-        singular_values: (m,) descending. coefficients: (m,), coef_s. rank: r, the dimension of I.
-
-    Returns:
-        A distance, in units of theta.
-
-    Raises:
-        ValueError: an argument is out of its range, or an array is not finite or of another shape.
-    """
-    lam, coef, r = _split(singular_values, coefficients, rank)
-    if r and lam[r - 1] == 0.0:
-        raise ValueError(f"rank: {r} takes a singular value of 0 into the information space; lower it.")
-    return float(np.linalg.norm(coef[:r] / lam[:r]))
-
-
 def early_stopping_value(
     singular_values: Any, coefficients: Any, rank: int, alpha: float, Gamma: float
 ) -> float:

@@ -120,17 +120,6 @@ def test_series_that_cannot_converge_is_refused_with_a_way_out():
         kernels.derivative_expectation(100 * x, "tanh")
 
 
-def test_arc_cosine_kernels_at_known_angles():
-    """Catches degrees of the two kernels swapped, or 1/pi misplaced."""
-    cosine = np.array([1.0, 0.0, -1.0, 0.5])
-    sixty = np.pi / 3
-    np.testing.assert_allclose(kernels.arccos0(cosine), [1.0, 0.5, 0.0, 2.0 / 3.0], atol=1e-15)
-    expected = [1.0, 1.0 / np.pi, 0.0, (np.sin(sixty) + 2 * np.pi / 3 * 0.5) / np.pi]
-    np.testing.assert_allclose(kernels.arccos1(cosine), expected, atol=1e-15)
-    with pytest.raises(ValueError, match="cosine"):
-        kernels.arccos0(1.1)
-
-
 def test_angle_of_close_points_is_accurate_where_arccos_is_not():
     """Catches arccos near the diagonal: it returns 0 or 2.1e-8 for an angle of 1e-9."""
     tiny = 1e-9
@@ -235,17 +224,6 @@ def test_angles_are_within_their_stated_error(columns):
                 near = 2 * decimal_atan(area / (((p @ p) * (q @ q)).sqrt() + abs(p @ q)))
                 exact = near if p @ q > 0 else 4 * decimal_atan(Decimal(1)) - near
                 assert abs(found - exact) < 2e-15
-
-
-def test_arc_cosine_kernels_are_within_their_stated_error():
-    """A cosine within one unit of 1 or -1."""
-    ulp = 2.0**-53
-    with localcontext() as context:
-        context.prec = 50
-        for c in (1 - ulp, 1 - 1e-9, 0.999, 0.3, -0.7, -0.9999, -1 + 1e-9, -1 + ulp, -1.0):
-            exact = decimal_kappas(Decimal(c))
-            assert abs(Decimal(float(kernels.arccos0(c))) - exact[0]) < 1e-15
-            assert abs(Decimal(float(kernels.arccos1(c))) - exact[1]) < 1e-15
 
 
 def test_a_kernel_beyond_float64_is_refused():

@@ -137,18 +137,6 @@ def test_early_stopping_value_refuses_a_cutoff_that_does_not_separate_the_rank()
         theory.early_stopping_value([4.0, 1.0], [1.0, 1.0], 2, 3.0, 1.0)
 
 
-def test_pinv_norm_equals_the_pseudo_inverse_of_the_truncated_jacobian():
-    """Catches lambda squared, and the truncation done on the wrong side."""
-    j, v = problem((6, 9), seed=5)
-    u, s, vt = np.linalg.svd(j, full_matrices=False)
-    truncated = (u[:, :3] * s[:3]) @ vt[:3]
-    assert theory.pinv_norm(s, u.T @ v, 3) == pytest.approx(
-        np.linalg.norm(np.linalg.pinv(truncated) @ v), rel=1e-10
-    )
-    with pytest.raises(ValueError, match="rank: 2 takes a singular value of 0"):
-        theory.pinv_norm([1.0, 0.0], [1.0, 1.0], 2)
-
-
 def test_fresh_loss_is_the_mean_loss_on_labels_drawn_anew():
     """Catches noise counted once for twice, and the constant that may be left out growing with the step."""
     rng, noise, m, draws = np.random.default_rng(5), 0.3, 40, 2000
