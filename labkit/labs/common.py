@@ -384,9 +384,9 @@ def blank(*places: int, **axes: tuple[int, ...]) -> dict[str, np.ndarray]:
     return {name: np.full((*places, *shape), np.nan) for name, shape in axes.items()}
 
 
-def stacked(found: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:
-    """What was found for each seed, by its names: one array of each, the seeds first."""
-    return {name: np.stack([one[name] for one in found]) for name in found[0]}
+def stacked(found: Sequence[Mapping[str, Any]], axis: int = 0) -> dict[str, np.ndarray]:
+    """What was found for each seed, by its names: one array of each, the seeds first; or at another axis."""
+    return {name: np.stack([one[name] for one in found], axis) for name in found[0]}
 
 
 def gather(
@@ -398,20 +398,22 @@ def gather(
 
 
 def sweep(
-    look: Callable[[int, int], Mapping[str, Any]], seeds: int, ends: Sequence[float], note: str = ""
-) -> Iterator[Frame]:
+    look: Callable[[int, int], Mapping[str, Any]], seeds: int, ends: Sequence[float], note: str = "",
+    begin: float = 0.0,
+) -> Iterator[Frame]:  # fmt: skip
     """Measures at one place after the other, at each for all seeds; a frame carries all places so far.
 
     Args:
         look: (place, seed) -> what is found there, by its names; frames have it as (seeds, places, ...).
         ends: the progress of the run at the end of each place.
         note: of the last frame.
+        begin: the progress of the run before the first place.
     """
     values: dict[str, np.ndarray] = {}
-    for place, end in enumerate(ends):
+    for place, (before, end) in enumerate(itertools.pairwise((begin, *ends))):
         for seed in range(seeds):
             gather(values, (seeds, len(ends)), (seed, place), look(place, seed))
-            yield Frame.tick(place)
+            yield Frame.tick(place, before + (end - before) * seed / seeds)
         last = place == len(ends) - 1
         yield Frame(place, snapshot(values), end, "done" if last else "running", note if last else "")
 

@@ -6,7 +6,7 @@ constant of the Hessian in closed form; a_i is d x r with unit columns. c = 0 is
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,20 +53,15 @@ def predict(setup: common.Setup) -> Prediction:
 
 
 def run(setup: common.Setup, prediction: Prediction) -> Iterator[Frame]:
-    settings = setup.settings
-    seeds = common.seeds(settings)
-    found: dict[str, np.ndarray] = {}
-    for step, d in enumerate(DIMENSIONS):
-        for place, seed in enumerate(seeds):
-            rng = np.random.default_rng([seed, d])
-            a = rng.standard_normal((settings.n, d, settings.rank))
-            a /= np.linalg.norm(a, axis=1, keepdims=True)
-            for name, value in _measure(a, settings, rng).items():
-                found.setdefault(name, np.full((len(seeds), len(DIMENSIONS)), np.nan))[place, step] = value
-            yield Frame.tick(step, (step + place / len(seeds)) / len(DIMENSIONS))
-        values = {name: value.copy() for name, value in found.items()}
-        done = step + 1 == len(DIMENSIONS)
-        yield Frame(step, values, (step + 1) / len(DIMENSIONS), "done" if done else "running")
+    settings, many = setup.settings, len(DIMENSIONS)
+
+    def look(place: int, s: int) -> dict[str, float]:
+        d = DIMENSIONS[place]
+        rng = np.random.default_rng([settings.seed + s, d])
+        a = rng.standard_normal((settings.n, d, settings.rank))
+        return _measure(a / np.linalg.norm(a, axis=1, keepdims=True), settings, rng)
+
+    return common.sweep(look, settings.seeds, [(place + 1) / many for place in range(many)])
 
 
 def gradients(a: np.ndarray, w: np.ndarray, curvature: float) -> np.ndarray:
@@ -125,10 +120,12 @@ def worst_points(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def figure(frames: Frames, prediction: Prediction, settings: Hessian | None = None) -> figures.Chart:
     ratio = prediction["ratio"]
-    angles: list[figures.Mark] = []
-    sizes: list[figures.Mark] = []
-    angles.append(figures.Predicted(ratio, prediction["cosine"], label="at most about", color=shared.COSINE))
-    sizes.append(figures.Predicted(ratio, prediction["printed"], label="‖H_i‖‖H_j‖", color=shared.DEPTH))
+    angles: list[figures.Mark] = [
+        figures.Predicted(ratio, prediction["cosine"], label="at most about", color=shared.COSINE)
+    ]
+    sizes: list[figures.Mark] = [
+        figures.Predicted(ratio, prediction["printed"], label="‖H_i‖‖H_j‖", color=shared.DEPTH)
+    ]
     shares: list[figures.Mark] = [figures.Bound(ratio, np.ones(len(ratio)), color=shared.ETA)]
     for marks, name, label, color in (
         (angles, "cosine", "worst w", shared.COSINE), (angles, "random_cosine", "random w", shared.SKIP),
@@ -137,27 +134,20 @@ def figure(frames: Frames, prediction: Prediction, settings: Hessian | None = No
         (shares, "share", "with ‖H_iH_j‖", shared.WIDTH),
         (shares, "share_printed", "as printed", shared.DEPTH),
     ):  # fmt: skip
-        marks.append(figures.Points(ratio, _newest(frames, name, ratio), label=label, color=color))
+        found = common.seen(frames, name, len(ratio))
+        marks.append(figures.Points(ratio, found, label=label, color=color))
     wide: dict[str, Any] = {"xlabel": "d / r", "xscale": "log2"}
     return figures.Chart.of(
         settings, "Confusion of gradients around a minimum, beside what their Hessians share.",
-        figures.Panel("Largest −cosine of gradients", tuple(angles), ylabel="−cosine", yscale="log", **wide),
-        figures.Panel("What two Hessians share", tuple(sizes), ylabel="size", yscale="log", **wide),
-        figures.Panel(
-            "Worst |⟨∇f_i, ∇f_j⟩| / bound", tuple(shares), ylabel="share of the bound", ylim=(0, 1.1), **wide,
-        ),
+        figures.Panel("Largest −cosine of gradients", angles, ylabel="−cosine", yscale="log", **wide),
+        figures.Panel("What two Hessians share", sizes, ylabel="size", yscale="log", **wide),
+        figures.Panel("Worst |⟨∇f_i, ∇f_j⟩| / bound", shares, ylabel="share of the bound", ylim=(0, 1.1),
+                      **wide),
     )  # fmt: skip
 
 
-def _newest(frames: Sequence[Frame], name: str, ratio: np.ndarray) -> np.ndarray:
-    found = common.newest(frames, name)
-    return np.full((1, len(ratio)), np.nan) if found is None else found
-
-
 def _bounded(run: Run) -> tuple[Evidence, ...]:
-    share, cosine, ratio = run.last("share"), run.last("cosine"), run.prediction["ratio"]
-    if not np.isfinite(cosine).all():
-        raise ValueError("cosine: not all dimensions were looked at yet")
+    ratio, (share, cosine) = run.prediction["ratio"], common.whole(run, "share", "cosine")
     wide, random = ratio >= WIDE, run.last("random_cosine")
     room = Check("dimensions with d/r ≥ 32", 2.0, float(wide.sum()), "lower rank")
     opposed = Check("sets without a pair of opposed gradients", float((random <= 0).sum()), 0.0)
@@ -177,14 +167,10 @@ def _bounded(run: Run) -> tuple[Evidence, ...]:
     )  # fmt: skip
 
 
-def of_the_mean(gradients: Callable[..., np.ndarray]) -> Callable[..., np.ndarray]:
+@shared.after
+def of_the_mean(found: np.ndarray) -> np.ndarray:
     """A fault for a world: at random points, the gradient of every function replaced by their mean."""
-
-    def faulty(a: np.ndarray, w: np.ndarray, curvature: float) -> np.ndarray:
-        found = gradients(a, w, curvature)
-        return found if found.ndim < 3 else np.broadcast_to(found.mean(1, keepdims=True), found.shape)
-
-    return faulty
+    return found if found.ndim < 3 else np.broadcast_to(found.mean(1, keepdims=True), found.shape)
 
 
 def with_a_common_direction(measure: Callable[..., dict[str, float]]) -> Callable[..., dict[str, float]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import wraps
 from typing import Any
 
 import torch
@@ -85,31 +86,29 @@ def network(
 # Faults that worlds plant in the measuring code.
 
 
-def same_gradient(gram: Callable[..., Tensor]) -> Callable[..., Tensor]:
+def after(change: Callable[[Any], Any]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """The fault that changes what a function gives; it is pickled under the name of the change."""
+
+    @wraps(change)
+    def fault(function: Callable[..., Any]) -> Callable[..., Any]:
+        return lambda *args, **more: change(function(*args, **more))
+
+    return fault
+
+
+@after
+def same_gradient(gram: Tensor) -> Tensor:
     """Every gradient replaced by the mean of all, where a function gives their inner products."""
-
-    def faulty(*args: Any, **kwargs: Any) -> Tensor:
-        found = gram(*args, **kwargs)
-        return torch.full_like(found, float(found.mean()))
-
-    return faulty
+    return torch.full_like(gram, float(gram.mean()))
 
 
 def all_alike(confusion: Callable[..., Confusion]) -> Callable[..., Confusion]:
     """The same, where a function takes the inner products."""
-
-    def faulty(gram: Any, **more: Any) -> Confusion:
-        found = torch.as_tensor(gram)
-        return confusion(torch.full_like(found, float(found.mean())), **more)
-
-    return faulty
+    alike = same_gradient(torch.as_tensor)
+    return lambda gram, **more: confusion(alike(gram), **more)
 
 
-def mean_for_worst(confusion: Callable[..., Confusion]) -> Callable[..., Confusion]:
+@after
+def mean_for_worst(found: Confusion) -> Confusion:
     """The mean pair in the place of the worst."""
-
-    def faulty(gram: Any, **more: Any) -> Confusion:
-        found = confusion(gram, **more)
-        return replace(found, eta=max(0.0, -found.mean_inner), minimum_cosine=found.mean_cosine)
-
-    return faulty
+    return replace(found, eta=max(0.0, -found.mean_inner), minimum_cosine=found.mean_cosine)
