@@ -140,7 +140,7 @@ def _theory(setup: Setup, nets: Sequence[nn.Module], variance: Variance) -> dict
             "mean_share": float(G.mean()) / unit,
             "unit": unit,
         })  # fmt: skip
-    return {name: np.stack([np.asarray(one[name], dtype=float) for one in found]) for name in found[0]}
+    return common.stacked(found)
 
 
 def run(setup: Setup, prediction: Prediction, *, variance: Variance | None = None) -> Iterator[Frame]:
@@ -197,56 +197,41 @@ def _measure(
 
 def figure(frames: Frames, prediction: Prediction, settings: BatchSizes | None = None) -> figures.Chart:
     sizes = prediction["sizes"]
-    variance, theory = common.newest(frames, "variance"), common.newest(frames, "theory")
-    # Times B²: the paper's law is then flat, a 1/B term a rise.
-    left: list[figures.Mark] = []
-    for place, (name, color) in enumerate(zip(PHASES, COLORS, strict=True)):
-        expected = prediction["start"] if place == 0 else None if theory is None else theory[:, place]
-        if expected is not None:
-            label = "closed form" if place == 0 else ""
-            left.append(figures.Predicted(sizes, sizes**2 * expected, label=label, color=color))
-        if variance is not None:
-            found = sizes**2 * variance[:, place]
-            left.append(figures.Points(sizes, found, label=name, color=color, line=False))
-    return figures.Chart.of(
-        settings, "How the variance of the product of two minibatch gradients falls with their size.",
-        figures.Panel(
-            "B² times the variance of ⟨g_A, g_B⟩", tuple(left), xlabel="samples B in a minibatch",
-            ylabel="B² variance / (mean |g|²)²", xscale="log", yscale="log",
-        ),
-        _exponents(frames, prediction, variance),
-    )  # fmt: skip
-
-
-def _exponents(frames: Sequence[Frame], prediction: Prediction, variance: np.ndarray | None) -> figures.Panel:
-    """The slope of the left panel's curves, step by step; step 0 stands at 1."""
-    marks: list[figures.Mark] = [
-        figures.Level(-2.0, label="1/B²", color="ink"),
-        figures.Level(-1.0, label="1/B", color="grey"),
-    ]
-    steps, expected = common.curve(frames, "exponent_theory")
+    steps, exponents = common.curve(frames, "exponent_theory")
     if len(steps) < 2:
         # A short dash, since a point has no line.
-        steps, expected = np.array([0, 0.3]), np.repeat(prediction["exponent_start"][:, None], 2, axis=1)
-    marks.append(figures.Predicted(steps + 1, expected, label="closed form", color=shared.ETA))
-    if variance is not None:
-        for place, (at, color) in enumerate(zip(prediction["phases"], COLORS, strict=True)):
-            if np.isfinite(variance[:, place]).all():
-                slopes = _slope(prediction["sizes"], variance[:, place])
-                marks.append(
-                    figures.Points(np.array([at + 1]), slopes[:, None], label=PHASES[place], color=color)
-                )
-    return figures.Panel(
-        "Exponent of B", tuple(marks), xlabel="training step + 1", ylabel="exponent", xscale="log",
-        xlim=(0.8, 1.3 * float(prediction["phases"][-1])), ylim=(-2.2, -0.8),
+        steps, exponents = np.array([0, 0.3]), np.repeat(prediction["exponent_start"][:, None], 2, axis=1)
+    # Times B²: the paper's law is then flat, a 1/B term a rise. The slopes of these curves are beside them.
+    curves: list[figures.Mark] = []
+    slopes: list[figures.Mark] = [
+        figures.Level(-2.0, label="1/B²", color="ink"),
+        figures.Level(-1.0, label="1/B", color="grey"),
+        figures.Predicted(steps + 1, exponents, label="closed form", color=shared.ETA),
+    ]
+    for place, (name, at, color) in enumerate(zip(PHASES, prediction["phases"], COLORS, strict=True)):
+        variance = common.seen(frames, "variance", len(sizes), at=(place,))
+        theory = common.seen(frames, "theory", len(sizes), at=(place,)) if place else prediction["start"]
+        label = "" if place else "closed form"
+        curves.append(figures.Predicted(sizes, sizes**2 * theory, label=label, color=color))
+        curves.append(figures.Points(sizes, sizes**2 * variance, label=name, color=color, line=False))
+        if np.isfinite(variance).all():
+            slope = _slope(sizes, variance)[:, None]
+            slopes.append(figures.Points(np.array([at + 1]), slope, label=name, color=color))
+    return figures.Chart.of(
+        settings, "How the variance of the product of two minibatch gradients falls with their size.",
+        figures.Panel("B² times the variance of ⟨g_A, g_B⟩", curves, xlabel="samples B in a minibatch",
+                      ylabel="B² variance / (mean |g|²)²", xscale="log", yscale="log"),
+        # Step 0 stands at 1.
+        figures.Panel("Exponent of B", slopes, xlabel="training step + 1", ylabel="exponent", xscale="log",
+                      xlim=(0.8, 1.3 * float(prediction["phases"][-1])), ylim=(-2.2, -0.8)),
     )  # fmt: skip
 
 
 def _law(run: Run) -> tuple[Evidence, ...]:
-    sizes, variance, theory = run.prediction["sizes"], run.last("variance"), run.last("theory")
+    sizes = run.prediction["sizes"]
     found, expected = (
-        np.stack([_slope(sizes, values[:, place]) for place in range(3)], axis=1)
-        for values in (variance, theory)
+        np.stack([_slope(sizes, run.last(name)[:, k]) for k in range(len(PHASES))], axis=1)
+        for name in ("variance", "theory")
     )
     crossover, share = run.last("crossover"), run.last("mean_share")
     small = Condition(
@@ -266,13 +251,10 @@ def _law(run: Run) -> tuple[Evidence, ...]:
     )
 
 
-def only_squares(variance: Variance) -> Variance:
+@shared.after
+def only_squares(variance: tuple[float, float, float]) -> tuple[float, float, float]:
     """A fault for a world: the closed form without its term in 1/B."""
-
-    def faulty(gram: Tensor) -> tuple[float, float, float]:
-        return 0.0, 0.0, variance(gram)[2]
-
-    return faulty
+    return 0.0, 0.0, variance[2]
 
 
 C12 = Claim(

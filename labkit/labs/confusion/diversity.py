@@ -6,7 +6,7 @@ does not tell orthogonal gradients from opposed ones.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -119,29 +119,26 @@ def as_diverse(opposed: float, members: int, frame: Tensor) -> Tensor:
 def run(setup: Setup, prediction: Prediction, *, measure: Measure | None = None) -> Iterator[Frame]:
     """`measure` is `confusion` when left out."""
     settings, measure = setup.settings, measure or confusion
-    total, step = len(prediction["shares"]) + OPPOSED + 1, 0
-    for share in prediction["shares"]:
-        found = []
-        for frame in setup.frames:
-            g = rare_and_long(float(share), settings.samples, frame[0])
-            # The mean along the common direction, so that its sign shows.
-            found.append((float(g.mean(0) @ frame[0]), gradient_variance(g), measure(g @ g.T)))
+    rare = len(prediction["shares"])
+    total = rare + OPPOSED + 1
+    for step, share in enumerate(prediction["shares"], start=1):
+        sets = [rare_and_long(float(share), settings.samples, frame[0]) for frame in setup.frames]
+        # Along the common direction, so that the sign of the mean shows.
+        means = [float(g.mean(0) @ frame[0]) for g, frame in zip(sets, setup.frames, strict=True)]
         values = {
             "share": np.full(settings.seeds, share),
-            "mean": np.array([mean for mean, _, _ in found]),
-            "variance": np.array([variance for _, variance, _ in found]),
-            "rare_eta": np.array([one.eta for _, _, one in found]),
+            "mean": np.array(means),
+            "variance": np.array([gradient_variance(g) for g in sets]),
+            "rare_eta": np.array([measure(g @ g.T).eta for g in sets]),
         }
-        step += 1
         yield Frame(step, values, step / total)
-    for opposed in prediction["opposed"]:
+    for step, opposed in enumerate(prediction["opposed"], start=rare + 1):
         sets = [as_diverse(float(opposed), settings.members, frame) for frame in setup.frames]
         values = {
             "at": np.full(settings.seeds, opposed),
             "diversity": np.array([gradient_diversity(g) for g in sets]),
             "eta": np.array([measure(g @ g.T).eta for g in sets]),
         }
-        step += 1
         yield Frame(step, values, step / total)
     etas = [[measure(g @ g.T).eta for g in sets] for sets in setup.sets]
     bounds = [[len(g) * gradient_variance(g) / 2 for g in sets] for sets in setup.sets]
@@ -149,58 +146,34 @@ def run(setup: Setup, prediction: Prediction, *, measure: Measure | None = None)
 
 
 def figure(frames: Frames, prediction: Prediction, settings: Diversity | None = None) -> figures.Chart:
-    rare = 1 / prediction["shares"]
-    left: list[figures.Mark] = [
-        figures.Predicted(rare, prediction["variance"], label="variance", color=VARIANCE),
-        figures.Predicted(rare, prediction["mean"], label="mean", color=MEAN),
-    ]
-    middle: list[figures.Mark] = [
-        figures.Predicted(prediction["opposed"], prediction["diversity"], label="diversity", color=DIVERSE),
-        figures.Predicted(prediction["opposed"], prediction["eta"], label="η", color=shared.ETA),
-    ]
-    shares = np.array([frame.values["share"][0] for frame in frames if "share" in frame.values])
-    if len(shares):
-        for name, color in (("variance", VARIANCE), ("mean", MEAN)):
-            left.append(
-                figures.Points(1 / shares, common.curve(frames, name)[1], label=name, color=color, line=False)
-            )
-        left.append(figures.Note("η = 0 in every set" if _agree(frames) else "η > 0"))
-    at = np.array([frame.values["at"][0] for frame in frames if "at" in frame.values])
-    if len(at):
-        for name, label, color in (("diversity", "diversity", DIVERSE), ("eta", "η", shared.ETA)):
-            middle.append(
-                figures.Points(at, common.curve(frames, name)[1], label=label, color=color, line=False)
-            )
+    shares, at, etas = (common.curve(frames, name)[1] for name in ("share", "at", "rare_eta"))
+    rare: list[figures.Mark] = []
+    opposed: list[figures.Mark] = []
+    for marks, x, places, name, label, color in (
+        (rare, 1 / prediction["shares"], 1 / shares[0], "variance", "variance", VARIANCE),
+        (rare, 1 / prediction["shares"], 1 / shares[0], "mean", "mean", MEAN),
+        (opposed, prediction["opposed"], at[0], "diversity", "diversity", DIVERSE),
+        (opposed, prediction["opposed"], at[0], "eta", "η", shared.ETA),
+    ):
+        found = common.curve(frames, name)[1]
+        marks.append(figures.Predicted(x, prediction[name], label=label, color=color))
+        marks.append(figures.Points(places, found, label=label, color=color, line=False))
+    if etas.size:
+        rare.append(figures.Note("η > 0" if etas.any() else "η = 0 in every set"))
+    bound, eta = (common.seen(frames, f"random_{name}", 1).ravel() for name in ("bound", "eta"))
+    edge = np.array([bound.min() / 2, 2 * bound.max()]) if np.isfinite(bound).all() else np.array([1e-2, 1e3])
+    bounded = (
+        figures.Bound(edge, edge, label="η = Nσ²/2", color=VARIANCE),
+        figures.Points(bound, eta, label="random set", color=shared.ETA, line=False),
+    )
+    logs: dict[str, Any] = {"xscale": "log", "yscale": "log"}
     return figures.Chart.of(
         settings, "Sets of gradients in which diversity, variance and confusion part ways.",
-        figures.Panel(
-            "A share ε of long gradients", tuple(left), xlabel="1/ε", ylabel="mean, variance", xscale="log",
-            yscale="log",
-        ),
-        figures.Panel(
-            "Sets of equal diversity", tuple(middle), xlabel="from orthogonal (0) to opposed (1)",
-            ylabel="diversity, η", ylim=(-0.1, 1.3),
-        ),
-        _bounded(frames),
-    )  # fmt: skip
-
-
-def _agree(frames: Sequence[Frame]) -> bool:
-    return not any(frame.values["rare_eta"].any() for frame in frames if "rare_eta" in frame.values)
-
-
-def _bounded(frames: Sequence[Frame]) -> figures.Panel:
-    marks: list[figures.Mark] = []
-    eta, bound = (common.newest(frames, name) for name in ("random_eta", "random_bound"))
-    edge = np.array([1e-2, 1e3]) if bound is None else np.array([bound.min() / 2, 2 * bound.max()])
-    marks.append(figures.Bound(edge, edge, label="η = Nσ²/2", color=VARIANCE))
-    if eta is not None and bound is not None:
-        marks.append(
-            figures.Points(bound.ravel(), eta.ravel(), label="random set", color=shared.ETA, line=False)
-        )
-    return figures.Panel(
-        "Variance bounds confusion", tuple(marks), xlabel="N × variance / 2", ylabel="η", xscale="log",
-        yscale="log", xlim=(float(edge[0]), float(edge[1])),
+        figures.Panel("A share ε of long gradients", rare, xlabel="1/ε", ylabel="mean, variance", **logs),
+        figures.Panel("Sets of equal diversity", opposed, xlabel="from orthogonal (0) to opposed (1)",
+                      ylabel="diversity, η", ylim=(-0.1, 1.3)),
+        figures.Panel("Variance bounds confusion", bounded, xlabel="N × variance / 2", ylabel="η",
+                      xlim=(float(edge[0]), float(edge[1])), **logs),
     )  # fmt: skip
 
 
@@ -241,14 +214,10 @@ def _blind(run: Run) -> tuple[Evidence, ...]:
     )
 
 
-def one_direction(sets: Callable[..., Tensor]) -> Callable[..., Tensor]:
+@shared.after
+def one_direction(gradients: Tensor) -> Tensor:
     """A fault for a world: every gradient of a set replaced by their mean."""
-
-    def faulty(*args: Any) -> Tensor:
-        found = sets(*args)
-        return found.mean(0, keepdim=True).expand_as(found)
-
-    return faulty
+    return gradients.mean(0, keepdim=True).expand_as(gradients)
 
 
 C13 = Claim(

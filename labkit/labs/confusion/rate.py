@@ -8,7 +8,7 @@ confusion at all.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -139,12 +139,11 @@ def run(setup: Setup, prediction: Prediction, *, recursion: Recursion = theory.s
             largest = np.maximum(largest, path["worst"].max(axis=1))
             total = total + path["mean"].sum(axis=1)
         gradient = ((chains.r @ setup.gram) * chains.r).sum(axis=-1).mean(axis=1) / n**2
-        least = np.minimum(least, gradient)
-        largest = np.maximum(largest, worst_pair(chains.r[:, :WATCHED], setup.gram).mean(axis=1))
+        worst, mean = _pairs(chains.r, setup.gram)
+        least, largest = np.minimum(least, gradient), np.maximum(largest, worst)
         gap = (chains.r**2).mean(axis=(1, 2)) / 2 - prediction["best"]
         values = {"gap": gap, "least": least, "largest": largest, **bounds}
-        now = theory.average_confusion(mean_pair(chains.r[:, :WATCHED], setup.gram), n).mean(axis=1)
-        for name, pair in {"least_worst": largest, "least_mean": (total + now) / (done + 1)}.items():
+        for name, pair in {"least_worst": largest, "least_mean": (total + mean) / (done + 1)}.items():
             values[name] = _stationary(gap0, pair, settings, done + 1)
         yield Frame(done, values, 0.7 * done / settings.steps)
     yield from _floor_of_sgd(setup, prediction, done)
@@ -160,30 +159,26 @@ def _advance(
         The confusion of the worst and of the mean pair on the way, and none, (S, steps) each; nothing where
         they diverge.
     """
-    settings, n = setup.settings, setup.settings.n
-    etas: list[np.ndarray] = []
-    means: list[np.ndarray] = []
-
-    def look(r: np.ndarray) -> None:
-        etas.append(worst_pair(r[:, :WATCHED], setup.gram).mean(axis=1))
-        means.append(theory.average_confusion(mean_pair(r[:, :WATCHED], setup.gram), n).mean(axis=1))
-
+    settings, seen = setup.settings, list[tuple[np.ndarray, np.ndarray]]()
     while done < at:
         chunk = min(TICK, at - done)
-        chains.advance(chunk, look)
+        chains.advance(chunk, lambda r: seen.append(_pairs(r, setup.gram)))
         done += chunk
-        if not _settled(chains.r, gap0):
+        if not (np.isfinite(chains.r).all() and (chains.r**2).mean() < 1e8 * (1 + gap0.max())):
             note = f"diverged before step {done}: SGD is stable for α below 2, here {settings.alpha:.3g}"
             note += f". Take {1 / settings.alpha:.2g} × step"
             yield Frame(done, {}, 0.7 * done / settings.steps, "diverged", note)
             return {}
         yield Frame.tick(done, 0.7 * done / settings.steps)
-    worst = np.transpose(etas)
-    return {"worst": worst, "mean": np.transpose(means), "none": np.zeros_like(worst)}
+    worst, mean = np.transpose(seen, (1, 2, 0))
+    return {"worst": worst, "mean": mean, "none": np.zeros_like(worst)}
 
 
-def _settled(r: np.ndarray, gap0: np.ndarray) -> bool:
-    return bool(np.isfinite(r).all() and (r**2).mean() < 1e8 * (1 + gap0.max()))
+def _pairs(r: np.ndarray, gram: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The confusion of the worst and of the mean pair in the runs that are watched, (S,) each."""
+    some = r[:, :WATCHED]
+    average = theory.average_confusion(mean_pair(some, gram), gram.shape[-1])
+    return worst_pair(some, gram).mean(axis=1), average.mean(axis=1)
 
 
 def _stationary(gap0: np.ndarray, eta: np.ndarray, settings: Rate, count: int) -> np.ndarray:
@@ -237,31 +232,34 @@ def _orthogonal(setup: Setup, prediction: Prediction, first: int, recursion: Rec
 
 def figure(frames: Frames, prediction: Prediction, settings: Rate | None = None) -> figures.Chart:
     at, sizes = prediction["steps"], prediction["sizes"]
-    names = ("worst", "gap", "least_worst", "least_mean", "least")
-    found = {name: common.curve(frames, name) for name in names}
+    measured = ("worst", "gap", "least_worst", "least_mean", "least")
+    found = {name: common.curve(frames, name) for name in measured}
     edges = {name: (steps, values.mean(axis=0)) for name, (steps, values) in found.items()}
-    rate: list[figures.Mark] = [
+    rate = (
         figures.Bound(*edges["worst"], label="worst pair", color=WORST),
         figures.Predicted(at, prediction["mean"], label="mean pair", color=MEAN),
         figures.Predicted(at, prediction["none"], label="η = 0", color=NONE),
         figures.Predicted(at, prediction["exact"], label="SGD exactly", color=EXACT),
         figures.Measured(*found["gap"], label="SGD", color=EXACT),
-    ]
-    ends = common.seen(frames, "floors", len(SIZES))
-    floors: list[figures.Mark] = [
+    )
+    step, ends = np.array([(settings or Rate()).step]), common.seen(frames, "floors", len(SIZES))
+    floors = (
         figures.Predicted(sizes, prediction["floor_worst"], label="worst pair", color=WORST),
         figures.Predicted(sizes, prediction["floor_mean"], label="mean pair", color=MEAN),
         figures.Predicted(sizes, prediction["floor"], label="SGD exactly", color=EXACT),
         figures.Points(SIZES, ends, label="SGD", color=EXACT, line=False),
-        *_at_the_step(frames, settings),
-    ]
+        # Where the step of the slider stands, and where the two bounds end there; the run falls on.
+        figures.Level(step[0], axis="x", label="this step", color="grey"),
+        figures.Points(step, common.seen(frames, "worst")[:, None], color=WORST, line=False),
+        figures.Points(step, common.seen(frames, "mean")[:, None], color=MEAN, line=False),
+    )
     exact = np.minimum.accumulate(prediction["gradient"], axis=1)
-    slopes: list[figures.Mark] = [
+    slopes = (
         figures.Bound(*edges["least_worst"], label="worst pair", color=WORST),
         figures.Bound(*edges["least_mean"], label="mean pair", color=MEAN),
         figures.Predicted(at, exact, label="SGD exactly", color=EXACT),
         figures.Measured(*found["least"], label="SGD", color=EXACT),
-    ]
+    )
     logs: dict[str, Any] = {"xscale": "log", "yscale": "log"}
     return figures.Chart.of(
         settings, "Loss and slope of SGD on least squares, beside the bounds of Thms 3.1 and 3.2.",
@@ -271,16 +269,6 @@ def figure(frames: Frames, prediction: Prediction, settings: Rate | None = None)
                       ylabel="floor of E F − F*", **logs),
         figures.Panel("Thm 3.2: least slope so far", slopes, xlabel="step", ylabel="min E‖∇F‖²", **logs),
     )  # fmt: skip
-
-
-def _at_the_step(frames: Sequence[Frame], settings: Rate | None) -> list[figures.Mark]:
-    """Where the step of the slider stands, and where the two bounds end there; the run falls on."""
-    step, marks = (settings or Rate()).step, list[figures.Mark]()
-    for name, color in (("worst", WORST), ("mean", MEAN)):
-        end = common.newest(frames, name)
-        values = np.full((1, 1), np.nan) if end is None else end[:, None]
-        marks.append(figures.Points(np.array([step]), values, color=color, line=False))
-    return [figures.Level(step, axis="x", label="this step", color="grey"), *marks]
 
 
 def _range(run: Run) -> Condition:
@@ -303,9 +291,8 @@ def _rates(run: Run) -> tuple[Evidence, ...]:
     floors, orthogonal = run.last("floors"), run.last("orthogonal")
     decay = orthogonal / run.prediction["orthogonal"]
     note = f"at the end {', '.join(f'{name} {end.mean():.2g}' for name, end in ends.items())}"
-    slopes, own = (
-        exponent(SIZES, np.maximum(values, 1e-300)) for values in (floors, _at_sizes(run, "floor"))
-    )
+    there = run.prediction["floor"][:, np.isin(run.prediction["sizes"], SIZES)]
+    slopes, own = (exponent(SIZES, np.maximum(values, 1e-300)) for values in (floors, there))
     vacuous = bool((ends["worst"] > gap[:, 0]).all())
     return (
         Evidence(_closest(gap / bounds["worst"]), 1.0, regime, vacuous=vacuous, note=note),
@@ -321,11 +308,6 @@ def _rates(run: Run) -> tuple[Evidence, ...]:
 def _closest(shares: np.ndarray) -> np.ndarray:
     """Of shares of a bound (S, T): the largest, and the last, (S, 2)."""
     return np.stack([shares.max(axis=1), shares[:, -1]], axis=1)
-
-
-def _at_sizes(run: Run, name: str) -> np.ndarray:
-    """Of a prediction over the step size, the values at SIZES, (S, 4)."""
-    return np.asarray(run.prediction[name])[:, np.isin(run.prediction["sizes"], SIZES)]
 
 
 def _floor_note(run: Run) -> str:

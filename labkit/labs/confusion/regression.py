@@ -97,23 +97,20 @@ def predict(setup: Setup) -> Prediction:
     """Loss against rate and step without sampling, the least loss, and the cosines of the data alone."""
     settings = setup.settings
     at = np.array(common.measured_steps(settings.steps, LOOKS))
-    final, curves, best, extreme, typical = [], [], [], [], []
+    times = np.append(at, np.linspace((1 - LAST) * settings.steps, settings.steps, 10).round())
+    found = []
     for which in range(2):
         sets = [modes(*one) for one in zip(setup.gram(which), setup.start[which], strict=True)]
-        times = np.append(at, np.linspace((1 - LAST) * settings.steps, settings.steps, 10).round())
         losses = setup.by_seed([[mean_loss(one, rate, times) for rate in LADDER] for one in sets])
         ends = losses[..., len(at) :].mean(axis=-1)
-        final.append(ends)
-        curves.append(losses[:, int(ends.mean(axis=0).argmin()), : len(at)])
-        best.append(setup.by_seed([one.out_of_reach / (2 * settings.n) for one in sets]))
         sizes = np.sort(np.abs(_data_cosines(setup.xs[which])), axis=-1)[:, ::-1]
-        extreme.append(setup.by_seed(-sizes[:, 0]))
-        typical.append(setup.by_seed(expected_minimum(sizes)))
-    return {
-        "steps": at, "rates": LADDER, "dimensions": np.array(settings.dimensions),
-        "final": np.stack(final, axis=1), "loss": np.stack(curves, axis=1), "best": np.stack(best, axis=1),
-        "extreme": np.stack(extreme, axis=1), "typical": np.stack(typical, axis=1),
-    }  # fmt: skip
+        found.append({
+            "final": ends, "loss": losses[:, int(ends.mean(axis=0).argmin()), : len(at)],
+            "best": setup.by_seed([one.out_of_reach / (2 * settings.n) for one in sets]),
+            "extreme": setup.by_seed(-sizes[:, 0]), "typical": setup.by_seed(expected_minimum(sizes)),
+        })  # fmt: skip
+    axes = {"steps": at, "rates": LADDER, "dimensions": np.array(settings.dimensions)}
+    return {**axes, **common.stacked(found, axis=1)}
 
 
 @dataclass(frozen=True)
@@ -238,25 +235,25 @@ def _tuned(
                 one.advance(int(chunk))
             done += int(chunk)
             yield Frame.tick(done, 0.7 + 0.29 * done / settings.steps)
-        values = dict(fixed)
-        values["loss"] = np.stack([setup.by_seed(_losses(one)) for one in chains], axis=1)
-        seen = [_look(x, one.r[:, 0], c, measure) for x, one, c in zip(setup.xs, chains, own, strict=True)]
-        values["cosine"] = np.stack([setup.by_seed(least) for least, _ in seen], axis=1)
-        values["mismatch"] = np.stack([setup.by_seed(apart) for _, apart in seen], axis=1)
+        looks = [_look(setup, *one, measure) for one in zip(setup.xs, chains, own, strict=True)]
         last = at == steps[-1]
-        yield Frame(done, values, 1.0 if last else 0.7 + 0.29 * done / settings.steps,
+        yield Frame(done, fixed | common.stacked(looks, axis=1),
+                    1.0 if last else 0.7 + 0.29 * done / settings.steps,
                     "done" if last else "running")  # fmt: skip
 
 
-def _look(x: np.ndarray, r: np.ndarray, own: np.ndarray, measure: Measure) -> tuple[np.ndarray, np.ndarray]:
-    """Least cosine of the gradients r_i x_i; how far the sizes of all are from the data's: (S·draws,)."""
+def _look(
+    setup: Setup, x: np.ndarray, chains: Chains, own: np.ndarray, measure: Measure
+) -> dict[str, np.ndarray]:
+    """Loss; least cosine of the gradients r_i x_i; how far the sizes of all are from the data's: (S,)."""
     least, apart = [], []
-    for inputs, residuals, cosines in zip(x, r, own, strict=True):
+    for inputs, residuals, cosines in zip(x, chains.r[:, 0], own, strict=True):
         gradients = residuals[:, None] * inputs
         found = measure(torch.from_numpy(gradients @ gradients.T))
         least.append(found.minimum_cosine)
         apart.append(np.abs(np.abs(found.cosines.numpy()) - np.abs(cosines)).max())
-    return np.array(least), np.array(apart)
+    every = {"loss": _losses(chains), "cosine": least, "mismatch": apart}
+    return {name: setup.by_seed(values) for name, values in every.items()}
 
 
 def figure(frames: Frames, prediction: Prediction, settings: Regression | None = None) -> figures.Chart:

@@ -8,7 +8,7 @@ by their norm keep Assumption 1, too, and their cosines fall with depth.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -51,11 +51,6 @@ class Scale(Settings):
     def jobs(self) -> tuple[tuple[int, int], ...]:
         """(dimension, depth) of every measurement, the dimension sweep first."""
         return (*((int(d), self.depth) for d in DIMENSIONS), *((self.d, int(depth)) for depth in DEPTHS))
-
-
-@dataclass(frozen=True)
-class Setup:
-    settings: Scale
 
 
 @dataclass(frozen=True)
@@ -118,11 +113,7 @@ def slopes_of_loss(g: np.ndarray, labels: np.ndarray, loss: str) -> tuple[np.nda
     return -labels * s, labels**2 * s * (1 - s), -s + labels * g * s * (1 - s)
 
 
-def prepare(settings: Scale) -> Setup:
-    return Setup(settings)
-
-
-def predict(setup: Setup) -> Prediction:
+def predict(setup: common.Setup) -> Prediction:
     """The worst cosine of random data, what depth does to the identity, and what Thm 4.1 allows for."""
     settings = setup.settings
     pairs = settings.n * (settings.n - 1) / 2
@@ -138,11 +129,11 @@ def predict(setup: Setup) -> Prediction:
     }  # fmt: skip
 
 
-def run(setup: Setup, prediction: Prediction) -> Iterator[Frame]:
+def run(setup: common.Setup, prediction: Prediction) -> Iterator[Frame]:
     settings = setup.settings
     jobs, seeds = settings.jobs, common.seeds(settings)
-    cosine, eta = (np.full((len(seeds), len(jobs)), np.nan) for _ in range(2))
-    shares = np.full((len(seeds), len(QUANTITIES)), 0.0)
+    values = common.blank(len(seeds), len(jobs), cosine=(), eta=())
+    shares = values["shares"] = np.zeros((len(seeds), len(QUANTITIES)))
     for step, (d, depth) in enumerate(jobs):
         for place, seed in enumerate(seeds):
             # The same data at every depth, other networks.
@@ -155,10 +146,9 @@ def run(setup: Setup, prediction: Prediction) -> Iterator[Frame]:
                 lemma = _lemma(weights, _ball(draw, settings.n, d), u, settings)
                 shares[place] = np.maximum(shares[place], lemma)
                 yield Frame.tick(step, (step + place / len(seeds)) / len(jobs))
-            cosine[place, step], eta[place, step] = np.median(found, axis=0)
+            values["cosine"][place, step], values["eta"][place, step] = np.median(found, axis=0)
         end = step + 1 == len(jobs)
-        values = {"cosine": cosine.copy(), "eta": eta.copy(), "shares": shares.copy()}
-        yield Frame(step, values, (step + 1) / len(jobs), "done" if end else "running")
+        yield Frame(step, common.snapshot(values), (step + 1) / len(jobs), "done" if end else "running")
 
 
 def _unit(rng: np.random.Generator, n: int, d: int) -> np.ndarray:
@@ -203,54 +193,36 @@ def _lemma(weights: Sequence[np.ndarray], x: np.ndarray, u: np.ndarray, settings
 
 def figure(frames: Frames, prediction: Prediction, settings: Scale | None = None) -> figures.Chart:
     d, depths = prediction["dimensions"], prediction["depths"]
-    count = len(d)
-    angle: list[figures.Mark] = []
-    growth: list[figures.Mark] = []
-    now = _sweeps(frames, count)
-    angle += [
+    found = [common.seen(frames, name, len(d) + len(depths)) for name in ("cosine", "eta")]
+    cosine, eta = (np.where(one > 0, one, np.nan) for one in found)  # none opposed is no place on a log axis
+    over_depth = cosine[:, len(d) :], eta[:, len(d) :]
+    cosine_growth, eta_growth = (one / one[:, :1] for one in over_depth)
+    angle = (
         figures.Predicted(d, prediction["cosine"], label="random data", color=shared.COSINE),
-        figures.Points(d, now["cosine"], label="measured", color=shared.COSINE),
-    ]
-    growth += [
+        figures.Points(d, cosine[:, : len(d)], label="measured", color=shared.COSINE),
+    )
+    growth = (
         figures.Bound(depths, prediction["allowed_growth"], label="Thm 4.1", color=shared.DEPTH),
         figures.Predicted(depths, prediction["growth"], label="η, identity", color=shared.ETA),
         figures.Predicted(depths, np.ones(len(depths)), label="cosine, identity", color=shared.COSINE),
-        figures.Points(depths, now["eta_growth"], label="η", color=shared.ETA),
-        figures.Points(depths, now["cosine_growth"], label="cosine", color=shared.COSINE),
-    ]
-    places = np.arange(len(QUANTITIES), dtype=float)
-    shares = common.newest(frames, "shares")
-    values = np.full((1, len(places)), np.nan) if shares is None else shares
-    names = ("∇_p g", "∇_W g", "ζ", "∇_x ζ", "∇_W ζ")
+        figures.Points(depths, eta_growth, label="η", color=shared.ETA),
+        figures.Points(depths, cosine_growth, label="cosine", color=shared.COSINE),
+    )
+    places, names = np.arange(len(QUANTITIES), dtype=float), ("∇_p g", "∇_W g", "ζ", "∇_x ζ", "∇_W ζ")
+    shares = common.seen(frames, "shares", len(places))
     lemma = (
         figures.Bound(places, np.ones(len(places)), label="Lemma D.1", color=shared.ETA),
-        figures.Points(places, values, label="largest measured", color=shared.WIDTH, line=False),
+        figures.Points(places, shares, label="largest measured", color=shared.WIDTH, line=False),
     )
-    return figures.Chart(
-        (
-            figures.Panel("Angle falls with d", tuple(angle), xlabel="dimension d", ylabel="−smallest cosine",
-                          xscale="log2", yscale="log"),
-            figures.Panel("Depth is scale", tuple(growth), xlabel="depth β", ylabel="factor over β = 1",
-                          xscale="log", yscale="log"),
-            figures.Panel("Lemma D.1", lemma, ylabel="share of the bound", ylim=(0, 1.2), xlim=(-0.4, 4.4),
-                          xticks=tuple(zip(places.tolist(), names, strict=True))),
-        ),
-        caption=figures.caption(
-            "Confusion at the start against dimension and depth, and the constants of Lemma D.1.", settings
-        ),
+    return figures.Chart.of(
+        settings, "Confusion at the start against dimension and depth, and the constants of Lemma D.1.",
+        figures.Panel("Angle falls with d", angle, xlabel="dimension d", ylabel="−smallest cosine",
+                      xscale="log2", yscale="log"),
+        figures.Panel("Depth is scale", growth, xlabel="depth β", ylabel="factor over β = 1",
+                      xscale="log", yscale="log"),
+        figures.Panel("Lemma D.1", lemma, ylabel="share of the bound", ylim=(0, 1.2), xlim=(-0.4, 4.4),
+                      xticks=tuple(zip(places.tolist(), names, strict=True))),
     )  # fmt: skip
-
-
-def _sweeps(frames: Sequence[Frame], count: int) -> Mapping[str, np.ndarray]:
-    """The newest values apart by sweep, (S, 5) and (S, 4); NaN where nothing is known yet."""
-    empty = np.full((1, count + len(DEPTHS)), np.nan)
-    found = {name: common.newest(frames, name) for name in ("cosine", "eta")}
-    cosine, eta = (np.where(v > 0, v, np.nan) if v is not None else empty for v in found.values())
-    depth = {name: v[:, count:] for name, v in (("cosine", cosine), ("eta", eta))}
-    return {
-        "cosine": cosine[:, :count], "eta": eta[:, :count],
-        **{f"{name}_growth": v / v[:, :1] for name, v in depth.items()},
-    }  # fmt: skip
 
 
 def _regime(run: Run) -> tuple[Condition, ...]:
@@ -264,9 +236,7 @@ def _regime(run: Run) -> tuple[Condition, ...]:
 
 
 def _angle(run: Run) -> tuple[Evidence, ...]:
-    cosine, eta = run.last("cosine"), run.last("eta")
-    if not np.isfinite(eta).all():
-        raise ValueError("eta: not every dimension and depth was looked at yet")
+    cosine, eta = common.whole(run, "cosine", "eta")
     jump = Condition("jump of σ′", float(run.settings.activation == "relu"), 0.0)
     regime, count, layers = (*_regime(run), jump), len(DIMENSIONS), DEPTHS + 1.0
     allowed = run.prediction["allowed"]
@@ -339,6 +309,6 @@ C6 = Claim(
 SCALE = Experiment(
     "scale", "Angle or scale?", Scale,
     {"quick": Scale(), "paper": Scale(n=200, nets=20, seeds=5)},
-    prepare, predict, run, figure, (C5, C6),
+    common.Setup, predict, run, figure, (C5, C6),
     controls=("n", "d", "depth", "activation", "loss", "weights", "norm"),
 )  # fmt: skip

@@ -416,14 +416,10 @@ def _density(frames: Sequence[Frame], settings: Skips) -> figures.Panel:
     return figures.Panel("All pairs after training", tuple(marks), xlabel="cosine", ylabel="density")
 
 
-def opposed_for_agreed(look: Callable[..., Confusion]) -> Callable[..., Confusion]:
+@shared.after
+def opposed_for_agreed(found: Confusion) -> Confusion:
     """A fault for a world: the smallest cosine is the mean one with its sign turned."""
-
-    def faulty(*args: Any) -> Confusion:
-        found = look(*args)
-        return replace(found, minimum_cosine=-found.mean_cosine)
-
-    return faulty
+    return replace(found, minimum_cosine=-found.mean_cosine)
 
 
 def _whole(run: Run) -> tuple[Check, ...]:

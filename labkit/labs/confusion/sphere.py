@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy.special import betaincinv
@@ -80,35 +81,26 @@ def _largest(rng: np.random.Generator, sets: int, n: int, d: int) -> np.ndarray:
 
 
 def figure(frames: Frames, prediction: Prediction, settings: Sphere | None = None) -> figures.Chart:
-    shares, levels = prediction["shares"], prediction["levels"]
-    chances: list[figures.Mark] = []
-    looseness: list[figures.Mark] = []
-    chances += [
+    shares, levels, wide = prediction["shares"], prediction["levels"], prediction["bound_level"]
+    share = common.seen(frames, "share", len(levels))
+    level = common.seen(frames, "level", len(shares))
+    alone: dict[str, Any] = {"label": "pairs as if independent", "color": shared.COSINE}
+    chances = (
         figures.Bound(levels, np.minimum(prediction["bound"], 1.0), label="Lemma B.1", color=shared.ETA),
-        figures.Predicted(
-            levels, prediction["probability"], label="pairs as if independent", color=shared.COSINE
-        ),
-    ]
-    ratio = prediction["bound_level"] / prediction["level"]
-    looseness += [
+        figures.Predicted(levels, prediction["probability"], **alone),
+        figures.Measured(levels, share, label="measured", color=shared.COSINE),
+    )
+    looseness = (
         figures.Level(1.0, label="no loss"),
-        figures.Predicted(shares, ratio, label="pairs as if independent", color=shared.COSINE),
-    ]
-    share, level = common.newest(frames, "share"), common.newest(frames, "level")
-    if share is not None and level is not None:
-        chances.append(figures.Measured(levels, share, label="measured", color=shared.COSINE))
-        measured = prediction["bound_level"] / level
-        looseness.append(figures.Points(shares, measured, label="measured", color=shared.COSINE, line=False))
-    return figures.Chart(
-        (
-            figures.Panel("Some pair is closer than ν", tuple(chances), xlabel="ν", ylabel="probability",
-                          xlim=(0, 1), ylim=(0, 1.05)),
-            figures.Panel("How much too wide is the lemma?", tuple(looseness), xlabel="probability",
-                          ylabel="ν of the lemma / true ν", xscale="log"),
-        ),
-        caption=figures.caption(
-            "The chance that two of n random directions come close, and how wide the lemma is.", settings
-        ),
+        figures.Predicted(shares, wide / prediction["level"], **alone),
+        figures.Points(shares, wide / level, label="measured", color=shared.COSINE, line=False),
+    )
+    return figures.Chart.of(
+        settings, "The chance that two of n random directions come close, and how wide the lemma is.",
+        figures.Panel("Some pair is closer than ν", chances, xlabel="ν", ylabel="probability", xlim=(0, 1),
+                      ylim=(0, 1.05)),
+        figures.Panel("How much too wide is the lemma?", looseness, xlabel="probability",
+                      ylabel="ν of the lemma / true ν", xscale="log"),
     )  # fmt: skip
 
 
