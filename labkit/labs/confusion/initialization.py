@@ -18,7 +18,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import product
+from functools import partial
+from itertools import chain
 
 import numpy as np
 import torch
@@ -36,19 +37,19 @@ from labkit.protocol.settings import knob
 
 SWEEP = (3, 10, 30, 100, 300, 1000)
 QUANTITIES = ("cosine", "sd", "eta", "square")  # smallest cosine and spread of cosines, η, mean |g|²
-# name -> (initialisation, linear, skip connections, colour)
-KINDS = {
-    "Glorot": ("glorot", False, False, shared.WIDTH),
-    "LeCun": ("lecun", False, False, shared.LOSS),
-    "linear": ("glorot", True, False, shared.DEPTH),
-    "skips": ("glorot", False, True, shared.SKIP),
-    "Strategy 4.1": ("strategy", False, False, shared.STRATEGY),
-    "κ = 1/2": ("strategy", False, False, shared.COSINE),
-    "κ = 1": ("strategy", False, False, shared.ETA),
-    "κ = 0.7": ("strategy", False, False, shared.COSINE),
-    "κ = 2": ("strategy", False, False, shared.ETA),
-}
-NAMES = tuple(KINDS)
+# (name, initialisation, linear, skip connections, colour)
+KINDS = (
+    ("Glorot", "glorot", False, False, shared.WIDTH),
+    ("LeCun", "lecun", False, False, shared.LOSS),
+    ("linear", "glorot", True, False, shared.DEPTH),
+    ("skips", "glorot", False, True, shared.SKIP),
+    ("Strategy 4.1", "strategy", False, False, shared.STRATEGY),
+    ("κ = 1/2", "strategy", False, False, shared.COSINE),
+    ("κ = 1", "strategy", False, False, shared.ETA),
+    ("κ = 0.7", "strategy", False, False, shared.COSINE),
+    ("κ = 2", "strategy", False, False, shared.ETA),
+)
+NAMES, *_, COLORS = zip(*KINDS, strict=True)
 GLOROT, LECUN, LINEAR, SKIPS, STRATEGY, HALF, ONE, SEVENTENTHS, TWO = range(len(KINDS))
 PLAIN = (GLOROT, LECUN, LINEAR)
 # Over depth alone; Strategy 4.1 itself has the κ of the settings.
@@ -58,6 +59,7 @@ WIDEST = 1000  # of widths in proportion to depths
 TINIEST = 1e-12  # of mean |g|² in float32
 TINY = 1e-300  # a wide ReLU network may have no negative product at all, and that has no logarithm
 Gram = Callable[[nn.Module, Tensor, Tensor], Tensor]
+_words = partial(common.means, form=".2f")
 
 
 @dataclass(frozen=True)
@@ -83,28 +85,31 @@ class Initialization(common.OnData):
         return tuple(depth for depth in SWEEP if depth <= self.deepest)
 
     @property
+    def sweeps(self) -> dict[str, list[tuple[int, int]]]:
+        """(width, depth) of the networks over width, over depth, and with widths in proportion to depths."""
+        both = [(max(1, round(self.width * depth / self.depth)), depth) for depth in self.depths]
+        return {
+            "width": [(width, self.depth) for width in self.widths],
+            "depth": [(self.width, depth) for depth in self.depths],
+            "both": [(width, depth) for width, depth in both if width <= max(WIDEST, self.width)],
+        }
+
+    @property
     def jobs(self) -> tuple[tuple[int, int], ...]:
         """(width, depth) of every network, each once."""
-        over_width = [(width, self.depth) for width in self.widths]
-        over_depth = [(self.width, depth) for depth in self.depths]
-        return tuple(dict.fromkeys([*over_width, *over_depth, *self.diagonal]))
+        return tuple(dict.fromkeys(chain(*self.sweeps.values())))
 
     @property
-    def diagonal(self) -> list[tuple[int, int]]:
-        """Widths in proportion to depths."""
-        pairs = [(max(1, round(self.width * depth / self.depth)), depth) for depth in self.depths]
-        return [pair for pair in pairs if pair[0] <= max(WIDEST, self.width)]
+    def places(self) -> dict[str, np.ndarray]:
+        """The jobs of each sweep."""
+        where = {job: j for j, job in enumerate(self.jobs)}
+        return {name: np.array([where[job] for job in sweep]) for name, sweep in self.sweeps.items()}
 
-    @property
-    def places(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """The jobs of the sweep over width, of that over depth, and of both at once."""
-        sweeps = (
-            [(w, self.depth) for w in self.widths],
-            [(self.width, d) for d in self.depths],
-            self.diagonal,
-        )
-        first, second, third = (np.array([self.jobs.index(job) for job in sweep]) for sweep in sweeps)
-        return first, second, third
+    def kinds(self, j: int) -> list[int]:
+        """Of a job: other κ over depth alone, widths in proportion to depths of Glorot's networks alone."""
+        over_width, over_depth = (j in self.places[name] for name in ("width", "depth"))
+        plain = [kind for kind in range(len(KINDS)) if kind not in KAPPAS and (over_width or kind == GLOROT)]
+        return list(range(len(KINDS))) if over_depth else plain
 
 
 @dataclass(frozen=True)
@@ -123,9 +128,11 @@ class Setup:
         """Of a sample."""
         return 1.0 if kind >= STRATEGY else self.d**0.5
 
-    def variances(self, kind: int, job: tuple[int, int]) -> tuple[float, ...]:
-        kappa = KAPPAS.get(kind, self.settings.kappa)
-        return shared.variances(KINDS[NAMES[kind]][0], self.sizes(*job), kappa)
+    def network(self, kind: int, job: tuple[int, int]) -> tuple[str, tuple[float, ...], bool]:
+        """Its activation, the variance of a weight in each layer, and whether it has skip connections."""
+        _, init, linear, skip, _ = KINDS[kind]
+        variances = shared.variances(init, self.sizes(*job), KAPPAS.get(kind, self.settings.kappa))
+        return "identity" if linear else self.settings.activation, variances, skip
 
 
 def prepare(settings: Initialization) -> Setup:
@@ -137,33 +144,26 @@ def prepare(settings: Initialization) -> Setup:
 
 def predict(setup: Setup) -> Prediction:
     """What wide networks would have, for each seed's data; Strategy 4.1's scale, were it linear."""
-    settings = setup.settings
-    widths, depths, both = settings.places
-    found = {name: np.full((settings.seeds, len(KINDS), len(settings.jobs)), np.nan) for name in QUANTITIES}
+    settings, found = setup.settings, _blank(setup.settings)
     for s, one in enumerate(setup.sets):
         cosines, labels = (one.x_train @ one.x_train.T).cpu().numpy(), np.eye(one.classes)[one.y_train.cpu()]
-        for kind, (j, job) in product(range(len(KINDS)), enumerate(settings.jobs)):
-            if not _wanted(settings, kind, j):
-                continue
-            _, linear, skip, _ = KINDS[NAMES[kind]]
-            law = wide.kernels(
-                "identity" if linear else settings.activation, setup.length(kind) ** 2, *job,
-                setup.variances(kind, job), skip,
-            )  # fmt: skip
-            rng = np.random.default_rng([common.seeds(settings)[s], kind, j])
-            for quantity, value in _measured(wide.gram(law, cosines, labels, rng)).items():
-                found[quantity][s, kind, j] = value
+        for j, job in enumerate(settings.jobs):
+            for kind in settings.kinds(j):
+                activation, variances, skip = setup.network(kind, job)
+                law = wide.kernels(activation, setup.length(kind) ** 2, *job, variances, skip)
+                rng = np.random.default_rng([common.seeds(settings)[s], kind, j])
+                common.put(found, (s, kind, j), _measured(wide.gram(law, cosines, labels, rng)))
     return {
         "widths": np.array(settings.widths), "depths": np.array(settings.depths),
-        "over_width": widths, "over_depth": depths, "over_both": both,
-        "boths": np.array([depth for _, depth in settings.diagonal]), **found,
+        **{f"over_{name}": places for name, places in settings.places.items()},
+        "boths": np.array([depth for _, depth in settings.sweeps["both"]]), **found,
     }  # fmt: skip
 
 
-def _wanted(settings: Initialization, kind: int, j: int) -> bool:
-    """The other κ over depth alone, and widths in proportion to depths of Glorot's networks alone."""
-    over_width, over_depth, _ = settings.places
-    return j in over_depth or kind not in KAPPAS and (j in over_width or kind == GLOROT)
+def _blank(settings: Initialization) -> dict[str, np.ndarray]:
+    return common.blank(
+        settings.seeds, len(KINDS), len(settings.jobs), **dict.fromkeys(QUANTITIES, tuple[int, ...]())
+    )
 
 
 def _measured(gram: np.ndarray | Tensor) -> Mapping[str, float]:
@@ -176,54 +176,43 @@ def run(setup: Setup, prediction: Prediction, *, gram: Gram | None = None) -> It
     """`gram` gives the inner products of all per-sample gradients, (n, n), of a network, samples and
     classes; `gradient_gram` when left out."""
     settings, gram = setup.settings, gram or gradient_gram
-    jobs, seeds = settings.jobs, common.seeds(settings)
-    values = {name: np.full((len(seeds), len(KINDS), len(jobs)), np.nan) for name in QUANTITIES}
+    jobs, seeds, values = settings.jobs, common.seeds(settings), _blank(settings)
     for j, job in enumerate(jobs):
         sizes = setup.sizes(*job)
         for s, seed in enumerate(seeds):
             weights = shared.draws(sizes, seed, device=settings.device)
             x, y = setup.sets[s].x_train, setup.sets[s].y_train
-            for kind, (_, linear, skip, _) in enumerate(KINDS.values()):
-                if not _wanted(settings, kind, j):
-                    continue
-                scales = [v**0.5 for v in setup.variances(kind, job)]
-                activation = "identity" if linear else settings.activation
-                net = shared.network(weights, scales, activation, skip=skip)
+            for kind in settings.kinds(j):
+                activation, variances, skip = setup.network(kind, job)
+                net = shared.network(weights, [v**0.5 for v in variances], activation, skip=skip)
                 # In float32 the squares of what a large κ leaves of a gradient would be zero.
                 tiny = prediction["square"][s, kind, j] < TINIEST
                 kept = torch.float64 if tiny else torch.float32
                 found = gram(net.to(kept), (setup.length(kind) * x).to(kept), y)
-                for name, value in _measured(found).items():
-                    values[name][s, kind, j] = value
+                common.put(values, (s, kind, j), _measured(found))
                 yield Frame.tick(j, (j + (s + (kind + 1) / len(KINDS)) / len(seeds)) / (len(jobs) + 1e-9))
         end = j + 1 == len(jobs)
-        yield Frame(
-            j, {name: value.copy() for name, value in values.items()},
-            1.0 if end else (j + 1) / len(jobs), "done" if end else "running",
-        )  # fmt: skip
+        yield Frame(j, common.snapshot(values), (j + 1) / len(jobs), "done" if end else "running")
 
 
 def figure(frames: Frames, prediction: Prediction, settings: Initialization | None = None) -> figures.Chart:
-    now = {name: common.newest(frames, name) for name in QUANTITIES}
+    now = {name: common.seen(frames, name, *prediction[name].shape[1:]) for name in ("cosine", "eta")}
 
     def panel(title: str, sweep: str, name: str, kinds: Sequence[int]) -> figures.Panel:
-        places, marks = prediction[f"{sweep}s"], list[figures.Mark]()
-        curves = [(kind, prediction[f"over_{sweep}"], NAMES[kind], KINDS[NAMES[kind]][3]) for kind in kinds]
-        if sweep == "depth" and name == "cosine":
+        places, marks, angle = prediction[f"{sweep}s"], list[figures.Mark](), name == "cosine"
+        curves = [(kind, prediction[f"over_{sweep}"], NAMES[kind], COLORS[kind]) for kind in kinds]
+        if sweep == "depth" and angle:
             curves.append((GLOROT, prediction["over_both"], "width ∝ depth", shared.ETA))
         for kind, at, label, color in curves:
             x = places[: len(at)]
             # Of the smallest cosines, those of wide plain networks all but coincide.
-            if name != "cosine" or label in ("Glorot", "skips"):
+            if not angle or label in ("Glorot", "skips"):
                 marks.append(figures.Predicted(x, prediction[name][:, kind, at], label=label, color=color))
-            found = now[name]
-            values = np.full((1, len(at)), np.nan) if found is None else found[:, kind, at]
-            marks.append(figures.Points(x, values, label=label, color=color))
+            marks.append(figures.Points(x, now[name][:, kind, at], label=label, color=color))
         return figures.Panel(
-            title, tuple(marks), xlabel="hidden units" if sweep == "width" else "hidden layers",
-            ylabel="smallest cosine" if name == "cosine" else "η", xscale="log",
-            yscale="linear" if name == "cosine" else "log",
-            ylim=(-1.0, 0.0) if name == "cosine" else None, xticks=[(float(p), str(p)) for p in places],
+            title, marks, xlabel="hidden units" if sweep == "width" else "hidden layers",
+            ylabel="smallest cosine" if angle else "η", xscale="log", yscale="linear" if angle else "log",
+            ylim=(-1.0, 0.0) if angle else None, xticks=[(float(p), str(p)) for p in places],
         )  # fmt: skip
 
     shown = (*PLAIN, SKIPS)
@@ -239,16 +228,14 @@ def figure(frames: Frames, prediction: Prediction, settings: Initialization | No
 
 
 def _over_kappa(
-    title: str, name: str, found: np.ndarray | None, prediction: Prediction, settings: Initialization | None
+    title: str, name: str, found: np.ndarray, prediction: Prediction, settings: Initialization | None
 ) -> figures.Panel:
     """What depth does to η, as decades, or to the smallest cosine, over κ; the slider's as a point."""
-    kinds = sorted(
-        (*KAPPAS, STRATEGY), key=lambda kind: KAPPAS.get(kind, settings.kappa if settings else 4.0)
-    )
-    kappa = np.array([KAPPAS.get(kind, settings.kappa if settings else 4.0) for kind in kinds])
-    measured = np.full_like(prediction[name], np.nan) if found is None else found
+    kappas = KAPPAS | {STRATEGY: (settings or Initialization()).kappa}
+    kinds = sorted(kappas, key=lambda kind: kappas[kind])
+    kappa = np.array([kappas[kind] for kind in kinds])
     law, now = (
-        _change(name, values[:, kinds], prediction["over_depth"]) for values in (prediction[name], measured)
+        _change(name, values[:, kinds], prediction["over_depth"]) for values in (prediction[name], found)
     )
     place = kinds.index(STRATEGY)
     marks = (
@@ -269,40 +256,25 @@ def _change(name: str, values: np.ndarray, over_depth: np.ndarray) -> np.ndarray
     return np.diff(ends if name == "cosine" else np.log10(np.maximum(ends, TINY)), axis=-1)[..., 0]
 
 
-def _newest(frames: Sequence[Frame]) -> Mapping[str, np.ndarray] | None:
-    return next((frame.values for frame in reversed(frames) if "cosine" in frame.values), None)
-
-
-def _sweeps(run: Run, name: str, kinds: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
-    """One quantity over widths and over depths, (S, kinds, G) each."""
-    found = run.last(name)[:, list(kinds)]
-    return found[..., run.prediction["over_width"]], found[..., run.prediction["over_depth"]]
-
-
-def _words(values: np.ndarray, spec: str = ".2f") -> str:
-    """Means over seeds."""
-    return ", ".join(f"{value:{spec}}" for value in values.mean(axis=0))
+def _over(run: Run, sweep: str, name: str, kinds: Sequence[int]) -> np.ndarray:
+    """One quantity over a sweep, (S, kinds, G)."""
+    return run.last(name)[:, list(kinds)][..., run.prediction[f"over_{sweep}"]]
 
 
 def _wider(run: Run) -> tuple[Evidence, ...]:
     widths = ", ".join(map(str, run.settings.widths))
-    cosine, eta = _sweeps(run, "cosine", PLAIN)[0], _sweeps(run, "eta", PLAIN)[0]
-    square, law = (
-        values[:, GLOROT, run.prediction["over_width"]]
-        for values in (run.last("square"), run.prediction["square"])
-    )
+    cosine = _over(run, "width", "cosine", PLAIN)
+    eta, square = (_over(run, "width", name, [GLOROT])[:, 0] for name in ("eta", "square"))
+    law = run.prediction["square"][:, GLOROT, run.prediction["over_width"]]
     by_kind = "; ".join(f"{NAMES[kind]} {_words(cosine[:, k])}" for k, kind in enumerate(PLAIN))
-    glorot = np.maximum(eta[:, 0], TINY)
+    limit = run.prediction["cosine"][:, GLOROT].mean()
+    ends = np.maximum(eta[:, [0, -1]], TINY)
+    angles = f"smallest cosine at width {widths}: {by_kind}; of wide networks {limit:.2f}"
+    lengths = f"mean |g|² {common.means(square, '.3g')}, wide {common.means(law, '.3g')}"
     return (
-        Evidence(
-            cosine[..., -1] - cosine[..., 0],
-            note=f"smallest cosine at width {widths}: {by_kind}; of wide networks "
-            f"{run.prediction['cosine'][:, GLOROT].mean():.2f}",
-        ),
-        Evidence(np.log10(glorot[:, -1] / glorot[:, 0]), note=f"η under Glorot {_words(eta[:, 0], '.3g')}"),
-        Evidence(
-            square[:, -1], law[:, -1], note=f"mean |g|² {_words(square, '.3g')}, wide {_words(law, '.3g')}"
-        ),
+        Evidence(cosine[..., -1] - cosine[..., 0], note=angles),
+        Evidence(np.log10(ends[:, 1] / ends[:, 0]), note=f"η under Glorot {common.means(eta, '.3g')}"),
+        Evidence(square[:, -1], law[:, -1], note=lengths),
     )
 
 
@@ -310,7 +282,7 @@ def _deeper(run: Run) -> tuple[Evidence, ...]:
     depths = run.prediction["depths"]
     start = int(np.searchsorted(depths, 10))
     few = Check("sweep over depth beyond 10", float(start + 2), float(len(depths)), "go deeper")
-    cosine, sd = (_sweeps(run, name, range(SKIPS + 1))[1] for name in ("cosine", "sd"))
+    cosine, sd = (_over(run, "depth", name, range(SKIPS + 1)) for name in ("cosine", "sd"))
     by_kind = "; ".join(
         f"{NAMES[kind]} {_words(cosine[:, kind])}, sd {_words(sd[:, kind])}" for kind in (*PLAIN, SKIPS)
     )
@@ -326,14 +298,14 @@ def _deeper(run: Run) -> tuple[Evidence, ...]:
 
 def _strategy(run: Run) -> tuple[Evidence, ...]:
     kinds = (HALF, ONE, STRATEGY)
-    eta, cosine = (_sweeps(run, name, kinds)[1] for name in ("eta", "cosine"))
-    wider = _sweeps(run, "cosine", (STRATEGY,))[0][:, 0]
+    eta, cosine = (_over(run, "depth", name, kinds) for name in ("eta", "cosine"))
+    wider = _over(run, "width", "cosine", [STRATEGY])[:, 0]
     ends = eta[..., [0, -1]]
     unopposed = Check("networks without a pair of opposed gradients", float((ends <= 0).sum()), 0.0,
                       "η is 0 there and has no logarithm: take more samples")  # fmt: skip
     grown = np.log10(np.maximum(ends[..., 1], TINY) / np.maximum(ends[..., 0], TINY))
     note = "; ".join(
-        f"{name} η {_words(eta[:, k], '.2g')}, smallest cosine {_words(cosine[:, k])}"
+        f"{name} η {common.means(eta[:, k], '.2g')}, smallest cosine {_words(cosine[:, k])}"
         for k, name in enumerate(("κ = 1/2", "κ = 1", f"κ = {run.settings.kappa:g}"))
     )
     return (
@@ -364,8 +336,8 @@ def _kappas(run: Run) -> tuple[Evidence, ...]:
 def _both_axes(run: Run) -> tuple[Evidence, ...]:
     depths, start = run.prediction["depths"], int(np.searchsorted(run.prediction["depths"], 10))
     fixed, both, angles = (
-        run.last(name)[:, GLOROT, run.prediction[f"over_{sweep}"]]
-        for name, sweep in (("sd", "depth"), ("sd", "both"), ("cosine", "both"))
+        _over(run, sweep, name, [GLOROT])[:, 0]
+        for sweep, name in (("depth", "sd"), ("both", "sd"), ("both", "cosine"))
     )
     enough = (
         Check("widths in proportion to depths", float(len(depths)), float(both.shape[1]), "lower width"),
@@ -385,19 +357,10 @@ def _both_axes(run: Run) -> tuple[Evidence, ...]:
 
 def lecun_throughout(variances: Callable[..., tuple[float, ...]]) -> Callable[..., tuple[float, ...]]:
     """A fault for a world: Strategy 4.1 at κ = 1, whatever κ is asked for."""
-
-    def faulty(init: str, sizes: Sequence[int], kappa: float = 1.0) -> tuple[float, ...]:
-        return variances(init, sizes)
-
-    return faulty
+    return lambda init, sizes, kappa=1.0: variances(init, sizes)
 
 
-# What C7, C8 and C11 look at: the gradients of single samples, and their worst pair.
-_FAULTS = (
-    World("every gradient replaced by their mean",
-          faults={f"{__name__}:gradient_gram": shared.same_gradient}),
-    World("the mean pair for the worst", faults={f"{__name__}:confusion": shared.mean_for_worst}),
-)  # fmt: skip
+_FAULTS = shared.worlds(__name__)
 _UNOPPOSED = tuple(replace(world, word="undecided") for world in _FAULTS)
 
 _PLAIN, _OVER = (tuple(NAMES[kind] for kind in kinds) for kinds in (PLAIN, OVER))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,37 +13,24 @@ from labkit.labs.confusion import shared
 from labkit.protocol.experiment import Frame, Prediction
 
 GRID = np.linspace(-1.0, 1.0, 81)  # cosines at which a density is evaluated
-NONE = np.zeros((1, 0))
-EMPTY = np.full((1, len(GRID)), np.nan)
-
-
-def found(frames: Sequence[Frame], name: str = "cosine") -> Mapping[str, np.ndarray] | None:
-    """What the first of these frames says that carries this."""
-    return next((frame.values for frame in frames if name in frame.values), None)
 
 
 def course(frames: Sequence[Frame], prediction: Prediction, end: float) -> figures.Panel:
     """Loss and cosines along the training."""
-    curves = {name: common.curve(frames, name) for name in ("loss", "mean", "cosine")}
     # A short dash at the start, where alone something is predicted.
     dash = np.array([0.0, 0.06 * end]), np.repeat(prediction["cosine"][:, None], 2, axis=1)
     marks: list[figures.Mark] = [figures.Predicted(*dash, label="smallest", color=shared.COSINE)]
-    for (name, (steps, values)), color in zip(
-        curves.items(), (shared.LOSS, shared.ETA, shared.COSINE), strict=True
+    for name, unit, label, color in (
+        ("loss", np.log(10), "loss / ln 10", shared.LOSS),
+        ("mean", 1.0, "mean cosine", shared.ETA),
+        ("cosine", 1.0, "smallest", shared.COSINE),
     ):
-        values = values / np.log(10) if name == "loss" and len(steps) else values
-        label = {"loss": "loss / ln 10", "mean": "mean cosine", "cosine": "smallest"}[name]
-        marks.append(figures.Measured(steps, values if len(steps) else NONE, label=label, color=color))
-    marks.append(figures.Note(_says(found(frames[::-1])), 0.04, 0.98))
-    return figures.Panel(
-        "Loss and cosines", tuple(marks), xlabel="step", ylabel="", xlim=(0, end), ylim=(-1, 1.5)
-    )
-
-
-def _says(values: Mapping[str, np.ndarray] | None) -> str:
-    if values is None:
-        return "now: –"
-    return f"now: smallest {_signed(values['cosine'].mean())}, η {values['eta'].mean():.3g}"
+        steps, values = common.curve(frames, name)
+        marks.append(figures.Measured(steps, values / unit, label=label, color=color))
+    cosine, eta = (common.seen(frames, name).mean() for name in ("cosine", "eta"))
+    says = "–" if np.isnan(cosine) else f"smallest {_signed(cosine)}, η {eta:.3g}"
+    marks.append(figures.Note(f"now: {says}", 0.04, 0.98))
+    return figures.Panel("Loss and cosines", marks, xlabel="step", ylabel="", xlim=(0, end), ylim=(-1, 1.5))
 
 
 def _signed(value: float) -> str:
@@ -52,92 +39,73 @@ def _signed(value: float) -> str:
 
 def classes(frames: Sequence[Frame]) -> figures.Panel:
     """Pairs of one class and pairs of two, at the newest full look."""
-    values = found(frames[::-1], "within_density")
     marks = [
-        figures.Measured(
-            GRID, EMPTY if values is None else values[f"{name}_density"], label=label, color=color
-        )
+        figures.Measured(GRID, common.seen(frames, name, len(GRID)), label=label, color=color)
         for name, label, color in (
-            ("within", "one class", shared.SKIP),
-            ("across", "two classes", shared.DEPTH),
+            ("within_density", "one class", shared.SKIP),
+            ("across_density", "two classes", shared.DEPTH),
         )
     ]
-    return figures.Panel(
-        "Pairs by class", tuple(marks), xlabel="cosine", ylabel="density", xlim=(-1, 1), ylim=(0, None)
-    )
+    return _density("Pairs by class", marks)
 
 
 def worst(frames: Sequence[Frame], prediction: Prediction) -> figures.Panel:
     """The two images whose gradients oppose each other most, of the first seed."""
-    values, says = found(frames[::-1], "images"), ""
-    if values is not None:
-        _, _, a, b = values["pair"][0].astype(int)
-        says = f"classes {a} and {b}: cosine {_signed(float(values['worst'][0]))}"
-    images = prediction["blank"] if values is None else values["images"][0]
+    (_, _, a, b), cosine = common.seen(frames, "pair", 4)[0], common.seen(frames, "worst")[0]
+    says = "" if np.isnan(cosine) else f"classes {a:.0f} and {b:.0f}: cosine {_signed(cosine)}"
+    found = common.newest(frames, "images")
+    images = prediction["blank"] if found is None else found[0]
     rows, columns = ([""] * count for count in images.shape)
     return figures.Panel("The worst pair", (figures.Raster(images, columns, rows),), xlabel=says)
 
 
 def densities(frames: Sequence[Frame], prediction: Prediction) -> figures.Panel:
-    marks: list[figures.Mark] = [
-        figures.Predicted(GRID, prediction["density"], label="start", color=shared.WIDTH)
-    ]
-    for label, order, color in (("start", 1, shared.WIDTH), ("now", -1, shared.COSINE)):
-        values = found(frames[::order])
-        curve = EMPTY if values is None else values["density"]
-        marks.append(figures.Measured(GRID, curve, label=label, color=color))
-    return figures.Panel(
-        "All that are compared", tuple(marks), xlabel="cosine", ylabel="density", xlim=(-1, 1), ylim=(0, None)
-    )
+    """All pairs that are compared, at the start and now."""
+    marks = _start_and_now(frames, GRID, prediction["density"], "density")
+    return _density("All that are compared", marks)
+
+
+def _density(title: str, marks: Sequence[figures.Mark]) -> figures.Panel:
+    return figures.Panel(title, marks, xlabel="cosine", ylabel="density", xlim=(-1, 1), ylim=(0, None))
 
 
 def by_size(frames: Sequence[Frame], prediction: Prediction, settings: Any) -> figures.Panel:
     """Smallest and mean cosine, and η, of minibatches by their size; where the slider stands, a point."""
-
-    def of(values: np.ndarray) -> np.ndarray:
-        return values[:, 0]
-
-    marks = _trap("by_size", "sizes", of, frames, prediction)
+    sizes, expected = prediction["sizes"], prediction["by_size"][:, 0]
+    marks = _start_and_now(frames, sizes, expected, "by_size", 0, what="smallest, ")
     for label, order, row, color in (
-        ("η / mean |g|², start", 1, 2, shared.SKIP), ("mean, now", -1, 1, shared.ETA)
+        ("η / mean |g|², start", -1, 2, shared.SKIP), ("mean, now", 1, 1, shared.ETA)
     ):  # fmt: skip
-        values = found(frames[::order], "by_size")
-        curve = (
-            np.full((1, len(prediction["sizes"])), np.nan) if values is None else values["by_size"][:, row]
-        )
-        marks.append(figures.Measured(prediction["sizes"], curve, label=label, color=color))
+        curve = common.seen(frames[::order], "by_size", len(sizes), at=(row,))
+        marks.append(figures.Measured(sizes, curve, label=label, color=color))
     marks.append(_here(frames, None if settings is None else float(settings.group)))
     return _against("Trap 1: the minibatch", marks, "samples B in a gradient", "log2")
 
 
 def by_pairs(frames: Sequence[Frame], prediction: Prediction, settings: Any) -> figures.Panel:
     """The smallest cosine of single samples, by the number of pairs; where the slider stands, a point."""
-    marks = _trap("by_pairs", "pairs", np.asarray, frames, prediction)
-    now = found(frames[::-1])
-    place = None if now is None or settings is None or settings.group > 1 else float(now["compared"][0])
+    marks = _start_and_now(frames, prediction["pairs"], prediction["by_pairs"], "by_pairs", what="smallest, ")
+    now = common.newest(frames, "compared")
+    place = None if now is None or settings is None or settings.group > 1 else float(now[0])
     return _against("Trap 2: how many pairs", [*marks, _here(frames, place)], "pairs of samples", "log")
 
 
-def _trap(
-    name: str, axis: str, part: Callable[[np.ndarray], np.ndarray], frames: Sequence[Frame],
-    prediction: Prediction,
-) -> list[figures.Mark]:  # fmt: skip
-    expected = part(prediction[name])
-    marks: list[figures.Mark] = [
-        figures.Predicted(prediction[axis], expected, label="smallest, start", color=shared.WIDTH)
-    ]
-    for label, order, color in (("smallest, start", 1, shared.WIDTH), ("smallest, now", -1, shared.COSINE)):
-        values = found(frames[::order], name)
-        curve = np.full((1, len(prediction[axis])), np.nan) if values is None else part(values[name])
-        marks.append(figures.Measured(prediction[axis], curve, label=label, color=color))
+def _start_and_now(
+    frames: Sequence[Frame], x: np.ndarray, expected: np.ndarray, name: str, *at: int, what: str = ""
+) -> list[figures.Mark]:
+    """What was predicted of the start, what was found there, and what is found now."""
+    marks: list[figures.Mark] = [figures.Predicted(x, expected, label=f"{what}start", color=shared.WIDTH)]
+    # Backwards, the newest frame is the first.
+    for when, order, color in (("start", -1, shared.WIDTH), ("now", 1, shared.COSINE)):
+        curve = common.seen(frames[::order], name, len(x), at=at)
+        marks.append(figures.Measured(x, curve, label=f"{what}{when}", color=color))
     return marks
 
 
 def _here(frames: Sequence[Frame], place: float | None) -> figures.Mark:
-    now = found(frames[::-1])
-    here = np.full((1, 1), np.nan) if now is None or place is None else now["cosine"][:, None]
+    here = np.full((1, 1), np.nan) if place is None else common.seen(frames, "cosine")[:, None]
     return figures.Points(np.array([place or 1.0]), here, label="as set", color=shared.COSINE, line=False)
 
 
 def _against(title: str, marks: Sequence[figures.Mark], xlabel: str, xscale: str) -> figures.Panel:
-    return figures.Panel(title, tuple(marks), xlabel=xlabel, ylabel="cosine", xscale=xscale, ylim=(-1, 1))
+    return figures.Panel(title, marks, xlabel=xlabel, ylabel="cosine", xscale=xscale, ylim=(-1, 1))

@@ -33,7 +33,7 @@ from labkit.labs.confusion.network_panels import GRID
 from labkit.measure.confusion import Confusion, confusion, density
 from labkit.measure.gradients import gradient_gram
 from labkit.models.mlp import ResidualMLP
-from labkit.protocol.claims import Claim, World
+from labkit.protocol.claims import Claim
 from labkit.protocol.experiment import Experiment, Frame, Frames, Prediction, Run
 from labkit.protocol.rules import EVERY, Between, Check, Equals, Evidence
 from labkit.protocol.settings import knob
@@ -146,7 +146,7 @@ def predict(setup: Setup) -> Prediction:
         x, labels = one.x_train.double().cpu(), np.eye(one.classes)[one.y_train.cpu()]
         gram = torch.from_numpy(wide.gram(law, (x @ x.T).numpy(), labels, np.random.default_rng(seed)))
         found.append({**_compared(gram, setup.compared[s], settings.group), **_traps(setup, s, gram)})
-    known = {name: np.stack([np.asarray(one[name], dtype=float) for one in found]) for name in found[0]}
+    known = common.stacked(found)
     if settings.batch_norm:
         known = {name: np.full_like(value, np.nan) for name, value in known.items()}
     counts, (height, width) = settings.counts, setup.pictures[0].shape[1:]
@@ -159,8 +159,8 @@ def _compared(gram: Tensor, rows: Tensor, group: int) -> Mapping[str, float | np
     found = _grouped(gram, rows) if group > 1 else confusion(gram[rows, rows.T])
     some = found.cosines[:: max(1, found.pairs // DRAWN)]
     return {
-        "cosine": found.minimum_cosine, "mean": found.mean_cosine, "eta": found.eta, "compared": found.pairs,
-        "density": density(some, GRID),
+        "cosine": found.minimum_cosine, "mean": found.mean_cosine, "eta": found.eta,
+        "compared": float(found.pairs), "density": density(some, GRID),
     }  # fmt: skip
 
 
@@ -193,8 +193,8 @@ def _by_class(setup: Setup, s: int, gram: Tensor) -> Mapping[str, Any]:
     gap = torch.full((pictures.shape[1], 1), torch.nan)
     parts = {"within": found.cosines[same], "across": found.cosines[~same]}
     return {
-        "pair": np.array([a, b, int(y[a]), int(y[b])]), "worst": found.minimum_cosine,
-        "images": torch.cat([pictures[a], gap, pictures[b]], 1).numpy(),
+        "pair": np.array([a, b, int(y[a]), int(y[b])], float), "worst": found.minimum_cosine,
+        "images": torch.cat([pictures[a], gap, pictures[b]], 1).double().numpy(),
         "same": np.array([float(same[opposed].double().mean()), float(same.double().mean())]),
         **{f"{name}_mean": float(part.mean()) if len(part) else np.nan for name, part in parts.items()},
         **{f"{name}_density": density(part[:: max(1, len(part) // DRAWN)], GRID) if len(part)
@@ -220,7 +220,7 @@ def run(setup: Setup, prediction: Prediction, *, gram: Gram | None = None) -> It
             if step in looks:
                 rows.append(_look(setup, net, s, gram, whole=step in (0, settings.steps)))
         if rows:
-            found[step] = {name: np.stack([np.asarray(one[name], float) for one in rows]) for name in rows[0]}
+            found[step] = common.stacked(rows)
         return np.array(loss)
 
     for frame in training.train(
@@ -336,11 +336,7 @@ C17 = Claim(
     {"holds": "η is not of the network alone: say the size of the minibatch, and how many pairs",
      "fails": "neither the size of the minibatch nor the number of pairs decides",
      "undecided": "it takes minibatches of 128, and 400 samples"},
-    worlds=(
-        World("every gradient replaced by their mean",
-              faults={f"{__name__}:gradient_gram": shared.same_gradient}),
-        World("the mean pair for the worst", faults={f"{__name__}:confusion": shared.mean_for_worst}),
-    ),
+    worlds=shared.worlds(__name__),
 )  # fmt: skip
 C18 = Claim(
     "C18", "finding",
@@ -357,10 +353,7 @@ C18 = Claim(
     _disputed, "holds",
     {"holds": "a class agrees in the mean, and has its worst quarrels within while outputs say nothing yet",
      "fails": "pairs of one class do not agree more, or are not over-represented among the worst"},
-    worlds=(
-        World("every gradient replaced by their mean",
-              faults={f"{__name__}:gradient_gram": shared.same_gradient}),
-    ),
+    worlds=shared.worlds(__name__)[:1],
 )  # fmt: skip
 
 NETWORKS = Experiment(

@@ -15,6 +15,7 @@ from labkit import data
 from labkit.labs import common
 from labkit.measure.confusion import Confusion
 from labkit.models.mlp import MLP, ResidualMLP, mlp
+from labkit.protocol.claims import World
 
 PAPER = (
     "The Effect of Neural Net Architecture on Gradient Confusion & Training Performance "
@@ -112,3 +113,11 @@ def all_alike(confusion: Callable[..., Confusion]) -> Callable[..., Confusion]:
 def mean_for_worst(found: Confusion) -> Confusion:
     """The mean pair in the place of the worst."""
     return replace(found, eta=max(0.0, -found.mean_inner), minimum_cosine=found.mean_cosine)
+
+
+def worlds(module: str) -> tuple[World, World]:
+    """Both faults in a module, for claims on the gradients of single samples and on their worst pair."""
+    return (
+        World("every gradient replaced by their mean", faults={f"{module}:gradient_gram": same_gradient}),
+        World("the mean pair for the worst", faults={f"{module}:confusion": mean_for_worst}),
+    )
