@@ -188,20 +188,17 @@ def _draws(settings: Skips, seed: int) -> Tensor:
 
 def predict(setup: Setup) -> Prediction:
     """The cosines of a network that sees labels alone, and the loss at which it stays."""
-    least, spread, loss = [], [], []
+    labels = []
     for one, draws in zip(setup.sets, setup.draws, strict=True):
         onehot = F.one_hot(one.y_train.cpu(), one.classes).double()
         frequency = onehot.mean(0)
         gradients = frequency - onehot[draws].mean(1)
         found = confusion(gradients @ gradients.T)
-        least.append(found.minimum_cosine)
-        spread.append(found.sd_cosine)
-        loss.append(float(-(frequency * frequency.clamp_min(1e-300).log()).sum()))
-    return {
-        "depths": np.array([depth for depth, _ in setup.settings.shapes]),
-        "widths": np.array([width for _, width in setup.settings.shapes]),
-        "labels_minimum": np.array(least), "labels_sd": np.array(spread), "labels_loss": np.array(loss),
-    }  # fmt: skip
+        loss = float(-(frequency * frequency.clamp_min(TINY).log()).sum())
+        labels.append({"minimum": found.minimum_cosine, "sd": found.sd_cosine, "loss": loss})
+    depths, widths = np.transpose(setup.settings.shapes)
+    known = {f"labels_{name}": value for name, value in common.stacked(labels).items()}
+    return {"depths": depths, "widths": widths, **known}
 
 
 def run(setup: Setup, prediction: Prediction, *, measure: Measure | None = None) -> Iterator[Frame]:
@@ -217,7 +214,7 @@ def run(setup: Setup, prediction: Prediction, *, measure: Measure | None = None)
             setup.network(settings.kinds[i], *settings.shapes[j], seed) for seed in common.seeds(settings)
         ])  # fmt: skip
         for s, net in enumerate(drawn[-1]):
-            _note_cosines(values, "start", (s, i, j), _look(setup, s, net, measure))
+            common.put(values, (s, i, j), _cosines("start", _look(setup, s, net, measure)))
             yield Frame.tick(number, 0.3 * done[number])
         yield Frame(number + 1, common.snapshot(values), 0.3 * done[number + 1])
 
@@ -263,9 +260,8 @@ def _note_end(
     """What a trained network says, and how it came there."""
     s, one, net = place[0], setup.sets[place[0]], best.networks.member(best.places[place[0]])
     found = _look(setup, s, net, measure)
-    _note_cosines(values, "end", place, found)
-    values["density"][place] = density(found.cosines, COSINES)
-    values["error"][place] = tuning.test_error(net, one)
+    seen = {"density": density(found.cosines, COSINES), "error": tuning.test_error(net, one)}
+    common.put(values, place, _cosines("end", found) | seen)
     if setup.settings.moments:
         path = values["path"][place]
         path[:, LOSS] = _losses(best.losses[s], setup.settings)
@@ -300,36 +296,19 @@ def gram(net: nn.Module, x: Tensor, y: Tensor, draws: Tensor) -> Tensor:
     return gradients @ gradients.T
 
 
-def _note_cosines(
-    values: dict[str, np.ndarray], when: str, place: tuple[int, int, int], found: Confusion
-) -> None:
-    for name in ("minimum", "mean", "sd"):
-        values[f"{when}_{name}"][place] = getattr(found, f"{name}_cosine")
+def _cosines(when: str, found: Confusion) -> dict[str, Any]:
+    return {f"{when}_{name}": getattr(found, f"{name}_cosine") for name in ("minimum", "mean", "sd")}
 
 
 def figure(frames: Frames, prediction: Prediction, settings: Skips | None = None) -> figures.Chart:
     settings = settings or Skips()
-    axis, panels = _axis(settings, prediction), []
-    for title, name, ylim in (
-        ("Before training", "start_minimum", (-1, 1)),
-        ("After training", "end_minimum", (-1, 1)),
-        ("Loss at the best rate", "loss", (0, None)),
-    )[bool(settings.moments) :]:
-        marks = _points(name, frames, prediction, settings)
-        if name == "loss":
-            marks.append(figures.Note(_stuck(frames, settings)))
-        ylabel = "training loss" if name == "loss" else "minimum cosine"
-        panels.append(figures.Panel(title, tuple(marks), ylabel=ylabel, ylim=ylim, **axis))
+    panels = _over_shapes(frames, prediction, settings)[bool(settings.moments) :]
     if settings.moments:
         panels += _curves(frames, settings)
     if settings.families != "all":
         panels.append(_density(frames, settings))
-    return figures.Chart(
-        tuple(panels),
-        caption=figures.caption(
-            "Cosines and loss of networks with skip connections, batch norm, both or neither.", settings
-        ),
-    )
+    says = "Cosines and loss of networks with skip connections, batch norm, both or neither."
+    return figures.Chart.of(settings, says, *panels)
 
 
 def _stuck(frames: Sequence[Frame], settings: Skips) -> str:
@@ -346,35 +325,30 @@ def _stuck(frames: Sequence[Frame], settings: Skips) -> str:
     return f"no decrease: {', '.join(named)}" if named else ""
 
 
-def _axis(settings: Skips, prediction: Prediction) -> dict[str, Any]:
+def _over_shapes(frames: Sequence[Frame], prediction: Prediction, settings: Skips) -> list[figures.Panel]:
+    """The smallest cosine before and after training, and the loss, over depth or over width."""
     x = prediction["widths" if settings.over_width else "depths"]
-    wide = (x[-1] - x[0]) / 8 or 1.0
-    return {
-        "xlabel": "width factor ℓ" if settings.over_width else "depth β",
-        "xticks": [(float(one), str(one)) for one in x], "xlim": (x[0] - wide, x[-1] + wide),
-    }  # fmt: skip
-
-
-def _points(
-    name: str, frames: Sequence[Frame], prediction: Prediction, settings: Skips
-) -> list[figures.Mark]:
-    x = prediction["widths" if settings.over_width else "depths"].astype(float)
-    marks: list[figures.Mark] = []
-    if PLAIN in settings.kinds:
-        level = prediction["labels_loss" if name == "loss" else "labels_minimum"]
-        ends = (
-            np.array([x[0] - (x[-1] - x[0]) / 8, x[-1] + (x[-1] - x[0]) / 8]) if len(x) > 1 else x + [-1, 1]
-        )
-        marks.append(
-            figures.Predicted(
-                ends, np.tile(level[:, None], (1, 2)), label="labels alone", color=COLORS[PLAIN]
-            )
-        )
-    found = common.newest(frames, name)
-    for i, kind in enumerate(settings.kinds):
-        y = np.full((1, len(x)), np.nan) if found is None else found[:, i]
-        marks.append(figures.Points(x, y, label=KINDS[kind], color=COLORS[kind]))
-    return marks
+    room = (x[-1] - x[0]) / 8 or 1.0
+    ends, panels = (x[0] - room, x[-1] + room), []
+    for title, name, known, ylabel, ylim in (
+        ("Before training", "start_minimum", "labels_minimum", "minimum cosine", (-1, 1)),
+        ("After training", "end_minimum", "labels_minimum", "minimum cosine", (-1, 1)),
+        ("Loss at the best rate", "loss", "labels_loss", "training loss", (0, None)),
+    ):
+        marks: list[figures.Mark] = []
+        if PLAIN in settings.kinds:
+            level = np.tile(prediction[known][:, None], (1, 2))
+            marks.append(figures.Predicted(ends, level, label="labels alone", color=COLORS[PLAIN]))
+        found = common.seen(frames, name, len(settings.kinds), len(x))
+        for i, kind in enumerate(settings.kinds):
+            marks.append(figures.Points(x, found[:, i], label=KINDS[kind], color=COLORS[kind]))
+        if name == "loss":
+            marks.append(figures.Note(_stuck(frames, settings)))
+        panels.append(figures.Panel(
+            title, marks, xlabel="width factor ℓ" if settings.over_width else "depth β", ylabel=ylabel,
+            xlim=ends, ylim=ylim, xticks=[(float(one), str(one)) for one in x],
+        ))  # fmt: skip
+    return panels
 
 
 def _lines(settings: Skips) -> list[tuple[int, int, str, int]]:
@@ -388,32 +362,28 @@ def _lines(settings: Skips) -> list[tuple[int, int, str, int]]:
 
 def _curves(frames: Sequence[Frame], settings: Skips) -> list[figures.Panel]:
     """Loss, test accuracy, smallest and mean cosine along the training."""
-    path, panels = common.newest(frames, "path"), []
-    at = np.array([0, *settings.moments, settings.steps])
+    at, panels = np.array([0, *settings.moments, settings.steps]), []
+    path = common.seen(frames, "path", len(settings.kinds), len(settings.shapes), len(at), 4)
     where = f", β = {settings.shapes[-1][0]}" if settings.families == "all" else ""
     for which, title, ylim in (
         (LOSS, f"Loss{where}", (0, None)), (ACCURACY, "Test accuracy", (0, 1)),
         (LEAST, "Smallest cosine", (-1, 1)), (MEAN, "Mean cosine", (-1, 1)),
     ):  # fmt: skip
         marks = [
-            figures.Measured(
-                at, np.full((1, len(at)), np.nan) if path is None else path[:, i, j, :, which], label=name,
-                color=color,
-            )
+            figures.Measured(at, path[:, i, j, :, which], label=name, color=color)
             for i, j, name, color in _lines(settings)
-        ]  # fmt: skip
-        panels.append(figures.Panel(title, tuple(marks), xlabel="step", ylim=ylim))
+        ]
+        panels.append(figures.Panel(title, marks, xlabel="step", ylim=ylim))
     return panels
 
 
 def _density(frames: Sequence[Frame], settings: Skips) -> figures.Panel:
-    shape = common.newest(frames, "density")
+    shape = common.seen(frames, "density", len(settings.kinds), len(settings.shapes), len(COSINES))
     marks = [
         figures.Measured(COSINES, shape[:, i, j], label=name, color=color)
         for i, j, name, color in _lines(settings)
-        if shape is not None
     ]
-    return figures.Panel("All pairs after training", tuple(marks), xlabel="cosine", ylabel="density")
+    return figures.Panel("All pairs after training", marks, xlabel="cosine", ylabel="density")
 
 
 @shared.after
