@@ -199,14 +199,18 @@ def with_spare(whole: data.Dataset, n: int, n_test: int, seed: int) -> data.Data
 
 def datasets(
     settings: Any, *, n_test: int, normalize: str, label_noise: float = 0.0, noise_kind: str = "strict",
-    dtype: torch.dtype = torch.float32, flatten: bool = True,
+    dtype: torch.dtype = torch.float32, flatten: bool = True, classes: int | None = None,
 ) -> tuple[data.Dataset, ...]:  # fmt: skip
-    """One data set a seed, from the settings that all experiments on images share."""
+    """One data set a seed, from the settings that all experiments on images share.
+
+    Args:
+        classes: how many, where that is no setting; None for all.
+    """
     return tuple(
         classification(
-            settings.dataset, n=settings.n, classes=settings.classes, n_test=n_test, label_noise=label_noise,
-            noise_kind=noise_kind, normalize=normalize, seed=seed, dtype=dtype, device=settings.device,
-            flatten=flatten,
+            settings.dataset, n=settings.n, classes=getattr(settings, "classes", classes), n_test=n_test,
+            label_noise=label_noise, noise_kind=noise_kind, normalize=normalize, seed=seed, dtype=dtype,
+            device=settings.device, flatten=flatten,
         )
         for seed in seeds(settings)
     )  # fmt: skip

@@ -78,12 +78,9 @@ class Setup:
 
 
 def prepare(settings: BatchSizes) -> Setup:
-    sets = tuple(
-        common.classification(
-            settings.dataset, n=settings.n, classes=10, n_test=1, label_noise=settings.label_noise,
-            normalize="standardize", seed=seed, dtype=torch.float64, device=settings.device,
-        )
-        for seed in common.seeds(settings)
+    sets = common.datasets(
+        settings, classes=10, n_test=1, normalize="standardize", label_noise=settings.label_noise,
+        dtype=torch.float64,
     )  # fmt: skip
     nets = tuple(
         models.mlp(

@@ -77,17 +77,16 @@ def _measure(a: np.ndarray, settings: Hessian, rng: np.random.Generator) -> dict
     norms = np.linalg.norm(a, 2, axis=(1, 2))
     pair = (norms[first] ** 2, norms[second] ** 2)
     worst, product = worst_points(a[first], a[second])
-    lipschitz = THIRD * settings.curvature * norms.max() ** 3
+    curvature = settings.curvature
+    lipschitz = THIRD * curvature * norms.max() ** 3
     right, printed = (
         theory.hessian_bound(settings.radius, one, *pair, lipschitz) for one in (product, pair[0] * pair[1])
     )
     at = settings.radius * worst
-    inner = (gradients(a[first], at, settings.curvature) * gradients(a[second], at, settings.curvature)).sum(
-        -1
-    )
+    inner = (gradients(a[first], at, curvature) * gradients(a[second], at, curvature)).sum(-1)
     w = rng.standard_normal((POINTS, a.shape[1]))
     w *= settings.radius / np.linalg.norm(w, axis=1, keepdims=True)
-    g = gradients(a[None], w[:, None], settings.curvature)
+    g = gradients(a[None], w[:, None], curvature)
     gram, lengths = g @ g.transpose(0, 2, 1), np.linalg.norm(g, axis=-1)
     found = gram[:, first, second]
     every = np.concatenate([np.abs(inner)[None], np.abs(found)])

@@ -136,10 +136,7 @@ class Setup:
 
 
 def prepare(settings: Initialization) -> Setup:
-    sets = tuple(
-        shared.samples(settings.dataset, settings.n, seed, settings.device) for seed in common.seeds(settings)
-    )
-    return Setup(settings, sets)
+    return Setup(settings, shared.samples(settings))
 
 
 def predict(setup: Setup) -> Prediction:
@@ -361,9 +358,12 @@ def lecun_throughout(variances: Callable[..., tuple[float, ...]]) -> Callable[..
 
 
 _FAULTS = shared.worlds(__name__)
-_UNOPPOSED = tuple(replace(world, word="undecided") for world in _FAULTS)
+_LECUN = World(
+    "κ = 1, LeCun's variances, whatever κ is", faults={f"{__name__}:shared.variances": lecun_throughout}
+)
 
 _PLAIN, _OVER = (tuple(NAMES[kind] for kind in kinds) for kinds in (PLAIN, OVER))
+_SET = ("κ = 1/2", "κ = 1", "κ of the settings")
 
 C7 = Claim(
     "C7", "finding",
@@ -407,10 +407,8 @@ C11 = Claim(
     "smallest cosine at κ = 4 is at least .15 higher in the widest network than in the narrowest.",
     "paper 5, Thm 4.2 (Strategy 4.1)",
     (
-        Between("log₁₀ of η, deepest minus shallowest", ("κ = 1/2", "κ = 1", "κ of the settings"), low=0.3,
-                by=EVERY),
-        Between("smallest cosine, shallowest minus deepest", ("κ = 1/2", "κ = 1", "κ of the settings"),
-                low=0.1, by=EVERY),
+        Between("log₁₀ of η, deepest minus shallowest", _SET, low=0.3, by=EVERY),
+        Between("smallest cosine, shallowest minus deepest", _SET, low=0.1, by=EVERY),
         Between("smallest cosine, widest minus narrowest, κ of the settings", low=0.15, by=EVERY),
     ),
     _strategy, "fails",
@@ -418,11 +416,7 @@ C11 = Claim(
      "fails": "κ decides: at κ = 4 gradients vanish with depth and η with them, and at κ = ½ the angle "
               "hardly moves",
      "undecided": "some networks have no pair of opposed gradients"},
-    worlds=(
-        World("κ = 1, LeCun's variances, whatever κ is",
-              faults={f"{__name__}:shared.variances": lecun_throughout}, word="holds"),
-        *_UNOPPOSED,
-    ),
+    worlds=(replace(_LECUN, word="holds"), *(replace(world, word="undecided") for world in _FAULTS)),
     because="Thm 4.2 leaves κ open, and its order in depth is that of one κ: gradients vanish above it",
 )  # fmt: skip
 
@@ -443,11 +437,7 @@ C19 = Claim(
     _kappas, "holds",
     {"holds": "chaos lengthens gradients and keeps their angles, order shortens them and spoils the angles",
      "fails": "gradients do not grow and shrink over κ as wide networks say, or angles do not go with it"},
-    worlds=(
-        World("κ = 1, LeCun's variances, whatever κ is",
-              faults={f"{__name__}:shared.variances": lecun_throughout}),
-        *_FAULTS,
-    ),
+    worlds=(_LECUN, *_FAULTS),
 )  # fmt: skip
 C20 = Claim(
     "C20", "finding",

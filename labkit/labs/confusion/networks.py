@@ -108,14 +108,10 @@ class Setup:
 
 
 def prepare(settings: Networks) -> Setup:
-    sets, pictures, compared, minibatches = [], [], [], []
+    sets, here = shared.samples(settings, torch.float32), settings.replace(device="cpu")
+    plain = common.datasets(here, classes=10, n_test=1, normalize="none", flatten=False)
+    compared, minibatches = [], []
     for seed in common.seeds(settings):
-        sets.append(shared.samples(settings.dataset, settings.n, seed, settings.device, torch.float32))
-        plain = common.classification(
-            settings.dataset, n=settings.n, classes=10, n_test=1, label_noise=0.0, normalize="none",
-            seed=seed, flatten=False,
-        )  # fmt: skip
-        pictures.append(plain.x_train.mean(1))
         compared.append(
             torch.arange(settings.samples)[:, None] if settings.group == 1
             else _minibatches(settings.n, settings.samples, settings.group, seed)
@@ -123,7 +119,8 @@ def prepare(settings: Networks) -> Setup:
         minibatches.append(
             tuple(_minibatches(settings.n, MINIBATCHES, int(B), seed) for B in settings.batch_sizes)
         )
-    return Setup(settings, tuple(sets), tuple(pictures), tuple(compared), tuple(minibatches))
+    pictures = tuple(one.x_train.mean(1) for one in plain)
+    return Setup(settings, sets, pictures, tuple(compared), tuple(minibatches))
 
 
 def _minibatches(n: int, count: int, size: int, seed: int) -> Tensor:

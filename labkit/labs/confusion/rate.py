@@ -185,10 +185,8 @@ def _stationary(gap0: np.ndarray, eta: np.ndarray, settings: Rate, count: int) -
     """Thm 3.2 with the iterates w_0 ... w_(count - 1), (S,)."""
     if not _in_range(settings):
         return np.full(len(gap0), np.nan)
-    pairs = zip(gap0, eta, strict=True)
-    return np.array([
-        theory.stationary_bound(gap, one, 1.0, settings.n, settings.alpha, [count])[0] for gap, one in pairs
-    ])  # fmt: skip
+    n, alpha, pairs = settings.n, settings.alpha, zip(gap0, eta, strict=True)
+    return np.array([theory.stationary_bound(*pair, 1.0, n, alpha, [count])[0] for pair in pairs])
 
 
 def _floor_of_sgd(setup: Setup, prediction: Prediction, first: int) -> Iterator[Frame]:

@@ -269,15 +269,11 @@ def figure(frames: Frames, prediction: Prediction, settings: Regression | None =
         loss.append(figures.Predicted(1 + at, prediction["loss"][:, which], label="theory", color=color))
         search.append(figures.Predicted(rates, prediction["final"][:, which], label="theory", color=color))
         search.append(figures.Points(rates, tried[:, which], label=name, color=color, line=False))
-        typical = np.repeat(prediction["typical"][:, which, None], 2, axis=1)
-        cosine += [
-            figures.Level(
-                prediction["extreme"][:, which].mean(), label="" if which else "least possible", color=color
-            ),
-            figures.Predicted(
-                np.array([1, 1 + at[-1]]), typical, label="" if which else "random signs", color=color
-            ),
-        ]
+        extreme, typical = (prediction[name][:, which] for name in ("extreme", "typical"))
+        least, drawn = ("", "") if which else ("least possible", "random signs")
+        ends = np.array([1, 1 + at[-1]]), np.repeat(typical[:, None], 2, axis=1)
+        cosine.append(figures.Level(extreme.mean(), label=least, color=color))
+        cosine.append(figures.Predicted(*ends, label=drawn, color=color))
         if len(steps):
             loss.append(figures.Measured(1 + steps, losses[which], label=name, color=color))
             cosine.append(figures.Measured(1 + steps, cosines[which], label=name, color=color))

@@ -28,14 +28,9 @@ ACTIVATIONS = ("tanh", "identity", "relu")
 INITS = ("glorot", "lecun", "he", "strategy", "orthogonal")
 
 
-def samples(
-    dataset: str, n: int, seed: int, device: str = "cpu", dtype: torch.dtype = torch.float64
-) -> data.Dataset:
-    """n samples as vectors on the sphere of radius 1, centred and scaled by feature before."""
-    return common.classification(
-        dataset, n=n, classes=10, n_test=1, label_noise=0.0, normalize="standardize+unit-length", seed=seed,
-        dtype=dtype, device=device,
-    )  # fmt: skip
+def samples(settings: Any, dtype: torch.dtype = torch.float64) -> tuple[data.Dataset, ...]:
+    """For each seed n samples as vectors on the sphere of radius 1, centred and scaled by feature before."""
+    return common.datasets(settings, classes=10, n_test=1, normalize="standardize+unit-length", dtype=dtype)
 
 
 def variances(init: str, sizes: Sequence[int], kappa: float = 1.0) -> tuple[float, ...]:

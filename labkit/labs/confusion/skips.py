@@ -24,6 +24,7 @@ paper's other families, with cosines along the training.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
@@ -164,14 +165,7 @@ class Setup:
 
 
 def prepare(settings: Skips) -> Setup:
-    sets = tuple(
-        common.classification(
-            settings.dataset, n=settings.n, classes=None,
-            n_test=10_000, label_noise=0.0, normalize="standardize", seed=seed, device=settings.device,
-            flatten=False,
-        )
-        for seed in common.seeds(settings)
-    )  # fmt: skip
+    sets = common.datasets(settings, n_test=10_000, normalize="standardize", flatten=False)
     return Setup(settings, sets, tuple(_draws(settings, seed) for seed in common.seeds(settings)))
 
 
@@ -263,18 +257,14 @@ def _note_end(
     seen = {"density": density(found.cosines, COSINES), "error": tuning.test_error(net, one)}
     common.put(values, place, _cosines("end", found) | seen)
     if setup.settings.moments:
-        path = values["path"][place]
-        path[:, LOSS] = _losses(best.losses[s], setup.settings)
+        path, losses = values["path"][place], best.losses[s]
+        # At the start, and the mean since the moment before.
+        edges = itertools.pairwise((0, *setup.settings.moments, setup.settings.steps))
+        path[:, LOSS] = [losses[0], *(losses[begin:end].mean() for begin, end in edges)]
         path[1:-1, ACCURACY:] = best.path[s]
         path[[0, -1], ACCURACY] = [1 - tuning.test_error(each, one) for each in (start, net)]
         for which, name in ((LEAST, "minimum"), (MEAN, "mean")):
             path[[0, -1], which] = [values[f"{when}_{name}"][place] for when in ("start", "end")]
-
-
-def _losses(losses: np.ndarray, settings: Skips) -> list[float]:
-    """At the start, and the mean since the moment before."""
-    edges = [0, *settings.moments, settings.steps]
-    return [losses[0], *(losses[a:b].mean() for a, b in zip(edges[:-1], edges[1:], strict=True))]
 
 
 def _look(setup: Setup, s: int, net: nn.Module, measure: Measure) -> Confusion:
