@@ -98,12 +98,9 @@ def prepare(settings: BatchSizes) -> Setup:
 def _draws(settings: BatchSizes, seed: int) -> tuple[tuple[Tensor, ...], ...]:
     """Independent minibatches, drawn with replacement: exactly what the closed form speaks of."""
     generator = torch.Generator().manual_seed(seed)
+    shapes = [(settings.minibatches, int(B)) for B in settings.sizes]
     return tuple(
-        tuple(
-            torch.randint(settings.n, (settings.minibatches, int(B)), generator=generator)
-            for B in settings.sizes
-        )
-        for _ in PHASES
+        tuple(torch.randint(settings.n, shape, generator=generator) for shape in shapes) for _ in PHASES
     )
 
 
@@ -172,19 +169,16 @@ def _measure(
 ) -> Iterator[Frame]:
     """Gradients of real minibatches at each phase, and the variance of their inner products."""
     settings, sizes = setup.settings, setup.settings.sizes
-    shape = (settings.seeds, len(PHASES), len(sizes))
-    found = np.full(shape, np.nan)
-    ends = {
-        name: np.stack([theory[at][name] for at in settings.phases], axis=1)
-        for name in ("theory", "crossover", "mean_share")
-    }
+    found = np.full((settings.seeds, len(PHASES), len(sizes)), np.nan)
+    ends = common.stacked([theory[at] for at in settings.phases], axis=1)
+    units = ends.pop("unit")
     for place, at in enumerate(settings.phases):
         for column in range(len(sizes)):
             done = (place * len(sizes) + column + 1) / (len(PHASES) * len(sizes))
             for s, net in enumerate(snapshots[at]):
                 draws = setup.draws[s][place][column]
                 G = batch_gram(net, setup.xs[s], setup.ys[s], draws, loss=settings.loss).cpu()
-                inner = G[tuple(torch.triu_indices(len(G), len(G), 1))] / theory[at]["unit"][s]
+                inner = G[tuple(torch.triu_indices(len(G), len(G), 1))] / units[s, place]
                 found[s, place, column] = float(inner.var())
                 yield Frame.tick(settings.steps, 0.3 + 0.69 * done - 0.01)
             values = {**ends, "variance": found.copy()}

@@ -6,7 +6,7 @@ does not tell orthogonal gradients from opposed ones.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,7 @@ from torch import Tensor
 from labkit import figures
 from labkit.labs import common
 from labkit.labs.confusion import shared
-from labkit.measure.confusion import Confusion, confusion, gradient_diversity, gradient_variance
+from labkit.measure.confusion import confusion, gradient_diversity, gradient_variance
 from labkit.protocol import statistics
 from labkit.protocol.claims import Claim, World
 from labkit.protocol.experiment import Experiment, Frame, Frames, Prediction, Run
@@ -27,7 +27,6 @@ from labkit.protocol.settings import Settings, knob, on_cpu
 MEAN, VARIANCE, DIVERSE = shared.COSINE, shared.DEPTH, shared.WIDTH
 OPPOSED = 11  # places between orthogonal and opposed
 EXACT = 1e-9  # relative; rounding stays near 1e-14
-Measure = Callable[[Tensor], Confusion]
 
 
 @dataclass(frozen=True)
@@ -116,7 +115,7 @@ def as_diverse(opposed: float, members: int, frame: Tensor) -> Tensor:
     return g
 
 
-def run(setup: Setup, prediction: Prediction, *, measure: Measure | None = None) -> Iterator[Frame]:
+def run(setup: Setup, prediction: Prediction, *, measure: shared.Measure | None = None) -> Iterator[Frame]:
     """`measure` is `confusion` when left out."""
     settings, measure = setup.settings, measure or confusion
     rare = len(prediction["shares"])

@@ -25,7 +25,6 @@ from labkit.theory import confusion as theory
 DIMENSIONS = np.array([64, 128, 256, 512, 1024])
 THIRD = 4 / (3 * np.sqrt(3))  # the largest third derivative of log cosh
 POINTS = 40  # random w in each dimension
-TINY = 1e-300  # no negative cosine has no logarithm
 WIDE = 32  # from this d/r on the exponent is taken: before, the cosines are near 1
 
 
@@ -151,7 +150,7 @@ def _bounded(run: Run) -> tuple[Evidence, ...]:
     room = Check("dimensions with d/r ≥ 32", 2.0, float(wide.sum()), "lower rank")
     opposed = Check("sets without a pair of opposed gradients", float((random <= 0).sum()), 0.0)
     slopes = [
-        exponent(ratio[wide], np.maximum(one[:, wide], TINY)) if wide.sum() > 1 else np.zeros(len(one))
+        exponent(ratio[wide], np.maximum(one[:, wide], shared.TINY)) if wide.sum() > 1 else np.zeros(len(one))
         for one in (cosine, random)
     ]
     means, worst = random.mean(axis=0), run.last("worst").mean(axis=0)

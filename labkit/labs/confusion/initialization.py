@@ -23,7 +23,7 @@ from itertools import chain
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from labkit import data, figures
 from labkit.labs import common
@@ -57,8 +57,6 @@ KAPPAS = {HALF: 0.5, SEVENTENTHS: 0.7, ONE: 1.0, TWO: 2.0}
 OVER = (HALF, SEVENTENTHS, ONE, TWO)
 WIDEST = 1000  # of widths in proportion to depths
 TINIEST = 1e-12  # of mean |g|² in float32
-TINY = 1e-300  # a wide ReLU network may have no negative product at all, and that has no logarithm
-Gram = Callable[[nn.Module, Tensor, Tensor], Tensor]
 _words = partial(common.means, form=".2f")
 
 
@@ -117,16 +115,12 @@ class Setup:
     settings: Initialization
     sets: tuple[data.Dataset, ...]
 
-    @property
-    def d(self) -> int:
-        return int(self.sets[0].x_train.shape[1])
-
     def sizes(self, width: int, depth: int) -> list[int]:
-        return [self.d, *[width] * depth, self.sets[0].classes]
+        return [self.sets[0].dim, *[width] * depth, self.sets[0].classes]
 
     def length(self, kind: int) -> float:
         """Of a sample."""
-        return 1.0 if kind >= STRATEGY else self.d**0.5
+        return 1.0 if kind >= STRATEGY else self.sets[0].dim ** 0.5
 
     def network(self, kind: int, job: tuple[int, int]) -> tuple[str, tuple[float, ...], bool]:
         """Its activation, the variance of a weight in each layer, and whether it has skip connections."""
@@ -141,7 +135,8 @@ def prepare(settings: Initialization) -> Setup:
 
 def predict(setup: Setup) -> Prediction:
     """What wide networks would have, for each seed's data; Strategy 4.1's scale, were it linear."""
-    settings, found = setup.settings, _blank(setup.settings)
+    settings = setup.settings
+    found = common.blank(settings.seeds, len(KINDS), len(settings.jobs), **dict.fromkeys(QUANTITIES, ()))
     for s, one in enumerate(setup.sets):
         cosines, labels = (one.x_train @ one.x_train.T).cpu().numpy(), np.eye(one.classes)[one.y_train.cpu()]
         for j, job in enumerate(settings.jobs):
@@ -157,23 +152,18 @@ def predict(setup: Setup) -> Prediction:
     }  # fmt: skip
 
 
-def _blank(settings: Initialization) -> dict[str, np.ndarray]:
-    return common.blank(
-        settings.seeds, len(KINDS), len(settings.jobs), **dict.fromkeys(QUANTITIES, tuple[int, ...]())
-    )
-
-
 def _measured(gram: np.ndarray | Tensor) -> Mapping[str, float]:
     found = confusion(gram)
     square = float(gram.diagonal().mean())
     return {"cosine": found.minimum_cosine, "sd": found.sd_cosine, "eta": found.eta, "square": square}
 
 
-def run(setup: Setup, prediction: Prediction, *, gram: Gram | None = None) -> Iterator[Frame]:
+def run(setup: Setup, prediction: Prediction, *, gram: shared.Gram | None = None) -> Iterator[Frame]:
     """`gram` gives the inner products of all per-sample gradients, (n, n), of a network, samples and
     classes; `gradient_gram` when left out."""
     settings, gram = setup.settings, gram or gradient_gram
-    jobs, seeds, values = settings.jobs, common.seeds(settings), _blank(settings)
+    jobs, seeds = settings.jobs, common.seeds(settings)
+    values = common.blank(len(seeds), len(KINDS), len(jobs), **dict.fromkeys(QUANTITIES, ()))
     for j, job in enumerate(jobs):
         sizes = setup.sizes(*job)
         for s, seed in enumerate(seeds):
@@ -250,7 +240,7 @@ def _over_kappa(
 def _change(name: str, values: np.ndarray, over_depth: np.ndarray) -> np.ndarray:
     """Greatest depth minus least, of η and |g|² in decades; (S, kinds)."""
     ends = values[..., over_depth[[0, -1]]]
-    return np.diff(ends if name == "cosine" else np.log10(np.maximum(ends, TINY)), axis=-1)[..., 0]
+    return np.diff(ends if name == "cosine" else np.log10(np.maximum(ends, shared.TINY)), axis=-1)[..., 0]
 
 
 def _over(run: Run, sweep: str, name: str, kinds: Sequence[int]) -> np.ndarray:
@@ -265,7 +255,7 @@ def _wider(run: Run) -> tuple[Evidence, ...]:
     law = run.prediction["square"][:, GLOROT, run.prediction["over_width"]]
     by_kind = "; ".join(f"{NAMES[kind]} {_words(cosine[:, k])}" for k, kind in enumerate(PLAIN))
     limit = run.prediction["cosine"][:, GLOROT].mean()
-    ends = np.maximum(eta[:, [0, -1]], TINY)
+    ends = np.maximum(eta[:, [0, -1]], shared.TINY)
     angles = f"smallest cosine at width {widths}: {by_kind}; of wide networks {limit:.2f}"
     lengths = f"mean |g|² {common.means(square, '.3g')}, wide {common.means(law, '.3g')}"
     return (
@@ -300,7 +290,7 @@ def _strategy(run: Run) -> tuple[Evidence, ...]:
     ends = eta[..., [0, -1]]
     unopposed = Check("networks without a pair of opposed gradients", float((ends <= 0).sum()), 0.0,
                       "η is 0 there and has no logarithm: take more samples")  # fmt: skip
-    grown = np.log10(np.maximum(ends[..., 1], TINY) / np.maximum(ends[..., 0], TINY))
+    grown = np.log10(np.maximum(ends[..., 1], shared.TINY) / np.maximum(ends[..., 0], shared.TINY))
     note = "; ".join(
         f"{name} η {common.means(eta[:, k], '.2g')}, smallest cosine {_words(cosine[:, k])}"
         for k, name in enumerate(("κ = 1/2", "κ = 1", f"κ = {run.settings.kappa:g}"))

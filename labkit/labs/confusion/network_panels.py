@@ -12,8 +12,6 @@ from labkit.labs import common
 from labkit.labs.confusion import shared
 from labkit.protocol.experiment import Frame, Prediction
 
-GRID = np.linspace(-1.0, 1.0, 81)  # cosines at which a density is evaluated
-
 
 def course(frames: Sequence[Frame], prediction: Prediction, end: float) -> figures.Panel:
     """Loss and cosines along the training."""
@@ -40,7 +38,7 @@ def _signed(value: float) -> str:
 def classes(frames: Sequence[Frame]) -> figures.Panel:
     """Pairs of one class and pairs of two, at the newest full look."""
     marks = [
-        figures.Measured(GRID, common.seen(frames, name, len(GRID)), label=label, color=color)
+        figures.Measured(shared.GRID, common.seen(frames, name, len(shared.GRID)), label=label, color=color)
         for name, label, color in (
             ("within_density", "one class", shared.SKIP),
             ("across_density", "two classes", shared.DEPTH),
@@ -61,7 +59,7 @@ def worst(frames: Sequence[Frame], prediction: Prediction) -> figures.Panel:
 
 def densities(frames: Sequence[Frame], prediction: Prediction) -> figures.Panel:
     """All pairs that are compared, at the start and now."""
-    marks = _start_and_now(frames, GRID, prediction["density"], "density")
+    marks = _start_and_now(frames, shared.GRID, prediction["density"], "density")
     return _density("All that are compared", marks)
 
 

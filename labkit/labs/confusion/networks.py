@@ -17,7 +17,7 @@ gradients of samples are compared: with the former there is no gradient of one s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -29,7 +29,6 @@ from torch.nn import functional as F
 from labkit import data, figures, training
 from labkit.labs import common
 from labkit.labs.confusion import network_panels, shared, wide
-from labkit.labs.confusion.network_panels import GRID
 from labkit.measure.confusion import Confusion, confusion, density
 from labkit.measure.gradients import gradient_gram
 from labkit.models.mlp import ResidualMLP
@@ -41,12 +40,10 @@ from labkit.protocol.settings import knob
 SIZES = 2 ** np.arange(8)  # of minibatches: 1 ... 128
 MINIBATCHES = 100  # of each size
 COUNTS = np.array([15, 25, 50, 100, 200, 400])  # samples, all pairs of which are looked at: 105 ... 79,800
-TINY = 1e-300
 WORST = 0.01  # share of all pairs that are called the most opposed
 DRAWN = 2000  # cosines, at most, in a density
 LOOKS, LOSSES = 10, 30  # how often gradients, and the loss, are looked at
 MOMENTS = ("start", "end")
-Gram = Callable[[nn.Module, Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -104,7 +101,7 @@ class Setup:
     @property
     def sizes(self) -> list[int]:
         one = self.sets[0]
-        return [int(one.x_train.shape[1]), *[self.settings.width] * self.settings.depth, one.classes]
+        return [one.dim, *[self.settings.width] * self.settings.depth, one.classes]
 
 
 def prepare(settings: Networks) -> Setup:
@@ -148,7 +145,7 @@ def predict(setup: Setup) -> Prediction:
         known = {name: np.full_like(value, np.nan) for name, value in known.items()}
     counts, (height, width) = settings.counts, setup.pictures[0].shape[1:]
     known["blank"] = np.full((height, 2 * width + 1), np.nan)
-    return {"grid": GRID, "sizes": settings.batch_sizes, "pairs": counts * (counts - 1) // 2, **known}
+    return {"grid": shared.GRID, "sizes": settings.batch_sizes, "pairs": counts * (counts - 1) // 2, **known}
 
 
 def _compared(gram: Tensor, rows: Tensor, group: int) -> Mapping[str, float | np.ndarray]:
@@ -157,7 +154,7 @@ def _compared(gram: Tensor, rows: Tensor, group: int) -> Mapping[str, float | np
     some = found.cosines[:: max(1, found.pairs // DRAWN)]
     return {
         "cosine": found.minimum_cosine, "mean": found.mean_cosine, "eta": found.eta,
-        "compared": float(found.pairs), "density": density(some, GRID),
+        "compared": float(found.pairs), "density": density(some, shared.GRID),
     }  # fmt: skip
 
 
@@ -170,7 +167,7 @@ def _grouped(gram: Tensor, rows: Tensor) -> Confusion:
 
 def _traps(setup: Setup, s: int, gram: Tensor) -> Mapping[str, np.ndarray]:
     """The same gradients, compared by minibatches of each size, (3, sizes), and over more and more pairs."""
-    unit = max(float(gram.diagonal().mean()), TINY)
+    unit = max(float(gram.diagonal().mean()), shared.TINY)
     by_size = [_grouped(gram, rows) for rows in setup.minibatches[s]]
     values = [(one.minimum_cosine, one.mean_cosine, one.eta / unit) for one in by_size]
     return {
@@ -194,12 +191,12 @@ def _by_class(setup: Setup, s: int, gram: Tensor) -> Mapping[str, Any]:
         "images": torch.cat([pictures[a], gap, pictures[b]], 1).double().numpy(),
         "same": np.array([float(same[opposed].double().mean()), float(same.double().mean())]),
         **{f"{name}_mean": float(part.mean()) if len(part) else np.nan for name, part in parts.items()},
-        **{f"{name}_density": density(part[:: max(1, len(part) // DRAWN)], GRID) if len(part)
-           else np.full(len(GRID), np.nan) for name, part in parts.items()},
+        **{f"{name}_density": density(part[:: max(1, len(part) // DRAWN)], shared.GRID) if len(part)
+           else np.full(len(shared.GRID), np.nan) for name, part in parts.items()},
     }  # fmt: skip
 
 
-def run(setup: Setup, prediction: Prediction, *, gram: Gram | None = None) -> Iterator[Frame]:
+def run(setup: Setup, prediction: Prediction, *, gram: shared.Gram | None = None) -> Iterator[Frame]:
     """`gram` gives the inner products of all per-sample gradients of a network, samples and classes;
     `gradient_gram` when left out."""
     settings, gram = setup.settings, gram or gradient_gram
@@ -242,7 +239,7 @@ def _network(setup: Setup, seed: int) -> nn.Module:
     )
 
 
-def _look(setup: Setup, net: nn.Module, s: int, gram: Gram, whole: bool) -> Mapping[str, Any]:
+def _look(setup: Setup, net: nn.Module, s: int, gram: shared.Gram, whole: bool) -> Mapping[str, Any]:
     """What gradients say; of the `whole` data set, also the traps and the classes."""
     x, y, rows = setup.xs[s], setup.ys[s], setup.compared[s]
     used = torch.arange(len(x)) if whole else rows.unique()
@@ -312,7 +309,7 @@ def _disputed(run: Run) -> tuple[Evidence, ...]:
         f"{same[:, k, 1].mean():.0%}"
         for k, when in enumerate(MOMENTS)
     )
-    excess = np.log2(np.maximum(same[..., 0], TINY) / np.maximum(same[..., 1], TINY))
+    excess = np.log2(np.maximum(same[..., 0], shared.TINY) / np.maximum(same[..., 1], shared.TINY))
     return Evidence(within - across, note=note), Evidence(excess[:, 0]), Evidence(excess[:, 0] - excess[:, 1])
 
 

@@ -9,27 +9,23 @@ inputs, up to sign, at every w: SGD can turn signs and nothing else. What d chan
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from labkit import figures
 from labkit.labs import common
 from labkit.labs.confusion import shared
 from labkit.labs.confusion.chains import Chains
-from labkit.measure.confusion import Confusion, confusion
+from labkit.measure.confusion import confusion
 from labkit.protocol.claims import Claim, World
 from labkit.protocol.experiment import Experiment, Frame, Frames, Prediction, Run
 from labkit.protocol.rules import EVERY, Between, Check, Condition, Equals, Evidence
 from labkit.protocol.settings import Settings, knob, on_cpu
 from labkit.training.search import LearningRateSearch
-
-# (Gram matrix of the gradients) -> their confusion.
-Measure = Callable[[Tensor], Confusion]
 
 GRID, EXTEND = (0.1, 0.2, 0.4, 0.8), 4  # learning rates tried first, and how many more at most
 LADDER = 0.1 * 2.0 ** np.arange(-EXTEND, len(GRID) + EXTEND)  # all that may be tried
@@ -100,39 +96,23 @@ def predict(setup: Setup) -> Prediction:
     times = np.append(at, np.linspace((1 - LAST) * settings.steps, settings.steps, 10).round())
     found = []
     for which in range(2):
-        sets = [modes(*one) for one in zip(setup.gram(which), setup.start[which], strict=True)]
-        losses = setup.by_seed([[mean_loss(one, rate, times) for rate in LADDER] for one in sets])
+        sets = zip(setup.gram(which), setup.start[which], strict=True)
+        every, best = zip(*(mean_loss(*one, LADDER, times) for one in sets), strict=True)
+        losses = setup.by_seed(every)
         ends = losses[..., len(at) :].mean(axis=-1)
         sizes = np.sort(np.abs(_data_cosines(setup.xs[which])), axis=-1)[:, ::-1]
         found.append({
             "final": ends, "loss": losses[:, int(ends.mean(axis=0).argmin()), : len(at)],
-            "best": setup.by_seed([one.out_of_reach / (2 * settings.n) for one in sets]),
-            "extreme": setup.by_seed(-sizes[:, 0]), "typical": setup.by_seed(expected_minimum(sizes)),
+            "best": setup.by_seed(best), "extreme": setup.by_seed(-sizes[:, 0]),
+            "typical": setup.by_seed(expected_minimum(sizes)),
         })  # fmt: skip
     axes = {"steps": at, "rates": LADDER, "dimensions": np.array(settings.dimensions)}
     return {**axes, **common.stacked(found, axis=1)}
 
 
-@dataclass(frozen=True)
-class Modes:
-    """One data set as SGD sees it: eigenvalues of X X^T (k,), the squared residual along each, and the rest.
-
-    `out_of_reach` is the squared residual that no w removes, so the least loss is out_of_reach/2n.
-    """
-
-    n: int
-    lam: np.ndarray
-    squared: np.ndarray
-    out_of_reach: float
-
-
-def modes(gram: np.ndarray, residuals: np.ndarray) -> Modes:
-    lam, U = np.linalg.eigh(gram)
-    squared, reached = (U.T @ residuals) ** 2, lam > 1e-9 * lam[-1]
-    return Modes(len(gram), lam[reached], squared[reached], float(squared[~reached].sum()))
-
-
-def mean_loss(data: Modes, rate: float, times: np.ndarray) -> np.ndarray:
+def mean_loss(
+    gram: np.ndarray, residuals: np.ndarray, rates: Sequence[float] | np.ndarray, times: np.ndarray
+) -> tuple[np.ndarray, float]:
     """E F_t of SGD with batches of one, nearly: the modes of X X^T see each other through the loss alone.
 
     A step adds rate^2 r_k^2 G_k G_k^T to E r r^T, G = X X^T. Eigenvectors of Gaussian data are spread evenly
@@ -144,17 +124,21 @@ def mean_loss(data: Modes, rate: float, times: np.ndarray) -> np.ndarray:
     Divided by v_i = rate lam_i/n it is a symmetric matrix that acts on p/v, so any t costs the same.
 
     Returns:
-        (T,); inf at a rate that is not stable.
+        (rates, T), inf at a rate that is not stable; and the least loss of any w.
     """
-    v = rate * data.lam / data.n
-    matrix = np.diag(1 - 2 * v) + np.outer(v, v)
-    powers, Q = np.linalg.eigh(matrix)
-    if powers[-1] >= 1 or powers[0] <= -1:
-        return np.full(len(times), np.inf)
-    rest = np.linalg.solve(np.eye(len(v)) - matrix, v * data.out_of_reach)
-    weights = (v @ Q) * (Q.T @ (data.squared / v - rest))
-    decay = powers ** np.asarray(times)[:, None]
-    return (decay @ weights + v @ rest + data.out_of_reach) / (2 * data.n)
+    n, (lam, U) = len(gram), np.linalg.eigh(gram)
+    squared, reached = (U.T @ residuals) ** 2, lam > 1e-9 * lam[-1]
+    out_of_reach = float(squared[~reached].sum())
+    losses = np.full((len(rates), len(times)), np.inf)
+    for found, rate in zip(losses, rates, strict=True):
+        v = rate * lam[reached] / n
+        matrix = np.diag(1 - 2 * v) + np.outer(v, v)
+        powers, Q = np.linalg.eigh(matrix)
+        if powers[0] > -1 and powers[-1] < 1:
+            rest = np.linalg.solve(np.eye(len(v)) - matrix, v * out_of_reach)
+            weights = (v @ Q) * (Q.T @ (squared[reached] / v - rest))
+            found[:] = (powers ** times[:, None] @ weights + v @ rest + out_of_reach) / (2 * n)
+    return losses, out_of_reach / (2 * n)
 
 
 def expected_minimum(sizes: np.ndarray) -> np.ndarray:
@@ -172,7 +156,7 @@ def _data_cosines(x: np.ndarray) -> np.ndarray:
     return (unit @ unit.swapaxes(-1, -2))[:, *np.triu_indices(x.shape[1], 1)]
 
 
-def run(setup: Setup, prediction: Prediction, *, measure: Measure | None = None) -> Iterator[Frame]:
+def run(setup: Setup, prediction: Prediction, *, measure: shared.Measure | None = None) -> Iterator[Frame]:
     """`measure` is `confusion` when left out."""
     settings = setup.settings
     final = np.full((settings.seeds, 2, len(LADDER)), np.nan)
@@ -218,7 +202,7 @@ def _chunks(steps: int) -> list[int]:
 
 
 def _tuned(
-    setup: Setup, prediction: Prediction, searches: Sequence[LearningRateSearch], measure: Measure
+    setup: Setup, prediction: Prediction, searches: Sequence[LearningRateSearch], measure: shared.Measure
 ) -> Iterator[Frame]:
     """Both runs at their best rates, with their gradients looked at: (S, 2) each."""
     settings = setup.settings
@@ -243,7 +227,7 @@ def _tuned(
 
 
 def _look(
-    setup: Setup, x: np.ndarray, chains: Chains, own: np.ndarray, measure: Measure
+    setup: Setup, x: np.ndarray, chains: Chains, own: np.ndarray, measure: shared.Measure
 ) -> dict[str, np.ndarray]:
     """Loss; least cosine of the gradients r_i x_i; how far the sizes of all are from the data's: (S,)."""
     least, apart = [], []

@@ -29,7 +29,6 @@ DIMENSIONS = np.array([16, 32, 64, 128, 256])
 DEPTHS = np.array([1, 3, 10, 30])
 QUANTITIES = ("layer", "weights", "zeta", "zeta_x", "zeta_w")
 SHARE = 0.5  # probability at which Thm 4.1 gives a level: the median is what is measured
-TINY = 1e-300  # a sigmoid network may have no negative product at all, and that has no logarithm
 
 
 @dataclass(frozen=True)
@@ -250,7 +249,7 @@ def _angle(run: Run) -> tuple[Evidence, ...]:
     return (
         Evidence(cosine[:, :count], run.prediction["cosine"], regime, note=note),
         Evidence(cosine[:, -1] / cosine[:, count], 1.0, regime),
-        Evidence(exponent(layers, np.maximum(eta[:, count:], TINY)), None, regime),
+        Evidence(exponent(layers, np.maximum(eta[:, count:], shared.TINY)), None, regime),
         Evidence(eta, allowed, regime, vacuous=bool((allowed > trivial).all())),
     )
 

@@ -8,8 +8,9 @@ from dataclasses import replace
 from functools import wraps
 from typing import Any
 
+import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from labkit import data
 from labkit.labs import common
@@ -23,6 +24,12 @@ PAPER = (
 )
 COSINE, ETA, LOSS, WIDTH, DEPTH, SKIP = range(6)
 STRATEGY = 6
+
+TINY = 1e-300  # for what is 0 where a logarithm is taken: networks may have no negative product at all
+GRID = np.linspace(-1, 1, 81)  # cosines at which their density is drawn
+# (Gram matrix of gradients) -> their confusion; (network, samples, classes) -> samples' Gram matrix.
+Measure = Callable[[Tensor], Confusion]
+Gram = Callable[[nn.Module, Tensor, Tensor], Tensor]
 
 ACTIVATIONS = ("tanh", "identity", "relu")
 INITS = ("glorot", "lecun", "he", "strategy", "orthogonal")
@@ -67,12 +74,8 @@ def network(
     """
     sizes = [weights[0].shape[1], *(weight.shape[0] for weight in weights)]
     dtype, device = weights[0].dtype, weights[0].device
-    if skip or batch_norm:
-        net: MLP = ResidualMLP(
-            sizes, activation, False, 1.0, dtype, device, skip=skip, batch_norm=batch_norm
-        )  # fmt: skip
-    else:
-        net = MLP(sizes, activation, False, 1.0, dtype, device)
+    more: dict[str, Any] = {"skip": skip, "batch_norm": batch_norm} if skip or batch_norm else {}
+    net = (ResidualMLP if more else MLP)(sizes, activation, False, 1.0, dtype, device, **more)
     with torch.no_grad():
         for layer, weight, scale in zip(net.layers, weights, scales, strict=True):
             layer.get_parameter("weight").copy_(scale * weight)

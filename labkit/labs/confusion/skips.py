@@ -25,7 +25,7 @@ paper's other families, with cosines along the training.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -44,9 +44,6 @@ from labkit.protocol.experiment import Experiment, Frame, Frames, Prediction, Ru
 from labkit.protocol.rules import EVERY, Between, Check, Evidence
 from labkit.protocol.settings import knob
 
-# (Gram matrix of the minibatches' gradients) -> their confusion.
-Measure = Callable[[Tensor], Confusion]
-
 PLAIN, SKIP, NORM, BOTH = range(4)
 KINDS = ("neither", "skips", "batch norm", "both")
 LOSS, ACCURACY, LEAST, MEAN = range(4)  # what is followed along a training
@@ -59,9 +56,7 @@ DEPTHS = (
 )  # fmt: skip
 WIDTHS = ("1", "2", "2, 3, 4, 5, 6")
 RATIO = 10**0.5
-TINY = 1e-300
 AT_ONCE = 1024  # samples whose gradients are taken in one pass
-COSINES = np.linspace(-1, 1, 81)  # where their density is drawn
 
 
 @dataclass(frozen=True)
@@ -188,14 +183,14 @@ def predict(setup: Setup) -> Prediction:
         frequency = onehot.mean(0)
         gradients = frequency - onehot[draws].mean(1)
         found = confusion(gradients @ gradients.T)
-        loss = float(-(frequency * frequency.clamp_min(TINY).log()).sum())
+        loss = float(-(frequency * frequency.clamp_min(shared.TINY).log()).sum())
         labels.append({"minimum": found.minimum_cosine, "sd": found.sd_cosine, "loss": loss})
     depths, widths = np.transpose(setup.settings.shapes)
     known = {f"labels_{name}": value for name, value in common.stacked(labels).items()}
     return {"depths": depths, "widths": widths, **known}
 
 
-def run(setup: Setup, prediction: Prediction, *, measure: Measure | None = None) -> Iterator[Frame]:
+def run(setup: Setup, prediction: Prediction, *, measure: shared.Measure | None = None) -> Iterator[Frame]:
     """`measure` is `confusion` when left out."""
     settings, measure = setup.settings, measure or confusion
     values = _blank(settings)
@@ -243,18 +238,18 @@ def _blank(settings: Skips) -> dict[str, np.ndarray]:
     return common.blank(
         settings.seeds, len(settings.kinds), len(settings.shapes),
         **dict.fromkeys((*names, "loss", "first", "error", "rate"), ()),
-        path=(2 + len(settings.moments), 4), density=COSINES.shape,
+        path=(2 + len(settings.moments), 4), density=shared.GRID.shape,
     )  # fmt: skip
 
 
 def _note_end(
     setup: Setup, values: dict[str, np.ndarray], place: tuple[int, int, int], start: nn.Module,
-    best: tuning.Trained, measure: Measure,
+    best: tuning.Trained, measure: shared.Measure,
 ) -> None:  # fmt: skip
     """What a trained network says, and how it came there."""
     s, one, net = place[0], setup.sets[place[0]], best.networks.member(best.places[place[0]])
     found = _look(setup, s, net, measure)
-    seen = {"density": density(found.cosines, COSINES), "error": tuning.test_error(net, one)}
+    seen = {"density": density(found.cosines, shared.GRID), "error": tuning.test_error(net, one)}
     common.put(values, place, _cosines("end", found) | seen)
     if setup.settings.moments:
         path, losses = values["path"][place], best.losses[s]
@@ -267,7 +262,7 @@ def _note_end(
             path[[0, -1], which] = [values[f"{when}_{name}"][place] for when in ("start", "end")]
 
 
-def _look(setup: Setup, s: int, net: nn.Module, measure: Measure) -> Confusion:
+def _look(setup: Setup, s: int, net: nn.Module, measure: shared.Measure) -> Confusion:
     """The confusion of the gradients of seed s's minibatches; it is zero for gradients that overflow."""
     one = setup.sets[s]
     return measure(gram(net, one.x_train, one.y_train, setup.draws[s]))
@@ -368,9 +363,9 @@ def _curves(frames: Sequence[Frame], settings: Skips) -> list[figures.Panel]:
 
 
 def _density(frames: Sequence[Frame], settings: Skips) -> figures.Panel:
-    shape = common.seen(frames, "density", len(settings.kinds), len(settings.shapes), len(COSINES))
+    shape = common.seen(frames, "density", len(settings.kinds), len(settings.shapes), len(shared.GRID))
     marks = [
-        figures.Measured(COSINES, shape[:, i, j], label=name, color=color)
+        figures.Measured(shared.GRID, shape[:, i, j], label=name, color=color)
         for i, j, name, color in _lines(settings)
     ]
     return figures.Panel("All pairs after training", marks, xlabel="cosine", ylabel="density")
@@ -440,7 +435,7 @@ def _deeper(run: Run) -> tuple[Evidence, Evidence]:
 def _learned(run: Run) -> tuple[Evidence, ...]:
     if not all(check.met for check in _whole(run)):
         return (Evidence(checks=_whole(run)),) * 3
-    decades, mean = np.log10(np.maximum(run.last("loss"), TINY)), run.last("end_mean")
+    decades, mean = np.log10(np.maximum(run.last("loss"), shared.TINY)), run.last("end_mean")
     deepest, grown = decades[..., -1], decades[..., -1] - decades[..., 0]
     return (
         Evidence(deepest[:, [PLAIN]] - deepest[:, [SKIP, BOTH]], note=_note(run)),

@@ -96,10 +96,8 @@ def _minibatches(settings: Any, sets: Sequence[data.Dataset]) -> Iterator[tuple[
         epoch = [torch.randperm(settings.n, generator=order) for order in orders]
         for begin in range(0, settings.n - size + 1, size):
             drawn = [(one, order[begin : begin + size]) for one, order in zip(sets, epoch, strict=True)]
-            yield (
-                torch.stack([one.x_train[rows] for one, rows in drawn]),
-                torch.stack([one.y_train[rows] for one, rows in drawn]),
-            )
+            x, y = ([getattr(one, name)[rows] for one, rows in drawn] for name in ("x_train", "y_train"))
+            yield torch.stack(x), torch.stack(y)
 
 
 def _side_by_side(
@@ -139,11 +137,8 @@ def _side_by_side(
     ]  # fmt: skip
 
 
-@torch.no_grad()
 def test_error(net: nn.Module, one: data.Dataset) -> float:
     """The share of test images that are misclassified; batch norm takes its running statistics."""
-    net = net.eval()
-    pieces = zip(one.x_test.split(500), one.y_test.split(500), strict=True)
-    wrong = sum(int((net(x).argmax(1) != y).sum()) for x, y in pieces)
+    _, error = common.fitted(net.eval(), one.x_test, one.y_test)
     net.train()
-    return wrong / len(one.y_test)
+    return error
