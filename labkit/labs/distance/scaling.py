@@ -290,7 +290,7 @@ SCALING = Experiment(
         "paper": Scaling(
             width=5120, n=16384, base=640, lr=0.01, stop=0.001, dataset="mnist", seeds=5, epochs=4000
         ),
-        "afternoon": Scaling(width=640, n=2048, base=160, lr=0.05, stop=0.002, dataset="mnist", seeds=2),
+        "afternoon": Scaling(width=640, n=2048, base=160, lr=0.05, stop=0.002, dataset="mnist", seeds=5),
     },
     prepare, predict, run, figure, CLAIMS,
     controls=("width", "n", "label_noise", "lr", "loss", "stop", "start"),
