@@ -160,6 +160,18 @@ def test_a_fixed_kappa_is_not_that_of_the_settings() -> None:
     assert len({*one[0, [HALF, ONE], -1], two[0, STRATEGY, -1]}) == 3
 
 
+@pytest.mark.slow
+def test_what_a_deep_network_says_of_a_sample_is_its_own() -> None:
+    """Outputs of a chaotic network that rounding decides, as in float32: a run that stops at depth 300."""
+
+    def alone(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+        whole, one = model(x)[0], model(x[:1])[0]
+        assert (whole - one).norm() < 0.05 * whole.norm()
+        return torch.eye(len(x))
+
+    drain(INITIALIZATION, INITIALIZATION.preset(n=25, depth=100, deepest=300, seeds=1), gram=alone)
+
+
 def test_wide_and_narrow_plain_and_skipped_differ_in_every_seed() -> None:
     """Width 10 against 300 and depth 100 against depth 100 with skips, over five seeds."""
     run = quick("initialization")
