@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.lines import Line2D
@@ -183,8 +184,8 @@ def _log_text(low: float, high: float) -> Formatter:
     return FuncFormatter(text)
 
 
-def _ticks(axis: Axis, scale: str, reach: Limits, room: float, spacing: float) -> None:
-    """Places ticks about ``spacing`` pixels apart on an axis ``room`` pixels long."""
+def _ticks(axis: Axis, scale: str, reach: Limits, room: float, spacing: float) -> list[Artist]:
+    """Places ticks about ``spacing`` pixels apart on an axis ``room`` pixels long; gives the small ones."""
     count = max(2, int(room / spacing))
     axis.set_minor_locator(NullLocator())
     axis.set_minor_formatter(NullFormatter())
@@ -198,12 +199,12 @@ def _ticks(axis: Axis, scale: str, reach: Limits, room: float, spacing: float) -
         if decades < 0.7:
             axis.set_major_locator(MaxNLocator(min(count, 5)))
             axis.set_major_formatter(_Linear())
-            return
+            return []
         subs = (1.0,) if inside >= 3 else (1.0, 2.0, 5.0) if count >= 5 * decades / 2 else (1.0, 3.0)
         axis.set_major_locator(LogLocator(subs=subs, numticks=count + 1))
         axis.set_major_formatter(_log_text(low, high))
         if 3 <= inside <= 8:
-            _small_ticks(axis, low, high)
+            return [_small_ticks(axis, low, high)]
     elif scale == "symlog":
         axis.set_major_locator(SymmetricalLogLocator(base=10, linthresh=reach.threshold))
         locs = [t for t in axis.get_major_locator().tick_values(low, high) if low <= t <= high]
@@ -212,9 +213,10 @@ def _ticks(axis: Axis, scale: str, reach: Limits, room: float, spacing: float) -
     else:
         axis.set_major_locator(MaxNLocator(count, steps=[1, 2, 2.5, 5, 10], min_n_ticks=2))
         axis.set_major_formatter(_Linear())
+    return []
 
 
-def _small_ticks(axis: Axis, low: float, high: float) -> None:
+def _small_ticks(axis: Axis, low: float, high: float) -> Artist:
     """Ticks at 2, 3, ... 9 of each decade, as one line: an object each, they cost as much as all the rest."""
     places = np.asarray(LogLocator(subs=tuple(range(2, 10)), numticks=100).tick_values(low, high))
     places = places[(places >= low) & (places <= high)]
@@ -224,11 +226,17 @@ def _small_ticks(axis: Axis, low: float, high: float) -> None:
         else ((still, places), TICKLEFT, ax.get_yaxis_transform())
     )  # fmt: skip
     style: dict[str, Any] = {"linestyle": "None", "marker": marker, "markersize": 1.8, "markeredgewidth": 0.6}
-    ax.add_artist(Line2D(x, y, color=p.SPINE, transform=transform, clip_on=False, zorder=2.5, **style))
+    return ax.add_artist(Line2D(x, y, color=p.SPINE, transform=transform, clip_on=False, zorder=2.5, **style))
 
 
-def prepare_axis(ax: Axes, name: str, scale: str, reach: Limits, room: float, ticks: Any = None) -> None:
-    """Sets scale, limits and ticks of one axis of ``ax``; ``ticks`` may be a sequence of (place, text)."""
+def prepare_axis(
+    ax: Axes, name: str, scale: str, reach: Limits, room: float, ticks: Any = None
+) -> list[Artist]:
+    """Sets scale, limits and ticks of one axis of ``ax``; ``ticks`` may be a sequence of (place, text).
+
+    Returns:
+        What must go before the axis is prepared for other limits.
+    """
     axis = ax.xaxis if name == "x" else ax.yaxis
     setter = ax.set_xscale if name == "x" else ax.set_yscale
     if scale == "log2":
@@ -242,5 +250,5 @@ def prepare_axis(ax: Axes, name: str, scale: str, reach: Limits, room: float, ti
         axis.set_major_locator(FixedLocator([place for place, _ in ticks]))
         axis.set_minor_locator(NullLocator())
         axis.set_major_formatter(FixedFormatter([text for _, text in ticks]))
-    else:
-        _ticks(axis, scale, reach, room, 50.0 if name == "x" else 36.0)
+        return []
+    return _ticks(axis, scale, reach, room, 50.0 if name == "x" else 36.0)

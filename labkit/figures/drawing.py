@@ -87,15 +87,17 @@ class Drawing:
         self.chart, self.live = chart, live
         self.layout: Layout = layout(chart, width, height)
         self.reach = [reach(panel, held[i] if held else None) for i, panel in enumerate(chart.panels)]
+        self.held = self.reach  # the limits that the next refresh keeps where they suffice
         size = (self.layout.width / PIXELS, self.layout.height / PIXELS)
         self.figure = Figure(figsize=size, dpi=dpi, facecolor="white")
         self.canvas = FigureCanvasAgg(self.figure)
         # Of each panel first the axes, then what belongs to them.
         self.axes: list[list[Artist]] = [[] for _ in chart.panels]
         self.drawers: list[list[Drawer]] = [[] for _ in chart.panels]
+        self.small_ticks: list[list[Artist]] = [[] for _ in chart.panels]
         self.legends: list[Artist] = []
         self.captions: list[Artist] = []
-        self.renewed: list[int] = []  # panels whose axes the last refresh replaced
+        self.renewed: list[int] = []  # panels whose axes the last refresh replaced or gave other limits
         if chart.title:
             text, points = fit(chart.title, p.TITLE, self.layout.width - 20, bold=True)
             self._text(10, self.layout.height - 15, text, points, weight="bold")
@@ -106,7 +108,7 @@ class Drawing:
 
     def _renew(self, i: int) -> None:
         """Draws panel ``i`` on new axes."""
-        panel, cell, (x, y) = self.chart.panels[i], self.layout.cells[i], self.reach[i]
+        panel, cell = self.chart.panels[i], self.layout.cells[i]
         _remove(self.axes[i][::-1])  # a scale of colours before what it belongs to
         self.drawers[i] = []
         before = set(self.figure.get_children())
@@ -115,17 +117,35 @@ class Drawing:
             (cell.left / wide, cell.bottom / high, cell.width / wide, cell.height / high), facecolor="white"
         )
         _plain(ax)
-        image = any(isinstance(mark, Raster) for mark in panel.marks)  # rows and columns count evenly
-        prepare_axis(ax, "x", "linear" if image else panel.xscale, x, cell.width, panel.xticks)
-        prepare_axis(ax, "y", "linear" if image else panel.yscale, y, cell.height, panel.yticks)
+        self._set_limits(i, ax)
         self._words(panel, cell)
         self._marks(i, ax)
         if cell.bar:
             self._bar(cell, self.drawers[i])
         self.axes[i] = [ax, *self._added({ax, *before})]
 
-    def _marks(self, i: int, ax: Any) -> bool:
+    def _set_limits(self, i: int, ax: Axes) -> None:
+        """Limits and ticks of panel ``i``."""
+        panel, cell, (x, y) = self.chart.panels[i], self.layout.cells[i], self.reach[i]
+        image = any(isinstance(mark, Raster) for mark in panel.marks)  # rows and columns count evenly
+        scales = ("linear", "linear") if image else (panel.xscale, panel.yscale)
+        self.small_ticks[i] = [
+            *prepare_axis(ax, "x", scales[0], x, cell.width, panel.xticks),
+            *prepare_axis(ax, "y", scales[1], y, cell.height, panel.yticks),
+        ]
+
+    def _stretch(self, i: int) -> None:
+        """Gives panel ``i`` other limits; with its axes, ticks and artists kept that takes half the time."""
+        ax: Any = self.axes[i][0]
+        _remove(self.small_ticks[i])
+        self._set_limits(i, ax)
+        self._marks(i, ax, stretched=True)
+
+    def _marks(self, i: int, ax: Any, stretched: bool = False) -> bool:
         """Brings the artists to the marks: one of the same kind is kept, others come and go.
+
+        Args:
+            stretched: whether the limits are others, which some marks follow.
 
         Returns:
             whether anything changed of what usually stands still.
@@ -140,7 +160,7 @@ class Drawing:
                 continue
             left.remove(old)
             found.append(old)
-            if isinstance(mark, DYNAMIC) or not same_numbers(old.mark, mark):
+            if stretched or isinstance(mark, DYNAMIC) or not same_numbers(old.mark, mark):
                 old.update(mark)
                 stirred = stirred or not isinstance(mark, DYNAMIC)
             old.mark = mark
@@ -262,13 +282,14 @@ class Drawing:
         stirred, self.renewed = False, []
         for i, (panel, past) in enumerate(zip(chart.panels, before.panels, strict=True)):
             alike = axes(panel) == axes(past)
-            ends = reach(panel, self.reach[i] if alike else None)
+            ends = reach(panel, self.held[i] if alike else None)
             if alike and ends == self.reach[i] and self._fits(i, panel):
                 stirred = self._marks(i, self.axes[i][0]) or stirred
             else:
                 self.reach[i] = ends
-                self._renew(i)
+                self._stretch(i) if alike and self._fits(i, panel) else self._renew(i)
                 self.renewed.append(i)
+        self.held = self.reach
         if plan.caption != old.caption:
             self._captions()
             stirred = True

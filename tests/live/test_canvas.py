@@ -3,12 +3,25 @@
 from __future__ import annotations
 
 import io
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import PIL.Image
+import pytest
 
-from labkit.figures import Chart, Earlier, Level, Measured, Panel, Predicted, Raster
+from labkit.figures import (
+    Bound,
+    Chart,
+    Earlier,
+    Histogram,
+    Level,
+    Measured,
+    Panel,
+    Points,
+    Predicted,
+    Raster,
+)
 from labkit.live import Canvas
 from labkit.live.canvas import encode
 from labkit.protocol.experiment import drain
@@ -93,6 +106,26 @@ def test_one_panel_on_new_axes_leaves_nothing_of_its_old_ones_and_touches_no_oth
         panels[place % 5] = other
         picture = Chart(panels, "width 3")
         assert np.array_equal(pixels(canvas.frame(picture)), pixels(Canvas().frame(picture)))
+
+
+@pytest.mark.parametrize("scale", ["linear", "log", "log2", "symlog"])
+def test_axes_that_get_other_limits_are_those_of_a_new_figure(scale: str) -> None:
+    """Catches: small ticks of the limits before, a band or bar that ends where the axes once did."""
+
+    def made(size: float) -> Chart:
+        x, y = 1 + T, np.outer([1.0, 2.0], 1 + T)
+        curve = [Measured(x, size * y, "a"), Points(x[:5], size * y[:, :5], "b", 1)]
+        still = [Bound(x, 2 * x, "c", 2), Earlier(x, y, run=1), Level(9.0), Histogram(x, x[:-1], "d", 3)]
+        return Chart([Panel("p", [*curve, *still], "x", "y", yscale=scale)])
+
+    canvas = Canvas()
+    canvas.frame(made(1.0))
+    for size in (1e3, 1.0):
+        live = pixels(canvas.frame(made(size)))
+        kept = canvas._drawing.reach  # type: ignore[union-attr]
+        fresh = Canvas()
+        fresh._drawing = SimpleNamespace(chart=made(size), held=kept, refresh=lambda chart: None)  # type: ignore[assignment]
+        assert np.array_equal(live, pixels(fresh.frame(made(size))))
 
 
 def test_limits_grow_with_room_and_not_with_every_frame() -> None:
