@@ -2,8 +2,8 @@
 
 What lies below each `Layer` is kept as pixels: the axes with their titles; with legends; with bounds, levels
 and earlier runs. A frame of training restores the last, draws the curves that moved and encodes; a run that
-turns grey costs the layers from the legends on; a panel with other words or limits gets new axes, and only
-where panels stand elsewhere is everything drawn again.
+turns grey costs the layers from the legends on; a panel with other limits draws its axes again, one with
+other words gets new ones, and only where panels stand elsewhere is everything made again.
 """
 
 from __future__ import annotations
@@ -47,11 +47,6 @@ class Canvas:
         self._drawing: Drawing | None = None
         self._below: dict[Layer, Any] = {}  # the pixels that a layer is drawn on
 
-    def reset(self) -> None:
-        """Forgets limits and background: the next frame chooses its axes afresh."""
-        with DRAWING:
-            self._drawing, self._below = None, {}
-
     def frame(self, chart: Chart) -> bytes:
         """The chart as PNG at one dot a logical pixel."""
         with DRAWING:
@@ -69,23 +64,33 @@ class Canvas:
             return encode(np.asarray(canvas.buffer_rgba()))
 
     def _redraw(self, chart: Chart) -> Drawing:
-        held = None
-        if self._drawing is not None and _comparable(self._drawing.chart, chart):
-            held = self._drawing.reach
-        drawing = Drawing(chart, self.width, self.height, held=held, live=True)
+        drawing = Drawing(chart, self.width, self.height, held=self._held(chart), live=True)
         drawing.canvas.draw()
         self._below[Layer.LEGENDS] = drawing.canvas.copy_from_bbox(drawing.figure.bbox)
         self._drawing = drawing
         self.redraws += 1
         return drawing
 
-    def sharp(self, chart: Chart) -> bytes:
-        """The chart as PNG at two dots a logical pixel, within the last frame's limits: for when it rests."""
+    def sharp(self, chart: Chart, *, refit: bool = False) -> bytes:
+        """The chart as PNG at two dots a logical pixel, for when it rests.
+
+        Args:
+            chart: what to draw.
+            refit: take limits without room for curves that grow, which the next frame then keeps where they
+                suffice; the last frame's limits otherwise.
+        """
         with DRAWING:
-            held = self._drawing.reach if self._drawing and _comparable(self._drawing.chart, chart) else None
+            held = None if refit else self._held(chart)
             drawing = Drawing(chart, self.width, self.height, dpi=200, held=held)
+            if refit and self._drawing and _comparable(self._drawing.chart, chart):
+                self._drawing.held = drawing.reach
             drawing.canvas.draw()
             return encode(np.asarray(drawing.canvas.buffer_rgba()))
+
+    def _held(self, chart: Chart) -> list[Any] | None:
+        """The limits that hold, where they mean something for this chart."""
+        drawing = self._drawing
+        return drawing.held if drawing and _comparable(drawing.chart, chart) else None
 
 
 def _comparable(old: Chart, new: Chart) -> bool:

@@ -315,9 +315,7 @@ class Panel:
     def picture(self, chart: Chart, *, rest: bool = False, refit: bool = False) -> None:
         with self._lock:
             self._shown = chart
-            if refit:
-                self._canvas.reset()  # room left for growing curves is not needed any more
-            data = self._canvas.sharp(chart) if rest else self._canvas.frame(chart)
+            data = self._canvas.sharp(chart, refit=refit) if rest else self._canvas.frame(chart)
             if not self._closed:
                 self._stored = b""
                 self.image.value = data
@@ -326,8 +324,6 @@ class Panel:
                     shown = {"text/plain": repr(self), "image/png": data}
                     about = {"alt": chart.words, "width": self._canvas.width}
                     self._place.update(shown, metadata={"image/png": about}, raw=True)
-            if rest and refit:
-                self._canvas.frame(chart)  # these limits hold while the networks are measured again
 
     def outdated(self) -> None:
         """Takes the curves out of the picture; its axes stay, so that nothing jumps."""

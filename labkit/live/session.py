@@ -210,7 +210,7 @@ class Session:
 
     def _work(self, settings: Any, train: bool, quiet: float, ticket: Ticket) -> None:
         self._doing, begun = "Preparing", time.perf_counter()
-        slow, refit = not self._follows, self.ended
+        slow = not self._follows
         if slow and quiet and not ticket.wait(quiet):
             self._stopped_early()
             return  # a costly preparation begins only when the slider has come to rest
@@ -223,7 +223,7 @@ class Session:
             return
         self._tell("verdicts", self._undecided())
         self._tell("grey", self.grey_text())
-        self._tell("picture", self.chart(), refit=refit)
+        self._tell("picture", self.chart())
         self.ready.set()
         time.sleep(max(0.0, min(THROTTLE, quiet) - (time.perf_counter() - begun)))
         pause = quiet - (time.monotonic() - ticket.since) if train else 0.0
@@ -335,7 +335,8 @@ class Session:
         self._tell("follow", self._follows, self._trained is not None)
         state = {"Done": "success", "Diverged": "danger", "Stopped": "warning"}[says]
         self._tell("progress", 1.0 if says == "Done" else last.progress, state)
-        self._tell("picture", self.chart())
+        if self._again:
+            self._tell("picture", self.chart())
         self._tell("verdicts", words.verdicts(words.decide(self.experiment, run), says != "Stopped"))
         self._tell("grey", self.grey_text())
         self._tell("picture", self.chart(), rest=True, refit=not self._again)
