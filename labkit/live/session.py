@@ -24,7 +24,7 @@ from labkit.protocol.shortage import shortage
 from . import words
 from .worker import Ticket, Worker
 
-DEBOUNCE = 0.15  # seconds of quiet after which a moved slider counts as let go
+DEBOUNCE = 0.1  # seconds of quiet after which a moved slider counts as let go
 FOLLOW = 0.1  # a prediction cheaper than this follows the slider
 THROTTLE = 0.08  # seconds between two predictions of a drag, at least
 FRAME = 0.2  # seconds between two pictures, at least
