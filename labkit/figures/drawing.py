@@ -11,7 +11,6 @@ from typing import Any
 import matplotlib
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
@@ -22,6 +21,7 @@ from .artists import DASHES, DOTS, Drawer, Image, drawer, grey_dashes
 from .axes import Limits, limits, prepare_axis, widen
 from .change import axes, kind, same_numbers
 from .layout import CAPTION_ROW, GAP, HANDLE, LEGEND_ROW, PIXELS, Cell, Entry, Layout, fit, layout, sides
+from .letters import Canvas
 from .marks import DYNAMIC, Raster
 from .overlap import show_through
 
@@ -90,7 +90,7 @@ class Drawing:
         self.held = self.reach  # the limits that the next refresh keeps where they suffice
         size = (self.layout.width / PIXELS, self.layout.height / PIXELS)
         self.figure = Figure(figsize=size, dpi=dpi, facecolor="white")
-        self.canvas = FigureCanvasAgg(self.figure)
+        self.canvas = Canvas(self.figure)
         # Of each panel first the axes, then what belongs to them.
         self.axes: list[list[Artist]] = [[] for _ in chart.panels]
         self.drawers: list[list[Drawer]] = [[] for _ in chart.panels]

@@ -10,11 +10,11 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
-from matplotlib.backends.backend_agg import RendererAgg
 from matplotlib.cbook import is_math_text
 from matplotlib.font_manager import FontProperties
 
 from . import palette as p
+from .letters import size_of
 from .marks import Bound, Earlier, Histogram, Level, Measured, Points, Predicted, Raster
 
 PIXELS = 100  # logical pixels per inch
@@ -33,11 +33,7 @@ def text_width(text: str, size: float, bold: bool = False) -> float:
     if not text:
         return 0.0
     font = FontProperties(family=p.FONT, size=size, weight="bold" if bold else "normal")
-    widths = []
-    for dots in (1, 2):
-        renderer = RendererAgg(1, 1, dots * PIXELS)
-        widths.append(renderer.get_text_width_height_descent(text, font, is_math_text(text))[0] / dots)
-    return float(max(widths))
+    return float(max(size_of(dots * PIXELS, text, font, is_math_text(text))[0] / dots for dots in (1, 2)))
 
 
 def fit(text: str, size: float, room: float, bold: bool = False) -> tuple[str, float]:
