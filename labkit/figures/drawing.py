@@ -51,7 +51,8 @@ class _Drawing:
 DRAWING = _Drawing()
 """Held while anything is drawn: matplotlib's font and formula caches are not made for two threads."""
 
-Reach = list[tuple[Limits, Limits]]
+Held = tuple[Layout, list[tuple[Limits, Limits]]]
+"""Of a chart before: where its parts stand, and the limits of its panels."""
 
 
 def reach(panel: Any, held: tuple[Limits, Limits] | None = None) -> tuple[Limits, Limits]:
@@ -78,16 +79,17 @@ class Drawing:
         chart: what to draw.
         width, height: logical pixels; the height defaults to 340 a row of panels.
         dpi: dots per inch; 100 gives one dot a logical pixel.
-        held: limits to keep where they suffice, so that axes stand still from frame to frame.
+        held: room and limits to keep where they suffice, so that axes stand still from frame to frame.
         live: leave marks, legends and caption to ``refresh`` and ``draw``, for blitting.
     """
 
     def __init__(self, chart: Any, width: float = 900, height: float | None = None, dpi: float = PIXELS, *,
-                 held: Reach | None = None, live: bool = False) -> None:  # fmt: skip
+                 held: Held | None = None, live: bool = False) -> None:  # fmt: skip
         self.chart, self.live = chart, live
-        self.layout: Layout = layout(chart, width, height)
-        self.reach = [reach(panel, held[i] if held else None) for i, panel in enumerate(chart.panels)]
-        self.held = self.reach  # the limits that the next refresh keeps where they suffice
+        room, ends = held or (None, [])
+        self.layout: Layout = layout(chart, width, height, room)
+        self.reach = [reach(panel, ends[i] if ends else None) for i, panel in enumerate(chart.panels)]
+        self.held: Held = (self.layout, self.reach)  # what the next refresh keeps
         size = (self.layout.width / PIXELS, self.layout.height / PIXELS)
         self.figure = Figure(figsize=size, dpi=dpi, facecolor="white")
         self.canvas = Canvas(self.figure)
@@ -275,21 +277,22 @@ class Drawing:
         Returns:
             the first layer that must be drawn again; None for another chart, of which nothing is taken over.
         """
-        before, old, plan = self.chart, self.layout, layout(chart, self.layout.width, self.layout.height)
+        before, old, (room, held) = self.chart, self.layout, self.held
+        plan = layout(chart, old.width, old.height, room)
         if chart.title != before.title or [*map(_place, plan.cells)] != [*map(_place, old.cells)]:
             return None
         self.chart, self.layout = chart, plan
         stirred, self.renewed = False, []
         for i, (panel, past) in enumerate(zip(chart.panels, before.panels, strict=True)):
             alike = axes(panel) == axes(past)
-            ends = reach(panel, self.held[i] if alike else None)
+            ends = reach(panel, held[i] if alike else None)
             if alike and ends == self.reach[i] and self._fits(i, panel):
                 stirred = self._marks(i, self.axes[i][0]) or stirred
             else:
                 self.reach[i] = ends
                 self._stretch(i) if alike and self._fits(i, panel) else self._renew(i)
                 self.renewed.append(i)
-        self.held = self.reach
+        self.held = (plan, self.reach)
         if plan.caption != old.caption:
             self._captions()
             stirred = True

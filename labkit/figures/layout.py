@@ -188,6 +188,8 @@ class Layout:
     key_y: float
     # Left, bottom, right and top of each panel with its words.
     places: tuple[tuple[float, float, float, float], ...]
+    legend_rows: tuple[int, ...]  # of each row of panels
+    foot_rows: int  # of captions and key
 
 
 def grid(count: int) -> tuple[int, int]:
@@ -196,9 +198,15 @@ def grid(count: int) -> tuple[int, int]:
     return rows, -(-count // rows) if count else 1
 
 
-def layout(chart: Any, width: float, height: float | None) -> Layout:
-    """Places the parts of ``chart`` on ``width`` by ``height`` logical pixels (340 a row when None)."""
+def layout(chart: Any, width: float, height: float | None, held: Layout | None = None) -> Layout:
+    """Places the parts of ``chart`` on ``width`` by ``height`` logical pixels (340 a row when None).
+
+    ``held``: of a chart before it with as many panels, whose room for legends and captions is kept, so that
+    axes stand still when a name comes or goes.
+    """
     rows, columns = grid(len(chart.panels))
+    if held is not None and len(held.cells) != len(chart.panels):
+        held = None
     height = float(height if height is not None else ROW * rows)
     margin = 10.0
     room = width - 2 * margin
@@ -209,6 +217,7 @@ def layout(chart: Any, width: float, height: float | None) -> Layout:
     lines = [(line, True) for line in says] + [(line, False) for part in facts for line in part]
     share = bool(lines) and bool(styles) and text_width(lines[-1][0], p.CAPTION) > beside
     foot_rows = len(lines) + (1 if share else 0) if lines else (1 if styles else 0)
+    foot_rows = max(foot_rows, held.foot_rows if held else 0)
     foot = foot_rows * CAPTION_ROW + (8 if foot_rows else 2)
     low = 4 + CAPTION_ROW / 2
     written = [(*line, low + CAPTION_ROW * (i + share)) for i, line in enumerate(reversed(lines))]
@@ -220,12 +229,15 @@ def layout(chart: Any, width: float, height: float | None) -> Layout:
         left, right = sides(panel)
         listed = entries(panel) if panel.legend else []
         strips.append((left, right, arrange(listed, p.LEGEND, cell_wide - left - right, len(listed))))
+    # Neighbours share the height of their titles and legends, so that their axes line up.
+    legend_rows = list(held.legend_rows) if held else rows * [0]
+    for i, (_, _, strip) in enumerate(strips):
+        legend_rows[i // columns] = max(legend_rows[i // columns], strip[-1].row + 1 if strip else 0)
     cells, places = [], []
     for i, (panel, (left, right, strip)) in enumerate(zip(chart.panels, strips, strict=True)):
         row, column = divmod(i, columns)
         beside_it = range(row * columns, min((row + 1) * columns, len(strips)))
-        # Neighbours share the height of their titles and legends, so that their axes line up.
-        legend = max((strips[j][2][-1].row + 1 if strips[j][2] else 0) for j in beside_it) * LEGEND_ROW
+        legend = legend_rows[row] * LEGEND_ROW
         title = 24.0 if any(chart.panels[j].title for j in beside_it) else 4.0
         below = 22.0 + (18.0 if any(chart.panels[j].xlabel for j in beside_it) else 2.0)
         top = height - head - row * cell_high - (8 if row else 0)  # a title keeps off the label above it
@@ -237,7 +249,10 @@ def layout(chart: Any, width: float, height: float | None) -> Layout:
         places.append((column * cell_wide, bottom - below - 3, (column + 1) * cell_wide, top))
         cells.append(Cell(column * cell_wide + left, bottom, *inner, tuple(strip), *heights, bar))
     beside_key = width - margin - key_wide
-    return Layout(width, height, tuple(cells), tuple(written), tuple(styles), beside_key, low, tuple(places))
+    return Layout(
+        width, height, tuple(cells), tuple(written), tuple(styles), beside_key, low, tuple(places),
+        tuple(legend_rows), foot_rows,
+    )  # fmt: skip
 
 
 def sides(panel: Any) -> tuple[float, float]:

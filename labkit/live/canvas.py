@@ -76,19 +76,19 @@ class Canvas:
 
         Args:
             chart: what to draw.
-            refit: take limits without room for curves that grow, which the next frame then keeps where they
-                suffice; the last frame's limits otherwise.
+            refit: take no more room than it needs, nor limits for curves that grow, which the next frame then
+                keeps where they suffice; otherwise those of the last frame.
         """
         with DRAWING:
             held = None if refit else self._held(chart)
             drawing = Drawing(chart, self.width, self.height, dpi=200, held=held)
             if refit and self._drawing and _comparable(self._drawing.chart, chart):
-                self._drawing.held = drawing.reach
+                self._drawing.held = drawing.held
             drawing.canvas.draw()
             return encode(np.asarray(drawing.canvas.buffer_rgba()))
 
-    def _held(self, chart: Chart) -> list[Any] | None:
-        """The limits that hold, where they mean something for this chart."""
+    def _held(self, chart: Chart) -> Any:
+        """Room and limits that hold, where they mean something for this chart."""
         drawing = self._drawing
         return drawing.held if drawing and _comparable(drawing.chart, chart) else None
 

@@ -122,10 +122,26 @@ def test_axes_that_get_other_limits_are_those_of_a_new_figure(scale: str) -> Non
     canvas.frame(made(1.0))
     for size in (1e3, 1.0):
         live = pixels(canvas.frame(made(size)))
-        kept = canvas._drawing.reach  # type: ignore[union-attr]
+        kept = canvas._drawing.held  # type: ignore[union-attr]
         fresh = Canvas()
         fresh._drawing = SimpleNamespace(chart=made(size), held=kept, refresh=lambda chart: None)  # type: ignore[assignment]
         assert np.array_equal(live, pixels(fresh.frame(made(size))))
+
+
+def test_axes_stand_still_while_names_come_and_go() -> None:
+    """Catches: axes that jump, and are drawn anew, between each prediction and its first measurement."""
+
+    def made(*names: str) -> Chart:
+        marks = [Measured(T, T + i, name, i) for i, name in enumerate(names)]
+        return Chart([Panel("loss", [Predicted(T, T), *marks]), Panel("error", [Predicted(T, T)])])
+
+    canvas, few, many = Canvas(), made(), made("a name that fills half a row", "another, and as long")
+    wide = pixels(canvas.frame(many))
+    held = canvas.redraws
+    assert not np.array_equal(pixels(canvas.frame(few)), pixels(Canvas().frame(few)))
+    assert np.array_equal(pixels(canvas.frame(many)), wide) and canvas.redraws == held
+    canvas.sharp(few, refit=True)
+    assert np.array_equal(pixels(canvas.frame(few)), pixels(Canvas().frame(few)))
 
 
 def test_limits_grow_with_room_and_not_with_every_frame() -> None:
