@@ -135,6 +135,7 @@ _made: dict[str, tuple[str, Callable[[], Case]]] = {
     "three-point": (f"three_point, {len(simplex(RESOLUTION)[0])} points, {SIZES}", triangle),
 }
 WHY = (
-    "the same passes on both sides; ours has one more, which looks whether samples meet, and ten over 1 to 3"
+    "the same passes on both sides; ours has one more, which looks whether samples meet, and ten over 1 to "
+    "3, and gives each pass a copy of x, as forward may work in place"
 )
 ROWS = tuple(Row(name, what, make, {"a plain loop": 1.0}, why=WHY) for name, (what, make) in _made.items())
