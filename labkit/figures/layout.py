@@ -6,6 +6,7 @@ the axes, so nothing can cover a curve, and the axes stay where they are from th
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
@@ -21,6 +22,7 @@ PIXELS = 100  # logical pixels per inch
 ROW = 340  # default height of one row of panels
 HANDLE, GAP, BETWEEN = 22.0, 5.0, 15.0  # legend: length of a sample, space to its text, space to the next
 LEGEND_ROW, CAPTION_ROW = 17.0, 13.0
+LOWEST = 4 + CAPTION_ROW / 2  # middle of the lowest row of caption and key
 
 
 @lru_cache(maxsize=4096)
@@ -205,34 +207,25 @@ def layout(chart: Any, width: float, height: float | None, held: Layout | None =
     axes stand still when a name comes or goes.
     """
     rows, columns = grid(len(chart.panels))
-    if held is not None and len(held.cells) != len(chart.panels):
-        held = None
+    held = held if held and len(held.cells) == len(chart.panels) else None
     height = float(height if height is not None else ROW * rows)
     margin = 10.0
     room = width - 2 * margin
     styles = arrange(shortened(key(chart), p.CAPTION, room), p.CAPTION, room, 1)
     key_wide = max((e.x + HANDLE + GAP + text_width(e.text, p.CAPTION) for e in styles), default=0.0)
-    beside = width - 2 * margin - key_wide - 20
-    says, *facts = (wrap(part, p.CAPTION, room, 2) for part in chart.caption.split("\n", 1))
-    lines = [(line, True) for line in says] + [(line, False) for part in facts for line in part]
-    share = bool(lines) and bool(styles) and text_width(lines[-1][0], p.CAPTION) > beside
-    foot_rows = len(lines) + (1 if share else 0) if lines else (1 if styles else 0)
+    written, foot_rows = _caption(chart.caption, room, room - key_wide - 20, bool(styles))
     foot_rows = max(foot_rows, held.foot_rows if held else 0)
     foot = foot_rows * CAPTION_ROW + (8 if foot_rows else 2)
-    low = 4 + CAPTION_ROW / 2
-    written = [(*line, low + CAPTION_ROW * (i + share)) for i, line in enumerate(reversed(lines))]
     head = 28.0 if chart.title else 2.0
-
     cell_wide, cell_high = width / columns, (height - head - foot) / rows
     strips = []
     for panel in chart.panels:
         left, right = sides(panel)
         listed = entries(panel) if panel.legend else []
         strips.append((left, right, arrange(listed, p.LEGEND, cell_wide - left - right, len(listed))))
-    # Neighbours share the height of their titles and legends, so that their axes line up.
-    legend_rows = list(held.legend_rows) if held else rows * [0]
-    for i, (_, _, strip) in enumerate(strips):
-        legend_rows[i // columns] = max(legend_rows[i // columns], strip[-1].row + 1 if strip else 0)
+    legend_rows = _legend_rows(
+        [strip for *_, strip in strips], columns, held.legend_rows if held else rows * (0,)
+    )
     cells, places = [], []
     for i, (panel, (left, right, strip)) in enumerate(zip(chart.panels, strips, strict=True)):
         row, column = divmod(i, columns)
@@ -248,11 +241,32 @@ def layout(chart: Any, width: float, height: float | None, held: Layout | None =
         heights = top - 14, top - title - 8
         places.append((column * cell_wide, bottom - below - 3, (column + 1) * cell_wide, top))
         cells.append(Cell(column * cell_wide + left, bottom, *inner, tuple(strip), *heights, bar))
-    beside_key = width - margin - key_wide
     return Layout(
-        width, height, tuple(cells), tuple(written), tuple(styles), beside_key, low, tuple(places),
-        tuple(legend_rows), foot_rows,
+        width, height, tuple(cells), tuple(written), tuple(styles), width - margin - key_wide, LOWEST,
+        tuple(places), legend_rows, foot_rows,
     )  # fmt: skip
+
+
+def _legend_rows(strips: Sequence[Sequence[Entry]], columns: int, least: tuple[int, ...]) -> tuple[int, ...]:
+    """Rows of legend above each row of panels: neighbours share them, so that their axes line up."""
+    beside = [strips[start : start + columns] for start in range(0, len(strips), columns)]
+    return tuple(
+        max([few, *(strip[-1].row + 1 for strip in row if strip)])
+        for few, row in zip(least, beside or [[]], strict=True)
+    )
+
+
+def _caption(text: str, room: float, beside: float, key: bool) -> tuple[list[tuple[str, bool, float]], int]:
+    """The lines of a caption, as in `Layout`, and the rows that they and the key take.
+
+    ``beside``: room beside the key, in which the last line ends; else the key has a row of its own.
+    """
+    says, *facts = (wrap(part, p.CAPTION, room, 2) for part in text.split("\n", 1))
+    lines = [(line, True) for line in says] + [(line, False) for part in facts for line in part]
+    own_row = key and (not lines or text_width(lines[-1][0], p.CAPTION) > beside)
+    heights = (LOWEST + CAPTION_ROW * (i + own_row) for i in range(len(lines)))
+    written = [(*line, height) for line, height in zip(reversed(lines), heights, strict=True)]
+    return written, len(lines) + own_row
 
 
 def sides(panel: Any) -> tuple[float, float]:
