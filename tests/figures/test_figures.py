@@ -11,6 +11,8 @@ import matplotlib
 import numpy as np
 import PIL.Image
 import pytest
+from matplotlib.backends.backend_agg import RendererAgg
+from matplotlib.font_manager import FontProperties
 
 from labkit.figures import (
     Bound,
@@ -29,6 +31,7 @@ from labkit.figures import (
     mean_and_range,
 )
 from labkit.figures.layout import text_width, wrap
+from labkit.figures.letters import KeptLetters
 from labkit.figures.palette import COLORS
 
 T = np.arange(0.0, 50.0)
@@ -284,6 +287,24 @@ def test_nothing_global_changes_and_no_style_leaks_in() -> None:
         styled = dict(matplotlib.rcParams)
         assert np.array_equal(pixels(chart), plain) and chart.svg() == svg
         assert dict(matplotlib.rcParams) == styled
+
+
+@pytest.mark.parametrize("angle", [0.0, 90.0, 30.0])
+def test_kept_letters_are_those_that_matplotlib_draws(angle: float) -> None:
+    """Catches: a text that is cut off or moved, and one kept for another size, weight, colour or angle."""
+    for _ in range(2):  # made, and kept
+        for size, weight, color in ((9, "normal", "black"), (12, "bold", "black"), (9, "bold", "red")):
+            drawn = []
+            for kind in (KeptLetters, RendererAgg):
+                renderer = kind(300, 300, 100)
+                gc = renderer.new_gc()
+                gc.set_foreground(color)
+                font = FontProperties(size=size, weight=weight)
+                renderer.draw_text(gc, 100, 150, "jÅg_f", font, angle)
+                drawn.append(np.asarray(renderer.buffer_rgba()).astype(int)[..., [0, 3]])
+            # Where two letters meet, inks are rounded once more.
+            assert drawn[1].any() and np.abs(drawn[0] - drawn[1])[..., 1].max() <= 2
+            assert drawn[0][..., 0].max() == drawn[1][..., 0].max()
 
 
 def test_two_threads_may_draw_at_once() -> None:
