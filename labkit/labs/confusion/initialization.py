@@ -172,8 +172,7 @@ def run(setup: Setup, prediction: Prediction, *, gram: shared.Gram | None = None
             for kind in settings.kinds(j):
                 activation, variances, skip = setup.network(kind, job)
                 net = shared.network(weights, [v**0.5 for v in variances], activation, skip=skip)
-                # In float32 the squares of what a large κ leaves of a gradient would be zero; and rounding
-                # grows with depth as gradients do: at κ = 1/2 it decides the outputs at depth 300.
+                # In float32 a large κ's squares are zero, and rounding decides a small one's outputs.
                 square = prediction["square"][s, kind, j]
                 kept = torch.float64 if square < TINIEST or square > LARGEST else torch.float32
                 found = gram(net.to(kept), (setup.length(kind) * x).to(kept), y)
@@ -450,8 +449,7 @@ INITIALIZATION = Experiment(
     "initialization", "Width and depth before training: angle or scale?", Initialization,
     {
         "quick": Initialization(),
-        # At depth 1000, the paper's last, Strategy 4.1 leaves gradients of 10⁻³⁰⁰ and less: squares that no
-        # float holds.
+        # At depth 1000, the paper's last, Strategy 4.1 leaves gradients whose squares no float holds.
         "paper": Initialization(dataset="mnist", widest=1000, deepest=300, seeds=10),
         "afternoon": Initialization(dataset="mnist", widest=1000, deepest=300, seeds=5),
     },

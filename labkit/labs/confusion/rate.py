@@ -2,8 +2,7 @@
 
 Least squares on unit vectors, so that L = mu = 1 are exact, with labels that no weights fit. SGD draws one
 sample a step. What it does in expectation is known without any bound (dashed); the theorem is run along the
-measured path, with the worst pair, with the mean over pairs i != j that its proof needs, and without
-confusion at all.
+measured path, with the worst pair, the mean over pairs i != j that its proof needs, and no confusion at all.
 """
 
 from __future__ import annotations
