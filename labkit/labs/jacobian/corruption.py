@@ -95,18 +95,18 @@ def run(setup: shared.Labelled, prediction: Prediction) -> Iterator[Frame]:
             yield replace(frame, progress=0.9 * (frame.progress or 0.0))
         else:  # the last frame waits for the projections
             yield Frame(frame.step, frame.values, 0.9)
-            found = yield from _at_the_end(setup, steps, seen)
+            found = yield from _at_the_end(setup, frame.step, steps, seen)
             yield replace(frame, values={**frame.values, **found}, progress=1.0)
 
 
 def _at_the_end(
-    setup: shared.Labelled, steps: Sequence[int], seen: Sequence[_Look]
+    setup: shared.Labelled, now: int, steps: Sequence[int], seen: Sequence[_Look]
 ) -> Generator[Frame, None, dict[str, np.ndarray]]:
     """The projections of all seeds, and the steps that they belong to."""
     found, seeds = [], setup.settings.seeds
     for seed in range(seeds):
         found.append(_projections(setup, seed, seen))
-        yield Frame.tick(steps[-1], 0.9 + 0.1 * (seed + 1) / seeds)
+        yield Frame.tick(now, 0.9 + 0.1 * (seed + 1) / seeds)
     values = common.stacked(found)
     return values | {"steps": np.tile(steps, (seeds, 1)), "taken": np.array(steps)[values["taken"]]}
 
