@@ -4,6 +4,7 @@
     log.txt               when which experiment began, went on and ended
     EXPERIMENT/           one an experiment
         trainings/        what each training has shown, and where it stands (`labkit.training.kept`)
+        seconds           that it has taken before, rewritten while it runs
         page.html         the figure and verdicts so far, rewritten while it runs
         frames.npz        all frames, once it has ended; the trainings are gone then
     page.html, result.json    all experiments, once the command has ended, by its end or by Ctrl-C
@@ -19,7 +20,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -76,6 +77,12 @@ def _check(path: Path, facts: Mapping[str, Any]) -> None:
         raise ValueError(f"--folder: {path} holds another run: {told}. Name another folder")
 
 
+def _seconds(folder: Path) -> float:
+    """What this experiment took in processes that ended, but for the last moments of each."""
+    file = folder / "seconds"
+    return float(file.read_text()) if file.exists() else 0.0
+
+
 @dataclass(frozen=True)
 class Place:
     """Where one experiment of a run is kept.
@@ -105,11 +112,14 @@ class Place:
             return Run(experiment, settings, prediction, frames, seconds)
         folder.mkdir(exist_ok=True)
         self._log(f"{experiment.name}: {'goes on' if (folder / 'trainings').exists() else 'begins'}")
+        before = _seconds(folder)
         with remembering(Memory(0, folder / "trainings", STAND)):
             run = drain(experiment, settings, progress=self._watch(experiment, settings, folder, progress))
+        run = replace(run, seconds=before + run.seconds)
         write_frames(kept, run.frames, run.seconds)
         self._write_page(folder, run)
         shutil.rmtree(folder / "trainings", ignore_errors=True)
+        (folder / "seconds").unlink(missing_ok=True)
         self._log(f"{experiment.name}: {run.status} at step {run.frames[-1].step}, {run.seconds:.0f} s")
         return run
 
@@ -117,13 +127,18 @@ class Place:
         self, experiment: Experiment, settings: Any, folder: Path, progress: Callable[[Frame], None] | None
     ) -> Callable[[Frame], None]:
         frames: list[Frame] = []
-        begun = shown = time.monotonic()
+        told = shown = time.monotonic()
+        begun = told - _seconds(folder)
         prediction: Prediction | None = None
 
         def watch(frame: Frame) -> None:
-            nonlocal shown, prediction
+            nonlocal told, shown, prediction
             if not frame.is_tick:
                 frames.append(frame)
+            if time.monotonic() - told >= STAND:
+                told = time.monotonic()
+                with written(folder / "seconds") as out:
+                    out.write(f"{told - begun:.1f}".encode())
             if frames and time.monotonic() - shown >= PAGE:
                 prediction = prediction or experiment.predict(experiment.prepare(settings))
                 so_far = Run(experiment, settings, prediction, tuple(frames), time.monotonic() - begun)

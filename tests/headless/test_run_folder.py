@@ -85,6 +85,19 @@ def test_a_run_that_ended_anywhere_goes_on(at: int, whole: Path, tmp_path: Path,
     ]  # fmt: skip
 
 
+def test_its_time_is_that_of_all_its_processes(tmp_path: Path, monkeypatch: Any) -> None:
+    """The minutes beside a published number, of the last hour alone."""
+    folder = tmp_path / "run"
+    assert interrupted(monkeypatch, 20, folder)
+    took = folder / "two" / "seconds"
+    assert 0 < float(took.read_text()) < 600
+    took.write_text("1000.0")
+    assert interrupted(monkeypatch, 5, folder)
+    assert 1000 <= float(took.read_text()) < 1600
+    assert run(folder) == 0
+    assert 1000 < read_frames(folder / "two" / "frames.npz")[1] < 1600 and not took.exists()
+
+
 def test_what_has_ended_is_not_run_again(whole: Path, capsys: Any, monkeypatch: Any) -> None:
     """Hours for a table that was there."""
     monkeypatch.setattr(kept, "kept", None)
