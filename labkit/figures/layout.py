@@ -69,7 +69,10 @@ def wrap(text: str, size: float, room: float, rows: int) -> list[str]:
         else:
             lines.append(piece)
     if len(lines) > rows:
-        lines = [*lines[: rows - 1], lines[rows - 1] + " …"]
+        last = lines[rows - 1]
+        while joint in last and text_width(f"{last} …", size) > room:
+            last = last.rpartition(joint)[0]
+        lines = [*lines[: rows - 1], f"{last} …"]
     return [fit(line, size, room)[0] for line in lines]
 
 
