@@ -47,7 +47,8 @@ bet = "a"
 
 # %%
 # A second core makes what comes later meanwhile; from the end, so that they meet.
-labkit.ahead(lab.HESSIAN, lab.DIVERSITY, lab.BATCHES, lab.SKIPS, lab.ENDING, lab.SCALE, lab.NETWORKS)
+labkit.ahead(lab.HESSIAN, lab.DIVERSITY, lab.BATCHES, lab.SKIPS, lab.ENDING, lab.SCALE,
+             lab.NETWORKS)
 images = labkit.load("digits", n_train=100, flatten=True, normalize="standardize+unit-length")
 edges = np.linspace(-1, 1, 41)
 marks = []
