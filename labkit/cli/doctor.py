@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-from labkit.headless.memory import machine_bytes
 from labkit.headless.versions import versions
+from labkit.protocol.machine import machine_bytes
 
 WIDTH = 16  # of the names
 PIP = f"{shlex.quote(sys.executable)} -m pip install"  # into this environment

@@ -9,20 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-
-def machine_bytes() -> tuple[int | None, int | None]:
-    """Total and free bytes, within the limit of a container; None where nothing tells."""
-    try:
-        import psutil  # Comes with ipykernel.
-    except ImportError:
-        return None, None
-    total, free = int(psutil.virtual_memory().total), int(psutil.virtual_memory().available)
-    try:
-        limit = int(Path("/sys/fs/cgroup/memory.max").read_text())
-        used = int(Path("/sys/fs/cgroup/memory.current").read_text())
-    except (OSError, ValueError):  # No control group, or no limit in it ("max").
-        return total, free
-    return min(total, limit), min(free, max(limit - used, 0))
+from labkit.protocol.machine import machine_bytes
 
 
 def free_bytes(device: str) -> int | None:

@@ -16,7 +16,10 @@ from queue import SimpleQueue
 from subprocess import PIPE, Popen
 from typing import Any, Generic, TypeVar
 
+from labkit.protocol.machine import machine_bytes
+
 SWITCH = 1e-4  # seconds
+ROOM = 2**30  # bytes that are free where a second process may begin: it takes 0.8 GiB
 Result = TypeVar("Result")
 
 
@@ -33,6 +36,8 @@ class Elsewhere:
 
         try:
             packed = cloudpickle.dumps(partial(_placed, os.getcwd(), work))
+            if self._child is None and (machine_bytes()[1] or ROOM) < ROOM:
+                return None
             self._child = self._child or _started()
             assert self._child.stdin is not None and self._child.stdout is not None
             pickle.dump(packed, self._child.stdin)

@@ -82,7 +82,7 @@ def test_another_step_or_setting_is_another_run(experiment: Experiment) -> None:
     assert place(drain(experiment, see=len)) != HERE
 
 
-@pytest.mark.parametrize("trouble", ["killed", "not packed", "no process", "an error"])
+@pytest.mark.parametrize("trouble", ["killed", "not packed", "no process", "no room", "an error"])
 def test_what_no_other_process_can_make_is_made_here(
     elsewhere: Elsewhere, trouble: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -103,7 +103,9 @@ def test_what_no_other_process_can_make_is_made_here(
     with monkeypatch.context() as limits:
         if trouble == "no process":
             limits.setattr("labkit.protocol.ahead.Popen", refused)
-        assert elsewhere.result(work) is None
+        if trouble == "no room":
+            limits.setattr("labkit.protocol.ahead.machine_bytes", lambda: (2**31, 2**29))
+        assert elsewhere.result(work if trouble != "no room" else os.getpid) is None
     assert elsewhere.result(os.getpid) not in (None, parent)
     assert work() == "here"
 
