@@ -164,7 +164,7 @@ def main() -> None:
         try:
             browser = playwright.chromium.launch(executable_path=chromium(), args=list(FLAGS))
             small_notebook(server.folder)
-            page = browser.new_context(viewport={"width": 1300, "height": 1100}).new_page()
+            page = browser.new_context(viewport={"width": 1300, "height": 1500}).new_page()
             notebook = Notebook(page, server, NOTEBOOK.name, home)
             taken = film(notebook)
             page.mouse.move(5, 5)
