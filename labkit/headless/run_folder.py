@@ -114,7 +114,8 @@ class Place:
         self._log(f"{experiment.name}: {'goes on' if (folder / 'trainings').exists() else 'begins'}")
         before = _seconds(folder)
         with remembering(Memory(0, folder / "trainings", STAND)):
-            run = drain(experiment, settings, progress=self._watch(experiment, settings, folder, progress))
+            watch = self._watch(experiment, settings, folder, before, progress)
+            run = drain(experiment, settings, progress=watch)
         run = replace(run, seconds=before + run.seconds)
         write_frames(kept, run.frames, run.seconds)
         self._write_page(folder, run)
@@ -124,11 +125,12 @@ class Place:
         return run
 
     def _watch(
-        self, experiment: Experiment, settings: Any, folder: Path, progress: Callable[[Frame], None] | None
-    ) -> Callable[[Frame], None]:
+        self, experiment: Experiment, settings: Any, folder: Path, before: float,
+        progress: Callable[[Frame], None] | None,
+    ) -> Callable[[Frame], None]:  # fmt: skip
         frames: list[Frame] = []
         told = shown = time.monotonic()
-        begun = told - _seconds(folder)
+        begun = told - before
         prediction: Prediction | None = None
 
         def watch(frame: Frame) -> None:
