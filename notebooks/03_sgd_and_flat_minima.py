@@ -42,9 +42,9 @@ from labkit.labs import sgd as lab
 bet = None  # "a", "b" or "c", before you read on
 
 # %%
-# A second core makes what comes later while this one trains; from the end, so that they meet.
-labkit.ahead(lab.WELLS, lab.POLYNOMIAL, lab.BOUNDS, lab.ROBUSTNESS, lab.SEPARATOR, lab.MARGINS,
-             lab.INTERPOLATION, lab.LANGEVIN, lab.SELECTION, lab.VALLEY)
+# A second core makes what comes later: what takes long, then from the end, so that they meet.
+labkit.ahead(lab.WELLS, lab.BRIDGE, lab.SELECTION, lab.VALLEY, lab.POLYNOMIAL, lab.BOUNDS,
+             lab.ROBUSTNESS, lab.SEPARATOR, lab.MARGINS, lab.INTERPOLATION, lab.LANGEVIN)
 puzzle = labkit.drain(lab.PUZZLE)
 display(puzzle.figure(), labkit.judge_all(puzzle, ("S8",)))
 
@@ -886,16 +886,16 @@ def check_flatness_radius(flatness_radius):
 grade("3.4", check_flatness_radius, solution=solution_flatness_radius, answer=flatness_radius)
 
 # %% [markdown]
-# **Then.** A network with two layers on 200 digits. Take the hidden unit that is most active, multiply its
+# **Then.** A network with two layers on 100 digits. Take the hidden unit that is most active, multiply its
 # inputs by $c$ and divide its outputs by $c$: the same function. The same flatness? Ten directions, isotropic
 # over all weights.
 
 # %% tags=["then-3.4"]
-digits = labkit.load("digits", n_train=200, flatten=True, dtype=torch.float64)
+digits = labkit.load("digits", n_train=100, flatten=True, dtype=torch.float64)
 factors, radii = [0.1, 1, 10, 100], np.empty((3, 4))
 for seed in range(3):
     generator = torch.Generator().manual_seed(seed)
-    u = torch.randn(10, 64 * 16 + 16 * 10, generator=generator, dtype=torch.float64)
+    u = torch.randn(5, 64 * 16 + 16 * 10, generator=generator, dtype=torch.float64)
     w = 0.2 * torch.randn(u.shape[1], generator=generator, dtype=torch.float64)
     w.requires_grad_()
 
@@ -915,10 +915,10 @@ for seed in range(3):
         assert torch.isclose(loss(scaled), loss(w), rtol=1e-9)
         found = [solution_flatness_radius(loss, scaled, one, 0.05, 100.0) for one in u]
         radii[seed, j] = np.mean(found)
-marks = [Points(factors, radii, "mean of 10 directions")]
+marks = [Points(factors, radii, "mean of 5 directions")]
 panel = Panel("Flatness radius of one function", marks, "factor c of one unit", "radius", "log")
 says = "How far one can walk from a minimum, as one unit of the same function is rescaled."
-Chart(panel, f"{says}\n200 digits · 64-16-10 · ε 0.05 · seeds 0–2")
+Chart(panel, f"{says}\n100 digits · 64-16-10 · ε 0.05 · seeds 0–2")
 
 # %% [markdown]
 # One function, another radius at every $c$: to rescale one unit of 16 is enough. A flatness radius belongs

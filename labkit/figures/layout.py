@@ -6,6 +6,7 @@ the axes, so nothing can cover a curve, and the axes stay where they are from th
 
 from __future__ import annotations
 
+from bisect import bisect
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -62,12 +63,14 @@ def wrap(text: str, size: float, room: float, rows: int) -> list[str]:
     """``text`` broken at " · " or spaces into at most ``rows`` lines; the rest becomes "…"."""
     joint = " · " if " · " in text else " "
     lines: list[str] = []
-    for piece in text.split(joint) if text else []:
-        longer = lines[-1] + joint + piece if lines else piece
-        if lines and text_width(longer, size) <= room:
-            lines[-1] = longer
-        else:
-            lines.append(piece)
+    pieces = text.split(joint) if text else []
+    while pieces and len(lines) <= rows:
+        # By halves: a text is measured letter by letter, and most lines hold all that is left.
+        longer = [joint.join(pieces[:end]) for end in range(2, len(pieces) + 1)]
+        whole = not longer or text_width(longer[-1], size) <= room
+        more = len(longer) if whole else bisect(longer, room, key=lambda line: text_width(line, size))
+        lines.append(joint.join(pieces[: more + 1]))
+        pieces = pieces[more + 1 :]
     if len(lines) > rows:
         last = lines[rows - 1]
         while joint in last and text_width(f"{last} …", size) > room:

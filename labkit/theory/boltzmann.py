@@ -103,7 +103,8 @@ class TwoWells:
         z = w[..., 0]
         a, b, a_slope, b_slope = self._wells(z, (w[..., 1:] * w[..., 1:]).sum(-1))
         # In shares of a + b, so that nothing overflows where chains run away.
-        lift, of_b = self.offset / (a + b), b / (a + b)
+        total = a + b
+        lift, of_b = self.offset / total if self.offset else 0.0, b / total
         of_a = 1 - of_b
         toward_a = a_slope * of_b * (self.height * of_b + lift)
         toward_b = b_slope * of_a * (self.height * of_a - lift)
@@ -113,10 +114,10 @@ class TwoWells:
 
     def _wells(self, z: Any, rho2: Any) -> tuple[Any, Any, Any, Any]:
         """a, b, and what multiplies (w − centre) in their gradients."""
-        p = (z + self.place) ** 2 + rho2
-        q = (z - self.place) ** 2 + rho2
+        left, right = z + self.place, z - self.place
+        p, q = left * left + rho2, right * right + rho2
         r, s = self.width**4, (self.ratio * self.width) ** 4
-        return p * p / r, q * q / s, 4 * p / r, 4 * q / s
+        return p * p / r, q * q / s, p * (4 / r), q * (4 / s)
 
 
 @dataclass(frozen=True)
@@ -155,8 +156,8 @@ class Valley:
 
     def profile(self, z: Any, rho2: Any) -> Any:
         """U at axial coordinate z and squared transverse radius."""
-        a, b, _ = self._wells(z, rho2)
-        return self.height * a * b / (a + b)
+        _, _, a, b, _ = self._wells(z, rho2)
+        return self.height / self.width**2 * a * b / (a + b)
 
     def value(self, w: Any) -> Any:
         """U (...) of states (..., D)."""
@@ -164,22 +165,22 @@ class Valley:
 
     def gradient(self, w: Any) -> Any:
         """∇U (..., D) of states (..., D)."""
-        z = w[..., 0]
-        a, b, over = self._wells(z, (w[..., 1:] * w[..., 1:]).sum(-1))
+        left, right, a, b, over = self._wells(w[..., 0], (w[..., 1:] * w[..., 1:]).sum(-1))
         # In shares of a + b, so that nothing overflows where chains run away.
         scale, of_b = 2 * self.height / self.width**2, b / (a + b)
-        toward_a, toward_b = scale * of_b * of_b, scale * (1 - of_b) ** 2
+        of_a = 1 - of_b
+        toward_a, toward_b = scale * of_b * of_b, scale * of_a * of_a
         result = (toward_a + toward_b * over / (2 * self.length**2))[..., None] * w
-        result[..., 0] = toward_a * (z + self.place) + toward_b * (z - self.place)
+        result[..., 0] = toward_a * left + toward_b * right
         return result
 
-    def _wells(self, z: Any, rho2: Any) -> tuple[Any, Any, Any]:
-        """a, b, and how far ρ² is over L²."""
+    def _wells(self, z: Any, rho2: Any) -> tuple[Any, Any, Any, Any, Any]:
+        """z + s, z - s, r² a, r² b, and how far ρ² is over L²."""
+        left, right = z + self.place, z - self.place
         over = rho2 - self.length**2
         over = (over + abs(over)) / 2
-        a = ((z + self.place) ** 2 + rho2) / self.width**2
-        b = ((z - self.place) ** 2 + (over / (2 * self.length)) ** 2) / self.width**2
-        return a, b, over
+        out = over / (2 * self.length)
+        return left, right, left * left + rho2, right * right + out * out, over
 
 
 def occupancy(potential: Potential, dimension: int, temperature: float) -> float:

@@ -126,12 +126,12 @@ def minibatch_gradient(
         if step % BLOCK == 0:
             shape = BLOCK, chains, batch_size
             picks = [torch.randint(slopes.shape[1], shape, generator=one) for one in generators]
-            # Several times as fast as own[pick].
+            # Sample by sample of the batch: several times as fast as the mean of own[pick].
             means = [
-                own.index_select(0, pick.flatten()).reshape(*shape, -1).mean(2)
+                sum(own.index_select(0, one.flatten()) for one in pick.unbind(2)).div_(batch_size)
                 for own, pick in zip(slopes, picks, strict=True)
             ]
-            drawn[:] = torch.stack(means, dim=1)
+            drawn[:] = torch.stack(means).unflatten(1, shape[:2]).transpose(0, 1)
         result = potential.gradient(w)
         result[..., : slopes.shape[2]] += drawn[step % BLOCK]
         return result
