@@ -2,11 +2,11 @@
 
 Those settings are moved from the quick preset's values toward what is asked, by factors of two in all, until
 three seconds are spent or one run needs a second to begin or a quarter of a GiB; the growth over the last of
-them is carried on to what is asked. All other settings stay as asked. A run is left after half a second: two
-are compared at the same share of progress, and the first one's whole time is the quick preset's, as stored.
-So no experiment needs a formula of its own. What grows only late in a run is not seen.
+them is carried on to what is asked. All other settings stay as asked. A run is left half a second after its
+progress moved: two are compared at the same share of it, and the first one's whole time is the quick preset's,
+as stored. So no experiment needs a formula of its own. What grows only late in a run is not seen.
 
-What a preset costs is found in the same way, once, and kept beside its lab (`labkit.headless.prices`).
+What a preset costs is told by its own beginning (`labkit.headless.begun`), and kept beside its lab.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def duration(seconds: float) -> str:
 
 
 @dataclass(frozen=True)
-class _Trial:
+class Trial:
     """A run that was left when it had shown enough.
 
     Attributes:
@@ -85,6 +85,21 @@ class _Trial:
     seconds: np.ndarray
     shares: np.ndarray
     peak: int
+
+    @property
+    def whole(self) -> float:
+        """Seconds after it, or operations, of a run that goes on as it went since it first moved.
+
+        Raises:
+            ValueError: it has not moved.
+        """
+        if not self.shares[-1]:
+            raise ValueError("the run shows no progress")
+        first = int((self.shares > 0).argmax())
+        if self.shares[first] == self.shares[-1]:
+            return float(self.seconds[-1] / self.shares[-1])
+        pace = (self.seconds[-1] - self.seconds[first]) / (self.shares[-1] - self.shares[first])
+        return float(self.seconds[first] + pace * (1 - self.shares[first]))
 
     def until(self, share: float) -> float:
         return max(float(np.interp(share, self.shares, self.seconds)), LEAST_SECONDS)
@@ -159,7 +174,7 @@ def price(
             seconds, size = _carried_on(found)
             if not operations:
                 return Price(seconds, size)
-            counted, _ = _carried_on(_costs(experiment, quick, steps[: len(found)], _counter()))
+            counted, _ = _carried_on(_costs(experiment, quick, steps[: len(found)], counter()))
             return Price(seconds, size, counted)
     except Exception:  # The run itself will tell, of the values that were asked for.
         return None
@@ -171,14 +186,14 @@ def _costs(
     """(place, [seconds or operations before the run, in it, bytes]) of the places that can be paid."""
     base, spent = Watched.now(quick.device), 0.0
     for once in (quick, steps[0][1]):
-        _try(experiment, once)  # what is done once only, such as reading data
-    last = _try(experiment, quick, *counter)
+        tried(experiment, once)  # what is done once only, such as reading data
+    last = tried(experiment, quick, *counter)
     stored = None if counter else seconds_of(experiment)
-    whole = stored or last.before + last.seconds[-1] / max(last.shares[-1], 1e-9)
+    whole = stored or last.before + last.whole
     running = max(whole - last.before, LEAST_SECONDS)
     found: list[tuple[float, np.ndarray]] = []
     for place, point in steps:
-        trial = _try(experiment, point, *counter)
+        trial = tried(experiment, point, *counter)
         share = min(trial.shares[-1], last.shares[-1])
         running *= trial.until(share) / last.until(share)
         found.append((place, np.array([trial.before, running, trial.peak - base])))
@@ -223,8 +238,12 @@ def _carried_on(found: Sequence[tuple[float, np.ndarray]]) -> tuple[float, float
     return float(costs[0] + costs[1]), float(costs[2])
 
 
-def _counter() -> TorchDispatchMode:
-    """Counts the operations of matrix products and convolutions, as torch has formulas for them."""
+def counter() -> TorchDispatchMode:
+    """Counts the operations of matrix products and convolutions, as torch has formulas for them.
+
+    Returns:
+        A mode to be entered, whose `flops` grow.
+    """
     from torch.utils._python_dispatch import TorchDispatchMode
     from torch.utils.flop_counter import flop_registry
 
@@ -241,11 +260,22 @@ def _counter() -> TorchDispatchMode:
     return Counter()
 
 
-def _try(experiment: Experiment, settings: Any, counter: Any = None) -> _Trial:
+def tried(experiment: Experiment, settings: Any, counter: Any = None, *, look: float = LOOK) -> Trial:
+    """A run that is left after a look.
+
+    Args:
+        experiment: to begin.
+        settings: at which.
+        counter: of operations, in the place of seconds.
+        look: seconds since it first moved; four times as long where its last progress is older.
+
+    Returns:
+        Trial.
+    """
     # Of a processor that others use, too, only the own time is counted; a GPU's is waited for.
     clock = time.process_time if settings.device == "cpu" else time.perf_counter
     spent = clock if counter is None else lambda: float(counter.flops)
-    seconds, shares = [0.0], [0.0]
+    seconds, shares, first = [0.0], [0.0], 0.0
     start = spent()
     with Watched(settings.device) as memory, counter or nullcontext():
         setup = experiment.prepare(settings)
@@ -254,12 +284,14 @@ def _try(experiment: Experiment, settings: Any, counter: Any = None) -> _Trial:
         for frame in experiment.run(setup, prediction):
             now, share = clock() - began, min(float(frame.progress or 0.0), 1.0)
             moved = share > shares[-1]
-            if moved or (shares[-1] and now > 4 * LOOK):
+            if moved and not shares[-1]:
+                first = now
+            if moved or (shares[-1] and now - first > 4 * look):
                 seconds.append(spent() - before)
                 shares.append(max(share, shares[-1]))
-                if now > LOOK:
+                if now - first > look:
                     break
         else:
             seconds.append(spent() - before)
             shares.append(1.0)
-    return _Trial(before - start, np.array(seconds), np.array(shares), memory.peak)
+    return Trial(before - start, np.array(seconds), np.array(shares), memory.peak)

@@ -24,7 +24,8 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from labkit.headless.files import write_atomically
-from labkit.headless.price import Price, price
+from labkit.headless.begun import price_of_beginning
+from labkit.headless.price import Price
 from labkit.protocol.experiment import Experiment, Lab, experiment_mode
 from labkit.protocol.replication import data_file
 
@@ -122,8 +123,7 @@ def store_prices(
 ) -> None:
     """Measures what the presets of a lab cost, and keeps it in its package.
 
-    Data sets that would be downloaded are stood in for by noise of their shape: a training that ends by its
-    loss is priced at the steps that it may take.
+    Data sets that would be downloaded are stood in for by noise of their shape.
 
     Args:
         lab: of a package of its own.
@@ -171,7 +171,7 @@ def _measured(experiment: Experiment, settings: Any, cache: str) -> Price | None
         if knob.type in (int, float) and name != "seed"
         and 0 < getattr(quick, name) < getattr(settings, name)
     ]  # fmt: skip
-    return price(experiment, settings, grown, operations=True)
+    return price_of_beginning(experiment, settings, grown)
 
 
 def _short(value: float) -> float:

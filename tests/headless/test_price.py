@@ -44,15 +44,15 @@ def tried(monkeypatch: pytest.MonkeyPatch) -> list[Costly]:
     """The settings of all small runs, whose costs are those of `cost`: progress is slower at first."""
     made: list[Costly] = []
 
-    def run(experiment: Experiment, settings: Costly) -> price._Trial:
+    def run(experiment: Experiment, settings: Costly) -> price.Trial:
         made.append(settings)
         before, seconds, size = cost(settings)
         shares = np.linspace(0, 1, 1001)
         times = np.sqrt(shares) * seconds
         seen = max(int((times <= price.LOOK).sum()), 2)
-        return price._Trial(before, times[:seen], shares[:seen], int(2**30 + size))
+        return price.Trial(before, times[:seen], shares[:seen], int(2**30 + size))
 
-    monkeypatch.setattr(price, "_try", run)
+    monkeypatch.setattr(price, "tried", run)
     monkeypatch.setattr(price.Watched, "now", staticmethod(lambda device: 2**30))
     monkeypatch.setattr(price, "seconds_of", lambda experiment: WHOLE)
     return made
@@ -109,7 +109,7 @@ def test_small_runs_that_raise_give_no_price() -> None:
     assert price.price(replace(COSTLY, prepare=broken), Costly(width=1000), ("width",)) is None
 
 
-def test_a_small_run_is_left_in_time_and_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_small_run_is_left_in_time_and_closed() -> None:
     """The whole run, made to say what it costs; or a generator that is left open."""
     ended = []
 
@@ -120,10 +120,9 @@ def test_a_small_run_is_left_in_time_and_closed(monkeypatch: pytest.MonkeyPatch)
         finally:
             ended.append(step)
 
-    monkeypatch.setattr(price, "LOOK", 0.0)
-    trial = price._try(replace(COSTLY, run=endless), Costly())
-    assert ended == [1] and trial.shares.tolist() == [0, 1e-6]
-    whole = price._try(DECAY, DECAY.presets["quick"])
+    trial = price.tried(replace(COSTLY, run=endless), Costly(), look=0.0)
+    assert ended == [2] and trial.shares.tolist() == [0, 1e-6, 2e-6]
+    whole = price.tried(DECAY, DECAY.presets["quick"])
     assert whole.shares[-1] <= 1 and len(whole.seconds) == len(whole.shares)
 
 

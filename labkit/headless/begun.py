@@ -1,0 +1,72 @@
+"""What a preset costs, by its own beginning; by smaller runs where that says nothing.
+
+The run is begun and watched: what it takes until its prediction stands, how soon its progress moves, the most
+memory until then. Progress is not time, and a training may end by its loss: where the whole quick preset takes
+half of what its own beginning lets one expect, so does this. It is begun again to count operations.
+
+A run that shows no progress in half a minute, or does not fit into the memory that is free, is priced by smaller
+ones (`labkit.headless.price`).
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any
+
+from labkit.headless.memory import Watched, within_memory
+from labkit.headless.price import LEAST_SECONDS, LOOK, Price, counter, price, tried
+from labkit.protocol.experiment import Experiment, experiment_mode
+from labkit.protocol.replication import seconds_of
+
+LONGER = 8 * LOOK  # seconds of a run that moves
+PATIENCE = 60  # and of one that does not, with its preparation
+
+
+def price_of_beginning(experiment: Experiment, settings: Any, above: Sequence[str]) -> Price | None:
+    """What a run takes, by its first seconds.
+
+    Args:
+        experiment: that would be run.
+        settings: at which.
+        above: the settings that are larger than the quick preset's.
+
+    Returns:
+        Price, or None where neither the run nor smaller ones can be begun.
+    """
+    found = None
+    with suppress(Exception), experiment_mode(), within_memory(settings.device):
+        quick = experiment.presets["quick"].replace(device=settings.device)
+        for _ in range(2):  # the first reads data, and much besides
+            usual = tried(experiment, quick)
+        expected = usual.before + usual.whole
+        ends = (seconds_of(experiment) or expected) / expected
+        base = Watched.now(settings.device)
+        with _at_most(PATIENCE):
+            run = tried(experiment, settings, look=LONGER)
+        seconds = max(run.whole * ends, LEAST_SECONDS)
+        found = Price(run.before + seconds, max(run.peak - base, 0))
+        with _at_most(4 * PATIENCE):
+            count = tried(experiment, settings, counter(), look=LONGER)
+        return Price(found.seconds, found.bytes, count.before + count.whole * ends)
+    return found or price(experiment, settings, above, operations=True)
+
+
+@contextmanager
+def _at_most(seconds: int) -> Iterator[None]:
+    """Raises TimeoutError where it takes longer; not on Windows."""
+
+    def late(*_: Any) -> None:
+        raise TimeoutError
+
+    if not hasattr(signal, "SIGALRM"):
+        yield
+        return
+    before = signal.signal(signal.SIGALRM, late)
+    signal.alarm(seconds)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
