@@ -35,14 +35,13 @@ def price_of_beginning(experiment: Experiment, settings: Any, above: Sequence[st
     Returns:
         Price, or None where neither the run nor smaller ones can be begun.
     """
-    found = None
+    found, base = None, Watched.now(settings.device)
     with suppress(Exception), experiment_mode(), within_memory(settings.device):
         quick = experiment.presets["quick"].replace(device=settings.device)
         for _ in range(2):  # the first reads data, and much besides
             usual = tried(experiment, quick)
         expected = usual.before + usual.whole
         ends = (seconds_of(experiment) or expected) / expected
-        base = Watched.now(settings.device)
         with _at_most(PATIENCE):
             run = tried(experiment, settings, look=LONGER)
         seconds = max(run.whole * ends, LEAST_SECONDS)
