@@ -4,7 +4,7 @@ The run is begun and watched: what it takes until its prediction stands, how soo
 memory until then. Progress is not time, and a training may end by its loss: where the whole quick preset takes
 half of what its own beginning lets one expect, so does this. It is begun again to count operations.
 
-A run that shows no progress in half a minute, or does not fit into the memory that is free, is priced by smaller
+A run that shows no progress in a minute, or does not fit into the memory that is free, is priced by smaller
 ones (`labkit.headless.price`).
 """
 
@@ -21,7 +21,7 @@ from labkit.protocol.experiment import Experiment, experiment_mode
 from labkit.protocol.replication import seconds_of
 
 LONGER = 8 * LOOK  # seconds of a run that moves
-PATIENCE = 60  # and of one that does not, with its preparation
+PATIENCE = 60  # until it has moved for so long
 
 
 def price_of_beginning(experiment: Experiment, settings: Any, above: Sequence[str]) -> Price | None:

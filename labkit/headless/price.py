@@ -3,8 +3,8 @@
 Those settings are moved from the quick preset's values toward what is asked, by factors of two in all, until
 three seconds are spent or one run needs a second to begin or a quarter of a GiB; the growth over the last of
 them is carried on to what is asked. All other settings stay as asked. A run is left half a second after its
-progress moved: two are compared at the same share of it, and the first one's whole time is the quick preset's,
-as stored. So no experiment needs a formula of its own. What grows only late in a run is not seen.
+progress moved: two are compared at the same share of it, and the first one's whole time is that of the quick
+preset, as stored. So no experiment needs a formula of its own. What grows only late in a run is not seen.
 
 What a preset costs is told by its own beginning (`labkit.headless.begun`), and kept beside its lab.
 """

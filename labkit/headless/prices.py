@@ -23,8 +23,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from labkit.headless.files import write_atomically
 from labkit.headless.begun import price_of_beginning
+from labkit.headless.files import write_atomically
 from labkit.headless.price import Price
 from labkit.protocol.experiment import Experiment, Lab, experiment_mode
 from labkit.protocol.replication import data_file

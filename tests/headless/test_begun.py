@@ -1,0 +1,80 @@
+"""The price of a preset by its own beginning."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from labkit.headless import begun
+from labkit.headless.price import Price, Trial
+from labkit.protocol.experiment import Frame
+from tests.tinylab import DECAY
+
+WHOLE = 20.0  # seconds of the quick preset
+SMALLER = Price(7.0, 8.0, 9.0)  # by smaller runs
+QUICK, PAPER = DECAY.presets["quick"], DECAY.presets["paper"]
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """What was run by smaller ones."""
+    made: list[Any] = []
+    monkeypatch.setattr(begun, "price", lambda *asked, **_: made.append(asked) or SMALLER)
+    monkeypatch.setattr(begun, "seconds_of", lambda experiment: WHOLE)
+    monkeypatch.setattr(begun.Watched, "now", staticmethod(lambda device: 100))
+    return made
+
+
+def test_the_rest_goes_on_as_it_moved_and_ends_as_the_quick_one(
+    asked: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A look at the whole training set before the first step, carried on: years for days."""
+
+    def tried(experiment: Any, settings: Any, counter: Any = None, **_: Any) -> Trial:
+        if settings == QUICK:  # expected 2 + 38 s, and takes 20
+            return Trial(2.0, np.array([0.0, 19.0]), np.array([0.0, 0.5]), 150)
+        if counter is not None:
+            return Trial(50.0, np.array([0.0, 1e3, 3e3]), np.array([0.0, 0.001, 0.002]), 150)
+        return Trial(3.0, np.array([0.0, 30.0, 34.0]), np.array([0.0, 0.001, 0.003]), 400)
+
+    monkeypatch.setattr(begun, "tried", tried)
+    found = begun.price_of_beginning(DECAY, PAPER, ("width",))
+    assert found is not None and found.bytes == 300 and not asked
+    assert found.seconds == pytest.approx(3 + (30 + 2000 * 0.999) / 2)
+    assert found.flops == pytest.approx(50 + (1e3 + 2e6 * 0.999) / 2)
+
+
+@pytest.mark.parametrize("problem", [MemoryError(), RuntimeError("not at this width"), None])
+def test_a_run_that_cannot_be_begun_is_priced_by_smaller_ones(
+    problem: Exception | None, asked: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No price for what needs one most; or half an hour without a word."""
+
+    def run(setup: Any, prediction: Any) -> Iterator[Frame]:
+        if setup == PAPER and problem:
+            raise problem
+        while setup == PAPER:
+            time.sleep(0.01)
+        yield Frame.tick(1, 1.0)
+
+    monkeypatch.setattr(begun, "PATIENCE", 1)
+    experiment = replace(DECAY, prepare=lambda settings: settings, predict=lambda setup: {}, run=run)
+    assert begun.price_of_beginning(experiment, PAPER, ("width",)) == SMALLER
+    assert [settings for _, settings, _ in asked] == [PAPER]
+
+
+def test_what_cannot_be_counted_is_priced_without(asked: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """An operation that torch has no formula for takes the time's price with it."""
+
+    def tried(experiment: Any, settings: Any, counter: Any = None, **_: Any) -> Trial:
+        if counter is not None:
+            raise RuntimeError("no formula")
+        return Trial(1.0, np.array([0.0, 19.0]), np.array([0.0, 1.0]), 150)
+
+    monkeypatch.setattr(begun, "tried", tried)
+    assert begun.price_of_beginning(DECAY, PAPER, ()) == Price(20.0, 50) and not asked
