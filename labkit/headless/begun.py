@@ -1,8 +1,8 @@
 """What a preset costs, by its own beginning; by smaller runs where that says nothing.
 
 The run is begun and watched: what it takes until its prediction stands, how soon its progress moves, the most
-memory until then. Progress is not time, and a training may end by its loss: where the quick preset takes half of
-what its own beginning lets one expect, so does this. It is begun again to count operations.
+memory until then. Progress is not time, and a training may end by its loss: where the quick preset takes half
+of what its own beginning lets one expect, so does this. It is begun again to count operations.
 
 A run that shows no progress in a minute, or does not fit into the memory that is free, is priced by smaller
 ones (`labkit.headless.price`).
