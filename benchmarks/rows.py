@@ -1,5 +1,5 @@
 """All rows, in the order of the table."""
 
-from benchmarks import kernels, landscape, loops
+from benchmarks import kernels, landscape, loops, waits
 
-ROWS = (*kernels.ROWS, *landscape.ROWS, *loops.ROWS)
+ROWS = (*kernels.ROWS, *landscape.ROWS, *loops.ROWS, *waits.ROWS)

@@ -1,0 +1,108 @@
+"""What a person waits for: the import, a first picture, each experiment's first frame, notebooks, a report.
+
+All but the experiments' frames are told by a clock on the wall, and take every core that the machine has.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from benchmarks.turns import Call, Case, Row
+from labkit.labs import LABS, load_lab
+from labkit.live import Canvas
+from labkit.protocol.experiment import Experiment, experiment_mode
+
+ROOT = Path(__file__).resolve().parents[1]
+SOON = 0.3  # seconds to an experiment's first frame
+PANEL = "import labkit; from labkit.labs import sgd; labkit.Panel(sgd.MINIMUM_NORM, train=False).wait()"
+
+
+def outside(*command: str) -> Call:
+    """A call of another process of this interpreter."""
+
+    def call() -> None:
+        subprocess.run([sys.executable, *command], cwd=ROOT, check=True, capture_output=True)
+
+    return call
+
+
+def starting() -> Case:
+    """A new process, until a panel has its first picture."""
+    ours = {
+        "import": outside("-c", PANEL.partition("labkit.Panel")[0]),
+        "first picture": outside("-c", PANEL),
+    }
+    return Case(ours, floor=("importing torch", outside("-c", "import torch")), wall=True, rounds=3)
+
+
+def seconds_to_first_frame(experiment: Experiment) -> float:
+    """Processor time from settings to the picture of the first frame with values, on a warm canvas."""
+    settings, canvas, taken = experiment.presets["quick"], Canvas(), 0.0
+    for _ in range(2):
+        begun = time.process_time()
+        with experiment_mode():
+            setup = experiment.prepare(settings)
+            prediction = experiment.predict(setup)
+            canvas.frame(experiment.draw((), prediction, (), settings))
+            frames = experiment.frames(settings, setup, prediction)
+            first = next(frame for frame in frames if not frame.is_tick)
+            canvas.frame(experiment.draw((first,), prediction, (), settings))
+            taken = time.process_time() - begun
+            frames.close()
+    return taken
+
+
+def first_frames() -> Case:
+    """Every experiment of every lab; those that take longer are named with their seconds."""
+
+    def ours() -> dict[str, float]:
+        every = [(lab.name, one) for lab in map(load_lab, LABS) for one in lab.experiments]
+        found = {f"{lab} {one.name}": seconds_to_first_frame(one) for lab, one in every}
+        late = {name: round(seconds, 2) for name, seconds in found.items() if seconds > SOON}
+        return {"experiments": len(found), "later": len(late)} | late
+
+    return Case({"": ours}, counts=lambda found: found, rounds=0)
+
+
+def notebooks() -> Case:
+    """Each notebook, run whole."""
+    folder = TemporaryDirectory()
+
+    def whole(path: Path) -> Callable[[], TemporaryDirectory[str]]:
+        how = ("--to", "notebook", "--execute", "--output-dir", folder.name)
+        call = outside("-m", "nbconvert", *how, str(path))
+        return lambda: call() or folder
+
+    paths = sorted((ROOT / "notebooks").glob("0*.ipynb"))
+    return Case({path.name[:2]: whole(path) for path in paths}, wall=True, rounds=0)
+
+
+def report() -> Case:
+    """Lab 4's report, by as many processes."""
+    folder = TemporaryDirectory()
+
+    def jobs(number: int) -> Callable[[], TemporaryDirectory[str]]:
+        out = str(Path(folder.name) / f"{number}.html")
+        call = outside("-m", "labkit", "report", "4", "--jobs", str(number), "--html", out)
+        return lambda: call() or folder
+
+    return Case({"--jobs 2": jobs(2)}, {"--jobs 1": jobs(1)}, gap=lambda *_: 0.0, wall=True, rounds=0)
+
+
+ROWS = (
+    Row("start", "a new process → labkit and a lab imported, → a panel's first picture", starting),
+    Row("first-frames", f"settings → first frame of each experiment: how many take {SOON:g} s, and how long",
+        first_frames, {"later": 0},
+        why="these train networks or decompose a Jacobian before there is a first point to draw"),
+    Row("notebooks", "each notebook, run whole by nbconvert", notebooks,
+        {f"{number:02d}: seconds": 60.0 for number in LABS},
+        why="two processes share its experiments and are both at work, but for the exercises; nbconvert and the "
+        "imports take ten seconds"),
+    Row("report", "lab 4's report by two processes", report, {"--jobs 2: --jobs 1": 1 / 0.6},
+        why="two cores that are both at work are slower here than one alone"),
+)  # fmt: skip
