@@ -1,6 +1,6 @@
 """Times labkit beside other libraries, and says how far from the machine's peak it is.
 
-    python benchmarks/run.py                    # every row, about ten minutes
+    python benchmarks/run.py                    # every row, half an hour
     python benchmarks/run.py svd-lanczos ntk    # those whose names begin so
     python benchmarks/run.py --write            # and into the table of benchmarks/README.md
     python benchmarks/run.py --plots            # time and memory by n, width, depth, K and k, ten minutes

@@ -101,8 +101,8 @@ ROWS = (
         why="these train networks or decompose a Jacobian before there is a first point to draw"),
     Row("notebooks", "each notebook, run whole by nbconvert", notebooks,
         {f"{number:02d}: seconds": 60.0 for number in LABS},
-        why="two processes share its experiments and are both at work, but for the exercises; nbconvert and the "
-        "imports take ten seconds"),
+        why="two processes share its experiments and are both at work, but for the exercises; nbconvert and "
+        "the imports take ten seconds"),
     Row("report", "lab 4's report by two processes", report, {"--jobs 2: --jobs 1": 1 / 0.6},
         why="two cores that are both at work are slower here than one alone"),
 )  # fmt: skip
