@@ -10,6 +10,7 @@ from bisect import bisect
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import accumulate
 from typing import Any
 
 from matplotlib.cbook import is_math_text
@@ -65,18 +66,33 @@ def wrap(text: str, size: float, room: float, rows: int) -> list[str]:
     lines: list[str] = []
     pieces = text.split(joint) if text else []
     while pieces and len(lines) <= rows:
-        # By halves: a text is measured letter by letter, and most lines hold all that is left.
-        longer = [joint.join(pieces[:end]) for end in range(2, len(pieces) + 1)]
-        whole = not longer or text_width(longer[-1], size) <= room
-        more = len(longer) if whole else bisect(longer, room, key=lambda line: text_width(line, size))
-        lines.append(joint.join(pieces[: more + 1]))
-        pieces = pieces[more + 1 :]
+        held = _held(pieces, joint, size, room)
+        lines.append(joint.join(pieces[:held]))
+        pieces = pieces[held:]
     if len(lines) > rows:
         last = lines[rows - 1]
         while joint in last and text_width(f"{last} …", size) > room:
             last = last.rpartition(joint)[0]
         lines = [*lines[: rows - 1], f"{last} …"]
     return [fit(line, size, room)[0] for line in lines]
+
+
+def _held(pieces: Sequence[str], joint: str, size: float, room: float) -> int:
+    """How many pieces a line holds, at least one.
+
+    A text is measured letter by letter, and most words are known: their widths say where to look.
+    """
+
+    def fits(count: int) -> bool:
+        return text_width(joint.join(pieces[:count]), size) <= room
+
+    widths = accumulate(text_width(piece, size) + text_width(joint, size) for piece in pieces)
+    held = max(bisect(list(widths), room), 1)
+    while held > 1 and not fits(held):
+        held -= 1
+    while held < len(pieces) and fits(held + 1):
+        held += 1
+    return held
 
 
 @dataclass(frozen=True)

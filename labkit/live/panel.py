@@ -325,6 +325,11 @@ class Panel:
                     about = {"alt": chart.words, "width": self._canvas.width}
                     self._place.update(shown, metadata={"image/png": about}, raw=True)
 
+    def expect(self, chart: Chart) -> None:
+        """Makes ready to draw a chart like this one."""
+        with self._lock:
+            self._canvas.frame(chart)
+
     def outdated(self) -> None:
         """Takes the curves out of the picture; its axes stay, so that nothing jumps."""
         if self._shown is not None:

@@ -45,6 +45,7 @@ class View(Protocol):
     def failed(self, problem: BaseException, doing: str) -> None: ...
     def clear_error(self) -> None: ...
     def outdated(self) -> None: ...
+    def expect(self, chart: Chart) -> None: ...
 
 
 class Session:
@@ -286,6 +287,11 @@ class Session:
                 self._tell("picture", self.chart())
             return  # superseded: the next job speaks now
         self._conclude(last)
+        if ticket.current and not self._again:
+            # The next picture will have this run in grey, in other places; who moves a setting sees it sooner.
+            run = self.run
+            chart = self.experiment.draw(run.frames, run.prediction, (*self.previous, run), run.settings)
+            self._tell("expect", chart)
 
     def _watch(self, frames: Any, ticket: Ticket) -> Frame:
         """Takes frames until the run ends or is not wanted any more; returns the last."""

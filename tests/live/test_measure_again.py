@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from torch import Tensor
 
+from labkit.figures import Chart, Earlier
 from labkit.labs.jacobian import RESIDUALS, shared
 from labkit.live import Panel
 from labkit.live.controls import AT_ONCE
@@ -61,6 +62,20 @@ def test_a_drag_leaves_its_last_value_beside_the_run_before(trained: Counted) ->
     assert [run.settings.rank for run in panel._session.previous] == [5]
     move(panel, rank=5)  # back where it was trained
     assert trainings() == 1 and panel.run.status == "done" and panel.run.frames
+
+
+def test_after_a_training_the_next_picture_is_made_ready(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half a second before the first of a drag, because a run that turns grey takes other room."""
+    ready: list[Chart] = []
+    monkeypatch.setattr(Panel, "expect", lambda panel, chart: ready.append(chart))
+    panel = Panel(RESIDUALS, RESIDUALS.preset(n=20, width=16, steps=30, rank=5, seeds=1), train=False)
+    panel.train_button.click()
+    assert panel.wait(20)
+    (chart,) = ready
+    assert any(isinstance(mark, Earlier) for one in chart.panels for mark in one.marks)
+    move(panel, rank=8)
+    assert len(ready) == 1
+    panel.close()
 
 
 def test_what_asks_for_training_waits_for_it(trained: Counted) -> None:

@@ -291,15 +291,17 @@ def classification(settings: Any, n: int, seed: int, noise: float = 0.0) -> data
     A test split that is smaller than `n_test` is filled up: the error on 359 digits is too coarse to tell
     widths apart.
     """
-    flatten = settings.network == "mlp"
+    how = {"classes": settings.classes, "flatten": settings.network == "mlp", "device": settings.device}
+    return once(_classification, settings.dataset, n, settings.n_test, seed, noise, how)
+
+
+def _classification(
+    dataset: str, n: int, n_test: int, seed: int, noise: float, how: dict[str, Any]
+) -> data.Dataset:
     chosen = common.classification(
-        settings.dataset, n=n, classes=settings.classes, n_test=settings.n_test, label_noise=0.0,
-        normalize="none", seed=seed, device=settings.device, flatten=flatten,
-    )  # fmt: skip
-    if chosen.n_test < settings.n_test:
-        whole = common.load(
-            settings.dataset, classes=settings.classes, flatten=flatten, seed=seed, device=settings.device
-        )
-        chosen = common.with_spare(whole, n, settings.n_test, seed)
+        dataset, n=n, n_test=n_test, label_noise=0.0, normalize="none", seed=seed, **how
+    )
+    if chosen.n_test < n_test:
+        chosen = common.with_spare(common.load(dataset, seed=seed, **how), n, n_test, seed)
     chosen = chosen.standardized()
     return chosen.with_label_noise(noise, "redraw", seed=seed) if noise else chosen
