@@ -287,8 +287,8 @@ class Session:
                 self._tell("picture", self.chart())
             return  # superseded: the next job speaks now
         self._conclude(last)
-        if ticket.current and not self._again:
-            # The next picture will have this run in grey, in other places; who moves a setting sees it sooner.
+        if ticket.current and self.ended and not self._again:
+            # The next picture has this run in grey, in other places; who moves a setting sees it sooner.
             run = self.run
             chart = self.experiment.draw(run.frames, run.prediction, (*self.previous, run), run.settings)
             self._tell("expect", chart)
