@@ -20,7 +20,7 @@ from labkit.headless.price import LEAST_SECONDS, LOOK, Price, counter, price, tr
 from labkit.protocol.experiment import Experiment, experiment_mode
 from labkit.protocol.replication import seconds_of
 
-LONGER = 8 * LOOK  # seconds of a run that moves
+LONGER = 5 * LOOK  # seconds of a run that moves
 PATIENCE = 60  # until it has moved for so long
 
 

@@ -148,19 +148,22 @@ def store_prices(
         TemporaryDirectory() as folder,
         ProcessPoolExecutor(1, context, max_tasks_per_child=1) as one,
     ):
-        for experiment in lab.experiments:
-            for name, settings in experiment.presets.items():
-                if (only and experiment.name not in only) or (name in found[experiment.name] and not again):
-                    continue
-                _stand_in(Path(folder), getattr(settings, "dataset", ""))
-                cost = one.submit(_measured, experiment, settings, folder).result()
-                tell(f"{experiment.name} {name}: {cost or 'no price'}")
-                if cost is not None:
-                    found[experiment.name][name] = {
-                        "mark": mark(settings), "seconds": _short(cost.seconds),
-                        "bytes": _short(max(cost.bytes, 2**20)), "flops": _short(cost.flops or 0.0),
-                    }  # fmt: skip
-                    _write(path, here, found)
+        asked = [
+            (experiment, name, settings)
+            for experiment in lab.experiments
+            for name, settings in experiment.presets.items()
+            if (not only or experiment.name in only) and (again or name not in found[experiment.name])
+        ]
+        for experiment, name, settings in sorted(asked, key=lambda one: one[1] == "quick"):
+            _stand_in(Path(folder), getattr(settings, "dataset", ""))
+            cost = one.submit(_measured, experiment, settings, folder).result()
+            tell(f"{experiment.name} {name}: {cost or 'no price'}")
+            if cost is not None:
+                found[experiment.name][name] = {
+                    "mark": mark(settings), "seconds": _short(cost.seconds),
+                    "bytes": _short(max(cost.bytes, 2**20)), "flops": _short(cost.flops or 0.0),
+                }  # fmt: skip
+                _write(path, here, found)
 
 
 def _measured(experiment: Experiment, settings: Any, cache: str) -> Price | None:

@@ -97,7 +97,7 @@ def test_prices_are_measured_and_kept(tmp_path: Any, monkeypatch: pytest.MonkeyP
         prices, "_measured", lambda e, settings, cache: asked.append(settings.width) or Price(1.0, 2**21, 3.0)
     )
     prices._kept.cache_clear()
-    for again, widths in ((False, [8, 64]), (False, []), (True, [8, 64])):
+    for again, widths in ((False, [64, 8]), (False, []), (True, [64, 8])):
         asked.clear()
         prices.store_prices(lab, again=again)
         assert asked == widths
