@@ -48,28 +48,19 @@ class Setup(common.Setup):
 
 
 def prepare(settings: Bounds) -> Setup:
-    sets = tuple(
-        common.classification(
-            settings.dataset, n=settings.n, classes=10, n_test=POINTS, label_noise=settings.label_noise,
-            noise_kind="redraw", normalize="standardize", seed=seed, device=settings.device,
-        )
-        for seed in common.seeds(settings)
+    sets = common.datasets(
+        settings, classes=10, n_test=POINTS, normalize="standardize", label_noise=settings.label_noise,
+        noise_kind="redraw",
     )  # fmt: skip
-    inputs = int(sets[0].x_train.shape[1])
-    nets = tuple(
-        shared.network(settings, inputs, settings.width, seed, sets[0].classes)
-        for seed in common.seeds(settings)
-    )
     points = tuple(torch.cat([one.x_train[:POINTS], one.x_test]) for one in sets)
-    return Setup(settings, sets, nets, points)
+    return Setup(settings, sets, shared.networks(settings, sets[0], settings.width), points)
 
 
 def predict(setup: Setup) -> Prediction:
     """Before training r = 0: all three levels are ∏‖Z_k‖₂, which shapes and deviations alone predict."""
-    settings = setup.settings
-    inputs = int(setup.sets[0].x_train.shape[1])
-    dims = theory.layer_shapes(inputs, settings.width, settings.depth + 1, setup.sets[0].classes)
-    expected = theory.initial_norms(dims, theory.xavier_sds(settings.init, dims)).spectral
+    settings, one = setup.settings, setup.sets[0]
+    dims = theory.layer_shapes(one.dim, settings.width, settings.depth + 1, one.classes)
+    expected = shared.norms_of_start(settings, dims).spectral
     return {
         "z_spec": np.array([shared.spectral_norms(model.layers) for model in setup.models]),
         "product": np.asarray(expected.prod()),

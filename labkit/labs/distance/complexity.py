@@ -17,6 +17,7 @@ from torch import Tensor
 
 from labkit import figures, measure, models
 from labkit.labs import common
+from labkit.labs.distance import shared
 from labkit.measure.rademacher import RademacherEstimate, rademacher_lower
 from labkit.protocol.claims import Claim, World
 from labkit.protocol.experiment import Experiment, Frame, Frames, Prediction, Run
@@ -93,7 +94,7 @@ def predict(setup: Setup) -> Prediction:
 
     def bound(width: int, depth: int, m: int) -> float:
         dims = theory.layer_shapes(inputs, width, depth)
-        spectral = theory.initial_norms(dims, theory.xavier_sds(settings.init, dims)).spectral
+        spectral = shared.norms_of_start(settings, dims).spectral
         return float(m * theory.rademacher_bound(spectral, settings.r, np.ones(m), biases=settings.biases))
 
     return {

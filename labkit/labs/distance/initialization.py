@@ -17,6 +17,7 @@ from torch import Tensor
 
 from labkit import data, figures, krylov
 from labkit.labs import common
+from labkit.labs.distance import shared
 from labkit.protocol.claims import Claim, World
 from labkit.protocol.experiment import Experiment, Frame, Frames, Prediction, Run, series
 from labkit.protocol.rules import EVERY, AtMost, Between, Check, Equals, Evidence
@@ -68,7 +69,7 @@ def predict(setup: common.Setup) -> Prediction:
     """Both norms of every layer at every width, and the exact curve of Prop. 6.1 for every depth from 3."""
     settings, inputs = setup.settings, setup.sets[0].dim
     widths, depths = settings.widths, np.arange(3, settings.matrices + 1)
-    layers = [_norms_of(settings, settings.dims(inputs, width)) for width in widths]
+    layers = [shared.norms_of_start(settings, settings.dims(inputs, width)) for width in widths]
     frobenius = np.array([norms.frobenius_squared for norms in layers])
     spectral = np.array([norms.spectral for norms in layers])
     dims = np.array([settings.dims(inputs, width) for width in widths], dtype=float)
@@ -80,10 +81,6 @@ def predict(setup: common.Setup) -> Prediction:
         "frobenius_sd": np.sqrt(2 / (dims[:, 1:] * dims[:, :-1])),
         "sds": np.array([theory.xavier_sds(settings.init, shape) for shape in dims.astype(int)]),
     }  # fmt: skip
-
-
-def _norms_of(settings: Initialization, dims: tuple[int, ...]) -> theory.InitialNorms:
-    return theory.initial_norms(dims, theory.xavier_sds(settings.init, dims))
 
 
 def _products(layers: np.ndarray, depths: np.ndarray) -> np.ndarray:

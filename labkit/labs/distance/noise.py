@@ -70,14 +70,9 @@ def run(
     ends = common.blank(settings.seeds, 2, r_end=(len(SHARES),), reached=(len(SHARES),))
     step = 0
     for which, sets in enumerate(setup.sets):
-        inputs, classes = int(sets[0].x_train.shape[1]), sets[0].classes
         # One start a seed, whatever the share: the shares differ in their labels alone.
-        nets = [
-            shared.network(settings, inputs, settings.width, seed, classes)
-            for seed in common.seeds(settings)
-            for _ in SHARES
-        ]
-        ensemble = training.Ensemble(nets)
+        nets = shared.networks(settings, sets[0], settings.width)
+        ensemble = training.Ensemble([net for net in nets for _ in SHARES])
         looks = {"r": shared.measuring(travel, shared.copied(ensemble.weights()))}
         first = step
         for frame in shared.fit(settings, ensemble, sets, measure=looks):

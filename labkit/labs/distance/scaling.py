@@ -117,13 +117,11 @@ def _labelled(settings: Scaling, size: int, share: float, seed: int) -> data.Dat
 
 def predict(setup: Setup) -> Prediction:
     """Known before any training: how far from the origin each network starts, exactly in the mean."""
-    settings = setup.settings
-    start = []
+    settings, start = setup.settings, []
+    outputs = shared.outputs(settings, setup.one.classes)
     for width in settings.widths:
-        outputs = shared.outputs(settings, setup.one.classes)
         dims = theory.layer_shapes(setup.one.dim, width, settings.depth + 1, outputs)
-        norms = theory.initial_norms(dims, theory.xavier_sds(settings.init, dims))
-        start.append(norms.frobenius_squared.sum() ** 0.5)
+        start.append(shared.norms_of_start(settings, dims).frobenius_squared.sum() ** 0.5)
     return {
         "widths": np.array(settings.widths),
         "sizes": np.array(settings.sizes),
@@ -163,12 +161,9 @@ def _train(
 ) -> Generator[Frame, None, tuple[training.Ensemble, int, dict[str, np.ndarray]] | None]:
     """The networks of one job, the last step, and what is read off them; None if they diverge."""
     settings, (phase, _, width, size, share) = setup.settings, setup.jobs[job]
-    sets, seeds = setup.sets[size, share], common.seeds(settings)
+    sets = setup.sets[size, share]
     ensemble, others = (
-        training.Ensemble(
-            [shared.network(settings, sets[0].dim, width, seed + more, sets[0].classes) for seed in seeds]
-        )
-        for more in (0, ANOTHER)
+        training.Ensemble(shared.networks(settings, sets[0], width, apart)) for apart in (0, ANOTHER)
     )
     another = others.weights()
     start = shared.copied(ensemble.weights()) if settings.start == "own" else another

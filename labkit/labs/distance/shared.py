@@ -16,6 +16,7 @@ from labkit.protocol.experiment import Frame
 from labkit.protocol.rules import Check
 from labkit.protocol.settings import knob
 from labkit.protocol.statistics import exponent
+from labkit.theory import distance as theory
 from labkit.training.stopping import LossBelow, MarginAtLeast, StopRule
 
 PAPER = "Generalization in Deep Networks: The Role of Distance from Initialization (2017)"
@@ -102,6 +103,18 @@ def network(settings: Any, inputs: int, width: int, seed: int, classes: int = 10
         inputs, width, settings.depth, outputs(settings, classes), init=settings.init, seed=seed,
         device=settings.device,
     )  # fmt: skip
+
+
+def networks(settings: Any, one: data.Dataset, width: int, apart: int = 0) -> tuple[models.MLP, ...]:
+    """Those of all seeds, for such data; `apart` is added to the seeds."""
+    return tuple(
+        network(settings, one.dim, width, seed + apart, one.classes) for seed in common.seeds(settings)
+    )
+
+
+def norms_of_start(settings: Any, dims: Sequence[int]) -> theory.InitialNorms:
+    """Both norms of every layer before training, in the mean over starts."""
+    return theory.initial_norms(dims, theory.xavier_sds(settings.init, dims))
 
 
 def spectral_norms(layers: Iterable[Any]) -> np.ndarray:

@@ -42,6 +42,8 @@ PARTS = ((0.0, 0.15), (0.15, 1.0))
 
 rate = partial(knob, bounds=(1e-6, 100), scale="log", label="learning rate")
 stop_at = partial(knob, slider=(1e-3, 0.1), bounds=(1e-6, 0.5), scale="log", label="stop at loss")
+# One set of images of ten classes a seed.
+images = partial(common.datasets, classes=10, n_test=1000, normalize="standardize", noise_kind="redraw")
 
 
 @dataclass(frozen=True)
@@ -58,17 +60,6 @@ class Minima(common.OnData):
     epochs: int = knob(3000, "longest training; a network that needs more is not compared",
                        slider=(100, 5000), bounds=(1, None), scale="log")  # fmt: skip
     dataset: str = knob("digits", "images", choices=("digits", "mnist-5k", "mnist", "cifar10"))
-
-
-def images(settings: Any, **how: Any) -> tuple[data.Dataset, ...]:
-    """One set of images of ten classes a seed, drawn as `common.classification` is told."""
-    given = {"n_test": 1000, "label_noise": 0.0, "normalize": "standardize", "device": settings.device} | how
-    return tuple(
-        common.classification(
-            settings.dataset, n=settings.n, classes=10, noise_kind="redraw", seed=seed, **given
-        )
-        for seed in common.seeds(settings)
-    )
 
 
 def prepare(settings: Any) -> common.Setup:
