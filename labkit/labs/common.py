@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import itertools
 import math
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -401,24 +401,30 @@ def gather(
         values.setdefault(name, np.full((*shape, *np.shape(value)), np.nan))[place] = value
 
 
+def spans(costs: Iterable[float], begin: float = 0.0, end: float = 1.0) -> list[tuple[float, float]]:
+    """The progress of a run at the start and at the end of each of its parts, from what they cost."""
+    done = np.cumsum([0.0, *costs])
+    return list(itertools.pairwise((begin + (end - begin) * done / done[-1]).tolist()))
+
+
 def sweep(
-    look: Callable[[int, int], Mapping[str, Any]], seeds: int, ends: Sequence[float], note: str = "",
+    look: Callable[[int, int], Mapping[str, Any]], seeds: int, costs: Sequence[float], note: str = "",
     begin: float = 0.0,
 ) -> Iterator[Frame]:  # fmt: skip
     """Measures at one place after the other, at each for all seeds; a frame carries all places so far.
 
     Args:
         look: (place, seed) -> what is found there, by its names; frames have it as (seeds, places, ...).
-        ends: the progress of the run at the end of each place.
+        costs: of each place, for the progress of the run.
         note: of the last frame.
         begin: the progress of the run before the first place.
     """
     values: dict[str, np.ndarray] = {}
-    for place, (before, end) in enumerate(itertools.pairwise((begin, *ends))):
+    for place, (before, end) in enumerate(spans(costs, begin)):
         for seed in range(seeds):
-            gather(values, (seeds, len(ends)), (seed, place), look(place, seed))
+            gather(values, (seeds, len(costs)), (seed, place), look(place, seed))
             yield Frame.tick(place, before + (end - before) * seed / seeds)
-        last = place == len(ends) - 1
+        last = place == len(costs) - 1
         yield Frame(place, snapshot(values), end, "done" if last else "running", note if last else "")
 
 

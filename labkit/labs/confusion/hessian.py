@@ -52,7 +52,7 @@ def predict(setup: common.Setup) -> Prediction:
 
 
 def run(setup: common.Setup, prediction: Prediction) -> Iterator[Frame]:
-    settings, many = setup.settings, len(DIMENSIONS)
+    settings = setup.settings
 
     def look(place: int, s: int) -> dict[str, float]:
         d = DIMENSIONS[place]
@@ -60,7 +60,7 @@ def run(setup: common.Setup, prediction: Prediction) -> Iterator[Frame]:
         a = rng.standard_normal((settings.n, d, settings.rank))
         return _measure(a / np.linalg.norm(a, axis=1, keepdims=True), settings, rng)
 
-    return common.sweep(look, settings.seeds, [(place + 1) / many for place in range(many)])
+    return common.sweep(look, settings.seeds, [1.0] * len(DIMENSIONS))
 
 
 def gradients(a: np.ndarray, w: np.ndarray, curvature: float) -> np.ndarray:

@@ -117,19 +117,19 @@ def run(
     places = [("", int(width), settings.m) for width in prediction["widths"]]
     places += [("_m", middle, int(m)) for m in prediction["sizes"]]
     # A climb costs about H² a layer; the sweep over m is one at the middle width.
-    work = np.cumsum([float(width) ** 2 + 64**2 for _, width, _ in places])
-    for step, (suffix, width, m) in enumerate(places):
+    spans = common.spans(float(width) ** 2 + 64**2 for _, width, _ in places)
+    for step, ((suffix, width, m), (begin, end)) in enumerate(zip(places, spans, strict=True)):
         found: list[list[tuple[float, float, float]]] = []
         for seed, x in zip(common.seeds(settings), setup.x, strict=True):
             found.append([])
             for depth in prediction["depths"]:
                 draws = settings.draws * (MORE if suffix else 1)
                 found[-1].append(_climbed(settings, x[:m], width, int(depth), seed, draws, climb))
-                yield Frame.tick(step, float((work[step] - float(width) ** 2) / work[-1]))
+                yield Frame.tick(step, begin)
         sup, bound, gap = np.moveaxis(np.array(found), -1, 0)
         values = {f"sup{suffix}": sup, f"sup_bound{suffix}": bound, f"gap{suffix}": gap}
         done = step == len(places) - 1
-        yield Frame(step, values, float(work[step] / work[-1]), "done" if done else "running")
+        yield Frame(step, values, end, "done" if done else "running")
 
 
 def _climbed(

@@ -110,8 +110,8 @@ def run(
     """Draws one network a width and seed, a layer at a time: only one weight matrix is ever held."""
     settings = setup.settings
     generators = [torch.Generator().manual_seed(seed) for seed in common.seeds(settings)]
-    work = (prediction["widths"] ** 2.0).cumsum()
-    for step, width in enumerate(prediction["widths"]):
+    spans = common.spans(prediction["widths"] ** 2.0)
+    for step, (width, (begin, end)) in enumerate(zip(prediction["widths"], spans, strict=True)):
         dims, found = settings.dims(int(prediction["inputs"]), width), []
         for seed, dataset, generator in zip(common.seeds(settings), setup.sets, generators, strict=True):
             h, squared, spectral = dataset.x_train, [], []
@@ -121,12 +121,11 @@ def run(
                 squared.append(frobenius)
                 spectral.append(top)
                 h = (h.relu() if k else h) @ weight.T
-                yield Frame.tick(step, progress=float((work[step] - width**2) / work[-1]))
+                yield Frame.tick(step, begin)
             found.append({"frobenius": squared, "spectral": spectral, **_loss(h, dataset, spectral)})
             found[-1]["gap"] = _gaps(h, dataset, seed)
-        done = step == len(work) - 1
-        values = common.stacked(found)
-        yield Frame(step, values, float(work[step] / work[-1]), "done" if done else "running")
+        done = step == len(spans) - 1
+        yield Frame(step, common.stacked(found), end, "done" if done else "running")
 
 
 def _draw(init: str, rows: int, cols: int, generator: torch.Generator) -> Tensor:

@@ -137,12 +137,12 @@ def run(setup: Setup, prediction: Prediction, *, distance: shared.Distance | Non
         distance: from (weights now, weights at the start) to (S,); the step that the notebook spells out,
             `shared.distance` when left out.
     """
-    settings, step, done = setup.settings, 0, np.cumsum([0.0, *_work(setup)]).tolist()
+    settings, step, spans = setup.settings, 0, _spans(setup)
     found: dict[str, np.ndarray] = {}
     known: dict[tuple[float, ...], dict[str, np.ndarray]] = {}
-    for job, (phase, place, *what) in enumerate(setup.jobs):
+    for job, ((phase, place, *what), span) in enumerate(zip(setup.jobs, spans, strict=True)):
         if job in setup.trained:
-            ended = yield from _train(setup, job, distance or shared.distance, step, done[job : job + 2])
+            ended = yield from _train(setup, job, distance or shared.distance, step, span)
             if ended is None:
                 return
             ensemble, step, known[tuple(what)] = ended
@@ -152,12 +152,12 @@ def run(setup: Setup, prediction: Prediction, *, distance: shared.Distance | Non
         rise = {}
         if (phase, place) == (0, len(settings.widths) // 2):
             rise = _noise_rise(ensemble, setup.sets[setup.jobs[job][3:]], settings)
-        yield Frame(step, common.snapshot(found) | rise, done[job + 1])
+        yield Frame(step, common.snapshot(found) | rise, span[1])
     yield Frame(step, {}, 1.0, "done")
 
 
 def _train(
-    setup: Setup, job: int, distance: shared.Distance, first: int, span: Sequence[float]
+    setup: Setup, job: int, distance: shared.Distance, first: int, span: tuple[float, float]
 ) -> Generator[Frame, None, tuple[training.Ensemble, int, dict[str, np.ndarray]] | None]:
     """The networks of one job, the last step, and what is read off them; None if they diverge."""
     settings, (phase, _, width, size, share) = setup.settings, setup.jobs[job]
@@ -191,12 +191,12 @@ def _train(
     return ensemble, step, ends
 
 
-def _work(setup: Setup) -> list[float]:
-    """The share of the whole run that each job takes, roughly: what a step costs times their number."""
+def _spans(setup: Setup) -> list[tuple[float, float]]:
+    """The part of the run's progress that each job takes, roughly: what a step costs times their number."""
     _, _, width, size, share = np.array(setup.jobs).T
     cost = (width**2 + 800 * width + 2e4) * size**0.5 / width**0.5 * (1 + 3 * share)
     cost *= [job in setup.trained for job in range(len(setup.jobs))]
-    return list(cost / cost.sum())
+    return common.spans(cost)
 
 
 def _progress(frame: Frame, settings: Scaling) -> float:

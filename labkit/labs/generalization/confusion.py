@@ -88,10 +88,9 @@ def run(setup: Setup, prediction: Prediction) -> Iterator[Frame]:
     settings, sizes, n = setup.settings, setup.settings.sizes, setup.settings.n
     samples = [[setup.samples(seed, size) for seed in range(len(setup.sets))] for size in sizes]
     # Random labels take far longer than true ones.
-    costs = np.cumsum([n / 4 + size for size in sizes])
     jobs = [
-        shared.Job(f"confusion set of {size}", setup.models, these, end)
-        for size, these, end in zip(sizes, samples, (costs / costs[-1]).tolist(), strict=True)
+        shared.Job(f"confusion set of {size}", setup.models, these, n / 4 + size)
+        for size, these in zip(sizes, samples, strict=True)
     ]
 
     def own(s: int, model: nn.Module) -> dict[str, float]:

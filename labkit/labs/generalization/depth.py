@@ -106,8 +106,7 @@ def run(setup: common.Setup, prediction: Prediction) -> Iterator[Frame]:
         root = one["root"] / max(mu, 1e-12) ** 2
         return one | {"limit": limit, "root_mu": root, "mu": mu, "c2": c2, "c3": c3}
 
-    work = np.cumsum(prediction["depths"].astype(float) ** 2)
-    yield from common.sweep(look, len(setup.sets), (work / work[-1]).tolist())
+    yield from common.sweep(look, len(setup.sets), [float(d) ** 2 for d in depths])
 
 
 def figure(frames: Frames, prediction: Prediction, settings: Depth | None = None) -> figures.Chart:

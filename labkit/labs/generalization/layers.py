@@ -87,8 +87,7 @@ def run(setup: Setup, prediction: Prediction) -> Iterator[Frame]:
         found = looked_at(settings, turned(model, x, float(prediction["apart"][place])), x, y, s)
         return found | {"loss": common.fitted(model, one.x_train, one.y_train)[0]}
 
-    ends = [0.6 + 0.4 * (place + 1) / PLACES for place in range(PLACES)]
-    yield from common.sweep(look, len(setup.models), ends, outcome.missed, 0.6)
+    yield from common.sweep(look, len(setup.models), [1.0] * PLACES, outcome.missed, 0.6)
 
 
 def looked_at(settings: Layers, net: nn.Module, x: Tensor, y: Tensor, seed: int) -> dict[str, float]:

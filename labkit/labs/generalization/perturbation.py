@@ -103,8 +103,7 @@ def run(setup: Setup, prediction: Prediction) -> Iterator[Frame]:
     def look(place: int, s: int) -> dict[str, float]:
         return _at(setup, models[s], known[s], s, float(sigmas[place]))
 
-    ends = [0.5 + 0.5 * (place + 1) / len(sigmas) for place in range(len(sigmas))]
-    for frame in common.sweep(look, len(models), ends, outcome.missed, 0.5):
+    for frame in common.sweep(look, len(models), [1.0] * len(sigmas), outcome.missed, 0.5):
         yield frame if frame.is_tick else replace(frame, values={**frame.values, "loss": loss})
 
 

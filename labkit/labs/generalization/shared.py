@@ -166,7 +166,7 @@ class Job(NamedTuple):
     words: str  # what tells it from the others
     models: Sequence[nn.Module]
     samples: Sequence[tuple[Tensor, Tensor]]  # that a seed's network is fitted to
-    end: float  # progress of the whole run when it has been measured
+    cost: float  # beside that of the others
 
 
 def family(
@@ -179,10 +179,10 @@ def family(
         sets: of each seed, for the test error.
         more: (seed, network) -> what is measured beyond `measured` and `perturbed`.
     """
-    shape, notes, begin = (len(sets), len(jobs)), list[str](), 0.0
+    shape, notes, spans = (len(sets), len(jobs)), list[str](), common.spans(job.cost for job in jobs)
     values = grid(*shape)
-    for g, job in enumerate(jobs):
-        fitted_at = 0.1 * begin + 0.9 * job.end
+    for g, (job, (begin, end)) in enumerate(zip(jobs, spans, strict=True)):
+        fitted_at = 0.1 * begin + 0.9 * end
         ensemble = training.Ensemble(job.models)
         outcome = yield from fit(settings, ensemble, job.samples, span=(begin, fitted_at), step=g)
         notes += outcome.told(job.words)
@@ -195,9 +195,9 @@ def family(
             found["test_error"] = test_error(model, sets[s].x_test, sets[s].y_test)
             common.gather(values, shape, (s, g), {**found, **more(s, model)})
             yield Frame.tick(g, fitted_at)
-        begin, last = job.end, g == len(jobs) - 1
+        last = g == len(jobs) - 1
         yield Frame(
-            g, common.snapshot(values), begin, "done" if last else "running", "; ".join(notes) if last else ""
+            g, common.snapshot(values), end, "done" if last else "running", "; ".join(notes) if last else ""
         )
 
 

@@ -90,10 +90,9 @@ def run(setup: common.Setup, prediction: Prediction) -> Iterator[Frame]:
     settings, widths = setup.settings, setup.settings.widths
     samples = shared.samples(setup.sets)
     # A step costs about as much as 128 units and its width together.
-    costs = np.cumsum([128.0 + width for width in widths])
     jobs = [
-        shared.Job(f"{width} units", nets, samples, end)
-        for width, nets, end in zip(widths, setup.models, (costs / costs[-1]).tolist(), strict=True)
+        shared.Job(f"{width} units", nets, samples, 128.0 + width)
+        for width, nets in zip(widths, setup.models, strict=True)
     ]
 
     def whole(s: int, model: nn.Module) -> dict[str, float]:

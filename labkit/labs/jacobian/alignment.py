@@ -252,16 +252,15 @@ def _trained(setup: Setup, span: tuple[float, float]) -> Generator[Frame, None, 
         return key if settings.network == "resnet20" else (key[0], plan[key[1]])
 
     groups = [tuple(group) for _, group in groupby(pairs, together)]
-    weights = np.array([plan[group[0][1]][0] * len(group) for group in groups])
-    ends = span[0] + (span[1] - span[0]) * weights.cumsum() / weights.sum()
+    parts = common.spans((plan[group[0][1]][0] * len(group) for group in groups), *span)
     found: dict[Key, _Trained] = {}
-    shown, before = 0, span[0]
-    for group, after in zip(groups, ends.tolist(), strict=True):
-        one = yield from _train(setup, group, (before, after), shown)
+    shown = 0
+    for group, part in zip(groups, parts, strict=True):
+        one = yield from _train(setup, group, part, shown)
         if one is None:
             return None
         found |= one
-        shown, before = max(shown, _length(settings, group)), after
+        shown = max(shown, _length(settings, group))
     return found
 
 

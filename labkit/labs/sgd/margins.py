@@ -78,12 +78,13 @@ def run(setup: common.Setup, prediction: Prediction) -> Iterator[Frame]:
 
     trainings = [
         shared.Training(
-            f"{shared.WORDS[k]}, start × {scale:g}", setup.sets[k],
-            (begin + (end - begin) * c / starts, begin + (end - begin) * (c + 1) / starts), nets,
+            f"{shared.WORDS[k]}, start × {scale:g}", setup.sets[k], span, nets,
             {"lr": settings.lr / scale},
         )
-        for k, (begin, end) in enumerate(shared.PARTS)
-        for c, (scale, nets) in enumerate(zip(settings.scales, setup.models, strict=True))
+        for k, part in enumerate(shared.PARTS)
+        for scale, nets, span in zip(
+            settings.scales, setup.models, common.spans([1.0] * starts, *part), strict=True
+        )
     ]  # fmt: skip
     yield from shared.minima(settings, trainings, values, read, share=0.95)
 

@@ -123,10 +123,10 @@ def run(setup: common.Setup, prediction: Prediction, *, noise: Noise | None = No
 
     trainings = [
         shared.Training(
-            phase, setup.sets, (t / phases, (t + 1) / phases), None if t else setup.models,
+            phase, setup.sets, span, None if t else setup.models,
             {"loss": LOSSES[t], "seed": settings.seed + 1000 * t},
         )
-        for t, phase in enumerate(PHASES)
+        for t, (phase, span) in enumerate(zip(PHASES, common.spans([1.0] * phases), strict=True))
     ]  # fmt: skip
     yield from shared.minima(settings, trainings, values, read, share=0.4)
 

@@ -80,11 +80,11 @@ def run(setup: common.Setup, prediction: Prediction) -> Iterator[Frame]:
     values |= common.blank(seeds, free_steps=(), free_diverged=(), free_train=())
     plan = [(*cell, which) for cell in puzzle.cells(settings, setup.sets[0][0]) for which in (0, 1)]
     activations = ("relu", polynomial_relu(settings.degree, settings.interval))
-    total, step = len(plan) + seeds, 0
-    for done, (width, sizes, which) in enumerate(plan):
+    spans, step = common.spans([1.0] * (len(plan) + seeds)), 0
+    for (width, sizes, which), span in zip(plan, spans[: len(plan)], strict=True):
         frame = yield from puzzle.trained(
             setup, width, sizes, network=partial(puzzle.network, activation=activations[which]),
-            values=values, ends=(done / total, (done + 1) / total), first=step,
+            values=values, span=span, first=step,
             who=f"{TWINS[which]}, {width} channels", twin=(which,),
         )  # fmt: skip
         if frame.status == "diverged":
@@ -93,11 +93,11 @@ def run(setup: common.Setup, prediction: Prediction) -> Iterator[Frame]:
 
     free = polynomial_relu(settings.degree, settings.interval, clamp=settings.hold)
     # One seed at a time: a copy that diverges would end the others' training.
-    for row, one in enumerate(setup.sets[0]):
+    for row, (one, (begin, end)) in enumerate(zip(setup.sets[0], spans[len(plan) :], strict=True)):
         alone = settings.replace(seed=settings.seed + row, seeds=1)
         net = puzzle.network(one, settings.width, alone.seed, free)
         for frame in puzzle.fit(alone, [net], [one], (settings.n,)):
-            yield Frame.tick(step + frame.step, (len(plan) + row + (frame.progress or 0)) / total)
+            yield Frame.tick(step + frame.step, begin + (end - begin) * (frame.progress or 0))
         step, went = step + frame.step, frame.status == "diverged"
         values["free_diverged"][row], values["free_steps"][row] = went, frame.step
         # What diverged answers no better than a guess.

@@ -178,13 +178,13 @@ def wrong(ensemble: nn.Module, x: Tensor, y: Tensor, weight: Tensor) -> np.ndarr
 
 def trained(
     setup: common.Setup, width: int, sizes: tuple[int, ...], *, network: Network,
-    values: Mapping[str, np.ndarray], ends: tuple[float, float], first: int, who: str,
+    values: Mapping[str, np.ndarray], span: tuple[float, float], first: int, who: str,
     twin: tuple[int, ...] = (), natural: bool = False,
 ) -> Generator[Frame, None, Frame]:  # fmt: skip
     """Trains the networks of one W and several N, and puts their errors into `values`.
 
     Args:
-        ends: at the start and at the end, of the run's progress.
+        span: of the run's progress.
         first: the step of the run at the start.
         twin: where the errors stand in `values`, behind the seeds.
         natural: natural labels alone.
@@ -201,7 +201,7 @@ def trained(
     which: Any = (slice(None), *twin)
     own = {name: values[name][which] for name in (*NAMES, "gap") if name in values}
     for frame in fit(settings, nets, sets, settings.seeds * len(kinds) * sizes):
-        step, progress = first + frame.step, ends[0] + (ends[1] - ends[0]) * (frame.progress or 0)
+        step, progress = first + frame.step, span[0] + (span[1] - span[0]) * (frame.progress or 0)
         if frame.is_tick:
             yield Frame.tick(step, progress)
             continue
@@ -221,11 +221,10 @@ def run(setup: common.Setup, prediction: Prediction, *, network: Network = netwo
     wider = [width for width in settings.widths if width > settings.width]
     plan += [(width, (settings.sizes[k],), True) for width in wider for k in OTHERS]
     # A step of few small networks costs little but its calls; wide networks stop early.
-    costs = np.cumsum([0.0, *(1 + min(width, 16) / 4 + len(sizes) for width, sizes, _ in plan)])
-    ends, first = (costs / costs[-1]).tolist(), 0
-    for (width, sizes, natural), *span in zip(plan, ends, ends[1:], strict=False):
+    spans, first = common.spans(1 + min(width, 16) / 4 + len(sizes) for width, sizes, _ in plan), 0
+    for (width, sizes, natural), span in zip(plan, spans, strict=True):
         frame = yield from trained(
-            setup, width, sizes, network=network, values=values, ends=(span[0], span[1]), first=first,
+            setup, width, sizes, network=network, values=values, span=span, first=first,
             who=f"{width} channels, N = {', '.join(map(str, sizes))}", natural=natural,
         )  # fmt: skip
         if frame.status == "diverged":

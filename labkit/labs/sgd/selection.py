@@ -71,10 +71,9 @@ def run(setup: common.Setup, prediction: Prediction) -> Iterator[Frame]:
     trainings = [
         shared.Training(
             f"{shared.WORDS[kind]}, batch {batch}", labelled(setup, kind, batch),
-            (step / len(kinds), (step + 1) / len(kinds)), setup.models,
-            {"batch": batch, "lr": settings.lr * (FASTER if kind else 1)},
+            span, setup.models, {"batch": batch, "lr": settings.lr * (FASTER if kind else 1)},
         )
-        for step, (kind, batch) in enumerate(kinds)
+        for (kind, batch), span in zip(kinds, common.spans([1.0] * len(kinds)), strict=True)
     ]  # fmt: skip
     values = shared.blank(settings.seeds, len(kinds), **dict.fromkeys(READ, ()))
 
