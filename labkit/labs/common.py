@@ -261,6 +261,18 @@ def curve(frames: Sequence[Frame], name: str) -> tuple[np.ndarray, np.ndarray]:
     return steps, values.T
 
 
+def history(frames: Sequence[Frame], name: str, places: int = 0) -> np.ndarray:
+    """One value over a run, or over the places of a sweep, the seeds first: (S, T, ...).
+
+    Raises:
+        KeyError: not all of so many places have been reached.
+    """
+    values = series(frames, name)[1]
+    if len(values) < places:
+        raise KeyError(name)
+    return values.swapaxes(0, 1)
+
+
 def newest(frames: Sequence[Frame], name: str) -> np.ndarray | None:
     """The newest value of `name`, or None while no frame carries it."""
     return next((frame.values[name] for frame in reversed(frames) if name in frame.values), None)

@@ -161,7 +161,7 @@ def figure(frames: Frames, prediction: Prediction, settings: Bounds | None = Non
 
 
 def _levels(run: Run) -> tuple[Evidence, Evidence]:
-    product, layerwise, with_r = (run.series(name)[1].T for name in LEVELS)
+    product, layerwise, with_r = (common.history(run.frames, name) for name in LEVELS)
     ends = (product[:, -1].mean(), layerwise[:, -1].mean(), with_r[:, -1].mean())
     note = "at the end {:.3g} ≤ {:.3g} ≤ {:.3g}".format(*ends)
     return Evidence(product, layerwise, note=note), Evidence(layerwise, with_r)
@@ -183,8 +183,8 @@ def _inside(run: Run, name: str) -> tuple[Evidence, Evidence]:
 
 def _pair(run: Run, name: str) -> tuple[np.ndarray, np.ndarray]:
     """(S, T) each: a size and its bound."""
-    size, _, where = name.partition("_")
-    return run.series(name)[1].T, run.series(f"{size}_bound{'_' if where else ''}{where}")[1].T
+    size, at, where = name.partition("_")
+    return common.history(run.frames, name), common.history(run.frames, f"{size}_bound{at}{where}")
 
 
 NOT_MOVED = World("the distance from the start replaced by zero", faults=shared.WITHOUT_DISTANCE)

@@ -175,16 +175,10 @@ def figure(frames: Frames, prediction: Prediction, settings: Complexity | None =
     return figures.Chart.of(settings, says, *panels)
 
 
-def _swept(run: Run, name: str) -> tuple[np.ndarray, np.ndarray]:
-    """A value over the widths and over the m, (S, D, T) each.
-
-    Raises:
-        KeyError: not all have been reached.
-    """
-    in_width, in_m = (np.moveaxis(common.curve(run.frames, name + suffix)[1], 0, 1) for suffix in ("", "_m"))
-    if in_m.shape[-1] < len(run.prediction["sizes"]):
-        raise KeyError(name)
-    return in_width, in_m
+def _swept(run: Run, name: str) -> list[np.ndarray]:
+    """A value over the widths and over the m, (S, D, T) each, once all have been reached."""
+    places = {name: len(run.prediction["widths"]), f"{name}_m": len(run.prediction["sizes"])}
+    return [common.history(run.frames, *one).swapaxes(1, 2) for one in places.items()]
 
 
 def _capacity(run: Run) -> Evidence:

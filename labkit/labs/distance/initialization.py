@@ -7,7 +7,7 @@ Both are known from shapes and standard deviations alone, before a single weight
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +19,7 @@ from labkit import data, figures, krylov
 from labkit.labs import common
 from labkit.labs.distance import shared
 from labkit.protocol.claims import Claim, World
-from labkit.protocol.experiment import Experiment, Frame, Frames, Prediction, Run, series
+from labkit.protocol.experiment import Experiment, Frame, Frames, Prediction, Run
 from labkit.protocol.rules import EVERY, AtMost, Between, Check, Equals, Evidence
 from labkit.protocol.settings import knob
 from labkit.protocol.statistics import exponent
@@ -158,7 +158,7 @@ def _gaps(outputs: Tensor, dataset: data.Dataset, seed: int) -> list[float]:
 
 def figure(frames: Frames, prediction: Prediction, settings: Initialization | None = None) -> figures.Chart:
     widths, depths = prediction["widths"], prediction["depths"]
-    found = {name: _over_widths(frames, name) for name in ("frobenius", "spectral", "loss")}
+    found = {name: common.history(frames, name) for name in ("frobenius", "spectral", "loss")}
     seen = widths[: found["loss"].shape[1]]
     layers: list[figures.Mark] = []
     products: dict[str, list[figures.Mark]] = {"frobenius": [], "spectral": []}
@@ -188,22 +188,9 @@ def figure(frames: Frames, prediction: Prediction, settings: Initialization | No
     )  # fmt: skip
 
 
-def _over_widths(frames: Sequence[Frame], name: str) -> np.ndarray:
-    """(S, T) or (S, T, d): a value over the widths that have been reached."""
-    values = series(frames, name)[1]
-    return np.moveaxis(values, 0, 1)
-
-
 def _measured(run: Run, name: str) -> np.ndarray:
-    """The same once all widths have been reached.
-
-    Raises:
-        KeyError: they have not.
-    """
-    found = _over_widths(run.frames, name)
-    if found.shape[1] < len(run.prediction["widths"]):
-        raise KeyError(name)
-    return found
+    """(S, T) or (S, T, d): a value over the widths, once all have been reached."""
+    return common.history(run.frames, name, len(run.prediction["widths"]))
 
 
 def _reached(run: Run) -> Check:

@@ -22,25 +22,25 @@ SIGMAS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.4)  # of the PAC-Bayes noise; a union bo
 DELTA = 0.05
 
 
-def _stopped(run: Run, suffix: str) -> Check:
+def _stopped(run: Run, *sweeps: str) -> tuple[Check, ...]:
     """Distances compare at equal loss only.
 
     Raises:
         KeyError: not all networks have been trained yet.
     """
-    reached = run.last(f"reached_{suffix}")
-    if np.isnan(reached).any():
-        raise KeyError(suffix)
-    return shared.missed(reached)
+    reached = [run.last(f"reached_{sweep}") for sweep in sweeps]
+    if any(np.isnan(one).any() for one in reached):
+        raise KeyError("reached")
+    return tuple(shared.missed(one) for one in reached)
 
 
 def _grows(run: Run, phase: str) -> Evidence:
     r, x = run.last(f"r_{phase}"), run.prediction[SWEEPS[phase][0]]
-    return Evidence(shared.growth(x, r), checks=(_stopped(run, phase),), note=f"r = {common.means(r, '.2f')}")
+    return Evidence(shared.growth(x, r), checks=_stopped(run, phase), note=f"r = {common.means(r, '.2f')}")
 
 
 def _origin(run: Run) -> tuple[Evidence, Evidence]:
-    widths, curve, checks = run.prediction["widths"], run.prediction["origin"], (_stopped(run, "by_width"),)
+    widths, curve, checks = run.prediction["widths"], run.prediction["origin"], _stopped(run, "by_width")
     origin, r = run.last("origin_by_width"), run.last("r_by_width")
     found, exact = exponent(widths, origin).mean(), exponent(widths, curve)[0]
     slopes, share = f"exponent in H {found:.3f}, of the curve {exact:.3f}", r / origin
@@ -61,7 +61,7 @@ def _pac_bayes(run: Run) -> Evidence:
     )
     least = [bound.min(axis=1).mean() for bound in (at_start, at_origin)]
     note = f"at the best of {len(SIGMAS)} σ the bound is {least[0]:.2f}, with the prior at 0 {least[1]:.2f}"
-    checks = (_stopped(run, "by_width"),)
+    checks = _stopped(run, "by_width")
     return Evidence(test, at_start, checks=checks, vacuous=bool(at_start.min() >= 1), note=note)
 
 
@@ -70,20 +70,18 @@ def _gap(run: Run) -> Evidence:
     ends, wrong = common.means(gap, ".4f"), common.means(run.last("error_by_width"))
     norm = exponent(widths, run.last("origin_by_width")).mean()
     note = f"test loss − training loss {ends}; exponent of ‖W‖ {norm:.2f}; test images wrong {wrong}"
-    return Evidence(shared.growth(widths, gap), checks=(_stopped(run, "by_width"),), note=note)
+    return Evidence(shared.growth(widths, gap), checks=_stopped(run, "by_width"), note=note)
 
 
 def _knows(run: Run) -> Evidence:
-    found, checks = agreement(run), tuple(_stopped(run, phase) for phase in SWEEPS)
+    found, checks = agreement(run), _stopped(run, *SWEEPS)
     others = np.max([one for name, one in found.items() if name != "r"], axis=0)
-    listed = ", ".join(f"{NUMBERS[name]} {found[name].mean():.2f}" for name in sorted(
-        found, key=lambda name: -found[name].mean()
-    ))  # fmt: skip
+    listed = ", ".join(f"{NUMBERS[name]} {one.mean():.2f}" for name, one in found.items())
     return Evidence(found["r"] - others, checks=checks, note=f"correlations {listed}")
 
 
 def _one_by_one(run: Run) -> tuple[Evidence, Evidence, Evidence]:
-    checks = tuple(_stopped(run, phase) for phase in SWEEPS)
+    checks = _stopped(run, *SWEEPS)
     wrong = exponent(run.prediction["widths"], np.maximum(run.last("error_by_width"), 1e-6))
     by_noise, by_size = (agreement(run, (phase,))["r"] for phase in ("by_noise", "by_size"))
     d, m, r = run.settings.depth + 1, run.prediction["sizes"], run.last("r_by_size")
@@ -96,7 +94,7 @@ def _one_by_one(run: Run) -> tuple[Evidence, Evidence, Evidence]:
 
 
 def _another_start(run: Run) -> tuple[Evidence, Evidence]:
-    widths, checks = run.prediction["widths"], (_stopped(run, "by_width"),)
+    widths, checks = run.prediction["widths"], _stopped(run, "by_width")
     other, r = run.last("other_by_width"), run.last("r_by_width")
     apart = shared.growth(widths, other) - shared.growth(widths, r)
     two_draws = np.sqrt(2) * run.prediction["origin"]
@@ -107,7 +105,7 @@ def _another_start(run: Run) -> tuple[Evidence, Evidence]:
 
 
 def _over_width(run: Run) -> tuple[Evidence, Evidence, Evidence]:
-    widths, checks = run.prediction["widths"], (_stopped(run, "by_width"),)
+    widths, checks = run.prediction["widths"], _stopped(run, "by_width")
     found = {
         name: shared.growth(widths, run.last(f"{name}_by_width"))
         for name in ("spectral", "with_r", "frobenius", "prefixed")

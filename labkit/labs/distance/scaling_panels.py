@@ -91,7 +91,7 @@ def interval(values: np.ndarray) -> str:
 
 def agreement(run: Run, sweeps: Sequence[str] = tuple(SWEEPS)) -> dict[str, np.ndarray]:
     """How well a power of each number gives the gap: the correlation of their logarithms over the networks of
-    some sweeps, (S,) each; 0 for a number that does not change.
+    some sweeps, (S,) each, the best first; 0 for a number that does not change.
 
     Raises:
         KeyError: not all networks have been trained.
@@ -103,7 +103,8 @@ def agreement(run: Run, sweeps: Sequence[str] = tuple(SWEEPS)) -> dict[str, np.n
             raise KeyError(name)
         return np.log(np.maximum(values, 1e-300))
 
-    return {name: correlation(logs(name), logs("gap")) for name in NUMBERS}
+    found = {name: correlation(logs(name), logs("gap")) for name in NUMBERS}
+    return dict(sorted(found.items(), key=lambda one: -one[1].mean()))
 
 
 def which_number(run: Run) -> figures.Chart:
@@ -115,15 +116,15 @@ def which_number(run: Run) -> figures.Chart:
     Returns:
         A chart of four panels, the one that agrees best first.
     """
-    found, panels = agreement(run), []
-    for name in sorted(found, key=lambda name: -found[name].mean()):
+    panels = []
+    for name, found in agreement(run).items():
         marks: list[figures.Mark] = [
             figures.Points(
                 run.last(f"{name}_{phase}").mean(0), run.last(f"gap_{phase}"), f"{label} varied", color
             )
             for color, (phase, (_, label, _)) in enumerate(SWEEPS.items())
         ]
-        title = f"{NUMBERS[name]}: correlation {interval(found[name])}"
+        title = f"{NUMBERS[name]}: correlation {interval(found)}"
         panels.append(figures.Panel(title, marks, NUMBERS[name], "test − training loss", "log", "log"))
     says = "The generalisation error of every network against four numbers that are read off its weights."
     return figures.Chart.of(run.settings, says, *panels)

@@ -14,9 +14,7 @@ from labkit.labs.generalization import confusion, labels, shared, width
 from labkit.protocol.experiment import Run
 
 DEMANDS = ("true < random", "falls with width", "tells bad minima", "stays")
-MEASURES = {name: words for name, (words, _) in shared.MEASURES.items()} | {
-    "divergence": "KL", "sharpness": "sharpness",
-}  # fmt: skip
+MEASURES = shared.NAMES | {"divergence": "KL", "sharpness": "sharpness"}
 # Where the rescaling run has a measure, and to which power it enters.
 _MOVED = {
     "l2": ("frobenius", 1), "l1_path": ("path_one", 2), "l2_path": ("path_two", 1),

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from labkit import figures, models, training
 from labkit.labs import common
 from labkit.labs.generalization import shared
+from labkit.labs.generalization.shared import COLORS, KINDS, WORDS
 from labkit.measure.conditions import Conditions, conditions
 from labkit.measure.relu_chain import chain_inputs, chain_weights, forward
 from labkit.protocol.claims import Claim, World
@@ -35,12 +36,10 @@ LEAST_MU, MOST_C2, MOST_C3 = 0.25, 5.0, 3.0  # what the paper's experiments sugg
 TAIL = 0.1
 ALIKE = 1.25  # up to this factor, up or down, we call two constants very similar
 Setup = common.Setup
-KINDS = ("true", "random")
 # The paper's network and training, of all experiments on a deep perceptron.
 PAPER: dict[str, Any] = {
     "dataset": "mnist", "n": 60_000, "width": 1000, "hidden": 9, "lr": 0.01, "stop": 1e-4, "epochs": 500,
 }  # fmt: skip
-WORDS = ("true labels", "random labels")
 GRID = np.geomspace(0.1, 3.0, 60)
 
 
@@ -157,7 +156,7 @@ def figure(frames: Frames, prediction: Prediction, settings: Deep | None = None)
         if known is not None:
             marks += [
                 figures.Measured(*_drawn(name, known[:, k]), label=WORDS[k], color=color)
-                for k, color in enumerate((shared.TRUE, shared.RANDOM))
+                for k, color in enumerate(COLORS)
                 if not np.isnan(known[:, k]).all()
             ]
         marks.append(figures.Level(level, label="the paper's", axis="x" if name == "mu" else "y"))

@@ -148,7 +148,7 @@ E9 = Claim(
     "paper 2, Fig. 3",
     (
         Between("test error with the largest confusion set, less that with none", low=WORSE, by=EVERY),
-        Between("growth of the norm over margin", tuple(words for words, _ in shared.MEASURES.values()),
+        Between("growth of the norm over margin", tuple(shared.NAMES.values()),
                 low=RISES, by=EVERY),
         Between("growth of KL at an expected sharpness of .05", low=RISES, by=EVERY),
     ),

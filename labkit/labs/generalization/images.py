@@ -37,7 +37,7 @@ class Images(labels.Labels):
         return np.array([self.stop])
 
 
-MEASURES = {name: words for name, (words, _) in shared.MEASURES.items()} | {"divergence": "KL at .05"}
+MEASURES = shared.NAMES | {"divergence": "KL at .05"}
 
 
 def figure(frames: Frames, prediction: Prediction, settings: Images | None = None) -> figures.Chart:

@@ -9,11 +9,10 @@ import numpy as np
 
 from labkit import figures
 from labkit.labs.generalization import panels, shared
+from labkit.labs.generalization.shared import COLORS, WORDS
 from labkit.protocol.experiment import Prediction, Run
 
-WORDS = ("true labels", "random labels")
-COLORS = (shared.TRUE, shared.RANDOM)
-PALE = (shared.RESCALED_TRUE, shared.RESCALED_RANDOM)
+PALE = ("#85BCDC", "#EDB38C")  # after a rescaling
 
 # Arrays (seeds, sizes, true or random, losses, ...), NaN where nothing has been measured yet.
 Values = Mapping[str, np.ndarray]

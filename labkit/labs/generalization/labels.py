@@ -23,6 +23,7 @@ from labkit import data, figures, training
 from labkit.labs import common
 from labkit.labs.generalization import label_panels, shared
 from labkit.labs.generalization.label_panels import Values
+from labkit.labs.generalization.shared import KINDS
 from labkit.measure.sharpness import expected_sharpness, parameter_vector
 from labkit.models.rescaling import rescale_nodes
 from labkit.protocol.claims import Claim, World
@@ -33,7 +34,6 @@ from labkit.protocol.settings import knob
 from labkit.protocol.statistics import exponent
 from labkit.theory import pac_bayes
 
-KINDS = ("true", "random")
 SHARES = (1 / 6, 0.4, 1)  # sizes of the training set, in units of the largest
 SIGMAS = np.geomspace(0.02, 2.0, 9)  # fixed noise of the bounds
 DELTA = 0.05
@@ -286,7 +286,7 @@ def _valid_and_vacuous(run: Run) -> tuple[Evidence, Evidence, Evidence]:
     )  # fmt: skip
 
 
-NORMS = tuple(words for words, _ in shared.MEASURES.values())
+NORMS = tuple(shared.NAMES.values())
 _SAME = World("labels not drawn anew: both networks learn the true ones", {"label_noise": 0.0})
 
 E1 = Claim(

@@ -12,7 +12,6 @@ from labkit.figures.palette import Color
 from labkit.labs.generalization import shared
 from labkit.protocol.experiment import Frame, Prediction
 
-Marks = list[figures.Mark]
 Curve = tuple[np.ndarray, str, Color]  # KL (S, T) at `shared.PLANE`, label, colour
 
 DRAWN: Mapping[str, tuple[str, Color]] = {
@@ -22,7 +21,7 @@ DRAWN: Mapping[str, tuple[str, Color]] = {
 
 def plane(curves: Sequence[Curve], title: str) -> figures.Panel:
     """The bi-criteria plot of Fig. 2: KL at each expected sharpness, lower is simpler."""
-    marks: Marks = []
+    marks: list[figures.Mark] = []
     for kl, label, color in curves:
         marks.append(figures.Measured(shared.PLANE, kl / 1000, label=label, color=color))
     marks.append(figures.Level(shared.TARGET, axis="x", label="compared here"))
@@ -58,7 +57,7 @@ def family(
     errors.append(figures.Points(x, 100 * now["test_error"], label="test", color=shared.TEST))
     errors.append(figures.Points(x, 100 * now["train_error"], label="fitted samples", color=shared.TRUE))
     for name, (words, color) in drawn.items():
-        rises.append(figures.Points(x, _relative(now[name]), label=words, color=color))
+        rises.append(figures.Points(x, now[name] / now[name][:, :1], label=words, color=color))
     kls, colors = now["plane"].swapaxes(0, 1), _shades(len(x))
     curves = [(kl, f"{value:g}", color) for kl, value, color in zip(kls, x, colors, strict=True)]
     return figures.Chart.of(
@@ -66,10 +65,6 @@ def family(
         figures.Panel("Measures, over their first", rises, ylabel="factor", yscale="log", **across),
         plane(curves, f"Sharpness and KL, by {by}"),
     )  # fmt: skip
-
-
-def _relative(values: np.ndarray) -> np.ndarray:
-    return values / values[:, :1]
 
 
 def _shades(count: int) -> list[str]:

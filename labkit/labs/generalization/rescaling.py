@@ -359,11 +359,6 @@ def figure(frames: Frames, prediction: Prediction, settings: Rescaling | None = 
     )  # fmt: skip
 
 
-def _curve(run: Run, name: str) -> np.ndarray:
-    """(S, T) over the factors."""
-    return common.curve(run.frames, name)[1]
-
-
 def _moved(ratio: Any) -> Any:
     """By which factor a ratio left 1, up or down."""
     return np.maximum(ratio, 1 / np.maximum(ratio, 1e-300))
@@ -371,8 +366,9 @@ def _moved(ratio: Any) -> Any:
 
 def _gauge(run: Run) -> tuple[Evidence, ...]:
     kinds, paths = ("units", "layer"), ("path_one", "path_two")
-    outputs = [_curve(run, "output").max(axis=1), *(run.last(f"{kind}_output") for kind in kinds)]
-    ratios = [_curve(run, name) for name in paths]
+    outputs = [common.history(run.frames, "output").max(axis=1)]
+    outputs += [run.last(f"{kind}_output") for kind in kinds]
+    ratios = [common.history(run.frames, name) for name in paths]
     ratios += [run.last(f"{kind}_{name}")[:, None] for kind in kinds for name in paths]
     products = np.stack([run.last(f"layer_{name}") for name in ("frobenius", "spectral")], axis=1)
     names = ("units_frobenius", "units_spectral", "units_sharpness", "layer_sharpness")
@@ -398,8 +394,8 @@ def _one_pass(run: Run) -> tuple[Evidence, Evidence]:
 
 def _bounds(run: Run) -> tuple[Evidence, Evidence]:
     """What is bounded as a share of its bound, at every factor."""
-    paths = _curve(run, "paths_of_one_output") / _curve(run, "group_norms")
-    local = _curve(run, "local_lipschitz") / _curve(run, "spectral_product")
+    paths = common.history(run.frames, "paths_of_one_output") / common.history(run.frames, "group_norms")
+    local = common.history(run.frames, "local_lipschitz") / common.history(run.frames, "spectral_product")
     total = run.last("paths_of_all_outputs")
     return (
         Evidence(paths, 1.0, note=f"the paths of all outputs together: {total.mean():.3g} times ∏‖W‖₁,∞"),
@@ -414,7 +410,7 @@ def _divergence(run: Run) -> Evidence:
 
 def _cells(run: Run) -> Evidence:
     apart, gamma = run.last("apart"), run.last("gamma")
-    constants = [_curve(run, "spectral_product")[:, 0], _curve(run, "local_lipschitz")[:, 0]]
+    constants = [run.series(name)[1][0] for name in ("spectral_product", "local_lipschitz")]
     told = float(run.prediction["inputs"] * np.log10(constants[0] / gamma).mean())
     return Evidence(
         np.stack([math.sqrt(2) * C * apart / gamma for C in constants], axis=1),

@@ -41,7 +41,6 @@ PAPER = "Exploring Generalization in Deep Learning (2017)"
 TRUE, RANDOM = 0, 1
 L2, L1_PATH, L2_PATH, SPECTRAL, DIVERGENCE = 2, 3, 4, 5, 6
 SHARPNESS, SHARPNESS_OWN, TEST = "#7A4A32", "#C9A58F", "ink"
-RESCALED_TRUE, RESCALED_RANDOM = "#85BCDC", "#EDB38C"
 
 # measure -> (words, colour); each over the squared margin, without factors of depth and width (Fig. 1).
 MEASURES: Mapping[str, tuple[str, Color]] = {
@@ -50,6 +49,11 @@ MEASURES: Mapping[str, tuple[str, Color]] = {
     "l2_path": ("ℓ₂-path", L2_PATH),
     "spectral": ("spectral", SPECTRAL),
 }
+NAMES = {name: words for name, (words, _) in MEASURES.items()}
+
+KINDS = ("true", "random")
+WORDS = ("true labels", "random labels")
+COLORS = (TRUE, RANDOM)
 
 TARGET = 0.05  # the expected sharpness at which divergences are compared (Fig. 2)
 PLANE = np.geomspace(1e-3, 1.0, 13)  # sharpnesses at which the curve of the plane is read off

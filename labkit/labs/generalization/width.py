@@ -157,7 +157,7 @@ def _a_unit(measure: Callable[..., dict[str, Any]]) -> Callable[..., dict[str, A
     return shared_out
 
 
-EARLY_FALLERS = {name: words for name, (words, _) in shared.MEASURES.items()} | {"divergence": "KL"}
+EARLY_FALLERS = shared.NAMES | {"divergence": "KL"}
 LATE_RISERS = {"l2": "ℓ₂", "l1_path": "ℓ₁-path", "divergence": "KL"} | {
     f"{name}_whole": words for name, words in WHOLE.items()
 }

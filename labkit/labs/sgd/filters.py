@@ -248,8 +248,8 @@ def _ratio(frames: Frames, prediction: Prediction) -> list[figures.Mark]:
 
 
 def _stops(run: Run) -> tuple[Evidence, ...]:
-    gd, flow, ridge = (run.series(f"{name}_risk")[1].swapaxes(0, 1) for name in ("gd", "flow", "ridge"))
-    error, apart = (run.series(name)[1].swapaxes(0, 1) for name in ("error", "apart"))
+    gd, flow, ridge = (common.history(run.frames, f"{name}_risk") for name in ("gd", "flow", "ridge"))
+    error, apart = (common.history(run.frames, name) for name in ("error", "apart"))
     return (
         Evidence(error.max(axis=(1, 2)), 0.0),
         Evidence(flow / ridge, run.prediction["flow_bound"]),

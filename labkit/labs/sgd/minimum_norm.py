@@ -296,7 +296,7 @@ def _from_zero(run: Run) -> tuple[Evidence, Evidence]:
 
 
 def _from_anywhere(run: Run) -> tuple[Evidence, Evidence]:
-    distance, change = run.last("distance")[:, :2, 1], run.series("null_change")[1].swapaxes(0, 1)
+    distance, change = run.last("distance")[:, :2, 1], common.history(run.frames, "null_change")
     limit = run.prediction["limit"]
     far = np.sqrt(((limit[:, 1] - limit[:, 0]) ** 2).sum(axis=1).mean())
     note = f"w† is {far:.3g} away, s√(d − n) = {run.prediction['rms'].mean():.3g}"

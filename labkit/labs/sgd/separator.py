@@ -226,7 +226,7 @@ def _separable(run: Run) -> tuple[Condition]:
 def _separates(run: Run) -> tuple[Evidence, ...]:
     away, margin = run.last("away"), run.last("margin")
     best = run.prediction["margin"]
-    low, high = (run.series(name)[1].T for name in ("robust_hinge", "regularized_hinge"))
+    low, high = (common.history(run.frames, name) for name in ("robust_hinge", "regularized_hinge"))
     worst, corrected, printed = (run.last(f"{name}_end") for name in ("worst", "corrected", "printed"))
     separable = _separable(run)
     unit = (*separable, Condition("inputs are not of norm 1", 0.0 if run.settings.unit else 1.0, 0.0))

@@ -175,7 +175,7 @@ def figure(frames: Frames, prediction: Prediction, settings: Span | None = None)
 
 
 def _stays(run: Run) -> Evidence:
-    across, along = run.series("across")[1].swapaxes(0, 1), run.last("along")
+    across, along = common.history(run.frames, "across"), run.last("along")
     spanned, inputs = float(run.prediction["spanned"].max()), float(run.prediction["inputs"])
     return Evidence(
         across, 0.0,
