@@ -53,10 +53,9 @@ class Bounds(common.OnData):
     epsilon: float = knob(0.1, "error of approximation in (29)", slider=(0.01, 0.5), bounds=(1e-6, 0.99),
                           scale="log", remeasures=True)  # fmt: skip
     smoothness: float = knob(1.0, "derivatives m in (29)", slider=(1, 5), bounds=(0.1, None), remeasures=True)
-    lr: float = knob(0.03, "learning rate of SGD with momentum .9, batches of 64", slider=(0.01, 0.5),
-                     bounds=(0, None), scale="log", label="learning rate")  # fmt: skip
-    stop: float = knob(0.01, "stop at this cross-entropy", slider=(0.001, 0.3), bounds=(1e-9, 10),
-                       scale="log", label="stop at loss")  # fmt: skip
+    lr: float = shared.rate(0.03, "learning rate of SGD with momentum .9, batches of 64", slider=(0.01, 0.5),
+                            bounds=(0, None))  # fmt: skip
+    stop: float = shared.stop_at(0.01, "stop at this cross-entropy", slider=(0.001, 0.3), bounds=(1e-9, 10))
     epochs: int = knob(150, "passes over the data, at most", slider=(10, 1000), bounds=(1, None), scale="log")
     dataset: str = knob("digits", "images", choices=("digits", "mnist-5k", "mnist"))
 
@@ -119,7 +118,7 @@ def run(
         ensemble, [one.x_train for one in sets], [one.y_train for one in sets], loss="cross-entropy",
         lr=settings.lr, momentum=0.9, batch_size=64, epochs=settings.epochs,
         stop=training.LossBelow(settings.stop), measure={"all": measure},
-        measure_at=[0, *np.unique(np.geomspace(1, longest, 30).round().astype(int)).tolist()],
+        measure_at=common.measured_steps(longest, 30),
         seed=list(common.seeds(settings)),
     ):  # fmt: skip
         if frame.is_tick:

@@ -32,8 +32,7 @@ MEASURES = {"loss": "whole", "train_error": "train_error", "error": "error"}
 class Langevin(common.OnData):
     temperature: float = knob(1e-5, "T of the noise added to SGD", slider=(1e-7, 1e-2), bounds=(0, None),
                               scale="log")  # fmt: skip
-    lr: float = knob(0.1, "learning rate", slider=(0.01, 0.5), bounds=(0, None), scale="log",
-                     label="learning rate")  # fmt: skip
+    lr: float = shared.rate(0.1, "learning rate", slider=(0.01, 0.5), bounds=(0, None))
     batch_size: int = knob(32, "samples a step", slider=(8, 256), bounds=(1, None), scale="log2")
     steps: int = knob(1500, "steps", slider=(200, 6000), bounds=(20, None), step=100)
     width: int = knob(64, "hidden units", slider=(16, 256), bounds=(1, None), scale="log2")

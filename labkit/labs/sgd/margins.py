@@ -211,8 +211,7 @@ S19 = Claim(
 
 MARGINS = Experiment(
     "margins", "Who has the larger margin for its norms?", Margins,
-    {"quick": Margins(), "paper": Margins(
-        dataset="cifar10", n=10_000, width=512, depth=2, init_scale=10.0, lr=0.01, seeds=3, epochs=2000)},
+    {"quick": Margins(), "paper": Margins(**shared.LARGE, init_scale=10.0)},
     prepare, predict, run, figure, (S11, S19),
     controls=("init_scale", "n", "width", "label_noise", "stop", "lr"),
 )  # fmt: skip

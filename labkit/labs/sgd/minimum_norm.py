@@ -314,8 +314,10 @@ def _with_p(run: Run) -> tuple[Evidence, Evidence]:
 
 
 NOISY = {"temperature": 0.001, "steps": 500}
-
-
+UNSETTLED = {
+    "undecided": "the run ended before it reached a solution",
+    "out of regime": "there is one solution at most when n > d, and none is reached under added noise",
+}
 S1 = Claim(
     "S1", "theorem",
     "From 0, GD and SGD on ‖Xw − y‖²/2n with n ≤ d converge to the solution of least norm, "
@@ -328,8 +330,7 @@ S1 = Claim(
     _from_zero, "holds",
     {"holds": "GD and SGD from 0 both end at the minimum-norm solution",
      "fails": "descent from 0 ended at another solution",
-     "undecided": "the run ended before it reached a solution",
-     "out of regime": "there is one solution at most when n > d, and none is reached under added noise"},
+     **UNSETTLED},
     (World("isotropic noise added to every step", NOISY, word="out of regime"),
      World("gradients times a diagonal P", {"optimizer": "diagonal P"}),
      World("Adam", {"optimizer": "Adam"})),
@@ -345,8 +346,7 @@ S2 = Claim(
     _from_anywhere, "holds",
     {"holds": "both end at w† + P₀w₀, with the null-space part frozen at every frame",
      "fails": "the null-space part moved, or the limit is another",
-     "undecided": "the run ended before it reached a solution",
-     "out of regime": "there is one solution at most when n > d, and none is reached under added noise"},
+     **UNSETTLED},
     (World("isotropic noise added to every step", NOISY),),
 )  # fmt: skip
 S22 = Claim(
@@ -361,8 +361,7 @@ S22 = Claim(
     _with_p, "holds",
     {"holds": "the limit is the one that P chooses, and another than w†",
      "fails": "GD with P ended elsewhere, or at w† after all",
-     "undecided": "the run ended before it reached a solution",
-     "out of regime": "there is one solution at most when n > d, and none is reached under added noise"},
+     **UNSETTLED},
     (World("P is the identity", {"anisotropy": 0.0}),),
 )  # fmt: skip
 

@@ -62,12 +62,9 @@ class Puzzle(common.OnData):
                        bounds=(2, None), scale="log2", label="most channels")  # fmt: skip
     steps: int = knob(1200, "steps of SGD, at most, for every N and W", slider=(500, 10_000),
                       bounds=(1, None), scale="log")  # fmt: skip
-    lr: float = knob(
-        0.03, "learning rate of SGD with momentum .9; it falls along half a cosine", slider=(0.005, 0.1),
-        bounds=(1e-6, 1000), scale="log", label="learning rate",
-    )  # fmt: skip
-    stop: float = knob(0.01, "cross-entropy at which a network stops", slider=(1e-3, 0.1), bounds=(1e-6, 1),
-                       scale="log", label="stop at loss")  # fmt: skip
+    lr: float = shared.rate(0.03, "learning rate of SGD with momentum .9; it falls along half a cosine",
+                            slider=(0.005, 0.1), bounds=(1e-6, 1000))  # fmt: skip
+    stop: float = shared.stop_at(0.01, "cross-entropy at which a network stops", bounds=(1e-6, 1))
     batch_size: int = knob(50, "samples a step", slider=(10, 200), bounds=(1, None), step=10)
     n_test: int = knob(600, "test samples, at most", slider=(200, 600), bounds=(10, None), step=100)
     dataset: str = knob("digits", "images: name of a data set, or path to an .npz")

@@ -161,8 +161,7 @@ S16 = Claim(
 
 ROBUSTNESS = Experiment(
     "robustness", "How much noise on the images do fitted labels bear?", Robust,
-    {"quick": Robust(), "paper": Robust(
-        dataset="cifar10", n=10_000, width=512, depth=2, draws=10, lr=0.01, seeds=3, epochs=2000)},
+    {"quick": Robust(), "paper": Robust(**shared.LARGE, draws=10)},
     shared.prepare, predict, run, figure, (S13, S16),
     controls=("n", "width", "label_noise", "stop", "largest", "draws"),
 )  # fmt: skip

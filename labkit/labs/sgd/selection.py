@@ -163,8 +163,7 @@ S20 = Claim(
 
 SELECTION = Experiment(
     "selection", "What does the noise of SGD select?", Selection,
-    {"quick": Selection(), "paper": Selection(
-        dataset="cifar10", n=10_000, width=512, depth=2, smallest=8, lr=0.005, seeds=5, epochs=2000)},
+    {"quick": Selection(), "paper": Selection(**shared.LARGE | {"smallest": 8, "lr": 0.005, "seeds": 5})},
     shared.prepare, predict, run, figure, (S20,),
     controls=("smallest", "lr", "stop", "n", "width", "directions"),
 )  # fmt: skip

@@ -35,6 +35,10 @@ KINDS = ("natural", "random")
 WORDS = ("natural labels", "random labels")
 COLORS = (NATURAL, RANDOM)
 PALE: tuple[Color, Color] = ("#85BCDC", "#EDB38C")  # the same labels: another error, or another start
+# Presets as large as the paper's: of a deep perceptron on CIFAR-10.
+LARGE: dict[str, Any] = {
+    "dataset": "cifar10", "n": 10_000, "width": 512, "depth": 2, "lr": 0.01, "seeds": 3, "epochs": 2000,
+}  # fmt: skip
 GIVEN = {"loss": "stop", "lr": "lr", "epochs": "epochs", "seed": "seed"}  # of a training, by the settings
 # Random labels take about six times the steps of natural ones: shares of a training's progress.
 PARTS = ((0.0, 0.15), (0.15, 1.0))
