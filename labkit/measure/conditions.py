@@ -10,9 +10,9 @@ is x as a column, h_0 numbers, D_0 = I).
 
 What we decided. (C1) is printed for 0 <= a < c < b <= d. Its use in Lemma 1 splits single layers off, so
 c = a is needed (the paper's own figure has a <= c <= b - 1): `mu` is the least over 0 <= a <= c < b <= d,
-`mu_printed` over the printed set, and `mu_input` over a = 0, which is all that Lemma 1 asks for. (C2) takes
-the absolute value, and delta as a share of the root mean square of the layer's pre-activations at this x;
-hidden layers only, as outputs do not switch.
+and `mu_input` over a = 0, which is all that Lemma 1 asks for. (C2) takes the absolute value, and delta as a
+share of the root mean square of the layer's pre-activations at this x; hidden layers only, as outputs do not
+switch.
 """
 
 from __future__ import annotations
@@ -56,18 +56,9 @@ class Conditions:
     dims: tuple[int, ...]
 
     @property
-    def mu_printed(self) -> Tensor:
-        """(n,), the least over a < c < b, as printed; inf for fewer than two layers."""
-        return self._least(self.index[:, 0] < self.index[:, 1])
-
-    @property
     def mu_input(self) -> Tensor:
         """(n,), the least over a = 0: products that begin at the sample, which Lemma 1 uses."""
-        return self._least(self.index[:, 0] == 0)
-
-    def _least(self, chosen: Tensor) -> Tensor:
-        padded = torch.cat([self.mu_all[:, chosen], torch.full((len(self.mu_all), 1), math.inf)], dim=1)
-        return padded.amin(1)
+        return self.mu_all[:, self.index[:, 0] == 0].amin(1)
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,7 +15,6 @@ convolved.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from itertools import pairwise
 
@@ -216,30 +215,3 @@ def weights(width: int, *, classes: int = 10, channels: int = 1, layers: int = 5
     hidden = whole("layers", layers, 2) - 2
     field = KERNEL * KERNEL
     return field * c * (C + K) + c + K + hidden * (field * c * c + c)
-
-
-def channels_for(count: int, *, classes: int = 10, channels: int = 1, layers: int = 5) -> tuple[int, int]:
-    """The hidden channels c that come nearest to W weights, and the W that they have.
-
-    Raises:
-        ValueError: an argument is out of its range.
-
-    Example:
-        >>> channels_for(10_000, channels=3)
-        (17, 9870)
-    """
-    target = whole("count", count)
-    # c² alone needs W / (9(L - 2)), and a network without inner layers grows at least like c.
-    inner = whole("layers", layers, 2) - 2
-    highest = math.isqrt(target // (KERNEL * KERNEL * inner)) + 1 if inner else target
-
-    def count_of(c: int) -> int:
-        return weights(c, classes=classes, channels=channels, layers=layers)
-
-    # W grows with c: the first c that reaches the target, or the one below it.
-    low, high = 1, max(highest, 1)
-    while low < high:
-        middle = (low + high) // 2
-        low, high = (low, middle) if count_of(middle) >= target else (middle + 1, high)
-    best = min((c for c in (low - 1, low) if c >= 1), key=lambda c: abs(count_of(c) - target))
-    return best, count_of(best)

@@ -43,7 +43,6 @@ from labkit.theory.meta_theorem import (
     final_residual_bound,
     meta_theorem_bound,
     smallest_delta,
-    stopping_time,
 )
 from labkit.theory.mixture import (
     mixture_eigenvalue_interval,
@@ -70,5 +69,5 @@ __all__ = [
     "final_residual_bound", "fresh_loss", "full_rank_width", "joint_jacobian_bound", "linearized_residual",
     "meta_theorem_bound", "mixture_eigenvalue_interval", "mixture_interval_probability", "mixture_rank",
     "one_hot_chance_share", "progress", "relative_cutoff", "residual_parts",
-    "smallest_delta", "stopping_time", "tradeoff", "width_condition",
+    "smallest_delta", "tradeoff", "width_condition",
 ]  # fmt: skip

@@ -18,21 +18,6 @@ import numpy as np
 from labkit.theory._checks import nonnegative, positive
 
 
-def stopping_time(Gamma: float, lr: float, alpha: float) -> float:
-    """T = Gamma/(lr alpha^2), in steps; not a whole number in general.
-
-    Args:
-        Gamma: duration. lr: step size. alpha: spectrum cutoff.
-
-    Returns:
-        T, in steps.
-
-    Raises:
-        ValueError: an argument is out of its range.
-    """
-    return positive("Gamma", Gamma) / (positive("lr", lr) * positive("alpha", alpha) ** 2)
-
-
 def distance_bound(
     pinv_norm: float, nuisance_norm: float, r0_norm: float, alpha: float, Gamma: float, delta: float
 ) -> float:

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from labkit.models.allconv import AllConv, allconv, channels_for, weights
+from labkit.models.allconv import AllConv, allconv, weights
 from labkit.models.polynomial import polynomial_relu
 from labkit.training import Ensemble
 
@@ -61,18 +61,6 @@ def test_weights_are_counted_right(width: int, classes: int, layers: int) -> Non
         model = allconv(classes, channels, width=width, layers=layers)
         count = weights(width, classes=classes, channels=channels, layers=layers)
         assert count == sum(p.numel() for p in model.parameters())
-
-
-@pytest.mark.parametrize("layers", [2, 5])
-def test_channels_for_is_the_nearest(layers: int) -> None:
-    """Rounding down, an end of the search left out."""
-    counts = {c: weights(c, layers=layers) for c in range(1, 60)}
-    for target in [1, 100, 232, 233, 854, 910, 1027, 10_000, 26_000]:
-        if layers == 2 and target > counts[59]:
-            continue
-        c, found = channels_for(target, layers=layers)
-        assert found == counts[c]
-        assert abs(found - target) == min(abs(count - target) for count in counts.values())
 
 
 @pytest.mark.parametrize(("channels", "side"), SIZES)
@@ -142,8 +130,6 @@ def test_bad_arguments_are_named() -> None:
     for bad in ("classes", "channels", "layers"):
         with pytest.raises(ValueError, match=f"{bad}: got 0"):
             weights(4, **{bad: 0})
-    with pytest.raises(ValueError, match="count: got 0"):
-        channels_for(0)
     with pytest.raises(ValueError, match="size: got 1; it takes a whole number of at least 2"):
         allconv(size=1)
     with pytest.raises(ValueError, match="activation: 'sine' is not one of relu"):

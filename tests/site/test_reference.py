@@ -151,10 +151,10 @@ def test_the_audit_follows_a_call_to_the_check_at_the_door():
     """Most errors are raised by a helper that names the argument."""
     from labkit.theory import meta_theorem
 
-    bare = inspect.cleandoc(meta_theorem.stopping_time.__doc__).partition("Raises:")[0]
-    source = meta_theorem.stopping_time.__doc__
+    bare = inspect.cleandoc(meta_theorem.smallest_delta.__doc__).partition("Raises:")[0]
+    source = meta_theorem.smallest_delta.__doc__
     try:
-        meta_theorem.stopping_time.__doc__ = bare
-        assert lacks(meta_theorem.stopping_time) == ["Raises"]
+        meta_theorem.smallest_delta.__doc__ = bare
+        assert lacks(meta_theorem.smallest_delta) == ["Raises"]
     finally:
-        meta_theorem.stopping_time.__doc__ = source
+        meta_theorem.smallest_delta.__doc__ = source

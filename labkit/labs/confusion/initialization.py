@@ -148,7 +148,7 @@ def predict(setup: Setup) -> Prediction:
     return {
         "widths": np.array(settings.widths), "depths": np.array(settings.depths),
         **{f"over_{name}": places for name, places in settings.places.items()},
-        "boths": np.array([depth for _, depth in settings.sweeps["both"]]), **found,
+        **found,
     }  # fmt: skip
 
 
