@@ -1,8 +1,8 @@
 """The drawing grammar: marks in panels in a chart, drawn the same in a notebook, live, and on paper.
 
-A prediction is dashed, a measurement solid in the same colour with a band over its seeds, a bound the edge
-of a shaded region, an earlier run grey. Nothing here touches pyplot, and a style or
-`matplotlibrc` of the person's changes no picture and is not changed.
+A prediction is dashed, a second one of its colour with dots between; a measurement is solid in the same
+colour with a band over its seeds, a bound the edge of a shaded region, an earlier run grey. Nothing here
+touches pyplot, and a style or `matplotlibrc` of the person's changes no picture and is not changed.
 
     marks = [Predicted(t, theory, "loss"), Measured(t, losses, "loss")]
     panel = Panel("Residual", marks, xlabel="step", yscale="log")

@@ -28,9 +28,11 @@ from .marks import (
     Predicted,
     Raster,
     mean_and_range,
+    turn,
 )
 
-DASHES = (0, (4.2, 2.4))
+# Of the predictions of one colour: the first, the second, ...
+DASHES = ((0, (4.2, 2.4)), (0, (4.2, 1.5, 1, 1.5)), (0, (4.2, 1.5, 1, 1.5, 1, 1.5)))
 DOTS = (0, (1, 1.8))
 
 
@@ -100,10 +102,16 @@ def _through(drawer: Drawer, color: str, width: float) -> Any:
 
 class DashedLine(Drawer):
     def build(self, mark: Predicted) -> None:
-        self.line = _line(self, color=p.deeper(mark.color), linewidth=1.6, linestyle=DASHES, zorder=4.5)
+        self.line = _line(self, color=p.deeper(mark.color), linewidth=1.6, zorder=4.5)
 
     def update(self, mark: Predicted) -> None:
+        self.line.set_linestyle(dashes(turn(self.panel.marks, mark.color, mark.label)))
         self.line.set_data(self.x(mark), self.y(mark.summary[0]))
+
+
+def dashes(turn: int) -> Any:
+    """The stroke of a prediction, by its place among those of its colour."""
+    return DASHES[turn % len(DASHES)]
 
 
 def grey_dashes(run: int) -> Any:

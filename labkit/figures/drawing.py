@@ -17,7 +17,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.text import Text
 
 from . import palette as p
-from .artists import DASHES, DOTS, Drawer, Image, drawer, grey_dashes
+from .artists import DOTS, Drawer, Image, dashes, drawer, grey_dashes
 from .axes import Limits, limits, prepare_axis, widen
 from .change import axes, kind, same_numbers
 from .layout import CAPTION_ROW, GAP, HANDLE, LEGEND_ROW, PIXELS, Cell, Entry, Layout, fit, layout, sides
@@ -162,6 +162,7 @@ class Drawing:
                 continue
             left.remove(old)
             found.append(old)
+            old.panel = panel
             if stretched or isinstance(mark, DYNAMIC) or not same_numbers(old.mark, mark):
                 old.update(mark)
                 stirred = stirred or not isinstance(mark, DYNAMIC)
@@ -254,7 +255,8 @@ class Drawing:
         if kinds & {"solid", "points"}:
             self._stroke(x, x + HANDLE, y, color, linewidth=2.0)
         elif "dashed" in kinds:
-            self._stroke(x, x + HANDLE, y, p.deeper(entry.color), linewidth=1.6, linestyle=DASHES)
+            self._stroke(x, x + HANDLE, y, p.deeper(entry.color), linewidth=1.6,
+                         linestyle=dashes(entry.turn))  # fmt: skip
         if "points" in kinds:
             mark = p.marker(entry.color)
             self._stroke(x + HANDLE / 2, x + HANDLE / 2, y, color, marker=mark, markersize=5)

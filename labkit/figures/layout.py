@@ -18,7 +18,7 @@ from matplotlib.font_manager import FontProperties
 
 from . import palette as p
 from .letters import size_of
-from .marks import Bound, Earlier, Histogram, Level, Measured, Points, Predicted, Raster
+from .marks import Bound, Earlier, Histogram, Level, Measured, Points, Predicted, Raster, turn
 
 PIXELS = 100  # logical pixels per inch
 ROW = 340  # default height of one row of panels
@@ -105,6 +105,7 @@ class Entry:
     x: float = 0.0
     row: int = 0
     run: int = 0
+    turn: int = 0
 
 
 _KINDS = {
@@ -120,7 +121,7 @@ def entries(panel: Any) -> list[Entry]:
         if type(mark) in _KINDS and mark.label and not getattr(mark, "run", 0):  # the key explains grey
             found.setdefault((mark.color, mark.label), set()).add(_KINDS[type(mark)])
     ordered = sorted(found.items(), key=lambda item: item[1] == {"earlier"})
-    return [Entry(frozenset(kinds), color, text) for (color, text), kinds in ordered]
+    return [Entry(frozenset(kinds), *which, turn=turn(panel.marks, *which)) for which, kinds in ordered]
 
 
 def key(chart: Any) -> list[Entry]:

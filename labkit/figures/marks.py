@@ -77,6 +77,13 @@ class Predicted(_Curve):
     """What theory says: a dashed line. y is (T,) or (S, T), of which the mean is drawn."""
 
 
+def turn(marks: Sequence[Any], color: Color, label: str) -> int:
+    """The place of a prediction among those of its colour that have other names; 0 without a name."""
+    names = dict.fromkeys(one.label for one in marks if isinstance(one, Predicted) and one.color == color)
+    names.pop("", None)
+    return list(names).index(label) if label in names else 0
+
+
 class Measured(_Curve):
     """What training did: a solid line, the mean over seeds, in a band from the lowest seed to the highest."""
 

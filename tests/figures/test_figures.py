@@ -13,6 +13,7 @@ import PIL.Image
 import pytest
 from matplotlib.backends.backend_agg import RendererAgg
 from matplotlib.font_manager import FontProperties
+from matplotlib.lines import Line2D
 
 from labkit.figures import (
     Bound,
@@ -164,6 +165,27 @@ def test_earlier_runs_are_told_apart_by_number_name_and_stroke() -> None:
     assert "1: width 16" in key and "2: width 64" in key
     assert chart.provenance()["Earlier runs"] == "1: width 16; 2: width 64"
     assert "Earlier runs: 1: width 16" in chart.svg().decode()
+
+
+def test_two_predictions_of_one_colour_are_told_apart_by_their_strokes() -> None:
+    """Catches: two dashed powers in ink, and a legend with the same sample before both; a live frame in which
+    one has come before the other.
+    """
+
+    def strokes(lines: Any) -> list[Any]:
+        return [tuple(line._dash_pattern[1] or ()) for line in lines]
+
+    quarter, half = (Predicted(T, CURVE**power, f"m^{power}", "ink") for power in (0.25, 0.5))
+    others = [Predicted(T, CURVE, "a", 1), Measured(T, SEEDS, "m^0.5", 1), Predicted(T, CURVE, color="ink")]
+    drawing = Drawing(Chart([Panel("", [half, *others])]), live=True)
+    first = drawing.drawers[0][0].line
+    (plain,) = {*strokes([first, drawing.legends[0]])}
+    drawing.refresh(Chart([Panel("", [quarter, half, *others])]))
+    lines = [drawn.line for drawn in drawing.drawers[0]]
+    assert strokes(lines)[0] == strokes(lines)[2] == strokes(lines)[4] == plain
+    second = strokes(lines)[1]
+    assert second not in (plain, ()) and lines[1] is first
+    assert strokes(one for one in drawing.legends if isinstance(one, Line2D))[:2] == [plain, second]
 
 
 def test_an_earlier_run_is_drawn_where_the_same_is_shown() -> None:
