@@ -86,12 +86,7 @@ def load(
     data = _as_dataset(name, arrays).subset(n_train, n_test, classes, seed=seed)
     data = data._mapped(lambda x: _as_floats(x, dtype), "")
     if label_noise:
-        if noise_kind == "flip" and data.classes != 2:
-            raise ValueError(
-                f"noise_kind='flip' swaps two classes, and here are {data.classes}. "
-                "Use 'strict' or 'redraw', or choose two classes: classes=[0, 1]."
-            )
-        data = data.with_label_noise(label_noise, noise_kind, seed=seed)
+        data = _noisy(data, label_noise, noise_kind, seed)
     if "standardize" in normalize:
         data = data.standardized()
     if "unit-length" in normalize:
@@ -99,6 +94,15 @@ def load(
     if flatten:
         data = data.flattened()
     return data.to(device)
+
+
+def _noisy(data: Dataset, share: float, kind: str, seed: int) -> Dataset:
+    if kind == "flip" and data.classes != 2:
+        raise ValueError(
+            f"noise_kind='flip' swaps two classes, and here are {data.classes}. "
+            "Use 'strict' or 'redraw', or choose two classes: classes=[0, 1]."
+        )
+    return data.with_label_noise(share, kind, seed=seed)
 
 
 def class_counts(name_or_path: str | os.PathLike[str]) -> tuple[int, ...]:

@@ -101,10 +101,7 @@ def gaussian_mixture(
 
     def draw(name: str, size: int) -> tuple[torch.Tensor, torch.Tensor]:
         rng = generator(seed, f"mixture: {name}")
-        if balanced:
-            cluster = _equal_sizes(name, size, classes, clusters)
-        else:
-            cluster = torch.randint(len(centers), (size,), generator=rng).sort().values
+        cluster = _memberships(name, size, len(centers), rng, balanced)
         deviation = torch.randn(size, dim, dtype=torch.float64, generator=rng) / dim**0.5
         return (centers[cluster] + noise * deviation).to(dtype), cluster
 
@@ -247,8 +244,10 @@ def _centers(count: int, dim: int, min_distance: float, seed: int) -> torch.Tens
     return centers
 
 
-def _equal_sizes(name: str, size: int, classes: int, clusters: int) -> torch.Tensor:
-    count = classes * clusters
+def _memberships(name: str, size: int, count: int, rng: torch.Generator, balanced: bool) -> torch.Tensor:
+    """The cluster of every sample, one after the other."""
+    if not balanced:
+        return torch.randint(count, (size,), generator=rng).sort().values
     if size % count:
         near = max(count, round(size / count) * count)
         raise ValueError(

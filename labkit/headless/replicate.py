@@ -10,7 +10,7 @@ import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,8 @@ from labkit.protocol.replication import FILE, SHARE, Replication, counted, data_
 
 # Called with the share that is done, in [0, 1], and what has just come out.
 Progress = Callable[[float, str], None]
+# Of a block: what was judged, and the seconds that it took.
+Kept = tuple[Mapping[str, Any], float] | Failed
 
 
 @dataclass(frozen=True)
@@ -81,18 +83,11 @@ def replicate(
     wanted = [(lab, e) for lab in labs for e in lab.experiments if not only or e.name in only]
     missing = [records[lab.number].missing(experiment, blocks) for lab, experiment in wanted]
     total, done = sum(map(len, missing)), 0
-    failed: dict[tuple[int, str], tuple[str, ...]] = {}
 
-    def note(lab: Lab, name: str, settings: Any, kept: tuple[Mapping[str, Any], float] | Failed) -> None:
+    def note(lab: Lab, name: str, settings: Any, kept: Kept) -> None:
         nonlocal done
         done += 1
-        if isinstance(kept, Failed):
-            words = kept.message
-            failed[lab.number, name] = (*failed.get((lab.number, name), ()), f"seed {settings.seed}: {words}")
-        else:
-            found, seconds = kept
-            records[lab.number].add(settings, found, name, seconds)
-            words = ", ".join(f"{id} {block['word']}" for id, block in found.items())
+        words = records[lab.number].add(name, settings, kept)
         if progress is not None:
             progress(done / total, f"{lab.number} {name}, seed {settings.seed}: {words}")
 
@@ -104,11 +99,7 @@ def replicate(
     finally:  # The listing tells of these counts.
         for lab in labs if folder is None else ():
             store(lab)
-    return tuple(
-        replace(row, failed=failed.get((lab.number, experiment.name), ()))
-        for lab, experiment in wanted
-        for row in records[lab.number].rows(experiment, blocks)
-    )
+    return tuple(row for lab, experiment in wanted for row in records[lab.number].rows(experiment, blocks))
 
 
 def _check(labs: Sequence[Lab], blocks: int, only: Sequence[str]) -> None:
@@ -151,7 +142,7 @@ def _judged_and_timed(run: Run) -> tuple[dict[str, dict[str, Any]], float]:
 
 
 class _Record:
-    """The data file of one lab."""
+    """The data file of one lab, and what blocks raised that are missing in it."""
 
     def __init__(self, lab: Lab, folder: Path | None) -> None:
         self.lab = lab
@@ -159,6 +150,7 @@ class _Record:
         assert path is not None
         self.path = path
         self.claims = self._read()
+        self.failed: dict[str, list[str]] = {}
 
     def _read(self) -> dict[str, Any]:
         """What is recorded of the claims as they are: with other settings or rules it counts no more."""
@@ -178,7 +170,12 @@ class _Record:
         ids = [claim.id for claim in experiment.claims]
         return [s for s in wanted if any(str(s) not in self.claims[id]["blocks"] for id in ids)]
 
-    def add(self, settings: Any, found: Mapping[str, Any], name: str, seconds: float) -> None:
+    def add(self, name: str, settings: Any, kept: Kept) -> str:
+        """Writes down a block of an experiment, unless it failed; what came out, in words."""
+        if isinstance(kept, Failed):
+            self.failed.setdefault(name, []).append(f"seed {settings.seed}: {kept.message}")
+            return kept.message
+        found, seconds = kept
         self.claims = self._read()  # Another replication may have written other experiments since.
         self.seconds[name] = round(seconds, 1)
         for id, block in found.items():
@@ -196,6 +193,7 @@ class _Record:
         )
         write_atomically(self.path, f'{{{facts}"claims": {{\n{lines}\n}}}}\n')
         recorded.cache_clear()
+        return ", ".join(f"{id} {block['word']}" for id, block in found.items())
 
     def rows(self, experiment: Experiment, blocks: int) -> list[Replicated]:
         wanted = {str(seed) for seed in self._seeds(experiment, blocks)}
@@ -204,7 +202,7 @@ class _Record:
                 claim.expected,
                 [block for seed, block in self.claims[claim.id]["blocks"].items() if seed in wanted],
                 experiment.presets["quick"].seeds,
-            ))
+            ), tuple(self.failed.get(experiment.name, ())))
             for claim in experiment.claims
         ]  # fmt: skip
 
