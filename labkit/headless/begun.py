@@ -46,8 +46,8 @@ def price_of_beginning(experiment: Experiment, settings: Any, above: Sequence[st
             run = tried(experiment, settings, look=LONGER)
         seconds = max(run.whole * ends, LEAST_SECONDS)
         found = Price(run.before + seconds, max(run.peak - base, 0))
-        with _at_most(4 * PATIENCE):
-            count = tried(experiment, settings, counter(), look=LONGER)
+        with _at_most(2 * PATIENCE):
+            count = tried(experiment, settings, counter())
         return Price(found.seconds, found.bytes, count.before + count.whole * ends)
     return found or price(experiment, settings, above, operations=True)
 
