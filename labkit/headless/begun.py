@@ -35,21 +35,27 @@ def price_of_beginning(experiment: Experiment, settings: Any, above: Sequence[st
     Returns:
         Price, or None where neither the run nor smaller ones can be begun.
     """
-    found, base = None, Watched.now(settings.device)
-    with suppress(Exception), experiment_mode(), within_memory(settings.device):
-        quick = experiment.presets["quick"].replace(device=settings.device)
+    try:
+        return _by_beginning(experiment, settings)
+    except Exception:  # too large, too slow, or broken: the run itself will say
+        return price(experiment, settings, above, operations=True)
+
+
+def _by_beginning(experiment: Experiment, settings: Any) -> Price:
+    base, operations = Watched.now(settings.device), None
+    quick = experiment.presets["quick"].replace(device=settings.device)
+    with experiment_mode(), within_memory(settings.device):
         for _ in range(2):  # the first reads data, and much besides
             usual = tried(experiment, quick)
         expected = usual.before + usual.whole
         ends = (seconds_of(experiment) or expected) / expected
         with _at_most(PATIENCE):
             run = tried(experiment, settings, look=LONGER)
-        seconds = max(run.whole * ends, LEAST_SECONDS)
-        found = Price(run.before + seconds, max(run.peak - base, 0))
-        with _at_most(2 * PATIENCE):
+        with suppress(Exception), _at_most(2 * PATIENCE):
             count = tried(experiment, settings, counter())
-        return Price(found.seconds, found.bytes, count.before + count.whole * ends)
-    return found or price(experiment, settings, above, operations=True)
+            operations = count.before + count.whole * ends
+    seconds = run.before + max(run.whole * ends, LEAST_SECONDS)
+    return Price(seconds, max(run.peak - base, 0), operations)
 
 
 @contextmanager
