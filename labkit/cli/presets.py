@@ -22,7 +22,7 @@ def add_presets(commands: Any) -> None:
     presets.add_argument("--experiment", nargs="+", action="extend", default=[], metavar="NAME",
                          help="these experiments alone")  # fmt: skip
     presets.add_argument("--measure", action="store_true",
-                         help="find missing and stale prices by small runs, and keep them")  # fmt: skip
+                         help="find missing and stale prices by short runs, and keep them")  # fmt: skip
     presets.add_argument("--again", action="store_true", help="with --measure: also those that are kept")
     presets.set_defaults(command=_presets)
 

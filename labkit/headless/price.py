@@ -29,7 +29,7 @@ from labkit.protocol.shortage import in_bytes
 if TYPE_CHECKING:
     from torch.utils._python_dispatch import TorchDispatchMode
 
-BUDGET, LOOK = 3.0, 0.5  # seconds for all small runs, and for one after its preparation
+BUDGET, LOOK = 3.0, 0.5  # seconds for all small runs, and for one since it moved
 ENOUGH_SECONDS, ENOUGH_BYTES = 1.0, 2**28  # one whose preparation takes as much shows how it grows
 MORE = 5  # runs, at least, where the price is kept: two that are hardly apart tell little
 LEAST_SECONDS, LEAST_BYTES = 0.02, 2**25  # below, what is measured is noise
