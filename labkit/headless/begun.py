@@ -42,7 +42,7 @@ def price_of_beginning(experiment: Experiment, settings: Any, above: Sequence[st
 
 
 def _by_beginning(experiment: Experiment, settings: Any) -> Price:
-    base, operations = Watched.now(settings.device), None
+    base, counted = Watched.now(settings.device), None
     quick = experiment.presets["quick"].replace(device=settings.device)
     with experiment_mode(), within_memory(settings.device):
         for _ in range(2):  # the first reads data, and much besides
@@ -52,10 +52,12 @@ def _by_beginning(experiment: Experiment, settings: Any) -> Price:
         with _at_most(PATIENCE):
             run = tried(experiment, settings, look=LONGER)
         with suppress(Exception), _at_most(2 * PATIENCE):
-            count = tried(experiment, settings, counter())
-            operations = count.before + count.whole * ends
-    seconds = run.before + max(run.whole * ends, LEAST_SECONDS)
-    return Price(seconds, max(run.peak - base, 0), operations)
+            counted = tried(experiment, settings, counter())
+    seconds, operations = max(run.whole * ends, LEAST_SECONDS), None
+    if counted:
+        share = min(run.shares[-1], counted.shares[-1])
+        operations = counted.before + seconds * counted.until(share) / run.until(share)
+    return Price(run.before + seconds, max(run.peak - base, 0), operations)
 
 
 @contextmanager

@@ -88,18 +88,18 @@ class Trial:
 
     @property
     def whole(self) -> float:
-        """Seconds after it, or operations, of a run that goes on as it went since it first moved.
+        """Seconds after it of a run that goes on as it went so far, or since it first moved, if that is less.
 
         Raises:
             ValueError: it has not moved.
         """
         if not self.shares[-1]:
             raise ValueError("the run shows no progress")
-        first = int((self.shares > 0).argmax())
+        first, ever = int((self.shares > 0).argmax()), self.seconds[-1] / self.shares[-1]
         if self.shares[first] == self.shares[-1]:
-            return float(self.seconds[-1] / self.shares[-1])
+            return float(ever)
         pace = (self.seconds[-1] - self.seconds[first]) / (self.shares[-1] - self.shares[first])
-        return float(self.seconds[first] + pace * (1 - self.shares[first]))
+        return float(min(ever, self.seconds[first] + pace * (1 - self.shares[first])))
 
     def until(self, share: float) -> float:
         return max(float(np.interp(share, self.shares, self.seconds)), LEAST_SECONDS)

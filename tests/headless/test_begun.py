@@ -39,14 +39,22 @@ def test_the_rest_goes_on_as_it_moved_and_ends_as_the_quick_one(
         if settings == QUICK:  # expected 2 + 38 s, and takes 20
             return Trial(2.0, np.array([0.0, 19.0]), np.array([0.0, 0.5]), 150)
         if counter is not None:
-            return Trial(50.0, np.array([0.0, 1e3, 3e3]), np.array([0.0, 0.001, 0.002]), 150)
+            return Trial(50.0, np.array([0.0, 1e3, 3e3]), np.array([0.0, 0.001, 0.003]), 150)
         return Trial(3.0, np.array([0.0, 30.0, 34.0]), np.array([0.0, 0.001, 0.003]), 400)
 
     monkeypatch.setattr(begun, "tried", tried)
     found = begun.price_of_beginning(DECAY, PAPER, ("width",))
     assert found is not None and found.bytes == 300 and not asked
     assert found.seconds == pytest.approx(3 + (30 + 2000 * 0.999) / 2)
-    assert found.flops == pytest.approx(50 + (1e3 + 2e6 * 0.999) / 2)
+    assert found.flops == pytest.approx(50 + (found.seconds - 3) * 3e3 / 34)
+
+
+def test_a_run_whose_progress_jumps_is_not_judged_by_a_stretch_without_a_jump() -> None:
+    """Two hours for five minutes: after 2 % in a moment, what the next .05 % took."""
+    jumps = Trial(0.0, np.array([0.0, 0.1, 2.6]), np.array([0.0, 0.02, 0.0205]), 0)
+    assert jumps.whole == pytest.approx(2.6 / 0.0205)
+    with pytest.raises(ValueError, match="no progress"):
+        _ = Trial(0.0, np.array([0.0]), np.array([0.0]), 0).whole
 
 
 @pytest.mark.parametrize("problem", [MemoryError(), RuntimeError("not at this width"), None])
