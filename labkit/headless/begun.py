@@ -21,7 +21,7 @@ from labkit.protocol.experiment import Experiment, experiment_mode
 from labkit.protocol.replication import seconds_of
 
 LONGER = 5 * LOOK  # seconds of a run that moves
-PATIENCE = 60  # until it has moved for so long
+PATIENCE = 90  # until it has moved for so long
 
 
 def price_of_beginning(experiment: Experiment, settings: Any, above: Sequence[str]) -> Price | None:
@@ -49,9 +49,9 @@ def _by_beginning(experiment: Experiment, settings: Any) -> Price:
             usual = tried(experiment, quick)
         expected = usual.before + usual.whole
         ends = (seconds_of(experiment) or expected) / expected
-        with _at_most(PATIENCE):
+        with _at_most(PATIENCE, settings.device):
             run = tried(experiment, settings, look=LONGER)
-        with suppress(Exception), _at_most(2 * PATIENCE):
+        with suppress(Exception), _at_most(2 * PATIENCE, settings.device):
             counted = tried(experiment, settings, counter())
     seconds, operations = max(run.whole * ends, LEAST_SECONDS), None
     if counted:
@@ -61,19 +61,22 @@ def _by_beginning(experiment: Experiment, settings: Any) -> Price:
 
 
 @contextmanager
-def _at_most(seconds: int) -> Iterator[None]:
-    """Raises TimeoutError where it takes longer; not on Windows."""
+def _at_most(seconds: int, device: str) -> Iterator[None]:
+    """Raises TimeoutError where it takes longer, on the CPU by its own processor time; not on Windows."""
 
     def late(*_: Any) -> None:
         raise TimeoutError
 
-    if not hasattr(signal, "SIGALRM"):
+    if not hasattr(signal, "setitimer"):
         yield
         return
-    before = signal.signal(signal.SIGALRM, late)
-    signal.alarm(seconds)
+    clock, name = (
+        (signal.ITIMER_PROF, signal.SIGPROF) if device == "cpu" else (signal.ITIMER_REAL, signal.SIGALRM)
+    )
+    before = signal.signal(name, late)
+    signal.setitimer(clock, seconds)
     try:
         yield
     finally:
-        signal.alarm(0)
-        signal.signal(signal.SIGALRM, before)
+        signal.setitimer(clock, 0)
+        signal.signal(name, before)
