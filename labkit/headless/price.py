@@ -65,9 +65,11 @@ def duration(seconds: float) -> str:
     Returns:
         Two digits and the unit.
     """
-    units = {"s": 1.0, "min": 60.0, "h": 3600.0, "days": 86400.0, "years": 31557600.0}
-    unit = next((name for name, size in units.items() if seconds < 100 * size), "years")
-    return f"{max(seconds / units[unit], 1):.2g} {unit}"
+    ends = {"s": (1.0, 100), "min": (60.0, 100), "h": (3600.0, 100), "days": (86400.0, 366)}
+    unit, size = next(
+        ((name, size) for name, (size, most) in ends.items() if seconds < most * size), ("years", 31557600.0)
+    )
+    return f"{max(seconds / size, 1):.2g} {unit}"
 
 
 @dataclass(frozen=True)

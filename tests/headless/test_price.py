@@ -126,6 +126,16 @@ def test_a_small_run_is_left_in_time_and_closed() -> None:
     assert whole.shares[-1] <= 1 and len(whole.seconds) == len(whole.shares)
 
 
+@pytest.mark.parametrize(
+    ("seconds", "told"),
+    [(0.2, "1 s"), (99, "99 s"), (130, "2.2 min"), (7000, "1.9 h"), (4e5, "4.6 days"), (1.33e7, "1.5e+02 days"),
+     (4e7, "1.3 years")],
+)  # fmt: skip
+def test_a_duration_is_told_in_the_unit_that_suits_it(seconds: float, told: str) -> None:
+    """A year for five months."""
+    assert price.duration(seconds) == told
+
+
 def test_memory_that_is_given_back_is_seen() -> None:
     """What counts is the peak, not what is left."""
     before = memory.Watched.now("cpu")
