@@ -69,7 +69,7 @@ def duration(seconds: float) -> str:
     unit, size = next(
         ((name, size) for name, (size, most) in ends.items() if seconds < most * size), ("years", 31557600.0)
     )
-    return f"{max(seconds / size, 1):.2g} {unit}"
+    return f"{float(f'{max(seconds / size, 1):.2g}'):g} {unit}"
 
 
 @dataclass(frozen=True)
