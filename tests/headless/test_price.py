@@ -129,8 +129,8 @@ def test_a_small_run_is_left_in_time_and_closed() -> None:
 @pytest.mark.parametrize(
     ("seconds", "told"),
     [
-        (0.2, "1 s"), (99, "99 s"), (130, "2.2 min"), (7000, "1.9 h"), (4e5, "4.6 days"), (1.33e7, "150 days"),
-        (4e7, "1.3 years"), (1e10, "320 years"),
+        (0.2, "1 s"), (99, "99 s"), (130, "2.2 min"), (7000, "1.9 h"), (4e5, "4.6 days"),
+        (1.33e7, "150 days"), (4e7, "1.3 years"), (1e10, "320 years"),
     ],
 )  # fmt: skip
 def test_a_duration_is_told_in_the_unit_that_suits_it(seconds: float, told: str) -> None:
