@@ -294,6 +294,7 @@ def tried(experiment: Experiment, settings: Any, counter: Any = None, *, look: f
                 if now - first > look:
                     break
         else:
-            seconds.append(spent() - before)
-            shares.append(1.0)
+            if frame.status != "diverged":  # of other images, as those that stand in for a download are
+                seconds.append(spent() - before)
+                shares.append(1.0)
     return Trial(before - start, np.array(seconds), np.array(shares), memory.peak)

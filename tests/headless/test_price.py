@@ -126,6 +126,17 @@ def test_a_small_run_is_left_in_time_and_closed() -> None:
     assert whole.shares[-1] <= 1 and len(whole.seconds) == len(whole.shares)
 
 
+def test_a_run_that_diverges_is_no_whole_run() -> None:
+    """Thirteen seconds for a run of minutes, because noise in the place of images blew up."""
+
+    def diverges(setup: Any, prediction: Any) -> Iterator[Frame]:
+        yield Frame.tick(1, progress=0.1)
+        yield Frame(2, {}, None, "diverged")
+
+    trial = price.tried(replace(COSTLY, run=diverges), Costly())
+    assert trial.shares.tolist() == [0, 0.1]
+
+
 @pytest.mark.parametrize(
     ("seconds", "told"),
     [
