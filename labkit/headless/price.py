@@ -284,6 +284,8 @@ def tried(experiment: Experiment, settings: Any, counter: Any = None, *, look: f
         prediction = experiment.predict(setup)
         before, began = spent(), clock()
         for frame in experiment.run(setup, prediction):
+            if frame.status == "diverged":  # as on noise that stands in for images; the advice takes its time
+                break
             now, share = clock() - began, min(float(frame.progress or 0.0), 1.0)
             moved = share > shares[-1]
             if moved and not shares[-1]:
@@ -294,7 +296,6 @@ def tried(experiment: Experiment, settings: Any, counter: Any = None, *, look: f
                 if now - first > look:
                     break
         else:
-            if frame.status != "diverged":  # of other images, as those that stand in for a download are
-                seconds.append(spent() - before)
-                shares.append(1.0)
+            seconds.append(spent() - before)
+            shares.append(1.0)
     return Trial(before - start, np.array(seconds), np.array(shares), memory.peak)
