@@ -14,6 +14,7 @@ import hashlib
 import json
 import multiprocessing
 import os
+import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -23,6 +24,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from labkit.data.cache import cache_folder
 from labkit.headless.begun import price_of_beginning
 from labkit.headless.files import write_atomically
 from labkit.headless.price import Price
@@ -123,7 +125,7 @@ def store_prices(
 ) -> None:
     """Measures what the presets of a lab cost, and keeps it in its package.
 
-    Data sets that would be downloaded are stood in for by noise of their shape.
+    Data sets that would be downloaded, and are not kept here, are stood in for by noise of their shape.
 
     Args:
         lab: of a package of its own.
@@ -191,11 +193,14 @@ def _write(path: Path, here: float, found: Mapping[str, Mapping[str, Any]]) -> N
 
 
 def _stand_in(folder: Path, name: str) -> None:
-    """A file of noise with the shape of a data set that may not be here."""
+    """A data set that is kept here, or noise of its shape, on which a training may end otherwise."""
     import numpy as np
 
     file = folder / f"{name}.npz"
     if name not in SHAPES or file.exists():
+        return
+    if (own := cache_folder() / file.name).is_file():
+        shutil.copyfile(own, file)
         return
     n, side, channels, classes = SHAPES[name]
     rng, arrays = np.random.default_rng(0), {}
