@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 import textwrap
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from labkit.cli.running import named_labs
@@ -24,6 +25,9 @@ def add_presets(commands: Any) -> None:
     presets.add_argument("--measure", action="store_true",
                          help="find missing and stale prices by short runs, and keep them")  # fmt: skip
     presets.add_argument("--again", action="store_true", help="with --measure: also those that are kept")
+    presets.add_argument("--data", type=Path, metavar="DIR",
+                         help="with --measure: where mnist.npz, cifar10.npz and the like are kept; noise stands "
+                         "in for those that are missing")  # fmt: skip
     presets.set_defaults(command=_presets)
 
 
@@ -32,12 +36,14 @@ def _presets(args: argparse.Namespace) -> int:
     known = [experiment.name for lab in labs for experiment in lab.experiments]
     if unknown := [name for name in args.experiment if name not in known]:
         raise ValueError(f"--experiment: {', '.join(unknown)} is in none of these labs; {', '.join(known)}")
+    if args.data and not args.data.is_dir():
+        raise ValueError(f"--data: {args.data} is no folder")
     if args.measure:
         from labkit.headless.prices import store_prices
 
         with ProgressBar(sys.stderr) as bar:
             for lab in labs:
-                store_prices(lab, only=args.experiment, again=args.again, tell=bar.say)
+                store_prices(lab, only=args.experiment, again=args.again, data=args.data, tell=bar.say)
     for lab in labs:
         print(f"lab {lab.number}, {lab.name}")
         for experiment in lab.experiments:

@@ -24,7 +24,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from labkit.data.cache import cache_folder
 from labkit.headless.begun import price_of_beginning
 from labkit.headless.files import write_atomically
 from labkit.headless.price import Price
@@ -121,6 +120,7 @@ def store_prices(
     *,
     only: Sequence[str] = (),
     again: bool = False,
+    data: Path | None = None,
     tell: Callable[[str], None] = lambda line: None,
 ) -> None:
     """Measures what the presets of a lab cost, and keeps it in its package.
@@ -131,6 +131,7 @@ def store_prices(
         lab: of a package of its own.
         only: names of experiments; all when empty.
         again: also what is kept already, as on another machine.
+        data: the folder of data sets that are kept here.
         tell: is given a line a preset.
     """
     package, here = lab.experiments[0].home, yardstick()
@@ -157,7 +158,7 @@ def store_prices(
             if (not only or experiment.name in only) and (again or name not in found[experiment.name])
         ]
         for experiment, name, settings in sorted(asked, key=lambda one: one[1] == "quick"):
-            _stand_in(Path(folder), getattr(settings, "dataset", ""))
+            _stand_in(Path(folder), getattr(settings, "dataset", ""), data)
             cost = one.submit(_measured, experiment, settings, folder).result()
             tell(f"{experiment.name} {name}: {cost or 'no price'}")
             if cost is not None:
@@ -192,14 +193,14 @@ def _write(path: Path, here: float, found: Mapping[str, Mapping[str, Any]]) -> N
     _kept.cache_clear()
 
 
-def _stand_in(folder: Path, name: str) -> None:
+def _stand_in(folder: Path, name: str, data: Path | None) -> None:
     """A data set that is kept here, or noise of its shape, on which a training may end otherwise."""
     import numpy as np
 
     file = folder / f"{name}.npz"
     if name not in SHAPES or file.exists():
         return
-    if (own := cache_folder() / file.name).is_file():
+    if data and (own := data / file.name).is_file():
         shutil.copyfile(own, file)
         return
     n, side, channels, classes = SHAPES[name]
