@@ -26,8 +26,8 @@ def add_presets(commands: Any) -> None:
                          help="find missing and stale prices by short runs, and keep them")  # fmt: skip
     presets.add_argument("--again", action="store_true", help="with --measure: also those that are kept")
     presets.add_argument("--data", type=Path, metavar="DIR",
-                         help="with --measure: where mnist.npz, cifar10.npz and the like are kept; noise stands "
-                         "in for those that are missing")  # fmt: skip
+                         help="with --measure: where mnist.npz, cifar10.npz and the like are kept; noise "
+                         "stands in for those that are missing")  # fmt: skip
     presets.set_defaults(command=_presets)
 
 
