@@ -887,8 +887,8 @@ grade("3.4", check_flatness_radius, solution=solution_flatness_radius, answer=fl
 
 # %% [markdown]
 # **Then.** A network with two layers on 100 digits. Take the hidden unit that is most active, multiply its
-# inputs by $c$ and divide its outputs by $c$: the same function. The same flatness? Ten directions, isotropic
-# over all weights.
+# inputs by $c$ and divide its outputs by $c$: the same function. The same flatness? Five directions,
+# isotropic over all weights.
 
 # %% tags=["then-3.4"]
 digits = labkit.load("digits", n_train=100, flatten=True, dtype=torch.float64)

@@ -4,8 +4,8 @@ The run is begun and watched: what it takes until its prediction stands, how soo
 memory until then. Progress is not time, and a training may end by its loss: where the quick preset takes half
 of what its own beginning lets one expect, so does this. It is begun again to count operations.
 
-A run that shows no progress in a minute, or does not fit into the memory that is free, is priced by smaller
-ones (`labkit.headless.price`).
+A run that shows no progress in a minute and a half, or does not fit into the memory that is free, is priced
+by smaller ones (`labkit.headless.price`).
 """
 
 from __future__ import annotations

@@ -33,6 +33,7 @@ BUDGET, LOOK = 3.0, 0.5  # seconds for all small runs, and for one since it move
 ENOUGH_SECONDS, ENOUGH_BYTES = 1.0, 2**28  # one whose preparation takes as much shows how it grows
 MORE = 5  # runs, at least, where the price is kept: two that are hardly apart tell little
 LEAST_SECONDS, LEAST_BYTES = 0.02, 2**25  # below, what is measured is noise
+MIB = 2**20  # the least that is told
 NO_PRICE = "no price, as smaller runs end in an error"
 LONGEST = 3600.0  # more than any lesson: whoever means it says so
 
@@ -237,7 +238,7 @@ def _carried_on(found: Sequence[tuple[float, np.ndarray]]) -> tuple[float, float
         growth = np.maximum(np.maximum(new, least) / np.maximum(old, least), 1.0)
         with np.errstate(over="ignore"):
             costs = costs * growth ** ((1 - place) / (place - before))
-    return float(costs[0] + costs[1]), float(costs[2])
+    return float(costs[0] + costs[1]), max(float(costs[2]), MIB)
 
 
 def counter() -> TorchDispatchMode:

@@ -26,7 +26,7 @@ from typing import Any
 
 from labkit.headless.begun import price_of_beginning
 from labkit.headless.files import write_atomically
-from labkit.headless.price import Price
+from labkit.headless.price import MIB, Price
 from labkit.protocol.experiment import Experiment, Lab, experiment_mode
 from labkit.protocol.replication import data_file
 
@@ -164,7 +164,7 @@ def store_prices(
             if cost is not None:
                 found[experiment.name][name] = {
                     "mark": mark(settings), "seconds": _short(cost.seconds),
-                    "bytes": _short(max(cost.bytes, 2**20)), "flops": _short(cost.flops or 0.0),
+                    "bytes": _short(max(cost.bytes, MIB)), "flops": _short(cost.flops or 0.0),
                 }  # fmt: skip
                 _write(path, here, found)
 
