@@ -18,7 +18,7 @@ from labkit.labs.confusion.regression import REGRESSION, expected_minimum, mean_
 from labkit.labs.confusion.skips import BOTH, ENDING, KINDS, NORM, PLAIN, SKIP, SKIPS, gram
 from labkit.measure.confusion import Confusion, confusion
 from labkit.measure.gradients import batch_gram
-from labkit.protocol.experiment import Experiment, Frame, Run, drain
+from labkit.protocol.experiment import Experiment, Run, drain
 from labkit.theory.confusion_rates import exact_moments
 from tests.labs.checks import Change, LabTests, TrainingTests, at_frame, changed, quick_runs, verdict, word
 
@@ -250,16 +250,15 @@ def test_training_side_by_side_is_training_alone() -> None:
     setup = SKIPS.prepare(settings)
     nets = [setup.network(BOTH, 10, 1, seed).double() for seed in range(2)]
     sets = [replace(one, x_train=one.x_train.double(), x_test=one.x_test.double()) for one in setup.sets]
-    steps = tuning.tuned(settings, sets, nets, Frame.tick(0), lambda s, net: (0.0,))
-    ticks = 0
+    steps = tuning.tuned(settings, sets, nets, lambda s, net: (0.0,), step=0, span=(0.0, 1.0))
+    shown = []
     while True:
         try:
-            next(steps)
-            ticks += 1
+            shown.append(next(steps).progress)
         except StopIteration as end:
             best = end.value
             break
-    assert ticks == 5
+    assert shown == pytest.approx([0.0, 0.2, 0.4, 0.6, 0.8])
     assert best is not None and best.rate in settings.grid
     for s in range(2):
         net, order = setup.network(BOTH, 10, 1, s).double(), torch.Generator().manual_seed(s + 1_000_000)

@@ -195,41 +195,43 @@ def run(setup: Setup, prediction: Prediction, *, measure: shared.Measure | None 
     settings, measure = setup.settings, measure or confusion
     values = _blank(settings)
     places = [(i, j) for j in range(len(settings.shapes)) for i in range(len(settings.kinds))]
-    cost = np.cumsum([0, *(settings.shapes[j][0] for _, j in places)]) / sum(d for d, _ in settings.shapes)
-    done = cost / len(settings.kinds)
+    costs = [depth * width**2 for depth, width in (settings.shapes[j] for _, j in places)]
+    # A step of one network costs about as much as a minibatch that is measured.
+    begin = settings.minibatches / (settings.minibatches + settings.rates * settings.steps)
     drawn: list[list[nn.Module]] = []
-    for number, (i, j) in enumerate(places):
+    for number, ((i, j), span) in enumerate(zip(places, common.spans(costs, 0.0, begin), strict=True)):
         drawn.append([
             setup.network(settings.kinds[i], *settings.shapes[j], seed) for seed in common.seeds(settings)
         ])  # fmt: skip
         for s, net in enumerate(drawn[-1]):
             common.put(values, (s, i, j), _cosines("start", _look(setup, s, net, measure)))
-            yield Frame.tick(number, 0.3 * done[number])
-        yield Frame(number + 1, common.snapshot(values), 0.3 * done[number + 1])
+            yield Frame.tick(number, span[0] + (span[1] - span[0]) * (s + 1) / settings.seeds)
+        yield Frame(number + 1, common.snapshot(values), span[1])
 
     def look(s: int, net: nn.Module) -> tuple[float, float, float]:
         found = _look(setup, s, net, measure)
         return 1 - tuning.test_error(net, setup.sets[s]), found.minimum_cosine, found.mean_cosine
 
-    for number, (i, j) in enumerate(places):
-        before = Frame.tick(len(places) + number, 0.3 + 0.69 * done[number])
-        best = yield from tuning.tuned(settings, setup.sets, drawn[number], before, look)
+    for number, ((i, j), span) in enumerate(zip(places, common.spans(costs, begin, 0.99), strict=True)):
+        step = len(places) + number
+        best = yield from tuning.tuned(settings, setup.sets, drawn[number], look, step=step, span=span)
         if best is None:
             note = (
                 f"{KINDS[settings.kinds[i]]}, depth {settings.shapes[j][0]}: no learning rate of the search "
                 f"was stable; it began at {settings.lr:g}. Take 0.1 × lr"
             )
-            yield Frame(before.step, common.snapshot(values), before.progress, "diverged", note)
+            yield Frame(step, common.snapshot(values), span[0], "diverged", note)
             return
         values["loss"][:, i, j], values["rate"][:, i, j] = best.loss, best.rate
         values["first"][:, i, j] = best.losses[:, 0]
         for s in range(settings.seeds):
             if np.isfinite(best.loss[s]):
                 _note_end(setup, values, (s, i, j), drawn[number][s], best, measure)
-            yield before
+            yield Frame.tick(step, span[1])
         last = number + 1 == len(places)
-        progress = 1.0 if last else 0.3 + 0.69 * done[number + 1]
-        yield Frame(before.step + 1, common.snapshot(values), progress, "done" if last else "running")
+        yield Frame(
+            step + 1, common.snapshot(values), 1.0 if last else span[1], "done" if last else "running"
+        )  # fmt: skip
 
 
 def _blank(settings: Skips) -> dict[str, np.ndarray]:

@@ -19,6 +19,7 @@ from labkit.training.search import LearningRateSearch
 
 # (number of the seed, network) -> what is measured of it on the way.
 Look = Callable[[int, nn.Module], Sequence[float]]
+Span = tuple[float, float]  # of the run's progress, at the start and at the end of a part
 
 GROUP = 15  # networks trained side by side: one a seed and learning rate
 # Settings that decide what a search gives.
@@ -43,8 +44,9 @@ class Trained:
 
 
 def tuned(
-    settings: Any, sets: Sequence[data.Dataset], nets: Sequence[nn.Module], tick: Frame, look: Look
-) -> Generator[Frame, None, Trained | None]:
+    settings: Any, sets: Sequence[data.Dataset], nets: Sequence[nn.Module], look: Look, *,
+    step: int, span: Span,
+) -> Generator[Frame, None, Trained | None]:  # fmt: skip
     """Trains at each rate of the search, and returns what the best gave, or None if none is stable.
 
     Where there are moments to look at, the best is trained once more, looked at on the way; where there are
@@ -53,20 +55,22 @@ def tuned(
     Args:
         settings: grid, extend, steps, batch_size, decay, moments, n, seed, seeds, device.
         sets, nets: one a seed; the networks stay as they are.
-        tick: yielded after each step.
         look: what is measured at `settings.moments`.
+        step: of the ticks, one after each step of SGD.
+        span: of the run's progress.
     """
     if not settings.moments:
         asked = [getattr(settings, name) for name in DECIDE], sets, nets
-        return (yield from once_along(_searched, settings, sets, nets, tick, asked=asked))
-    best = yield from _searched(settings, sets, nets, tick)
+        return (yield from once_along(_searched, settings, sets, nets, step, span, asked=asked))
+    search, again = common.spans([settings.rates, 1], *span)
+    best = yield from _searched(settings, sets, nets, step, search)
     if best is not None:
-        (best,) = yield from _side_by_side(settings, sets, nets, [best.rate], tick, look)
+        (best,) = yield from _side_by_side(settings, sets, nets, [best.rate], step, again, look)
     return best
 
 
 def _searched(
-    settings: Any, sets: Sequence[data.Dataset], nets: Sequence[nn.Module], tick: Frame
+    settings: Any, sets: Sequence[data.Dataset], nets: Sequence[nn.Module], step: int, span: Span
 ) -> Generator[Frame, None, Trained | None]:
     """What the best rate gave. Unlike the paper's, this search does not pass over networks that stay at their
     first loss, since some do so at every rate.
@@ -74,11 +78,14 @@ def _searched(
     search = LearningRateSearch(settings.grid, settings.extend)
     ready: dict[float, Trained] = {}
     best: Trained | None = None
+    parts = [*common.spans([1] * settings.rates, *span), *[(span[1], span[1])] * settings.extend]
     while (rate := search.next()) is not None:
         if rate not in ready:
             untried = [one for one in settings.grid if one not in search.losses and one != rate]
             group = [rate, *untried][: max(1, GROUP // settings.seeds)]
-            for one in (yield from _side_by_side(settings, sets, nets, group, tick)):
+            begin = len(search.losses)
+            part = parts[begin][0], parts[begin + len(group) - 1][1]
+            for one in (yield from _side_by_side(settings, sets, nets, group, step, part)):
                 ready[one.rate] = one
         found = ready.pop(rate)
         search.tell(rate, found.loss)
@@ -102,7 +109,7 @@ def _minibatches(settings: Any, sets: Sequence[data.Dataset]) -> Iterator[tuple[
 
 def _side_by_side(
     settings: Any, sets: Sequence[data.Dataset], nets: Sequence[nn.Module], rates: Sequence[float],
-    tick: Frame, look: Look | None = None,
+    step: int, span: Span, look: Look | None = None,
 ) -> Generator[Frame, None, list[Trained]]:  # fmt: skip
     """Trains one network a seed and rate, all at once; the rates of a seed see the same minibatches."""
     S, R = settings.seeds, len(rates)
@@ -111,17 +118,18 @@ def _side_by_side(
     lr = torch.tensor(rates, dtype=ensemble.dtype, device=settings.device).repeat(S)
     losses = np.full((S, R, settings.steps), np.nan)
     path: list[list[Sequence[float]]] = [[] for _ in range(S * R)]
-    for step, (x, y) in zip(range(settings.steps), _minibatches(settings, sets), strict=False):
-        if look is not None and step in settings.moments:
+    for now, (x, y) in zip(range(settings.steps), _minibatches(settings, sets), strict=False):
+        tick = Frame.tick(step, span[0] + (span[1] - span[0]) * now / settings.steps)
+        if look is not None and now in settings.moments:
             for place in range(S * R):
                 path[place].append(look(place // R, ensemble.member(place)))
                 yield tick
         outputs, labels = ensemble(x.repeat_interleave(R, 0)), y.repeat_interleave(R, 0)
         each = F.cross_entropy(outputs.flatten(0, 1), labels.flatten(), reduction="none")
         loss = each.view(S * R, -1).mean(1)
-        losses[:, :, step] = loss.detach().cpu().numpy().reshape(S, R)
+        losses[:, :, now] = loss.detach().cpu().numpy().reshape(S, R)
         slopes = torch.autograd.grad(loss.sum(), weights)
-        factor = 0.1 ** sum(settings.decay and step >= share * settings.steps for share in DECAY)
+        factor = 0.1 ** sum(settings.decay and now >= share * settings.steps for share in DECAY)
         with torch.no_grad():
             for weight, slope in zip(weights, slopes, strict=True):
                 weight.sub_(factor * lr.view(-1, *[1] * (slope.ndim - 1)) * slope)

@@ -166,8 +166,8 @@ def one_pass(weights: Sequence[Tensor], p: float) -> float:
     return float(h.sum())
 
 
-def _trained(setup: Setup) -> Generator[Frame, None, list[nn.Module]]:
-    """The networks that are rescaled; none where their training diverged."""
+def _trained(setup: Setup, end: float) -> Generator[Frame, None, list[nn.Module]]:
+    """The networks that are rescaled; none where their training diverged. `end` is the progress after it."""
     settings, ensemble = setup.settings, Ensemble(setup.nets)
     for frame in train(
         ensemble, [one.x_train for one in setup.datasets], [one.y_train for one in setup.datasets],
@@ -177,17 +177,19 @@ def _trained(setup: Setup) -> Generator[Frame, None, list[nn.Module]]:
         if frame.status == "diverged":
             yield frame
             return []
-        yield Frame.tick(0, 0.2 * (frame.progress or 0.0))
+        yield Frame.tick(0, end * (frame.progress or 0.0))
     return [ensemble.member(s) for s in range(settings.seeds)]
 
 
 def run(setup: Setup, prediction: Prediction, *, one_pass: OnePass = one_pass) -> Iterator[Frame]:
     settings, factors = setup.settings, prediction["factor"].tolist()
-    starts = []
-    for s, net in enumerate(nets := (yield from _trained(setup))):
+    look, starts = settings.ascent * settings.n, []
+    costs = [64 * settings.steps, *[look] * len(factors), *[4 * look / settings.seeds] * settings.seeds]
+    done = [end for _, end in common.spans(costs)]
+    for s, net in enumerate(nets := (yield from _trained(setup, done[0]))):
         one = setup.datasets[s]
         starts.append(once(_measures, net, one.x_train, one.y_train, settings.alpha, settings.ascent))
-        yield Frame.tick(0, 0.2)
+        yield Frame.tick(0, done[0])
     if not nets:
         return
 
@@ -199,7 +201,7 @@ def run(setup: Setup, prediction: Prediction, *, one_pass: OnePass = one_pass) -
         )
 
     for step, factor in enumerate(factors):
-        share, found = 0.2 + 0.6 * step / (len(factors) - 1), []
+        share, found = done[1 + step], []
         for s in range(len(nets)):
             found.append(beside(s, settings.kind, factor))
             yield Frame.tick(step, share)
@@ -213,10 +215,10 @@ def run(setup: Setup, prediction: Prediction, *, one_pass: OnePass = one_pass) -
             # The sharpness may fall before it rises, and so pass 1 at the very end.
             moved = max(half["sharpness"], whole["sharpness"], key=_moved)
             last[s] |= {f"{name}_{key}": value for key, value in (whole | {"sharpness": moved}).items()}
-            yield Frame.tick(len(factors), 0.8 + 0.2 * s / len(nets))
+            yield Frame.tick(len(factors), done[len(factors) + s])
         last[s] |= _paths(setup.small[s], one_pass)
         last[s]["fold"] = _folded(setup.vggs[s], setup.images[s], settings)
-        yield Frame.tick(len(factors), 0.8 + 0.2 * (s + 1) / len(nets))
+        yield Frame.tick(len(factors), done[len(factors) + s])
     yield Frame(len(factors), common.stacked(last), 1.0, "done")
 
 

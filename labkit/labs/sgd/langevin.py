@@ -58,13 +58,14 @@ def predict(setup: common.Setup) -> Prediction:
 def run(setup: common.Setup, prediction: Prediction) -> Iterator[Frame]:
     settings = setup.settings
     runs = [_trained(setup, temperature) for temperature in (0.0, settings.temperature)]
-    step = 0
+    step, progress = 0, 0.0
     while True:
         pair: list[Frame] = []
         for one in runs:
             # Both take their minibatches in one order, and are measured at the same steps.
             while (frame := next(one)).is_tick:
-                yield Frame.tick(step)
+                progress = max(progress, 0.99 * (frame.progress or 0.0))  # the other one may be ahead
+                yield Frame.tick(step, progress)
             pair.append(frame)
         step = pair[0].step
         broken = next((frame for frame in pair if frame.status == "diverged"), None)
