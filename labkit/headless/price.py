@@ -15,7 +15,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -33,6 +33,7 @@ BUDGET, LOOK = 3.0, 0.5  # seconds for all small runs, and for one since it move
 ENOUGH_SECONDS, ENOUGH_BYTES = 1.0, 2**28  # one whose preparation takes as much shows how it grows
 MORE = 5  # runs, at least, where the price is kept: two that are hardly apart tell little
 LEAST_SECONDS, LEAST_BYTES = 0.02, 2**25  # below, what is measured is noise
+SLOW = 1e9  # operations a second of a run whose time they decide
 MIB = 2**20  # the least that is told
 NO_PRICE = "no price, as smaller runs end in an error"
 LONGEST = 3600.0  # more than any lesson: whoever means it says so
@@ -46,15 +47,29 @@ class Price:
         seconds: on one core of this machine.
         bytes: at its peak, beyond what the process has now.
         flops: floating-point operations of matrix products and convolutions; None: not counted.
+        longest: seconds, if no training ends before its longest; None: not known, or none may.
     """
 
     seconds: float
     bytes: float
     flops: float | None = None
+    longest: float | None = None
 
     def __str__(self) -> str:
         counted = "" if self.flops is None else f", {self.flops:.1e} operations"
-        return f"about {duration(self.seconds)} and {in_bytes(self.bytes)}{counted}"
+        return f"about {self.time} and {in_bytes(self.bytes)}{counted}"
+
+    @property
+    def time(self) -> str:
+        """As text, with the longest where that is another."""
+        least = duration(self.seconds)
+        most = least if self.longest is None else duration(self.longest)
+        return least if most == least else f"{least} (at most {most})"
+
+    def times(self, factor: float) -> Price:
+        """The same on a slower machine."""
+        longest = None if self.longest is None else self.longest * factor
+        return replace(self, seconds=self.seconds * factor, longest=longest)
 
 
 def duration(seconds: float) -> str:
@@ -104,6 +119,12 @@ class Trial:
         pace = (self.seconds[-1] - self.seconds[first]) / (self.shares[-1] - self.shares[first])
         return float(min(ever, self.seconds[first] + pace * (1 - self.shares[first])))
 
+    def looked(self, seconds: float) -> Trial:
+        """The same, left so many seconds after it first moved."""
+        first = int((self.shares > 0).argmax())
+        seen = 1 + int(np.searchsorted(self.seconds, self.seconds[first] + seconds))
+        return replace(self, seconds=self.seconds[:seen], shares=self.shares[:seen])
+
     def until(self, share: float) -> float:
         return max(float(np.interp(share, self.shares, self.seconds)), LEAST_SECONDS)
 
@@ -133,11 +154,11 @@ def approve(
         if above:
             progress(0.0, f"pricing {experiment.name}")
             found, at = price(experiment, settings, tuple(above)), settings.with_sliders(above)
+        elif preset == "quick":
+            continue
         else:
-            found, at = None if preset == "quick" else kept(experiment, preset), f"preset {preset}"
-            if found is None:
-                continue
-        told = f"{experiment.name} at {at}: {found or NO_PRICE}"
+            found, at = kept(experiment, preset), f"preset {preset}"
+        told = f"{experiment.name} at {at}: {found or (NO_PRICE if above else 'no price is kept')}"
         reason = _too_much(found, free_bytes(settings.device)) if found and not insist else ""
         if reason:
             refused.append(f"{told}, {reason}")
@@ -177,8 +198,11 @@ def price(
             seconds, size = _carried_on(found)
             if not operations:
                 return Price(seconds, size)
-            counted, _ = _carried_on(_costs(experiment, quick, steps[: len(found)], counter()))
-            return Price(seconds, size, counted)
+            counted = _costs(experiment, quick, steps[: len(found)], counter())
+            whole, _ = _carried_on(counted)
+            spent, done = (last[:2].sum() for _, last in (found[-1], counted[-1]))
+            # Counts grow more evenly than times; they say little where others work than torch.
+            return Price(spent * whole / done if done > SLOW * spent else seconds, size, whole)
     except Exception:  # The run itself will tell, of the values that were asked for.
         return None
 

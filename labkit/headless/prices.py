@@ -18,7 +18,6 @@ import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -51,7 +50,7 @@ def price_of(experiment: Experiment, preset: str) -> Price | None:
     found = kept_price(experiment, preset)
     if found is None:
         return None
-    return replace(found, seconds=found.seconds * yardstick() / _kept(experiment.home)["yardstick"])
+    return found.times(yardstick() / _kept(experiment.home)["yardstick"])
 
 
 def kept_price(experiment: Experiment, preset: str) -> Price | None:
@@ -67,7 +66,7 @@ def kept_price(experiment: Experiment, preset: str) -> Price | None:
     found = _kept(experiment.home)["presets"].get(experiment.name, {}).get(preset)
     if found is None or found["mark"] != mark(experiment.presets[preset]):
         return None
-    return Price(found["seconds"], found["bytes"], found["flops"])
+    return Price(*(found.get(name) for name in ("seconds", "bytes", "flops", "longest")))
 
 
 def mark(settings: Any) -> str:
@@ -139,7 +138,12 @@ def store_prices(
     assert path is not None
     found = {
         experiment.name: {
-            name: old | {"seconds": _short(old["seconds"] * here / kept["yardstick"])}
+            name: old
+            | {
+                unit: _short(old[unit] * here / kept["yardstick"])
+                for unit in ("seconds", "longest")
+                if old.get(unit) is not None
+            }
             for name, settings in experiment.presets.items()
             if (old := kept["presets"].get(experiment.name, {}).get(name, {})).get("mark") == mark(settings)
         }
@@ -164,7 +168,8 @@ def store_prices(
             if cost is not None:
                 found[experiment.name][name] = {
                     "mark": mark(settings), "seconds": _short(cost.seconds),
-                    "bytes": _short(max(cost.bytes, MIB)), "flops": _short(cost.flops or 0.0),
+                    "bytes": _short(max(cost.bytes, MIB)), "flops": _short(cost.flops),
+                    "longest": _short(cost.longest),
                 }  # fmt: skip
                 _write(path, here, found)
 
@@ -180,8 +185,8 @@ def _measured(experiment: Experiment, settings: Any, cache: str) -> Price | None
     return price_of_beginning(experiment, settings, grown)
 
 
-def _short(value: float) -> float:
-    return float(f"{value:.3g}")
+def _short(value: float | None) -> float | None:
+    return None if value is None else float(f"{value:.3g}")
 
 
 def _write(path: Path, here: float, found: Mapping[str, Mapping[str, Any]]) -> None:

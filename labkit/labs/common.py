@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from labkit import data
 from labkit.data.loading import stamp
 from labkit.data.strata import choose
+from labkit.protocol import lengths
 from labkit.protocol.experiment import Frame, Frames, Run, series
 from labkit.protocol.rules import Check
 from labkit.protocol.settings import Settings
@@ -345,7 +346,8 @@ def fit(
             first = first or now
             share = min(max((first - now) / max(first - math.log(loss), 1e-9), share), 1.0)
         if ended.status == "running":
-            yield Frame.tick(step, span[0] + (span[1] - span[0]) * share)
+            told = lengths.shown(share, ended.progress or 0.0)
+            yield Frame.tick(step, span[0] + (span[1] - span[0]) * told)
     if ended.status == "diverged":
         return Outcome("diverged", 0, ended.note)
     taken = -(-int(ended.values["steps"].max()) // each)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from labkit.protocol.experiment import Frame
+from labkit.protocol.lengths import ended
 from labkit.training._advice import advice
 from labkit.training._arguments import evaluating
 from labkit.training.batches import Batches
@@ -158,6 +159,7 @@ class TrainingRun:
             return Frame(step, values, step / self.total)
         note = ""
         if self.rules:
+            ended(step, self.total)
             names = " or ".join(str(rule) for rule in self.rules)
             values["steps"] = np.array([self._took.get(s, step) for s in range(self.ensemble.size)])
             missed = self.ensemble.size - len(self._took)

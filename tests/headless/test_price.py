@@ -194,7 +194,7 @@ def test_a_price_is_told_of_settings_above_their_sliders_alone(monkeypatch: pyte
     line = "decay at width={} (slider 1 to 64): about 2.2 min and 2.8 GiB"
     assert told(monkeypatch, found, width=64) == []
     assert told(monkeypatch, found, width=100) == [line.format(100)]
-    assert told(monkeypatch, found, preset="paper") == []  # its own value, 500
+    assert told(monkeypatch, found, preset="paper") == ["decay at preset paper: no price is kept"]
     assert told(monkeypatch, found, preset="paper", width=501) == [line.format(501)]
     assert told(monkeypatch, None, width=100) == [f"decay at width=100 (slider 1 to 64): {price.NO_PRICE}"]
 
@@ -214,3 +214,19 @@ def test_a_price_too_high_is_refused_unless_one_insists(
         told(monkeypatch, found, width=100)
     assert len(told(monkeypatch, found, insist=True, width=100)) == 1
     assert len(told(monkeypatch, price.Price(3599.0, 2**33), width=100)) == 1
+
+
+@pytest.mark.parametrize(("count", "seconds"), [(1e10, 12.0), (1e3, 27.0)])
+def test_times_go_with_operations_where_these_decide_them(
+    count: float, seconds: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two years for two weeks: a time that tripled over a factor of two, and operations that doubled."""
+
+    def costs(experiment: Any, quick: Any, steps: Any, *counter: Any, **_: Any) -> Any:
+        one, two = (count, 2 * count) if counter else (1.0, 3.0)
+        return [(0.25, np.array([0.0, one, 0.0])), (0.5, np.array([0.0, two, 0.0]))]
+
+    monkeypatch.setattr(price, "_costs", costs)
+    found = price.price(DECAY, DECAY.presets["paper"], ("width",), operations=True)
+    assert found is not None and found.flops == pytest.approx(8 * count)
+    assert found.seconds == pytest.approx(seconds)

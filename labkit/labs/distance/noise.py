@@ -13,6 +13,7 @@ import numpy as np
 from labkit import figures, training
 from labkit.labs import common
 from labkit.labs.distance import shared
+from labkit.protocol import lengths
 from labkit.protocol.claims import Claim, World
 from labkit.protocol.experiment import Experiment, Frame, Frames, Prediction, Run
 from labkit.protocol.rules import EVERY, Between, Evidence
@@ -77,7 +78,8 @@ def run(
         first = step
         for frame in shared.fit(settings, ensemble, sets, measure=looks):
             step = first + frame.step
-            progress = min(0.98, 0.2 * which + (0.2 + 0.6 * which) * (frame.progress or 0) ** 0.5)
+            share = frame.progress or 0.0
+            progress = min(0.98, 0.2 * which + (0.2 + 0.6 * which) * lengths.shown(share**0.5, share))
             if frame.is_tick:
                 yield Frame.tick(step, progress)
                 continue

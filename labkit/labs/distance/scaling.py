@@ -22,6 +22,7 @@ from labkit.labs.distance import shared
 from labkit.labs.distance.scaling_claims import CLAIMS, SIGMAS
 from labkit.labs.distance.scaling_panels import figure
 from labkit.measure.sharpness import expected_sharpness
+from labkit.protocol import lengths
 from labkit.protocol.experiment import Experiment, Frame, Prediction
 from labkit.protocol.settings import knob
 from labkit.theory import distance as theory
@@ -201,12 +202,14 @@ def _spans(setup: Setup) -> list[tuple[float, float]]:
 
 def _progress(frame: Frame, settings: Scaling) -> float:
     """Of one training: the loss falls about exponentially, so its logarithm tells how far it is."""
+    longest = frame.progress or 0.0
     if "loss" not in frame.values:
-        return 0.0
+        return lengths.shown(0.0, longest)
     if settings.loss != "squared":
-        return 0.5
+        return lengths.shown(0.5, longest)
     left = np.log(np.maximum(frame.values["loss"].max(), settings.stop) / settings.stop)
-    return float(np.clip(1 - left / np.log(0.1 / min(settings.stop, 0.09)), 0, 1))
+    by_loss = float(np.clip(1 - left / np.log(0.1 / min(settings.stop, 0.09)), 0, 1))
+    return lengths.shown(by_loss, longest)
 
 
 def _generalization(
