@@ -113,9 +113,9 @@ def _prices() -> Iterator[str]:
                 cost = kept_price(experiment, preset)
                 if preset == "quick" or preset.startswith("afternoon") or cost is None:
                     continue
-                flops = cost.flops or 0.0
-                total += flops
-                cells = (duration(cost.seconds), in_bytes(cost.bytes), f"{flops:.1e}", duration(flops / RATE))
+                total += cost.flops or 0.0
+                counted = (f"{cost.flops:.1e}", duration(cost.flops / RATE)) if cost.flops else ("–", "–")
+                cells = (cost.time, in_bytes(cost.bytes), *counted)
                 yield f"| {number} | {experiment.name} {preset} | {' | '.join(cells)} |"
     yield f"| all | | | | {total:.1e} | {duration(total / RATE)} |"
 
