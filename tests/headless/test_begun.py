@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -64,7 +63,7 @@ def test_trainings_end_after_the_share_of_their_longest_that_the_quick_ones_took
 
     experiment = replace(DECAY, prepare=lambda settings: settings, predict=lambda setup: {}, run=run)
     monkeypatch.setattr(begun, "tried", lambda *asked, **how: seen.append(tried(*asked, **how)) or seen[-1])
-    monkeypatch.setattr(begun, "LONGER", 0.01)
+    monkeypatch.setattr(begun, "LONGER", 0.0)
     seen: list[Trial] = []
     found = begun.price_of_beginning(experiment, PAPER, ())
     begun_run = seen[2]
@@ -93,7 +92,7 @@ def test_a_run_that_has_seen_trainings_end_is_not_told_so_twice(
     assert found.seconds == pytest.approx(seen[2].before + seen[2].whole)
 
 
-def test_the_quick_preset_is_run_to_its_end(asked: list[Any]) -> None:
+def test_the_quick_preset_is_run_to_its_end(asked: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """A run of half a minute priced at two."""
 
     def run(setup: Any, prediction: Any) -> Iterator[Frame]:
@@ -103,10 +102,13 @@ def test_the_quick_preset_is_run_to_its_end(asked: list[Any]) -> None:
         yield Frame(100, {}, 1.0, "done")
 
     experiment = replace(DECAY, prepare=lambda settings: settings, predict=lambda setup: {}, run=run)
-    whole = tried(experiment, QUICK, look=math.inf)
+    monkeypatch.setattr(begun, "tried", lambda *asked, **how: seen.append(tried(*asked, **how)) or seen[-1])
+    monkeypatch.setattr(begun, "LONGER", 0.0)
+    seen: list[Trial] = []
     found = begun.price_of_beginning(experiment, QUICK, ())
     assert found is not None and not asked
-    assert found.seconds == pytest.approx(whole.before + whole.seconds[-1], rel=0.5)
+    assert seen[1].shares[-1] == 1.0
+    assert found.seconds == pytest.approx(seen[1].before + seen[1].seconds[-1])
 
 
 def test_a_run_whose_progress_jumps_is_not_judged_by_a_stretch_without_a_jump() -> None:

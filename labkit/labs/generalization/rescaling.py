@@ -218,7 +218,7 @@ def run(setup: Setup, prediction: Prediction, *, one_pass: OnePass = one_pass) -
             yield Frame.tick(len(factors), done[len(factors) + s])
         last[s] |= _paths(setup.small[s], one_pass)
         last[s]["fold"] = _folded(setup.vggs[s], setup.images[s], settings)
-        yield Frame.tick(len(factors), done[len(factors) + s])
+        yield Frame.tick(len(factors), done[len(factors) + s + 1])
     yield Frame(len(factors), common.stacked(last), 1.0, "done")
 
 
