@@ -140,7 +140,7 @@ class Place:
             if time.monotonic() - told >= STAND:
                 told = time.monotonic()
                 with written(folder / "seconds") as out:
-                    out.write(f"{told - begun:.1f}".encode())
+                    out.write(str(told - begun).encode())
             if frames and time.monotonic() - shown >= PAGE:
                 prediction = prediction or experiment.predict(experiment.prepare(settings))
                 so_far = Run(experiment, settings, prediction, tuple(frames), time.monotonic() - begun)
