@@ -10,6 +10,7 @@ import numpy as np
 from .marks import Mark, Note, Raster
 
 _NUMBERS = {"x", "y", "value", "edges", "counts", "values", "text"}
+_ELSEWHERE = {"name"}  # of an earlier run: it stands in the legend
 _FACTS = ("title", "xlabel", "ylabel", "xscale", "yscale", "xlim", "ylim", "legend", "xticks", "yticks")
 
 
@@ -24,7 +25,7 @@ def kind(mark: Mark) -> tuple[Any, ...]:
     facts = [
         repr(getattr(mark, item.name))
         for item in fields(mark)
-        if item.name not in _NUMBERS or (isinstance(mark, Note) and item.name in ("x", "y"))
+        if item.name not in _NUMBERS | _ELSEWHERE or (isinstance(mark, Note) and item.name in ("x", "y"))
     ]
     if isinstance(mark, Raster):
         facts.append(repr(mark.values.shape))

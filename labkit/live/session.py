@@ -29,6 +29,7 @@ FOLLOW = 0.1  # a prediction cheaper than this follows the slider
 THROTTLE = 0.08  # seconds between two predictions of a drag, at least
 FRAME = 0.2  # seconds between two pictures, at least
 WHOLE = 0.03  # what is measured again in less than that is drawn once, whole
+EMPTY = 0.1  # and what has no value so long after the wish, without
 SHARE = 0.03  # of the time may go into pictures; slower ones come less often
 KEPT = 6  # earlier runs that can be kept; more cannot be told apart in grey
 
@@ -290,12 +291,15 @@ class Session:
         if ticket.current and self.ended and not self._again:
             # The next picture has this run in grey, in other places; who moves a setting sees it sooner.
             run = self.run
-            chart = self.experiment.draw(run.frames, run.prediction, (*self.previous, run), run.settings)
+            self.experiment.prepare(run.settings)  # what a measurement prepares is in the memory then
+            earlier = (*(old for old in self.kept if old.settings != run.settings), run)
+            chart = self.experiment.draw(run.frames, run.prediction, earlier, run.settings)
             self._tell("expect", chart)
 
     def _watch(self, frames: Any, ticket: Ticket) -> Frame:
         """Takes frames until the run ends or is not wanted any more; returns the last."""
         begun = drawn = judged = time.perf_counter()
+        empty = ticket.since + EMPTY if self._again else 0.0
         interval, verdict_interval = WHOLE if self._again else 0.0, 1.0
         unseen, last, first_step = self._again, Frame(0), None
         for frame in frames:
@@ -310,7 +314,7 @@ class Session:
             # A drag asks for more before the first is drawn; something must be seen of it.
             if not ticket.current and (self._stopping or not self._again or interval > WHOLE):
                 break
-            if now - drawn >= interval:
+            if now - drawn >= interval and (self._now[2] or time.monotonic() > empty):
                 speed = (frame.step - first_step) / (now - timed) if now - timed > 0.3 else None
                 line = words.progress_line(frame, str(self._now[0].device), speed, now - begun)
                 self._tell("status", line, True)
@@ -318,7 +322,8 @@ class Session:
                 if unseen:
                     self._tell("picture", self.chart())
                     unseen = False
-                    interval = min(max(FRAME, (time.perf_counter() - now) / SHARE), 1.0)
+                    share = 1.0 if self._again else SHARE  # somebody holds the slider
+                    interval = min(max(FRAME, (time.perf_counter() - now) / share), 1.0)
                 drawn = time.perf_counter()
             if now - judged >= verdict_interval and self._now[2]:
                 self._tell("verdicts", words.verdicts(words.decide(self.experiment, self.run), False))

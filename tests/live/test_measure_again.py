@@ -9,8 +9,10 @@ import pytest
 from torch import Tensor
 
 from labkit.figures import Chart, Earlier
+from labkit.figures.change import kind
 from labkit.labs.jacobian import RESIDUALS, shared
-from labkit.live import Panel
+from labkit.labs.sgd import ROBUSTNESS
+from labkit.live import Panel, session
 from labkit.live.controls import AT_ONCE
 from labkit.protocol.experiment import drain
 from labkit.training._run import TrainingRun
@@ -65,16 +67,35 @@ def test_a_drag_leaves_its_last_value_beside_the_run_before(trained: Counted) ->
 
 
 def test_after_a_training_the_next_picture_is_made_ready(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Half a second before the first of a drag, because a run that turns grey takes other room."""
-    ready: list[Chart] = []
+    """Half a second before the first of a drag, because a run that turns grey takes other room and marks."""
+    ready, drawn = list[Chart](), list[Chart]()
     monkeypatch.setattr(Panel, "expect", lambda panel, chart: ready.append(chart))
     panel = Panel(RESIDUALS, RESIDUALS.preset(n=20, width=16, steps=30, rank=5, seeds=1), train=False)
-    panel.train_button.click()
-    assert panel.wait(20)
-    (chart,) = ready
-    assert any(isinstance(mark, Earlier) for one in chart.panels for mark in one.marks)
+    for width in (16, 32):  # the second has the first in grey, and the next picture has not
+        panel.controls.widgets["width"].value = width
+        panel.train_button.click()
+        assert panel.wait(20)
+    monkeypatch.setattr(Panel, "picture", lambda panel, chart, **how: drawn.append(chart))
     move(panel, rank=8)
-    assert len(ready) == 1
+    first, expected = (
+        [[kind(mark) for mark in one.marks if isinstance(mark, Earlier)] for one in chart.panels]
+        for chart in (drawn[0], ready[-1])
+    )
+    assert len(ready) == 2 and any(first) and first == expected
+    panel.close()
+
+
+def test_the_first_picture_of_a_drag_shows_what_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Curves that vanish under the hand, and come back a second later."""
+    monkeypatch.setattr(session, "WHOLE", 0.0)
+    monkeypatch.setattr(session, "EMPTY", 60.0)
+    panel = Panel(ROBUSTNESS, ROBUSTNESS.preset(seeds=1), train=False)
+    panel.train_button.click()
+    assert panel.wait(60)
+    seen: list[int] = []
+    monkeypatch.setattr(Panel, "picture", lambda panel, chart, **how: seen.append(len(panel.run.frames)))
+    move(panel, draws=7)
+    assert min(seen) > 0
     panel.close()
 
 
