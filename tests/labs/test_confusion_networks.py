@@ -227,6 +227,15 @@ def test_the_dashed_law_is_that_of_very_wide_networks(activation: str, skip: boo
     assert drawn == pytest.approx(at, rel=0.2)  # 600 squares: a standard error of 6 %
 
 
+@pytest.mark.parametrize("width", [3, 40])
+def test_outputs_are_drawn_with_their_covariance(width: int) -> None:
+    """A transposed factor; a kernel of rank three or of nothing at all that has no factor."""
+    root = torch.randn(20, width, generator=torch.Generator().manual_seed(0), dtype=torch.float64).numpy()
+    for kernel in (root @ root.T, np.zeros((20, 20)), np.ones((20, 20)), 1e-200 * np.eye(20)):
+        found = wide._root(kernel)
+        np.testing.assert_allclose(found @ found.T, kernel, rtol=0, atol=2e-10 * max(kernel.max(), 1e-290))
+
+
 def test_tanh_averages_are_those_of_two_dimensional_quadrature() -> None:
     """A Hermite series cut too early, or values between grid points that are not on the curve."""
     nodes, weights = np.polynomial.hermite_e.hermegauss(80)

@@ -14,6 +14,7 @@ width, and for finite width all that it leaves out is fluctuation, which grows w
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache, lru_cache
 
@@ -112,8 +113,16 @@ def gram(wide: Wide, cosines: np.ndarray, labels: np.ndarray, rng: np.random.Gen
         cosines: (n, n) of the samples. labels: one-hot (n, K).
     """
     K, theta = (np.interp(cosines, GRID, values) for values in (wide.outputs, wide.theta))
-    values, vectors = np.linalg.eigh(K)
-    f = vectors @ (np.sqrt(np.maximum(values, 0.0))[:, None] * rng.standard_normal(labels.shape))
+    f = _root(K) @ rng.standard_normal(labels.shape)
     f = np.exp(f - f.max(axis=1, keepdims=True))
     residuals = f / f.sum(axis=1, keepdims=True) - labels
     return (residuals @ residuals.T) * theta
+
+
+def _root(K: np.ndarray) -> np.ndarray:
+    """L with L L^T = K, but for the least share of its mean variance that makes K positive in its digits."""
+    unit = max(float(K.diagonal().mean()), 1e-300) * np.eye(len(K))
+    for added in (0.0, 1e-12, 1e-10, 1e-8):
+        with suppress(np.linalg.LinAlgError):
+            return np.linalg.cholesky(K + added * unit)
+    return np.linalg.cholesky(K + 1e-6 * unit)
