@@ -34,7 +34,7 @@ class Case:
         tolerance: of the gap.
         flops, bytes: the least that the answer takes, as far as is known.
         floor: what stops us, in words, and a call that does only that.
-        counts: of our answer, such as products: these have targets, too.
+        counts: of our answer, such as products, some with a note: these have targets, too.
         many: things in one call and their name, told per second.
         wall: whether the time is that of a clock on the wall, as where a call waits for another thread.
         rounds: how often everything is called; 0: what the comparison of the answers took.
@@ -47,7 +47,7 @@ class Case:
     flops: float = 0.0
     bytes: float = 0.0
     floor: tuple[str, Call] | None = None
-    counts: Callable[[Any], Mapping[str, float]] | None = None
+    counts: Callable[[Any], Mapping[str, float | tuple[float, str]]] | None = None
     many: tuple[int, str] | None = None
     wall: bool = False
     rounds: int | None = None
@@ -164,8 +164,9 @@ def _measured(row: Row, case: Case, rounds: int, clock: Callable[[], float]) -> 
                 yield Line(row, way, peer, note=f"not timed: the answers are {wrong:.2g} apart")
             else:
                 yield Line(row, way, peer, times[peer] / ours, "×", ours, times[peer], note)
-        for name, value in counts[way].items():
-            yield Line(row, way, name, value, "")
+        for name, found in counts[way].items():
+            value, told = found if isinstance(found, tuple) else (found, "")
+            yield Line(row, way, name, value, "", note=told)
         if "peak" in row.targets and share is not None:
             yield Line(row, way, "peak", share, "share", ours, note=note)
         if "seconds" in row.targets or not case.peers:

@@ -5,6 +5,10 @@ All but the experiments' frames are told by a clock on the wall, and take every 
 
 from __future__ import annotations
 
+import cProfile
+import os
+import pstats
+import re
 import subprocess
 import sys
 import time
@@ -40,46 +44,79 @@ def starting() -> Case:
     return Case(ours, floor=("importing torch", outside("-c", "import torch")), wall=True, rounds=3)
 
 
-def seconds_to_first_frame(experiment: Experiment) -> float:
-    """Processor time from settings to the picture of the first frame with values, on a warm canvas."""
-    settings, canvas, taken = experiment.presets["quick"], Canvas(), 0.0
+def first_frame(experiment: Experiment, canvas: Canvas) -> None:
+    """From settings to the picture of the first frame with values."""
+    settings = experiment.presets["quick"]
+    with experiment_mode():
+        setup = experiment.prepare(settings)
+        prediction = experiment.predict(setup)
+        canvas.frame(experiment.draw((), prediction, (), settings))
+        frames = experiment.frames(settings, setup, prediction)
+        first = next(frame for frame in frames if not frame.is_tick)
+        canvas.frame(experiment.draw((first,), prediction, (), settings))
+        frames.close()
+
+
+def seconds_to_first_frame(experiment: Experiment) -> tuple[float, str]:
+    """Processor time to the first frame on a warm canvas; where it is late, what of it is arithmetic."""
+    canvas, taken = Canvas(), 0.0
     for _ in range(2):
         begun = time.process_time()
-        with experiment_mode():
-            setup = experiment.prepare(settings)
-            prediction = experiment.predict(setup)
-            canvas.frame(experiment.draw((), prediction, (), settings))
-            frames = experiment.frames(settings, setup, prediction)
-            first = next(frame for frame in frames if not frame.is_tick)
-            canvas.frame(experiment.draw((first,), prediction, (), settings))
-            taken = time.process_time() - begun
-            frames.close()
-    return taken
+        first_frame(experiment, canvas)
+        taken = time.process_time() - begun
+    if taken <= SOON:
+        return taken, ""
+    profile = cProfile.Profile(time.process_time)
+    profile.runcall(first_frame, experiment, canvas)
+    return taken, f"{arithmetic(pstats.Stats(profile)):.0%} of it within torch, NumPy and SciPy"
+
+
+def arithmetic(stats: pstats.Stats) -> float:
+    """The share of a profile in the functions of torch, NumPy and SciPy, which no other Python would save.
+
+    A little too small: the profiler slows our own functions more.
+    """
+    own = {name: taken for name, (_, _, taken, *_) in stats.stats.items()}  # type: ignore[attr-defined]
+    theirs = [
+        taken for (path, _, name), taken in own.items()
+        if re.search(r"\b(torch|numpy|scipy)\b", name if path == "~" else path)
+    ]  # fmt: skip
+    return sum(theirs) / sum(own.values())
 
 
 def first_frames() -> Case:
     """Every experiment of every lab; those that take longer are named with their seconds."""
 
-    def ours() -> dict[str, float]:
+    def ours() -> dict[str, float | tuple[float, str]]:
         every = [(lab.name, one) for lab in map(load_lab, LABS) for one in lab.experiments]
         found = {f"{lab} {one.name}": seconds_to_first_frame(one) for lab, one in every}
-        late = {name: round(seconds, 2) for name, seconds in found.items() if seconds > SOON}
+        late = {name: (round(taken, 2), why) for name, (taken, why) in found.items() if taken > SOON}
         return {"experiments": len(found), "later": len(late)} | late
 
     return Case({"": ours}, counts=lambda found: found, rounds=0)
 
 
 def notebooks() -> Case:
-    """Each notebook, run whole."""
+    """Each notebook, run whole; and the share of two cores that it keeps at work."""
     folder = TemporaryDirectory()
 
-    def whole(path: Path) -> Callable[[], TemporaryDirectory[str]]:
+    def whole(path: Path) -> Callable[[], dict[str, float | tuple[float, str]]]:
         how = ("--to", "notebook", "--execute", "--output-dir", folder.name)
         call = outside("-m", "nbconvert", *how, str(path))
-        return lambda: call() or folder
+
+        def run() -> dict[str, float | tuple[float, str]]:
+            begun, before = time.perf_counter(), os.times()
+            call()
+            after, seconds = os.times(), time.perf_counter() - begun
+            busy = sum(after[2:4]) - sum(before[2:4])
+            return {"processor": (round(busy, 1), f"{busy / 2 / seconds:.0%} of two cores")}
+
+        return run
 
     paths = sorted((ROOT / "notebooks").glob("0*.ipynb"))
-    return Case({path.name[:2]: whole(path) for path in paths}, wall=True, rounds=0)
+    return Case(
+        {path.name[:2]: whole(path) for path in paths}, counts=lambda found: found, wall=True, rounds=0
+    )
 
 
 def report() -> Case:

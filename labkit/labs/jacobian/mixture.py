@@ -8,8 +8,9 @@ grow as √(n/KC): double n at fixed centres and clusters of equal size, and the
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -82,28 +83,32 @@ def predict(setup: common.Setup) -> Prediction:
 
 
 def run(setup: common.Setup, prediction: Prediction) -> Iterator[Frame]:
-    settings, rank = setup.settings, int(prediction["rank"])
-    single, double, without = setup.sets
-    clean = []
-    for mixture in without:
-        clean.append(_without_noise(settings, mixture))
-        yield Frame.tick(0, 0.2 * len(clean) / len(without))
-    names = ("clean_rank", "clean_share", "clean_least", "clean_largest", "interval_low", "interval_high")
-    yield Frame(0, dict(zip(names, np.array(clean).T, strict=True)), 0.2)
-    for step, name, mixtures in ((1, "single", single), (2, "double", double)):
-        spectra = []
-        for seed, mixture in enumerate(mixtures):
-            model = models.one_hidden(
-                settings.inputs, settings.width, settings.classes, activation=settings.activation,
-                seed=settings.seed + seed, dtype=torch.float64,
-            )  # fmt: skip
-            values = shared.gram_values(model, mixture.x_train)
-            spectra.append(values[: max(3 * rank, rank + 1)].numpy())
-            yield Frame.tick(step, 0.2 + 0.4 * (step - 1 + (seed + 1) / len(mixtures)))
-        yield Frame(step, {name: np.array(spectra)}, 0.2 + 0.4 * step, "running" if step == 1 else "done")
+    # What is drawn comes first; an eigendecomposition at twice the samples takes five times as long.
+    looks: tuple[Callable[..., dict[str, Any]], ...] = (_single, _double, _without_noise)
+    costs = (1.0, 5.0, 3.0)
+    for step, (look, (begin, end)) in enumerate(zip(looks, common.spans(costs), strict=True)):
+        found = []
+        for seed, mixture in zip(common.seeds(setup.settings), setup.sets[step], strict=True):
+            found.append(look(setup.settings, mixture, seed))
+            yield Frame.tick(step, end - (end - begin) * (1 - len(found) / len(setup.sets[step])))
+        yield Frame(step, common.stacked(found), end, "done" if look is looks[-1] else "running")
 
 
-def _without_noise(settings: MixtureSettings, mixture: data.Mixture) -> tuple[float, ...]:
+def _single(settings: MixtureSettings, mixture: data.Mixture, seed: int) -> dict[str, np.ndarray]:
+    """The largest singular values of J at the start."""
+    model = models.one_hidden(
+        settings.inputs, settings.width, settings.classes, activation=settings.activation, seed=seed,
+        dtype=torch.float64,
+    )  # fmt: skip
+    rank = theory.mixture_rank(settings.classes, settings.clusters)
+    return {"single": shared.gram_values(model, mixture.x_train)[: max(3 * rank, rank + 1)].numpy()}
+
+
+def _double(settings: MixtureSettings, mixture: data.Mixture, seed: int) -> dict[str, np.ndarray]:
+    return {"double": _single(settings, mixture, seed)["single"]}
+
+
+def _without_noise(settings: MixtureSettings, mixture: data.Mixture, seed: int) -> dict[str, float]:
     """Thm A.1 on the analytic kernel: rank, share of the labels in its range, least and largest non-zero
     eigenvalue, and the ends of their interval.
     """
@@ -114,8 +119,12 @@ def _without_noise(settings: MixtureSettings, mixture: data.Mixture) -> tuple[fl
     labels = data.one_hot(mixture.y_train, settings.classes, torch.float64)
     share = (found.U[:, :rank].T @ labels).norm() / labels.norm()
     centres = kernels.mntk(mixture.centers.numpy(), settings.activation)
-    interval = theory.mixture_eigenvalue_interval(centres, mixture.n)
-    return settings.classes * rank, float(share), float(found.s[rank - 1]), float(found.s[0]), *interval
+    low, high = theory.mixture_eigenvalue_interval(centres, mixture.n)
+    return {
+        "clean_rank": float(settings.classes * rank), "clean_share": float(share),
+        "clean_least": float(found.s[rank - 1]), "clean_largest": float(found.s[0]),
+        "interval_low": low, "interval_high": high,
+    }  # fmt: skip
 
 
 def figure(frames: Frames, prediction: Prediction, settings: MixtureSettings | None = None) -> figures.Chart:
