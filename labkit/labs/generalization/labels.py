@@ -11,8 +11,7 @@ evaluated with such. Their loss is the error rate, as it must lie in [0, 1].
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -96,9 +95,6 @@ def run(setup: common.Setup, prediction: Prediction) -> Iterator[Frame]:
         if not (yield from _down(setup, g, ensembles, values, notes, (begun, part))):
             return
         step += len(settings.levels)
-        for k, s in itertools.product(range(len(KINDS)), range(len(setup.models))):
-            at_the_end(settings, ensembles[k].member(s), setup.sets[g][k][s], values, (s, g, k))
-            yield Frame.tick(step, begun + part)
         begun += part
         last = g == len(sizes) - 1
         yield Frame(
@@ -108,7 +104,7 @@ def run(setup: common.Setup, prediction: Prediction) -> Iterator[Frame]:
 
 
 def _down(
-    setup: common.Setup, g: int, ensembles: Sequence[training.Ensemble], values: Mapping[str, np.ndarray],
+    setup: common.Setup, g: int, ensembles: Sequence[training.Ensemble], values: dict[str, np.ndarray],
     notes: list[str], span: tuple[float, float],
 ) -> Generator[Frame, None, bool]:  # fmt: skip
     """Trains both kinds of labels of one size side by side, from loss to loss; false if one diverges.
@@ -136,6 +132,12 @@ def _down(
             for s, one in enumerate(sets):
                 common.put(values, (s, g, k, t), _look(settings, ensembles[k].member(s), one))
                 yield Frame.tick(step, end)
+            if missed[k] or t + 1 == len(levels):
+                for s, one in enumerate(sets):
+                    at_the_end(settings, ensembles[k].member(s), one, values, (s, g, k))
+                    yield Frame.tick(step, end)
+            if not k:  # seen while the random ones are fitted
+                yield Frame(step, common.snapshot(values), end)
         yield Frame(step + 1, common.snapshot(values), begun + part * (t + 1) / len(levels))
     return True
 

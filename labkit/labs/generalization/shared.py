@@ -198,7 +198,7 @@ def family(
             found = measured(settings, model, x, y) | perturbed(settings, model, x, y, seed=s)
             found["test_error"] = test_error(model, sets[s].x_test, sets[s].y_test)
             common.gather(values, shape, (s, g), {**found, **more(s, model)})
-            yield Frame.tick(g, fitted_at)
+            yield Frame(g, common.snapshot(values), fitted_at)
         last = g == len(jobs) - 1
         yield Frame(
             g, common.snapshot(values), end, "done" if last else "running", "; ".join(notes) if last else ""

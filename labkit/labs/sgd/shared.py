@@ -113,7 +113,7 @@ def minima(
     settings: Any, trainings: Sequence[Training], values: Mapping[str, np.ndarray],
     read: Callable[..., Iterator[bool]], share: float = 0.9,
 ) -> Iterator[Frame]:  # fmt: skip
-    """Trains one after the other, with a frame after each that carries a copy of `values`.
+    """Trains one after the other, with a frame after each network is read that carries a copy of `values`.
 
     Args:
         read: (place of the training, place of the set, the set, its networks as they were found) -> after
@@ -139,6 +139,8 @@ def minima(
         for s, each in enumerate(one.sets):
             for new in read(step, s, each, *nets[copies * s : copies * (s + 1)]):
                 yield Frame(step, common.snapshot(values) if new else {}, trained)
+            if s + 1 < len(one.sets):
+                yield Frame(step, common.snapshot(values), trained)
         yield Frame(step + 1, common.snapshot(values), min(end, 0.99))
     yield Frame(len(trainings), {}, 1.0, "done", "; ".join(notes))
 
