@@ -15,11 +15,12 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 from benchmarks.turns import Call, Case, Row
 from labkit.labs import LABS, load_lab
 from labkit.live import Canvas
-from labkit.protocol.experiment import Experiment, experiment_mode
+from labkit.protocol.experiment import Experiment, Prediction, experiment_mode
 
 ROOT = Path(__file__).resolve().parents[1]
 SOON = 0.3  # seconds to an experiment's first frame
@@ -44,30 +45,36 @@ def starting() -> Case:
     return Case(ours, floor=("importing torch", outside("-c", "import torch")), wall=True, rounds=3)
 
 
-def first_frame(experiment: Experiment, canvas: Canvas) -> None:
-    """From settings to the picture of the first frame with values."""
+def predicted(experiment: Experiment, canvas: Canvas) -> tuple[Any, Prediction]:
+    """From settings to the picture of the prediction."""
     settings = experiment.presets["quick"]
-    with experiment_mode():
-        setup = experiment.prepare(settings)
-        prediction = experiment.predict(setup)
-        canvas.frame(experiment.draw((), prediction, (), settings))
-        frames = experiment.frames(settings, setup, prediction)
-        first = next(frame for frame in frames if not frame.is_tick)
-        canvas.frame(experiment.draw((first,), prediction, (), settings))
-        frames.close()
+    setup = experiment.prepare(settings)
+    prediction = experiment.predict(setup)
+    canvas.frame(experiment.draw((), prediction, (), settings))
+    return setup, prediction
 
 
-def seconds_to_first_frame(experiment: Experiment) -> tuple[float, str]:
-    """Processor time to the first frame on a warm canvas; where it is late, what of it is arithmetic."""
-    canvas, taken = Canvas(), 0.0
+def first_frame(experiment: Experiment, canvas: Canvas, setup: Any, prediction: Prediction) -> None:
+    """From there to the picture of the first frame with values."""
+    settings = experiment.presets["quick"]
+    frames = experiment.frames(settings, setup, prediction)
+    first = next(frame for frame in frames if not frame.is_tick)
+    canvas.frame(experiment.draw((first,), prediction, (), settings))
+    frames.close()
+
+
+def late(call: Callable[..., Any], ready: Callable[[], tuple[Any, ...]]) -> tuple[float, str]:
+    """Processor time of a call, the second time; where it is late, what of it is arithmetic."""
+    taken = 0.0
     for _ in range(2):
+        given = ready()
         begun = time.process_time()
-        first_frame(experiment, canvas)
+        call(*given)
         taken = time.process_time() - begun
     if taken <= SOON:
         return taken, ""
-    profile = cProfile.Profile(time.process_time)
-    profile.runcall(first_frame, experiment, canvas)
+    profile, given = cProfile.Profile(time.process_time), ready()
+    profile.runcall(call, *given)
     return taken, f"{arithmetic(pstats.Stats(profile)):.0%} of it within torch, NumPy and SciPy"
 
 
@@ -84,16 +91,29 @@ def arithmetic(stats: pstats.Stats) -> float:
     return sum(theirs) / sum(own.values())
 
 
-def first_frames() -> Case:
-    """Every experiment of every lab; those that take longer are named with their seconds."""
+def to_prediction(experiment: Experiment) -> tuple[float, str]:
+    """What a moved slider waits for."""
+    canvas = Canvas()
+    return late(predicted, lambda: (experiment, canvas))
+
+
+def to_first_frame(experiment: Experiment) -> tuple[float, str]:
+    """What who presses Train waits for."""
+    canvas = Canvas()
+    return late(first_frame, lambda: (experiment, canvas, *predicted(experiment, canvas)))
+
+
+def each_experiment(wait: Callable[[Experiment], tuple[float, str]]) -> Callable[[], Case]:
+    """A case of a wait in all experiments of all labs, which names those that take longer than `SOON`."""
 
     def ours() -> dict[str, float | tuple[float, str]]:
         every = [(lab.name, one) for lab in map(load_lab, LABS) for one in lab.experiments]
-        found = {f"{lab} {one.name}": seconds_to_first_frame(one) for lab, one in every}
-        late = {name: (round(taken, 2), why) for name, (taken, why) in found.items() if taken > SOON}
-        return {"experiments": len(found), "later": len(late)} | late
+        with experiment_mode():
+            found = {f"{lab} {one.name}": wait(one) for lab, one in every}
+        named = {name: (round(took, 2), why) for name, (took, why) in found.items() if took > SOON}
+        return {"experiments": len(found), "later": len(named)} | named
 
-    return Case({"": ours}, counts=lambda found: found, rounds=0)
+    return lambda: Case({"": ours}, counts=lambda found: found, rounds=0)
 
 
 def notebooks() -> Case:
@@ -133,9 +153,12 @@ def report() -> Case:
 
 ROWS = (
     Row("start", "a new process → labkit and a lab imported, → a panel's first picture", starting),
-    Row("first-frames", f"settings → first frame of each experiment: how many take {SOON:g} s, and how long",
-        first_frames, {"later": 0},
-        why="these train networks or decompose a Jacobian before there is a first point to draw"),
+    Row("predictions", f"settings → each experiment's prediction: how many take {SOON:g} s, and how long",
+        each_experiment(to_prediction), {"later": 0},
+        why="exact expectations step by step, and eigendecompositions of Jacobians"),
+    Row("first-frames", f"Train → each experiment's first frame: how many take {SOON:g} s, and how long",
+        each_experiment(to_first_frame), {"later": 0},
+        why="these train networks to a loss, or decompose a Jacobian, before there is a first point to draw"),
     Row("notebooks", "each notebook, run whole by nbconvert", notebooks,
         {f"{number:02d}: seconds": 60.0 for number in LABS},
         why="two processes share its experiments and are both at work, but for the exercises; nbconvert and "

@@ -92,9 +92,9 @@ def yardstick() -> float:
     times = []
     with experiment_mode(), torch.random.fork_rng():
         net = nn.Sequential(nn.Linear(64, 256), nn.ReLU(), nn.Linear(256, 256), nn.ReLU(), nn.Linear(256, 10))
-        for _ in range(4):
+        for _ in range(16):  # short ones, of which one has a core to itself
             start = time.process_time()
-            for _ in range(150):
+            for _ in range(30):
                 for p, g in zip(
                     net.parameters(),
                     torch.autograd.grad((net(x) - y).square().mean(), list(net.parameters())),
@@ -102,7 +102,7 @@ def yardstick() -> float:
                 ):
                     p.data.sub_(g, alpha=1e-3)
             times.append(time.process_time() - start)
-    return min(times[1:])
+    return 5 * min(times)
 
 
 @lru_cache(maxsize=16)
