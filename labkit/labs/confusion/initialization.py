@@ -178,6 +178,7 @@ def run(setup: Setup, prediction: Prediction, *, gram: shared.Gram | None = None
                 found = gram(net.to(kept), (setup.length(kind) * x).to(kept), y)
                 common.put(values, (s, kind, j), _measured(found))
                 yield Frame.tick(j, (j + (s + (kind + 1) / len(KINDS)) / len(seeds)) / (len(jobs) + 1e-9))
+            yield Frame(j, common.snapshot(values), (j + (s + 1) / len(seeds)) / (len(jobs) + 1e-9))
         end = j + 1 == len(jobs)
         yield Frame(j, common.snapshot(values), (j + 1) / len(jobs), "done" if end else "running")
 

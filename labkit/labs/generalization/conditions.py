@@ -137,7 +137,7 @@ def run(setup: Setup, prediction: Prediction) -> Iterator[Frame]:
             model = ensemble.member(s)
             loss = common.fitted(model, one.x_train, one.y_train)[0]
             common.put(values, (s, k), constants(setup, model, s) | {"loss": loss})
-            yield Frame.tick(k, end)
+            yield Frame(k, common.snapshot(values), end)
         last = k == len(KINDS) - 1
         yield Frame(k, common.snapshot(values), end, "done" if last else "running", "; ".join(notes))
 

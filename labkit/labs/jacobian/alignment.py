@@ -178,7 +178,7 @@ def run(setup: Setup, prediction: Prediction) -> Iterator[Frame]:
     settings, seeds = setup.settings, range(len(setup.models))
     starts = [_Look("initial", "train", seed, ALL, setup.models[seed]) for seed in seeds]
     if settings.network == "mlp":
-        yield Frame(0, (yield from _looked(setup, starts, 0, (0.0, 0.3))), 0.3)
+        yield from _looked(setup, starts, 0, (0.0, 0.3))
         starts = []
     trained = yield from _trained(setup, (0.3 if settings.network == "mlp" else 0.0, 0.7))
     if trained is None:
@@ -218,7 +218,7 @@ def _ends(setup: Setup, trained: dict[Key, _Trained]) -> list[_Look]:
 def _looked(
     setup: Setup, looks: Sequence[_Look], step: int, span: tuple[float, float]
 ) -> Generator[Frame, None, dict[str, np.ndarray]]:
-    """Frame values (S, L) from the shares on each Jacobian, by its name."""
+    """Frame values (S, L) from the shares on each Jacobian, by its name; frames hold them as they come."""
     values: dict[str, np.ndarray] = {}
     every = len(setup.models), len(LEVELS)
     for place, look in enumerate(looks, start=1):
@@ -229,7 +229,8 @@ def _looked(
             found = {"": curve[-1], "_curve": curve, "_centred": centred, "_residual": residual}
             named = {f"{look.name}{what}": value for what, value in found.items()}
             common.gather(values, every, (look.seed, level), named)
-        yield Frame.tick(step, span[0] + (span[1] - span[0]) * place / len(looks))
+        seen = {name: value for name, value in values.items() if not name.startswith("adam")}
+        yield Frame(step, common.snapshot(seen), span[0] + (span[1] - span[0]) * place / len(looks))
     return values
 
 

@@ -85,13 +85,13 @@ def predict(setup: common.Setup) -> Prediction:
 def run(setup: common.Setup, prediction: Prediction) -> Iterator[Frame]:
     # What is drawn comes first; an eigendecomposition at twice the samples takes five times as long.
     looks: tuple[Callable[..., dict[str, Any]], ...] = (_single, _double, _without_noise)
-    costs = (1.0, 5.0, 3.0)
-    for step, (look, (begin, end)) in enumerate(zip(looks, common.spans(costs), strict=True)):
-        found = []
-        for seed, mixture in zip(common.seeds(setup.settings), setup.sets[step], strict=True):
-            found.append(look(setup.settings, mixture, seed))
-            yield Frame.tick(step, end - (end - begin) * (1 - len(found) / len(setup.sets[step])))
-        yield Frame(step, common.stacked(found), end, "done" if look is looks[-1] else "running")
+    settings, seeds, values = setup.settings, len(setup.sets[0]), dict[str, np.ndarray]()
+    for step, (look, (begin, end)) in enumerate(zip(looks, common.spans((1.0, 5.0, 3.0)), strict=True)):
+        for s, mixture in enumerate(setup.sets[step]):
+            common.gather(values, (seeds,), (s,), look(settings, mixture, settings.seed + s))
+            share = (s + 1) / seeds
+            status = "done" if look is looks[-1] and share == 1 else "running"
+            yield Frame(step, common.snapshot(values), end - (end - begin) * (1 - share), status)
 
 
 def _single(settings: MixtureSettings, mixture: data.Mixture, seed: int) -> dict[str, np.ndarray]:

@@ -74,12 +74,14 @@ def _spectra(
     setup: shared.Labelled, nets: Sequence[nn.Module], when: str, span: tuple[float, float]
 ) -> Iterator[Frame]:
     step = 0 if when == "initial" else setup.settings.steps
-    found = []
+    values: dict[str, np.ndarray] = {}
     for seed, (model, x) in enumerate(zip(nets, setup.x, strict=True)):
-        found.append(_densities(jacobian(model, x), setup.settings, seed))
-        yield Frame.tick(step, span[0] + (span[1] - span[0]) * (seed + 1) / len(nets))
-    values = {f"{when}_{name}": value for name, value in common.stacked(found).items()}
-    yield Frame(step, values, span[1], "done" if when == "final" else "running")
+        found = _densities(jacobian(model, x), setup.settings, seed)
+        common.gather(values, (len(nets),), (seed,), {f"{when}_{name}": one for name, one in found.items()})
+        done = "done" if when == "final" and seed + 1 == len(nets) else "running"
+        yield Frame(
+            step, common.snapshot(values), span[0] + (span[1] - span[0]) * (seed + 1) / len(nets), done
+        )
 
 
 def _densities(A: krylov.Operator, settings: Spectrum, seed: int) -> dict[str, Any]:
