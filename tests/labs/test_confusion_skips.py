@@ -15,7 +15,8 @@ from torch.nn import functional as F
 from labkit.labs.confusion import tuning
 from labkit.labs.confusion.chains import Chains
 from labkit.labs.confusion.regression import REGRESSION, expected_minimum, mean_loss
-from labkit.labs.confusion.skips import BOTH, ENDING, KINDS, NORM, PLAIN, SKIP, SKIPS, gram
+from labkit.labs.confusion.skips import ENDING, SKIPS, gram
+from labkit.labs.confusion.skips_panels import BOTH, KINDS, NORM, PLAIN, SKIP
 from labkit.measure.confusion import Confusion, confusion
 from labkit.measure.gradients import batch_gram
 from labkit.protocol.experiment import Experiment, Run, drain
