@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import multiprocessing
 import os
 import signal
@@ -34,19 +35,24 @@ def processes(jobs: int, device: str = "cpu") -> Iterator[Executor | None]:
     others = set(multiprocessing.active_children())
     # A forked torch may wait for threads that were not copied.
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(jobs, mp_context=context, initializer=_quietly, initargs=(device,)) as executor:
+    with ProcessPoolExecutor(jobs, mp_context=context, initializer=_ready, initargs=(device,)) as executor:
         try:
+            for _ in range(jobs):  # which begins the processes: they load while the caller does
+                executor.submit(int)
             yield executor
         except BaseException:
             _end(set(multiprocessing.active_children()) - others)
             raise
 
 
-def _quietly(device: str) -> None:
-    """In each process: one thread, no more memory than there is, and Ctrl-C is the parent's business."""
+def _ready(device: str) -> None:
+    """In each process: one thread, no more memory than there is, Ctrl-C is the parent's business, and what
+    every experiment takes is imported."""
     limit_memory(device)
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for name in ("labkit.labs.common", "labkit.figures"):
+        importlib.import_module(name)
 
 
 def _end(children: Iterable[multiprocessing.process.BaseProcess]) -> None:
