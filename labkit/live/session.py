@@ -29,7 +29,7 @@ FOLLOW = 0.1  # a prediction cheaper than this follows the slider
 THROTTLE = 0.08  # seconds between two predictions of a drag, at least
 FRAME = 0.2  # seconds between two pictures, at least
 WHOLE = 0.03  # what is measured again in less than that is drawn once, whole
-EMPTY = 0.1  # and what has no value so long after the wish, without
+EMPTY = 0.1  # what has no value so long after the wish is drawn without; at once, if so it was last
 SHARE = 0.03  # of the time may go into pictures; slower ones come less often
 KEPT = 6  # earlier runs that can be kept; more cannot be told apart in grey
 
@@ -67,6 +67,7 @@ class Session:
         self._doing = "Preparing"
         self._stopping = self.ended = False
         self._predicted = self._follows = self._again = False
+        self._slow = True  # to measure again, when that was done last
         self._memory = Memory()
         self._trained: Any = None  # settings of a run that ended, whose trainings are in the memory
         self._setup: Any = None  # prepared and not yet run: a run may change it
@@ -291,21 +292,23 @@ class Session:
         if ticket.current and self.ended and not self._again:
             # The next picture has this run in grey, in other places; who moves a setting sees it sooner.
             run = self.run
-            self.experiment.prepare(run.settings)  # what a measurement prepares is in the memory then
+            self.experiment.predict(self.experiment.prepare(run.settings))  # which the memory keeps
             earlier = (*(old for old in self.kept if old.settings != run.settings), run)
             chart = self.experiment.draw(run.frames, run.prediction, earlier, run.settings)
             self._tell("expect", chart)
 
     def _watch(self, frames: Any, ticket: Ticket) -> Frame:
         """Takes frames until the run ends or is not wanted any more; returns the last."""
+        empty = self._greyed(ticket) if self._again else 0.0
         begun = drawn = judged = time.perf_counter()
-        empty = ticket.since + EMPTY if self._again else 0.0
         interval, verdict_interval = WHOLE if self._again else 0.0, 1.0
-        unseen, last, first_step = self._again, Frame(0), None
+        unseen, last, first_step = self._again and not self._slow, Frame(0), None
         for frame in frames:
             now = time.perf_counter()
             last = frame
             if not frame.is_tick:
+                if self._again and not self._now[2]:
+                    self._slow = time.monotonic() > empty
                 self._now[2].append(frame)
                 self._seconds = now - begun
                 unseen = True
@@ -330,6 +333,13 @@ class Session:
                 judged = time.perf_counter()
                 verdict_interval = max(1.0, (judged - now) / SHARE)
         return last
+
+    def _greyed(self, ticket: Ticket) -> float:
+        """Draws the run before in grey, where the next value takes a while; until when it may take."""
+        begun = time.monotonic()
+        if self._slow:
+            self._tell("picture", self.chart())
+        return ticket.since + EMPTY + time.monotonic() - begun
 
     def _conclude(self, last: Frame) -> None:
         """The run is over: last picture, verdicts, and how it went."""

@@ -95,7 +95,15 @@ def test_the_first_picture_of_a_drag_shows_what_is_measured(monkeypatch: pytest.
     seen: list[int] = []
     monkeypatch.setattr(Panel, "picture", lambda panel, chart, **how: seen.append(len(panel.run.frames)))
     move(panel, draws=7)
+    assert seen[0] == 0 < seen[1]  # nobody knows yet how long it takes: the run before turns grey at once
+    seen.clear()
+    move(panel, draws=8)
     assert min(seen) > 0
+    monkeypatch.setattr(session, "EMPTY", -60.0)
+    move(panel, draws=9)
+    seen.clear()
+    move(panel, draws=10)  # the last took too long
+    assert seen[0] == 0 < seen[1]
     panel.close()
 
 
