@@ -83,7 +83,10 @@ def run(setup: common.Setup, prediction: Prediction, *, radius: Radius = first_c
         other = models.rescale_nodes(model, generator=generator, low=1 / most, high=most)
         values["same"][place] = common.change(model, other, x)
         values["rescaled"][place] = float(walks(other, "all").mean())
-        values["balanced"][place] = [float(walks(balanced(one), "all").mean()) for one in (model, other)]
+        yield False
+        for which, one_of in enumerate((model, other)):
+            values["balanced"][place][which] = float(walks(balanced(one_of), "all").mean())
+            yield False
         few = min(5, settings.directions)
         profile = once(flatness_profile, model, x, y, PROFILE.tolist(), directions=few, generator=seed)
         values["profile"][place] = profile.mean(0).numpy()
