@@ -6,7 +6,6 @@ All but the experiments' frames are told by a clock on the wall, and take every 
 from __future__ import annotations
 
 import cProfile
-import os
 import pstats
 import re
 import subprocess
@@ -117,26 +116,16 @@ def each_experiment(wait: Callable[[Experiment], tuple[float, str]]) -> Callable
 
 
 def notebooks() -> Case:
-    """Each notebook, run whole; and the share of two cores that it keeps at work."""
+    """Each notebook, run whole."""
     folder = TemporaryDirectory()
 
-    def whole(path: Path) -> Callable[[], dict[str, float | tuple[float, str]]]:
+    def whole(path: Path) -> Callable[[], TemporaryDirectory[str]]:
         how = ("--to", "notebook", "--execute", "--output-dir", folder.name)
         call = outside("-m", "nbconvert", *how, str(path))
-
-        def run() -> dict[str, float | tuple[float, str]]:
-            begun, before = time.perf_counter(), os.times()
-            call()
-            after, seconds = os.times(), time.perf_counter() - begun
-            busy = sum(after[2:4]) - sum(before[2:4])
-            return {"processor": (round(busy, 1), f"{busy / 2 / seconds:.0%} of two cores")}
-
-        return run
+        return lambda: call() or folder
 
     paths = sorted((ROOT / "notebooks").glob("0*.ipynb"))
-    return Case(
-        {path.name[:2]: whole(path) for path in paths}, counts=lambda found: found, wall=True, rounds=0
-    )
+    return Case({path.name[:2]: whole(path) for path in paths}, wall=True, rounds=0)
 
 
 def report() -> Case:
