@@ -442,6 +442,25 @@ def sweep(
         yield Frame(place, snapshot(values), end, "done" if last else "running", note if last else "")
 
 
+def by_seed(
+    look: Callable[[int], Mapping[str, Any]], seeds: int, step: int, span: tuple[float, float],
+    status: str = "running",
+) -> Iterator[Frame]:  # fmt: skip
+    """Measures at one step for one seed after the other; a frame carries all seeds so far.
+
+    Args:
+        look: seed -> what is found there, by its names; frames have it as (seeds, ...).
+        span: of the run's progress, where this begins and ends.
+        status: of the last frame.
+    """
+    values: dict[str, np.ndarray] = {}
+    for seed in range(seeds):
+        gather(values, (seeds,), (seed,), look(seed))
+        left = 1 - (seed + 1) / seeds
+        now = span[1] - (span[1] - span[0]) * left
+        yield Frame(step, snapshot(values), now, "running" if left else status)
+
+
 def put(values: Mapping[str, np.ndarray], place: tuple[int, ...], found: Mapping[str, Any]) -> None:
     """Writes what was found into the arrays of its names."""
     for name, value in found.items():

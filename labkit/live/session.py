@@ -292,7 +292,8 @@ class Session:
         if ticket.current and self.ended and not self._again:
             # The next picture has this run in grey, in other places; who moves a setting sees it sooner.
             run = self.run
-            self.experiment.predict(self.experiment.prepare(run.settings))  # which the memory keeps
+            if any(knob.remeasures for knob in run.settings.knobs().values()):  # and has it all in the memory
+                self.experiment.predict(self.experiment.prepare(run.settings))
             earlier = (*(old for old in self.kept if old.settings != run.settings), run)
             chart = self.experiment.draw(run.frames, run.prediction, earlier, run.settings)
             self._tell("expect", chart)

@@ -8,7 +8,7 @@ grow as √(n/KC): double n at fixed centres and clusters of equal size, and the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -83,32 +83,29 @@ def predict(setup: common.Setup) -> Prediction:
 
 
 def run(setup: common.Setup, prediction: Prediction) -> Iterator[Frame]:
+    settings, (single, double, without) = setup.settings, setup.sets
     # What is drawn comes first; an eigendecomposition at twice the samples takes five times as long.
-    looks: tuple[Callable[..., dict[str, Any]], ...] = (_single, _double, _without_noise)
-    settings, seeds, values = setup.settings, len(setup.sets[0]), dict[str, np.ndarray]()
-    for step, (look, (begin, end)) in enumerate(zip(looks, common.spans((1.0, 5.0, 3.0)), strict=True)):
-        for s, mixture in enumerate(setup.sets[step]):
-            common.gather(values, (seeds,), (s,), look(settings, mixture, settings.seed + s))
-            share = (s + 1) / seeds
-            status = "done" if look is looks[-1] and share == 1 else "running"
-            yield Frame(step, common.snapshot(values), end - (end - begin) * (1 - share), status)
+    spans, seeds = common.spans((1.0, 5.0, 3.0)), len(single)
+
+    def top(name: str, mixtures: Sequence[data.Mixture]) -> Callable[[int], dict[str, Any]]:
+        return lambda s: {name: _top(settings, mixtures[s], settings.seed + s)}
+
+    yield from common.by_seed(top("single", single), seeds, 0, spans[0])
+    yield from common.by_seed(top("double", double), seeds, 1, spans[1])
+    yield from common.by_seed(lambda s: _without_noise(settings, without[s]), seeds, 2, spans[2], "done")
 
 
-def _single(settings: MixtureSettings, mixture: data.Mixture, seed: int) -> dict[str, np.ndarray]:
+def _top(settings: MixtureSettings, mixture: data.Mixture, seed: int) -> np.ndarray:
     """The largest singular values of J at the start."""
     model = models.one_hidden(
         settings.inputs, settings.width, settings.classes, activation=settings.activation, seed=seed,
         dtype=torch.float64,
     )  # fmt: skip
     rank = theory.mixture_rank(settings.classes, settings.clusters)
-    return {"single": shared.gram_values(model, mixture.x_train)[: max(3 * rank, rank + 1)].numpy()}
+    return shared.gram_values(model, mixture.x_train)[: max(3 * rank, rank + 1)].numpy()
 
 
-def _double(settings: MixtureSettings, mixture: data.Mixture, seed: int) -> dict[str, np.ndarray]:
-    return {"double": _single(settings, mixture, seed)["single"]}
-
-
-def _without_noise(settings: MixtureSettings, mixture: data.Mixture, seed: int) -> dict[str, float]:
+def _without_noise(settings: MixtureSettings, mixture: data.Mixture) -> dict[str, float]:
     """Thm A.1 on the analytic kernel: rank, share of the labels in its range, least and largest non-zero
     eigenvalue, and the ends of their interval.
     """

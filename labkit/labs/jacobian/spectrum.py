@@ -74,14 +74,12 @@ def _spectra(
     setup: shared.Labelled, nets: Sequence[nn.Module], when: str, span: tuple[float, float]
 ) -> Iterator[Frame]:
     step = 0 if when == "initial" else setup.settings.steps
-    values: dict[str, np.ndarray] = {}
-    for seed, (model, x) in enumerate(zip(nets, setup.x, strict=True)):
-        found = _densities(jacobian(model, x), setup.settings, seed)
-        common.gather(values, (len(nets),), (seed,), {f"{when}_{name}": one for name, one in found.items()})
-        done = "done" if when == "final" and seed + 1 == len(nets) else "running"
-        yield Frame(
-            step, common.snapshot(values), span[0] + (span[1] - span[0]) * (seed + 1) / len(nets), done
-        )
+
+    def look(seed: int) -> dict[str, Any]:
+        found = _densities(jacobian(nets[seed], setup.x[seed]), setup.settings, seed)
+        return {f"{when}_{name}": value for name, value in found.items()}
+
+    yield from common.by_seed(look, len(nets), step, span, "done" if when == "final" else "running")
 
 
 def _densities(A: krylov.Operator, settings: Spectrum, seed: int) -> dict[str, Any]:

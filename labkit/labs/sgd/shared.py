@@ -139,9 +139,8 @@ def minima(
         for s, each in enumerate(one.sets):
             for new in read(step, s, each, *nets[copies * s : copies * (s + 1)]):
                 yield Frame(step, common.snapshot(values) if new else {}, trained)
-            if s + 1 < len(one.sets):
-                yield Frame(step, common.snapshot(values), trained)
-        yield Frame(step + 1, common.snapshot(values), min(end, 0.99))
+            done = s + 1 == len(one.sets)
+            yield Frame(step + done, common.snapshot(values), min(end, 0.99) if done else trained)
     yield Frame(len(trainings), {}, 1.0, "done", "; ".join(notes))
 
 
