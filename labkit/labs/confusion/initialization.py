@@ -138,7 +138,8 @@ def predict(setup: Setup) -> Prediction:
     settings = setup.settings
     found = common.blank(settings.seeds, len(KINDS), len(settings.jobs), **dict.fromkeys(QUANTITIES, ()))
     for s, one in enumerate(setup.sets):
-        cosines, labels = (one.x_train @ one.x_train.T).cpu().numpy(), np.eye(one.classes)[one.y_train.cpu()]
+        cosines = wide.Cosines((one.x_train @ one.x_train.T).cpu().numpy())
+        labels = np.eye(one.classes)[one.y_train.cpu()]
         for j, job in enumerate(settings.jobs):
             for kind in settings.kinds(j):
                 activation, variances, skip = setup.network(kind, job)

@@ -138,7 +138,8 @@ def predict(setup: Setup) -> Prediction:
     found = []
     for s, (seed, one) in enumerate(zip(seeds, setup.sets, strict=True)):
         x, labels = one.x_train.double().cpu(), np.eye(one.classes)[one.y_train.cpu()]
-        gram = torch.from_numpy(wide.gram(law, (x @ x.T).numpy(), labels, np.random.default_rng(seed)))
+        cosines, rng = wide.Cosines((x @ x.T).numpy()), np.random.default_rng(seed)
+        gram = torch.from_numpy(wide.gram(law, cosines, labels, rng))
         found.append({**_compared(gram, setup.compared[s], settings.group), **_traps(setup, s, gram)})
     known = common.stacked(found)
     if settings.batch_norm:

@@ -106,13 +106,26 @@ def _hermite() -> tuple[np.ndarray, np.ndarray]:
     return np.stack(rows), weight / weight.sum()
 
 
-def gram(wide: Wide, cosines: np.ndarray, labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+class Cosines:
+    """Where the cosines of samples, (n, n), lie on `GRID`, found once for all that is read there."""
+
+    def __init__(self, cosines: np.ndarray) -> None:
+        kept = np.clip(cosines, -1.0, 1.0)
+        self._below = np.clip(np.searchsorted(GRID, kept, side="right") - 1, 0, len(GRID) - 2)
+        self._past = kept - GRID[self._below]
+
+    def read(self, values: np.ndarray) -> np.ndarray:
+        """A function on `GRID`, linear between its points."""
+        return (np.diff(values) / np.diff(GRID))[self._below] * self._past + values[self._below]
+
+
+def gram(wide: Wide, cosines: Cosines, labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """One draw of the Gram matrix of per-sample gradients of the cross-entropy, (n, n).
 
     Args:
-        cosines: (n, n) of the samples. labels: one-hot (n, K).
+        labels: one-hot (n, K).
     """
-    K, theta = (np.interp(cosines, GRID, values) for values in (wide.outputs, wide.theta))
+    K, theta = cosines.read(wide.outputs), cosines.read(wide.theta)
     f = _root(K) @ rng.standard_normal(labels.shape)
     f = np.exp(f - f.max(axis=1, keepdims=True))
     residuals = f / f.sum(axis=1, keepdims=True) - labels
