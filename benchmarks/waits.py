@@ -57,8 +57,8 @@ def first_frame(experiment: Experiment, canvas: Canvas, setup: Any, prediction: 
     """From there to the picture of the first frame with values."""
     settings = experiment.presets["quick"]
     frames = experiment.frames(settings, setup, prediction)
-    first = next(frame for frame in frames if not frame.is_tick)
-    canvas.frame(experiment.draw((first,), prediction, (), settings))
+    first = next(found for frame in frames if (found := frame.glimpse() if frame.is_tick else (frame,)))
+    canvas.frame(experiment.draw(first, prediction, (), settings))
     frames.close()
 
 

@@ -7,7 +7,7 @@ import itertools
 import math
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, ClassVar, cast
 
@@ -319,9 +319,13 @@ class Outcome:
         return [f"{who}: {self.note}"] if self.word != "done" else []
 
 
+Showing = Callable[[Ensemble], Mapping[str, np.ndarray]]  # what a tick shows of networks as they are
+
+
 def fit(
     ensemble: Ensemble, samples: Sequence[tuple[Tensor, Tensor]], *, loss: float, lr: float, epochs: int,
     seed: int, span: tuple[float, float], step: int, batch: int = 64,
+    showing: Showing | None = None,
 ) -> Generator[Frame, None, Outcome]:  # fmt: skip
     """SGD with momentum .9 on the cross-entropy, until that of every copy is below `loss`; passes on ticks.
 
@@ -331,6 +335,7 @@ def fit(
         seed: of the minibatches; copy s takes seed + s.
         span: progress of the whole run at the start and at the end of this training.
         step: the step that the ticks carry.
+        showing: of the networks, on the way.
     """
     xs, ys = zip(*samples, strict=True)
     each = -(-len(xs[0]) // batch)
@@ -347,7 +352,8 @@ def fit(
             share = min(max((first - now) / max(first - math.log(loss), 1e-9), share), 1.0)
         if ended.status == "running":
             told = lengths.shown(share, ended.progress or 0.0)
-            yield Frame.tick(step, span[0] + (span[1] - span[0]) * told)
+            seen = partial(showing, ensemble) if showing else None
+            yield Frame.tick(step, span[0] + (span[1] - span[0]) * told, seen)
     if ended.status == "diverged":
         return Outcome("diverged", 0, ended.note)
     taken = -(-int(ended.values["steps"].max()) // each)
@@ -415,6 +421,13 @@ def gather(
         values.setdefault(name, np.full((*shape, *np.shape(value)), np.nan))[place] = value
 
 
+def alone(shape: tuple[int, ...], place: tuple[int, ...], found: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """Arrays (*shape, ...) of what was found at one place."""
+    values: dict[str, np.ndarray] = {}
+    gather(values, shape, place, found)
+    return values
+
+
 def spans(costs: Iterable[float], begin: float = 0.0, end: float = 1.0) -> list[tuple[float, float]]:
     """The progress of a run at the start and at the end of each of its parts, from what they cost."""
     done = np.cumsum([0.0, *costs])
@@ -461,7 +474,7 @@ def by_seed(
         yield Frame(step, snapshot(values), now, "running" if left else status)
 
 
-def put(values: Mapping[str, np.ndarray], place: tuple[int, ...], found: Mapping[str, Any]) -> None:
+def put(values: Mapping[str, np.ndarray], place: Any, found: Mapping[str, Any]) -> None:
     """Writes what was found into the arrays of its names."""
     for name, value in found.items():
         values[name][place] = value

@@ -73,6 +73,7 @@ class Session:
         self._setup: Any = None  # prepared and not yet run: a run may change it
         self._now: tuple[Any, Prediction, list[Frame]] = (settings, {}, [])  # replaced as one
         self._seconds = 0.0
+        self._glimpse: tuple[Frame, ...] = ()  # drawn behind the frames so far, and not kept
         self._worker = Worker(f"labkit-{experiment.name}", self._failed)
 
     # ---- the person's thread
@@ -148,7 +149,8 @@ class Session:
     def chart(self) -> Chart:
         """The figure of the present run as it stands."""
         run = self.run
-        return self.experiment.draw(run.frames, run.prediction, self.previous, run.settings)
+        frames = (*run.frames, *self._glimpse)
+        return self.experiment.draw(frames, run.prediction, self.previous, run.settings)
 
     def grey_text(self) -> str:
         """Which runs are in grey, by what sets them apart."""
@@ -266,7 +268,7 @@ class Session:
         if worth and not (again and self._again):
             self.ghost = old
         self._again = again
-        self._now, self._seconds = (settings, prediction, []), 0.0
+        self._now, self._seconds, self._glimpse = (settings, prediction, []), 0.0, ()
         self._predicted, self.ended = True, False
 
     def _stopped_early(self) -> None:
@@ -303,7 +305,7 @@ class Session:
         empty = self._greyed(ticket) if self._again else 0.0
         begun = drawn = judged = time.perf_counter()
         interval, verdict_interval = WHOLE if self._again else 0.0, 1.0
-        unseen, last, first_step = self._again and not self._slow, Frame(0), None
+        unseen, last, first_step, rested = self._again and not self._slow, Frame(0), None, 0.0
         for frame in frames:
             now = time.perf_counter()
             last = frame
@@ -311,7 +313,7 @@ class Session:
                 if self._again and not self._now[2]:
                     self._slow = time.monotonic() > empty
                 self._now[2].append(frame)
-                self._seconds = now - begun
+                self._seconds, self._glimpse = now - begun, ()
                 unseen = True
             if first_step is None:
                 first_step, timed = frame.step, now
@@ -321,7 +323,11 @@ class Session:
             if now - drawn >= interval and (self._now[2] or time.monotonic() > empty):
                 speed = (frame.step - first_step) / (now - timed) if now - timed > 0.3 else None
                 line = words.progress_line(frame, str(self._now[0].device), speed, now - begun)
-                self._tell("status", line, True)
+                if frame.showing and not (unseen or self._again) and now >= rested:
+                    with remembering(None):
+                        self._glimpse = frame.glimpse()
+                    unseen, rested = True, now + (time.perf_counter() - now) / SHARE
+                self._tell("status", f"{line} · shown as it stands" if self._glimpse else line, True)
                 self._tell("progress", frame.progress, "info")
                 if unseen:
                     self._tell("picture", self.chart())
@@ -344,6 +350,7 @@ class Session:
 
     def _conclude(self, last: Frame) -> None:
         """The run is over: last picture, verdicts, and how it went."""
+        self._glimpse = ()
         if self._stopping and last.status == "running":
             self._now[2].append(Frame(last.step, {}, last.progress, "stopped"))
         run = self.run

@@ -69,8 +69,8 @@ def watch(
         setup = experiment.prepare(settings)
         prediction = experiment.predict(setup)
 
-    def show() -> None:
-        output.show(canvas.frame(experiment.draw(tuple(kept), prediction, previous, settings)))
+    def show(*glimpse: Frame) -> None:
+        output.show(canvas.frame(experiment.draw((*kept, *glimpse), prediction, previous, settings)))
 
     show()
     drawn, step = time.perf_counter(), 0
@@ -82,7 +82,7 @@ def watch(
                 if not frame.is_tick:
                     kept.append(frame)
                 if time.perf_counter() - drawn >= every:
-                    show()
+                    show(*frame.glimpse())
                     drawn = time.perf_counter()
     except KeyboardInterrupt:
         kept.append(Frame(step, status="stopped"))

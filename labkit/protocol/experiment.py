@@ -19,7 +19,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Generator, Hashable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -46,6 +46,8 @@ class Frame:
         progress: the share of the run that is done, in [0, 1], or None if unknown.
         status: "running", or how the run ended: "done", "diverged", "stopped".
         note: one sentence for the person, such as the learning rate that would have been stable.
+        showing: of a tick: gives values as they would be now, to be drawn until the next frame and not kept;
+            called, if at all, before the run goes on.
     """
 
     step: int
@@ -53,15 +55,26 @@ class Frame:
     progress: float | None = None
     status: str = "running"
     note: str = ""
+    showing: Callable[[], Mapping[str, np.ndarray]] | None = None
 
     @classmethod
-    def tick(cls, step: int, progress: float | None = None) -> Frame:
-        """A frame with nothing new: it gives the caller a moment at which to stop."""
-        return cls(step, progress=progress)
+    def tick(
+        cls, step: int, progress: float | None = None,
+        showing: Callable[[], Mapping[str, np.ndarray]] | None = None,
+    ) -> Frame:  # fmt: skip
+        """A frame with nothing to keep: it gives the caller a moment at which to look, or to stop."""
+        return cls(step, progress=progress, showing=showing)
 
     @property
     def is_tick(self) -> bool:
         return not self.values and self.status == "running"
+
+    def glimpse(self) -> tuple[Frame, ...]:
+        """What a tick has to show, as a frame; none where that cannot be measured yet."""
+        if self.showing is not None:
+            with suppress(ValueError, ArithmeticError, RuntimeError):
+                return (Frame(self.step, self.showing()),)
+        return ()
 
 
 Frames = Sequence[Frame]

@@ -277,10 +277,22 @@ class LabTests:
         (artifacts / f"{self.lab}-{name}.png").write_bytes(png)
 
     def test_a_seed_gives_bit_equal_frames(self, name: str) -> None:
-        """Randomness from outside the seed, or a seed that changes nothing."""
+        """Randomness from outside the seed, or a seed that changes nothing; or what a tick shows changes the
+        run, breaks, or cannot be drawn.
+        """
         experiment = self.experiment(name)
         settings = experiment.preset(**self.repeated[name]) if name in self.repeated else self.small(name)
-        first, second = shared_run(experiment, settings), drain(experiment, settings)
+        first = shared_run(experiment, settings)
+        looks = 0
+
+        def look(frame: Frame) -> None:
+            nonlocal looks
+            if frame.showing is not None and looks < 3:
+                looks += 1
+                seen = replace(frame, values=frame.showing())
+                assert experiment.draw((seen,), first.prediction, (), settings).panels
+
+        second = drain(experiment, settings, progress=look)
         assert [frame.step for frame in first.frames] == [frame.step for frame in second.frames]
         assert equal(values(first), values(second))
         assert changes(experiment, self.small(name, seed=1), self.outcome_when_small(name))

@@ -16,7 +16,7 @@ import PIL.Image
 import pytest
 
 from labkit.live import Panel
-from labkit.protocol.experiment import drain
+from labkit.protocol.experiment import Frame, drain
 from labkit.protocol.replication import Replication
 
 Make = Callable[..., Panel]
@@ -160,6 +160,42 @@ def test_the_first_frame_is_shown_while_the_run_goes_on(panel: Make, toy: Any) -
     assert shown[0] == 1
     one.stop_button.click()
     assert one.wait(20)
+
+
+def test_what_a_tick_shows_is_drawn_until_the_next_frame_and_never_kept(toy: Any) -> None:
+    """Catches: a network in training whose numbers stand in the table, in a claim, or after Stop."""
+
+    def run(setup: Any, prediction: Any) -> Any:
+        frames = toy.run(setup, prediction)
+        first = next(frames)
+        yield Frame.tick(0, 0.0, lambda: first.values)
+        yield Frame.tick(0, 0.0, lambda: 1 / 0)
+        while not released.wait(0.01):
+            yield Frame.tick(0, 0.0)
+        yield from (first, *frames)
+
+    def figure(frames: Any, *others: Any, **more: Any) -> Any:
+        drawn.append(frames)
+        return toy.figure(frames, *others, **more)
+
+    released, drawn = threading.Event(), list[Any]()
+    experiment = dataclasses.replace(toy.TOY, run=run, figure=figure)
+    one = Panel(experiment, toy.TOY.preset("quick", pause=0.01), train=False)
+    try:
+        one.train_button.click()
+        assert until(lambda: drawn and drawn[-1] and "as it stands" in one.status_line.value)
+        assert len(drawn[-1]) == 1 and not one.run.frames
+        one.stop_button.click()
+        assert one.wait(20)
+        assert [frame.status for frame in one.run.frames] == ["stopped"] and len(drawn[-1]) == 1
+        released.set()
+        one.train_button.click()
+        assert until(lambda: len(one.run.frames) > 3)
+        assert all(frame.showing is None for frame in one.run.frames)
+        assert "as it stands" not in one.status_line.value
+    finally:
+        one.close()
+        one.wait(5)
 
 
 def test_the_dashed_prediction_moves_with_the_slider_where_it_is_cheap(panel: Make, toy: Any) -> None:

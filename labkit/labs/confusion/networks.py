@@ -201,7 +201,10 @@ def run(setup: Setup, prediction: Prediction, *, gram: shared.Gram | None = None
     """`gram` gives the inner products of all per-sample gradients of a network, samples and classes;
     `gradient_gram` when left out."""
     settings, gram = setup.settings, gram or gradient_gram
-    ensemble = training.Ensemble([_network(setup, seed) for seed in common.seeds(settings)])
+    nets = [_network(setup, seed) for seed in common.seeds(settings)[:1]]
+    yield Frame.tick(0, 0.0, lambda: common.stacked([_look(setup, nets[0], 0, gram, whole=False)]))
+    nets += [_network(setup, seed) for seed in common.seeds(settings)[1:]]
+    ensemble = training.Ensemble(nets)
     losses, looks = ({round(settings.steps * i / many) for i in range(many + 1)} for many in (LOSSES, LOOKS))
     due, found = iter(sorted(losses | looks)), dict[int, Mapping[str, np.ndarray]]()
 

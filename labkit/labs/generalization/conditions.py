@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -113,13 +114,14 @@ def predict(setup: Setup) -> Prediction:
 
 
 def learn(
-    setup: Setup, kind: int, span: tuple[float, float]
+    setup: Setup, kind: int, span: tuple[float, float], showing: common.Showing
 ) -> Generator[Frame, None, tuple[training.Ensemble, common.Outcome]]:
     """Networks of all seeds, trained on true (0) or random (1) labels; says so where they diverge."""
     ensemble, samples = training.Ensemble(setup.models), shared.samples(setup.sets[kind])
-    outcome = yield from shared.fit(setup.settings, ensemble, samples, span=span, step=kind)
+    how = {"span": span, "step": kind, "showing": showing}
+    outcome = yield from shared.fit(setup.settings, ensemble, samples, **how)
     if outcome.word == "diverged":
-        yield Frame(kind, {}, span[0], "diverged", *outcome.told(WORDS[kind]))
+        yield Frame(kind, {}, span[0], "diverged", outcome.told(WORDS[kind])[0])
     return ensemble, outcome
 
 
@@ -128,16 +130,21 @@ def run(setup: Setup, prediction: Prediction) -> Iterator[Frame]:
     shapes = {name: start.shape[1:] for name, start in prediction.items()}
     values = common.blank(seeds, len(KINDS), loss=(), **shapes)
     notes = []
+
+    def read(s: int, k: int, values: dict[str, np.ndarray], ensemble: training.Ensemble) -> Prediction:
+        model, one = ensemble.member(s), setup.sets[k][s]
+        loss = common.fitted(model, one.x_train, one.y_train)[0]
+        common.put(values, (s, k), constants(setup, model, s) | {"loss": loss})
+        return values
+
     for k, (begin, end) in enumerate(((0.0, 0.3), (0.3, 1.0))):
-        ensemble, outcome = yield from learn(setup, k, (begin, end))
+        seen = partial(read, 0, k, common.snapshot(values))
+        ensemble, outcome = yield from learn(setup, k, (begin, end), seen)
         notes += outcome.told(WORDS[k])
         if outcome.word == "diverged":
             return
-        for s, one in enumerate(setup.sets[k]):
-            model = ensemble.member(s)
-            loss = common.fitted(model, one.x_train, one.y_train)[0]
-            common.put(values, (s, k), constants(setup, model, s) | {"loss": loss})
-            yield Frame(k, common.snapshot(values), end)
+        for s in range(seeds):
+            yield Frame(k, common.snapshot(read(s, k, values, ensemble)), end)
         last = k == len(KINDS) - 1
         yield Frame(k, common.snapshot(values), end, "done" if last else "running", "; ".join(notes))
 

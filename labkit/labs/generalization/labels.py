@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -116,13 +117,21 @@ def _down(
     spent, missed = [0, 0], [False, False]
     for t, level in enumerate(levels):
         step = g * len(levels) + t
+
+        def now(k: int, ensemble: training.Ensemble, t: int = t) -> dict[str, np.ndarray]:
+            """What the first seed's network has become."""
+            one, model, seen = setup.sets[g][k][0], ensemble.member(0), common.snapshot(values)
+            common.put(seen, (0, g, k, t), _look(settings, model, one))
+            common.put(seen, (0, g, k, -1), shared.noisy(settings, model, one.x_train, one.y_train, 0))
+            return seen
+
         for k in (k for k in range(len(KINDS)) if not missed[k]):
             # Random labels take about four times the steps.
             begin, end = (begun + part * (t + share) / len(levels) for share in ((0, 0.2), (0.2, 1))[k])
             sets = setup.sets[g][k]
             outcome = yield from shared.fit(
                 settings, ensembles[k], shared.samples(sets), loss=float(level), span=(begin, end), step=step,
-                epochs=settings.epochs - spent[k], seed=settings.seed + 1000 * t,
+                epochs=settings.epochs - spent[k], seed=settings.seed + 1000 * t, showing=partial(now, k),
             )  # fmt: skip
             notes += outcome.told(f"{KINDS[k]} labels, m = {settings.sizes[g]}")
             if outcome.word == "diverged":

@@ -11,13 +11,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from labkit import figures
+from labkit import figures, training
 from labkit.labs import common
 from labkit.labs.generalization import shared
 from labkit.labs.generalization.conditions import PAPER, Deep, Setup, learn, prepare
@@ -76,18 +77,19 @@ def turned(model: nn.Module, x: Tensor, apart: float) -> nn.Sequential:
 
 
 def run(setup: Setup, prediction: Prediction) -> Iterator[Frame]:
-    settings = setup.settings
-    ensemble, outcome = yield from learn(setup, 0, (0.0, 0.6))
-    if outcome.word == "diverged":
-        return
+    settings, seeds = setup.settings, len(setup.models)
 
-    def look(place: int, s: int) -> dict[str, float]:
+    def look(ensemble: training.Ensemble, place: int, s: int) -> dict[str, float]:
         one, model = setup.sets[0][s], ensemble.member(s)
         x, y = one.x_train[: settings.samples], one.y_train[: settings.samples]
         found = looked_at(settings, turned(model, x, float(prediction["apart"][place])), x, y, s)
         return found | {"loss": common.fitted(model, one.x_train, one.y_train)[0]}
 
-    yield from common.sweep(look, len(setup.models), [1.0] * PLACES, outcome.missed, 0.6)
+    ensemble, outcome = yield from learn(
+        setup, 0, (0.0, 0.6), lambda now: common.alone((seeds, PLACES), (0, 0), look(now, 0, 0))
+    )
+    if outcome.word != "diverged":
+        yield from common.sweep(partial(look, ensemble), seeds, [1.0] * PLACES, outcome.missed, 0.6)
 
 
 def looked_at(settings: Layers, net: nn.Module, x: Tensor, y: Tensor, seed: int) -> dict[str, float]:

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from torch import nn
 
-from labkit import figures
+from labkit import figures, training
 from labkit.labs import common
 from labkit.labs.generalization import shared
 from labkit.labs.generalization.conditions import PAPER, Deep, Setup, learn, looked_at, prepare
@@ -88,11 +88,20 @@ def predict(setup: Setup) -> Prediction:
 
 
 def run(setup: Setup, prediction: Prediction) -> Iterator[Frame]:
-    sigmas = prediction["sigmas"]
-    ensemble, outcome = yield from learn(setup, 0, (0.0, 0.5))
+    sigmas, seeds = prediction["sigmas"], len(setup.models)
+
+    def now(ensemble: training.Ensemble) -> dict[str, np.ndarray]:
+        model, values = ensemble.member(0), dict[str, np.ndarray]()
+        found = looked_at(setup, model, 0)
+        for place in range(3):  # enough to be seen as a line
+            at = _at(setup, model, found, 0, float(sigmas[place]))
+            common.gather(values, (seeds, len(sigmas)), (0, place), at)
+        return values
+
+    ensemble, outcome = yield from learn(setup, 0, (0.0, 0.5), now)
     if outcome.word == "diverged":
         return
-    models = [ensemble.member(s) for s in range(len(setup.models))]
+    models = [ensemble.member(s) for s in range(seeds)]
     known = []
     for s, model in enumerate(models):
         known.append(looked_at(setup, model, s))
@@ -103,7 +112,7 @@ def run(setup: Setup, prediction: Prediction) -> Iterator[Frame]:
     def look(place: int, s: int) -> dict[str, float]:
         return _at(setup, models[s], known[s], s, float(sigmas[place]))
 
-    for frame in common.sweep(look, len(models), [1.0] * len(sigmas), outcome.missed, 0.5):
+    for frame in common.sweep(look, seeds, [1.0] * len(sigmas), outcome.missed, 0.5):
         yield frame if frame.is_tick else replace(frame, values={**frame.values, "loss": loss})
 
 

@@ -17,6 +17,7 @@ import itertools
 import math
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -166,7 +167,7 @@ def one_pass(weights: Sequence[Tensor], p: float) -> float:
     return float(h.sum())
 
 
-def _trained(setup: Setup, end: float) -> Generator[Frame, None, list[nn.Module]]:
+def _trained(setup: Setup, end: float, showing: common.Showing) -> Generator[Frame, None, list[nn.Module]]:
     """The networks that are rescaled; none where their training diverged. `end` is the progress after it."""
     settings, ensemble = setup.settings, Ensemble(setup.nets)
     for frame in train(
@@ -177,28 +178,38 @@ def _trained(setup: Setup, end: float) -> Generator[Frame, None, list[nn.Module]
         if frame.status == "diverged":
             yield frame
             return []
-        yield Frame.tick(0, end * (frame.progress or 0.0))
+        yield Frame.tick(0, end * (frame.progress or 0.0), partial(showing, ensemble))
     return [ensemble.member(s) for s in range(settings.seeds)]
 
 
 def run(setup: Setup, prediction: Prediction, *, one_pass: OnePass = one_pass) -> Iterator[Frame]:
-    settings, factors = setup.settings, prediction["factor"].tolist()
+    settings, factors, seeds = setup.settings, prediction["factor"].tolist(), len(setup.nets)
     look, starts = settings.ascent * settings.n, []
     costs = [64 * settings.steps, *[look] * len(factors), *[4 * look / settings.seeds] * settings.seeds]
     done = [end for _, end in common.spans(costs)]
-    for s, net in enumerate(nets := (yield from _trained(setup, done[0]))):
+
+    def measures(s: int, net: nn.Module) -> dict[str, float]:
         one = setup.datasets[s]
-        starts.append(once(_measures, net, one.x_train, one.y_train, settings.alpha, settings.ascent))
+        return once(_measures, net, one.x_train, one.y_train, settings.alpha, settings.ascent)
+
+    def compare(s: int, net: nn.Module, start: Any, kind: str, factor: float) -> dict[str, float]:
+        one, ways = setup.datasets[s], setup.directions[s][kind]
+        scales = {layer: factor**way for layer, way in ways.items()}
+        return once(_compare, net, one.x_train, one.y_train, start, scales, settings.alpha, settings.ascent)
+
+    def now(ensemble: Ensemble) -> dict[str, np.ndarray]:
+        net = ensemble.member(0)
+        found = compare(0, net, measures(0, net), settings.kind, factors[0])
+        return common.alone((seeds,), (0,), found) | {"factor": np.full(seeds, factors[0])}
+
+    for s, net in enumerate(nets := (yield from _trained(setup, done[0], now))):
+        starts.append(measures(s, net))
         yield Frame.tick(0, done[0])
     if not nets:
         return
 
     def beside(s: int, kind: str, factor: float) -> dict[str, float]:
-        one, ways = setup.datasets[s], setup.directions[s][kind]
-        scales = {layer: factor**way for layer, way in ways.items()}
-        return once(
-            _compare, nets[s], one.x_train, one.y_train, starts[s], scales, settings.alpha, settings.ascent
-        )
+        return compare(s, nets[s], starts[s], kind, factor)
 
     for step, factor in enumerate(factors):
         share, found = done[1 + step], []

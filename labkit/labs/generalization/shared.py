@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -185,20 +186,27 @@ def family(
     """
     shape, notes, spans = (len(sets), len(jobs)), list[str](), common.spans(job.cost for job in jobs)
     values = grid(*shape)
+
+    def read(s: int, g: int, values: dict[str, np.ndarray], ensemble: training.Ensemble) -> Mapping[str, Any]:
+        model, (x, y) = folded(ensemble.member(s)), jobs[g].samples[s]
+        found = measured(settings, model, x, y) | perturbed(settings, model, x, y, seed=s)
+        found["test_error"] = test_error(model, sets[s].x_test, sets[s].y_test)
+        common.gather(values, shape, (s, g), {**found, **more(s, model)})
+        return values
+
     for g, (job, (begin, end)) in enumerate(zip(jobs, spans, strict=True)):
         fitted_at = 0.1 * begin + 0.9 * end
         ensemble = training.Ensemble(job.models)
-        outcome = yield from fit(settings, ensemble, job.samples, span=(begin, fitted_at), step=g)
+        outcome = yield from fit(
+            settings, ensemble, job.samples, span=(begin, fitted_at), step=g,
+            showing=partial(read, 0, g, common.snapshot(values)),
+        )  # fmt: skip
         notes += outcome.told(job.words)
         if outcome.word == "diverged":
             yield Frame(g, common.snapshot(values), begin, "diverged", notes[-1])
             return
-        for s, (x, y) in enumerate(job.samples):
-            model = folded(ensemble.member(s))
-            found = measured(settings, model, x, y) | perturbed(settings, model, x, y, seed=s)
-            found["test_error"] = test_error(model, sets[s].x_test, sets[s].y_test)
-            common.gather(values, shape, (s, g), {**found, **more(s, model)})
-            yield Frame(g, common.snapshot(values), fitted_at)
+        for s in range(len(sets)):
+            yield Frame(g, common.snapshot(read(s, g, values, ensemble)), fitted_at)
         last = g == len(jobs) - 1
         yield Frame(
             g, common.snapshot(values), end, "done" if last else "running", "; ".join(notes) if last else ""
@@ -222,17 +230,21 @@ def measured(settings: Any, model: nn.Module, x: Tensor, y: Tensor) -> dict[str,
 
 
 def perturbed(settings: Any, model: nn.Module, x: Tensor, y: Tensor, *, seed: int) -> dict[str, Any]:
+    """`noisy`, and sharpness, (4)."""
+    return {**noisy(settings, model, x, y, seed), "sharpness": steepest(settings, folded(model), x, y)}
+
+
+def noisy(settings: Any, model: nn.Module, x: Tensor, y: Tensor, seed: int) -> dict[str, Any]:
     """What noise in the weights does to the loss on the samples that a network was fitted to.
 
     Returns:
-        divergence (the KL at an expected sharpness of .05) and plane, the KL at each of `PLANE`; sharpness,
-        (4).
+        divergence, the KL at an expected sharpness of .05; plane, the KL at each of `PLANE`.
     """
     model, near = folded(model), probed(settings, len(x))
     at, *plane = divergences(
         model, x[near], y[near], ALPHAS[settings.network], settings.draws, seed, (TARGET, *PLANE)
     )
-    return {"divergence": at, "plane": plane, "sharpness": steepest(settings, model, x, y)}
+    return {"divergence": at, "plane": plane}
 
 
 def divergences(

@@ -6,8 +6,9 @@ The width is swept for a smooth activation and for ReLU, and the slope of the de
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 import torch
@@ -53,15 +54,16 @@ def predict(setup: common.Setup) -> Prediction:
 def run(setup: common.Setup, prediction: Prediction) -> Iterator[Frame]:
     settings, widths = setup.settings, prediction["widths"].tolist()
     for index, width in enumerate(widths):
-        values = {}
-        for name in ACTIVATIONS:
-            worst = np.zeros((settings.seeds, settings.repeats))
-            for seed, repeat in np.ndindex(*worst.shape):
-                worst[seed, repeat] = _deviation(setup, width, name, seed, repeat)
-                yield Frame.tick(width, index / len(widths))
-            values[f"deviation_{name}"] = worst.mean(axis=1)
+        worst = common.blank(settings.seeds, **dict.fromkeys(ACTIVATIONS, (settings.repeats,)))
+
+        def means(worst: Mapping[str, np.ndarray] = worst) -> dict[str, np.ndarray]:
+            return {f"deviation_{name}": found.mean(axis=1) for name, found in worst.items()}
+
+        for name, place in product(ACTIVATIONS, np.ndindex(settings.seeds, settings.repeats)):
+            worst[name][place] = _deviation(setup, width, name, *place)
+            yield Frame.tick(width, index / len(widths), means)
         done = index + 1 == len(widths)
-        yield Frame(width, values, (index + 1) / len(widths), "done" if done else "running")
+        yield Frame(width, means(), (index + 1) / len(widths), "done" if done else "running")
 
 
 def _deviation(setup: common.Setup, width: int, activation: str, seed: int, repeat: int) -> float:

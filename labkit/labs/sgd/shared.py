@@ -121,6 +121,17 @@ def minima(
         share: of a training's span, before anything is read.
     """
     notes, nets = [], trainings[0].nets
+
+    def now(step: int, ensemble: training.Ensemble) -> dict[str, np.ndarray]:
+        """With what is read first off the networks of the first set, as they are."""
+        each, before = trainings[step].sets[0], common.snapshot(values)
+        copies = ensemble.size // len(trainings[step].sets)
+        try:
+            any(read(step, 0, each, *(ensemble.member(k) for k in range(copies))))
+            return common.snapshot(values)
+        finally:
+            common.put(values, (...,), before)
+
     for step, one in enumerate(trainings):
         (begin, end), nets = one.span, one.nets or nets
         trained = begin + share * (end - begin)
@@ -129,7 +140,8 @@ def minima(
         samples = [(each.x_train, each.y_train) for each in one.sets for _ in range(copies)]
         own = {name: getattr(settings, knob) for name, knob in GIVEN.items() if name not in one.how}
         outcome = yield from common.fit(
-            ensemble, samples, span=(begin, trained), step=step, **own, **one.how
+            ensemble, samples, span=(begin, trained), step=step, showing=partial(now, step),
+            **own, **one.how
         )  # fmt: skip
         notes += outcome.told(one.who)
         if outcome.word == "diverged":
