@@ -8,7 +8,7 @@ beside it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +21,8 @@ from labkit.labs import common
 from labkit.labs.jacobian import shared
 from labkit.measure import jacobian
 from labkit.protocol.claims import Claim, World
-from labkit.protocol.experiment import Experiment, Frame, Frames, Prediction, Run, last
+from labkit.protocol.experiment import Experiment, Frame, Frames, Prediction, Run
+from labkit.protocol.memory import once
 from labkit.protocol.rules import EVERY, Between, Evidence
 from labkit.protocol.settings import knob
 
@@ -51,14 +52,13 @@ def prepare(settings: Spectrum) -> shared.Labelled:
 
 
 def predict(setup: shared.Labelled) -> Prediction:
-    """The exact eigenvalues of JJᵀ at the start: (S, nK), descending."""
-    pairs = zip(setup.models, setup.x, strict=True)
-    return {"eigenvalues": np.array([shared.gram_values(*pair).cpu().numpy() ** 2 for pair in pairs])}
+    """What `_exact` says of JJᵀ at the start."""
+    return common.stacked([once(_exact, *pair) for pair in zip(setup.models, setup.x, strict=True)])
 
 
 def run(setup: shared.Labelled, prediction: Prediction) -> Iterator[Frame]:
     settings = setup.settings
-    yield from _spectra(setup, setup.models, "initial", (0.0, 0.4))
+    yield from _spectra(setup, setup.models, "initial", (0.0, 0.4), prediction)
     ensemble = training.Ensemble(setup.models)
     frames = training.train(
         ensemble, setup.x, setup.targets, loss="half-mean", lr=0.1, momentum=0.9, steps=settings.steps,
@@ -67,85 +67,94 @@ def run(setup: shared.Labelled, prediction: Prediction) -> Iterator[Frame]:
     for frame in frames:
         yield Frame.tick(frame.step, 0.4 + 0.2 * (frame.progress or 0))
     trained = tuple(ensemble.member(seed) for seed in range(len(setup.models)))
-    yield from _spectra(setup, trained, "final", (0.6, 1.0))
+    yield from _spectra(setup, trained, "final", (0.61, 1.0))
 
 
 def _spectra(
-    setup: shared.Labelled, nets: Sequence[nn.Module], when: str, span: tuple[float, float]
-) -> Iterator[Frame]:
+    setup: shared.Labelled, nets: Sequence[nn.Module], when: str, span: tuple[float, float],
+    known: Prediction | None = None,
+) -> Iterator[Frame]:  # fmt: skip
     step = 0 if when == "initial" else setup.settings.steps
 
-    def look(seed: int) -> dict[str, Any]:
-        found = _densities(jacobian(nets[seed], setup.x[seed]), setup.settings, seed)
+    def look(seed: int, least: bool = False) -> dict[str, Any]:
+        """All that there is to see of a seed; or, at `least`, the poorer of the two estimates."""
+        pair, steps = (nets[seed], setup.x[seed]), setup.settings.lanczos_steps
+        exact = {name: value[seed] for name, value in known.items()} if known else once(_exact, *pair)
+        few, error = _estimated(*pair, exact, setup.settings, seed, max(2, steps // 8))
+        found = {**exact, "quadrature": few}
+        if not least:
+            more, small = _estimated(*pair, exact, setup.settings, seed, steps)
+            found |= {"quadrature": more, "error": small, "error_short": error}
         return {f"{when}_{name}": value for name, value in found.items()}
 
+    yield Frame.tick(step, span[0], lambda: common.stacked([look(0, least=True)]))
     yield from common.by_seed(look, len(nets), step, span, "done" if when == "final" else "running")
 
 
-def _densities(A: krylov.Operator, settings: Spectrum, seed: int) -> dict[str, Any]:
-    """Exact eigenvalues, grid, exact and estimated densities,
-    and the L1 error with all and with an eighth of the steps.
-    """
-    eigenvalues = krylov.singular_values(A).double() ** 2
-    top = float(eigenvalues[0])
-    sigma = VARIANCE**0.5 * top
-    grid = torch.linspace(-4 * sigma, top + 4 * sigma, 2000, dtype=torch.float64)
-    exact = krylov.gaussian_density(eigenvalues, None, grid, sigma)
+def _exact(model: nn.Module, x: Tensor) -> dict[str, np.ndarray]:
+    """The eigenvalues of JJᵀ, (nK,) descending, and their smoothed density on a grid, for a largest of 1."""
+    eigenvalues = krylov.singular_values(jacobian(model, x)).double() ** 2
+    top, sigma = float(eigenvalues[0]), VARIANCE**0.5
+    grid = torch.linspace(-4 * sigma, 1 + 4 * sigma, 2000, dtype=torch.float64)
+    density = krylov.gaussian_density(eigenvalues, None, grid * top, sigma * top) * top
+    return {"eigenvalues": eigenvalues.cpu().numpy(), "grid": grid.numpy(), "exact": density.cpu().numpy()}
 
-    def estimate(steps: int) -> tuple[Tensor, float]:
-        draws = torch.Generator().manual_seed(settings.seed + seed)
-        how: dict[str, Any] = {"steps": min(steps, A.shape[0]), "grid": grid, "generator": draws}
-        found = krylov.spectral_density(A, probes=settings.probes, variance=VARIANCE, **how).density
-        return found, float(torch.trapezoid((found - exact).abs(), grid))
 
-    density, error = estimate(settings.lanczos_steps)
-    _, short = estimate(max(2, settings.lanczos_steps // 8))
-    return {
-        "eigenvalues": eigenvalues.cpu().numpy(),
-        "grid": grid.numpy() / top,
-        "exact": exact.numpy() * top,
-        "quadrature": density.numpy() * top,
-        "error": error,
-        "error_short": short,
-    }
+def _estimated(
+    model: nn.Module, x: Tensor, known: Mapping[str, np.ndarray], settings: Spectrum, seed: int, steps: int
+) -> tuple[np.ndarray, float]:
+    """The density without eigenvalues, by so many Lanczos steps, and its L1 distance from the exact one."""
+    A, top = jacobian(model, x), float(known["eigenvalues"][0])
+    grid, exact = (torch.from_numpy(known[name]) for name in ("grid", "exact"))
+    found = krylov.spectral_density(
+        A, probes=settings.probes, variance=VARIANCE, steps=min(steps, A.shape[0]),
+        grid=grid * top, generator=torch.Generator().manual_seed(settings.seed + seed),
+    ).density * top  # fmt: skip
+    return found.numpy(), float(torch.trapezoid((found - exact).abs(), grid))
 
 
 def figure(frames: Frames, prediction: Prediction, settings: Spectrum | None = None) -> figures.Chart:
     return figures.Chart.of(
         settings, "The spectrum of JJᵀ before and after training, by Lanczos and exactly.",
-        _density(frames, "initial", "Spectral density of JJᵀ at the start"),
-        _density(frames, "final", "… after training"),
+        _density(_seen(frames, "initial") | dict(prediction), "Spectral density of JJᵀ at the start"),
+        _density(_seen(frames, "final"), "… after training"),
         figures.Panel(
-            "Top singular values of J", _top(frames), xlabel="λₛ", ylabel="count", yscale="log",
+            "Top singular values of J", _top(frames, prediction), xlabel="λₛ", ylabel="count", yscale="log",
             ylim=(0.5, None),
         ),
     )  # fmt: skip
 
 
-def _density(frames: Frames, when: str, title: str) -> figures.Panel:
-    marks: tuple[figures.Mark, ...] = ()
-    if common.newest(frames, f"{when}_grid") is not None:
-        grid, exact, found = (last(frames, f"{when}_{name}")[0] for name in ("grid", "exact", "quadrature"))
-        marks = (
-            figures.Predicted(grid, np.maximum(exact, 1e-6), label="exact", color="ink"),
-            figures.Measured(
-                grid, np.maximum(found, 1e-6), label="Lanczos quadrature", color=shared.INFORMATION
-            ),
-        )
+def _seen(frames: Frames, when: str) -> dict[str, np.ndarray]:
+    names = ("eigenvalues", "grid", "exact", "quadrature")
+    found = {name: common.newest(frames, f"{when}_{name}") for name in names}
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def _density(known: Mapping[str, np.ndarray], title: str) -> figures.Panel:
+    marks: list[figures.Mark] = []
+    for name, mark, label, color in (
+        ("exact", figures.Predicted, "exact", "ink"),
+        ("quadrature", figures.Measured, "Lanczos quadrature", shared.INFORMATION),
+    ):
+        if name in known:
+            marks.append(mark(known["grid"][0], np.maximum(known[name][0], 1e-6), label=label, color=color))
     return figures.Panel(
         title, marks, xlabel="eigenvalue / largest", ylabel="density", yscale="log", ylim=(1e-4, 1e3),
         xlim=(-0.02, 1.02),
     )  # fmt: skip
 
 
-def _top(frames: Frames) -> tuple[figures.Mark, ...]:
-    marks = []
-    for color, when in ((shared.TRAIN, "initial"), (shared.INFORMATION, "final")):
-        found = common.newest(frames, f"{when}_eigenvalues")
-        if found is not None:
-            counts, edges = np.histogram(np.sqrt(np.maximum(found[0], 0))[:1000], bins=60)
+def _top(frames: Frames, prediction: Prediction) -> list[figures.Mark]:
+    marks: list[figures.Mark] = []
+    for color, when, known in (
+        (shared.TRAIN, "initial", prediction), (shared.INFORMATION, "final", _seen(frames, "final")),
+    ):  # fmt: skip
+        if known:
+            found = np.sqrt(np.maximum(known["eigenvalues"][0], 0))[:1000]
+            counts, edges = np.histogram(found, bins=60)
             marks.append(figures.Histogram(edges, np.maximum(counts, 0.5), label=f"{when} J", color=color))
-    return tuple(marks)
+    return marks
 
 
 def _against_exact(run: Run) -> tuple[Evidence, Evidence, Evidence]:
