@@ -86,7 +86,7 @@ def gram_top_k(view: ShortSide, k: int, tol: float, memory: int, generator: torc
     wrong in it, leaves no room for a larger one.
     """
     gram, wrong = gram_matrix(view, memory, generator)
-    eigenvalues, X = _leading_pairs(gram, min(k + 1, view.short))
+    eigenvalues, X = leading_pairs(gram, min(k + 1, view.short))
     X = X[:, :k]
     narrow = X.to(view.dtype)
     width = view.width(memory)
@@ -111,7 +111,7 @@ def gram_top_k(view: ShortSide, k: int, tol: float, memory: int, generator: torc
     return Found(X, s, Y, residual, complete)
 
 
-def _leading_pairs(gram: Tensor, k: int) -> tuple[Tensor, Tensor]:
+def leading_pairs(gram: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """The k largest eigenvalues (k,) and their vectors (n, k), the largest first."""
     n = len(gram)
     if gram.device.type == "cpu" and 4 * k <= n:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from labkit import data, figures, krylov, models, training
+from labkit.krylov.gram import leading_pairs
 from labkit.labs import common
 from labkit.labs.jacobian import shared
 from labkit.labs.jacobian.published import RANK, SETS, published
@@ -33,6 +34,8 @@ from labkit.theory import jacobian as theory
 
 LEVELS = (0.0, 0.25, 0.5, 0.75, 1.0)
 ALL = tuple(range(len(LEVELS)))
+SMALL = 4000  # rows of a JJᵀ that is formed
+RANKS = 200  # of the information space, looked at together where JJᵀ is formed
 NAMES = tuple(f"{level:.0%}" for level in LEVELS)
 # For each level: the share of `steps` that a training takes, and where in it the rate falls to a tenth
 # (App. C.2 to C.4: 400 or 800 epochs, /10 at 760; 100 or 400, at 60 or 360; 400 or 800, at 260 and 360, ...).
@@ -73,12 +76,21 @@ class Alignment(common.OnData):
         1.0, "factor on the outputs", slider=(0.01, 1), bounds=(1e-6, 1e3), scale="log"
     )
     rank: int = knob(
-        50, "dimension r of the information space", slider=(5, 200), bounds=(1, None), step=5, remeasures=True
+        50,
+        "dimension r of the information space",
+        slider=(5, RANKS),
+        bounds=(1, None),
+        step=5,
+        remeasures=True,
     )
     n: int = knob(200, "training images", slider=(50, 400), bounds=(10, None), step=50)
     n_test: int = knob(300, "test images, at most", slider=(100, 1000), bounds=(10, None), step=100)
     classes: int = knob(10, "classes K", slider=(2, 10), bounds=(2, None), step=1)
     dataset: str = knob("digits", "name of a data set, or path to an .npz")
+
+    @property
+    def limits(self) -> Mapping[str, tuple[int, str]]:
+        return {"rank": (self.n * self.classes, "n·K")}
 
 
 class Setup(common.Setup):
@@ -133,22 +145,27 @@ def predict(setup: Setup) -> Prediction:
     }  # fmt: skip
 
 
-Shares = tuple[np.ndarray, float, float]
-
-
-def shares(model: nn.Module, x: Tensor, asked: Sequence[tuple[Tensor, Tensor]], rank: int) -> list[Shares]:
-    """For each pair (y, r₀): ‖Π_I y‖/‖y‖ for one-hot labels, on the first 1 to `rank` directions; at `rank`
-    for centred labels and for the residual of the start (tables 1 to 18).
+def shares(
+    model: nn.Module, x: Tensor, asked: Sequence[tuple[Tensor, Tensor]], rank: int
+) -> list[np.ndarray]:
+    """For each pair (y, r₀): ‖Π_I v‖/‖v‖ on the first 1 to `rank` left singular vectors of J (tables 1 to
+    18), (rank, 3), for v = y, for y with its classes centred, and for r₀.
     """
-    found = krylov.svd(jacobian(model, x), rank)
-    return [_shares_on(found, *pair) for pair in asked]
+    U = _left_vectors(model, x, rank, asked[0][0].numel())
+    return [_shares_on(U, *pair) for pair in asked]
 
 
-def _shares_on(found: krylov.SVD, y: Tensor, r0: Tensor) -> Shares:
+def _left_vectors(model: nn.Module, x: Tensor, rank: int, size: int) -> Tensor:
+    """(nK, rank) float64: of JJᵀ where it is small, and without it elsewhere."""
+    if size > SMALL:
+        return krylov.svd(jacobian(model, x), rank).U.double()
+    return leading_pairs(jacobian(copy.deepcopy(model).double(), x.double()).gram(), rank)[1]
+
+
+def _shares_on(U: Tensor, y: Tensor, r0: Tensor) -> np.ndarray:
     vectors = torch.stack([rows(v).double() for v in (y, y - 1 / y.shape[1], r0)], dim=1)
-    energy = (found.U.double().T @ vectors).square().cumsum(0) / vectors.square().sum(0)
-    curve = energy.sqrt().cpu().numpy()
-    return curve[:, 0], float(curve[-1, 1]), float(curve[-1, 2])
+    energy: Tensor = (U.T @ vectors).square().cumsum(0) / vectors.square().sum(0)
+    return energy.sqrt().cpu().numpy()
 
 
 @dataclass(frozen=True)
@@ -224,8 +241,11 @@ def _looked(
     for place, look in enumerate(looks, start=1):
         x = setup.images(look.seed, look.part)
         asked = tuple(setup.asked(level, look.seed, look.part) for level in look.levels)
-        several = once(shares, look.model, x, asked, setup.settings.rank)
-        for level, (curve, centred, residual) in zip(look.levels, several, strict=True):
+        rank, size = setup.settings.rank, asked[0][0].numel()
+        # Where it is cheap, for every rank of the slider at once.
+        most = min(max(rank, RANKS), size) if size <= SMALL else rank
+        for level, share in zip(look.levels, once(shares, look.model, x, asked, most), strict=True):
+            curve, (_, centred, residual) = share[:rank, 0], share[rank - 1]
             found = {"": curve[-1], "_curve": curve, "_centred": centred, "_residual": residual}
             named = {f"{look.name}{what}": value for what, value in found.items()}
             common.gather(values, every, (look.seed, level), named)
