@@ -9,7 +9,7 @@ rescalings of a function this is one, whatever it was rescaled by before.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -69,24 +69,28 @@ def run(setup: common.Setup, prediction: Prediction, *, radius: Radius = first_c
         x, y, seed, place = one.x_train, one.y_train, settings.seed + s, (s, k)
         common.put(values, place, shared.ends(model, one))
 
-        def walks(model: nn.Module, part: str) -> Tensor:
-            return flatness_radius(
-                model, x, y, epsilon=settings.tolerance, directions=settings.directions, part=part,
-                r_max=R_MAX, generator=seed, radius=radius,
-            ).radii  # fmt: skip
+        def walks(model: nn.Module, part: str) -> Generator[bool, None, Tensor]:
+            """A few at a time, so that a slider need not wait for all."""
+            generator, found = torch.Generator().manual_seed(seed), []
+            for some in np.diff([0, *range(4, settings.directions - 1, 4), settings.directions]):
+                found.append(flatness_radius(
+                    model, x, y, epsilon=settings.tolerance, directions=int(some), part=part,
+                    r_max=R_MAX, generator=generator, radius=radius,
+                ).radii)  # fmt: skip
+                yield False
+            return torch.cat(found)
 
         for which, part in enumerate(("all", "top")):
-            values["radii"][place][which] = walks(model, part).numpy()
+            values["radii"][place][which] = (yield from walks(model, part)).numpy()
             yield True
         values["capped"][place] = (values["radii"][place] >= R_MAX).mean()
         generator, most = torch.Generator().manual_seed(seed), settings.rescale
         other = models.rescale_nodes(model, generator=generator, low=1 / most, high=most)
         values["same"][place] = common.change(model, other, x)
-        values["rescaled"][place] = float(walks(other, "all").mean())
+        values["rescaled"][place] = float((yield from walks(other, "all")).mean())
         yield False
         for which, one_of in enumerate((model, other)):
-            values["balanced"][place][which] = float(walks(balanced(one_of), "all").mean())
-            yield False
+            values["balanced"][place][which] = float((yield from walks(balanced(one_of), "all")).mean())
         few = min(5, settings.directions)
         profile = once(flatness_profile, model, x, y, PROFILE.tolist(), directions=few, generator=seed)
         values["profile"][place] = profile.mean(0).numpy()
