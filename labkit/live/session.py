@@ -30,6 +30,7 @@ THROTTLE = 0.08  # seconds between two predictions of a drag, at least
 FRAME = 0.2  # seconds between two pictures, at least
 WHOLE = 0.03  # what is measured again in less than that is drawn once, whole
 EMPTY = 0.1  # what has no value so long after the wish is drawn without; at once, if so it was last
+REST = 1.0  # seconds after which a drag is taken to be over
 SHARE = 0.03  # of the time may go into pictures; slower ones come less often
 KEPT = 6  # earlier runs that can be kept; more cannot be told apart in grey
 
@@ -290,7 +291,7 @@ class Session:
             if self._again:
                 self._tell("picture", self.chart())
             return  # superseded: the next job speaks now
-        self._conclude(last)
+        self._conclude(last, ticket)
         if ticket.current and self.ended and not self._again:
             # The next picture has this run in grey, in other places; who moves a setting sees it sooner.
             run = self.run
@@ -348,7 +349,7 @@ class Session:
             self._tell("picture", self.chart())
         return ticket.since + EMPTY + time.monotonic() - begun
 
-    def _conclude(self, last: Frame) -> None:
+    def _conclude(self, last: Frame, ticket: Ticket) -> None:
         """The run is over: last picture, verdicts, and how it went."""
         self._glimpse = ()
         if self._stopping and last.status == "running":
@@ -368,6 +369,11 @@ class Session:
             self._tell("picture", self.chart())
         self._tell("verdicts", words.verdicts(words.decide(self.experiment, run), says != "Stopped"))
         self._tell("grey", self.grey_text())
+        text = f"{text} {run.note}".strip()
+        if self._again:  # sharp pictures take long, and the next move would wait for it
+            self._tell("status", text, False)
+            if not ticket.wait(REST) and not self._stopping:
+                return
         self._tell("picture", self.chart(), rest=True, refit=not self._again)
         # Last: who presses Stop while the end is being drawn is answered by it.
-        self._tell("status", f"{text} {run.note}".strip(), False)
+        self._tell("status", text, False)
