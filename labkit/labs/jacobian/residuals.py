@@ -67,7 +67,7 @@ def predict(setup: shared.Labelled) -> Prediction:
     """
     settings, steps = setup.settings, np.array(common.measured_steps(setup.settings.steps))
     each = zip(setup.models, setup.sets, setup.targets, strict=True)
-    found = common.stacked([_at_the_start(*one) for one in each])
+    found = common.stacked([once(_at_the_start, *one) for one in each])
     start = np.linalg.norm(found["coefficients"], axis=1)
     # One learning rate for all seeds, from the steepest of them.
     lr = settings.lr / max(float(spectrum[0]) ** 2 for spectrum in found["spectrum"])
@@ -75,7 +75,7 @@ def predict(setup: shared.Labelled) -> Prediction:
     parts = [theory.residual_parts(*one, settings.rank, lr, steps) for one in both]
     noise, path = _noise(settings.label_noise, settings.classes), np.arange(settings.steps + 1)
     return found | {
-        "told": np.array([theory.fresh_loss(*one, noise, lr, path).argmin() for one in both]),
+        "told": np.array([once(theory.fresh_loss, *one, noise, lr, path).argmin() for one in both]),
         "guess": np.asarray(1 - 1 / settings.classes),
         "steps": steps, "rank": np.asarray(settings.rank), "lr": np.asarray(lr), "start": start,
         "information": np.array([p.information for p in parts]) / start[:, None],
@@ -90,7 +90,7 @@ def _noise(share: float, classes: int) -> float:
 
 def _at_the_start(model: nn.Module, one: data.Dataset, y: Tensor) -> dict[str, Any]:
     """Spectrum and left singular vectors of J, the residual in these, and lengths of gradients."""
-    values, basis = once(shared.gram_spectrum, model, one.x_train)
+    values, basis = shared.gram_spectrum(model, one.x_train)
     residual = shared.residual(model, one.x_train, y)
     return {
         "spectrum": values.cpu().numpy(),
