@@ -121,7 +121,8 @@ def _down(
         def now(k: int, ensemble: training.Ensemble, t: int = t) -> dict[str, np.ndarray]:
             """What the first seed's network has become."""
             one, model, seen = setup.sets[g][k][0], ensemble.member(0), common.snapshot(values)
-            common.put(seen, (0, g, k, t), _look(settings, model, one))
+            if settings.network == "mlp":  # the norms of a VGG take longer than its training to a next look
+                common.put(seen, (0, g, k, t), _look(settings, model, one))
             common.put(seen, (0, g, k, -1), shared.noisy(settings, model, one.x_train, one.y_train, 0))
             return seen
 

@@ -119,7 +119,7 @@ def run(setup: common.Setup, prediction: Prediction, *, noise: Noise | None = No
             values["scaled"][s, t, place] = trace / float(variance.sum())
             if size == settings.batch_size:
                 common.put(values, (s, t), _shape(drawn, variance, generator))
-            yield False
+            yield not place  # the first of them soon
 
     trainings = [
         shared.Training(
