@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
+from itertools import product
 from typing import Any, ClassVar
 
 import numpy as np
@@ -119,17 +121,22 @@ def run(
     # A climb costs about H² a layer; the sweep over m is one at the middle width.
     spans = common.spans(float(width) ** 2 + 64**2 for _, width, _ in places)
     for step, ((suffix, width, m), (begin, end)) in enumerate(zip(places, spans, strict=True)):
-        found: list[list[tuple[float, float, float]]] = []
-        for seed, x in zip(common.seeds(settings), setup.x, strict=True):
-            found.append([])
-            for depth in prediction["depths"]:
-                draws = settings.draws * (MORE if suffix else 1)
-                found[-1].append(_climbed(settings, x[:m], width, int(depth), seed, draws, climb))
-                yield Frame.tick(step, begin)
-        sup, bound, gap = np.moveaxis(np.array(found), -1, 0)
-        values = {f"sup{suffix}": sup, f"sup_bound{suffix}": bound, f"gap{suffix}": gap}
+        found = np.full((settings.seeds, len(prediction["depths"]), 3), np.nan)
+        seen = partial(_named, found, suffix)
+        for (s, seed), (d, depth) in product(
+            enumerate(common.seeds(settings)), enumerate(prediction["depths"])
+        ):
+            draws = settings.draws * (MORE if suffix else 1)
+            found[s, d] = _climbed(settings, setup.x[s][:m], width, int(depth), seed, draws, climb)
+            yield Frame.tick(step, begin, seen)
         done = step == len(places) - 1
-        yield Frame(step, values, end, "done" if done else "running")
+        yield Frame(step, seen(), end, "done" if done else "running")
+
+
+def _named(found: np.ndarray, suffix: str) -> dict[str, np.ndarray]:
+    """(S, depths, 3) as a frame has it."""
+    names = (f"{name}{suffix}" for name in ("sup", "sup_bound", "gap"))
+    return dict(zip(names, np.moveaxis(found, -1, 0).copy(), strict=True))
 
 
 def _climbed(
