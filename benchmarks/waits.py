@@ -19,6 +19,7 @@ from typing import Any
 from benchmarks.turns import Call, Case, Row
 from labkit.labs import LABS, load_lab
 from labkit.live import Canvas
+from labkit.live.glimpse import glimpse
 from labkit.protocol.experiment import Experiment, Prediction, experiment_mode
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -57,7 +58,7 @@ def first_frame(experiment: Experiment, canvas: Canvas, setup: Any, prediction: 
     """From there to the picture of the first frame with values."""
     settings = experiment.presets["quick"]
     frames = experiment.frames(settings, setup, prediction)
-    first = next(found for frame in frames if (found := frame.glimpse() if frame.is_tick else (frame,)))
+    first = next(found for frame in frames if (found := glimpse(frame) if frame.is_tick else (frame,)))
     canvas.frame(experiment.draw(first, prediction, (), settings))
     frames.close()
 
@@ -147,7 +148,7 @@ ROWS = (
         why="exact expectations step by step, and eigendecompositions of Jacobians"),
     Row("first-frames", f"Train → each experiment's first frame: how many take {SOON:g} s, and how long",
         each_experiment(to_first_frame), {"later": 0},
-        why="these train networks to a loss, or decompose a Jacobian, before there is a first point to draw"),
+        why="an eigendecomposition of 2,000 rows; the others take hardly longer"),
     Row("notebooks", "each notebook, run whole by nbconvert", notebooks,
         {f"{number:02d}: seconds": 60.0 for number in LABS},
         why="two processes share its experiments and are both at work, but for the exercises; nbconvert and "

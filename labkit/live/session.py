@@ -22,6 +22,7 @@ from labkit.protocol.memory import Memory, remembering
 from labkit.protocol.shortage import shortage
 
 from . import words
+from .glimpse import glimpse
 from .worker import Ticket, Worker
 
 DEBOUNCE = 0.1  # seconds of quiet after which a moved slider counts as let go
@@ -325,8 +326,7 @@ class Session:
                 speed = (frame.step - first_step) / (now - timed) if now - timed > 0.3 else None
                 line = words.progress_line(frame, str(self._now[0].device), speed, now - begun)
                 if frame.showing and not (unseen or self._again) and now >= rested:
-                    with remembering(None):
-                        self._glimpse = frame.glimpse()
+                    self._glimpse = glimpse(frame)
                     unseen, rested = True, now + (time.perf_counter() - now) / SHARE
                 self._tell("status", f"{line} · shown as it stands" if self._glimpse else line, True)
                 self._tell("progress", frame.progress, "info")

@@ -12,6 +12,7 @@ from typing import Any
 from labkit.protocol.experiment import Experiment, Frame, Run, experiment_mode
 
 from .canvas import Canvas
+from .glimpse import glimpse
 from .session import FRAME
 
 
@@ -82,7 +83,7 @@ def watch(
                 if not frame.is_tick:
                     kept.append(frame)
                 if time.perf_counter() - drawn >= every:
-                    show(*frame.glimpse())
+                    show(*glimpse(frame))
                     drawn = time.perf_counter()
     except KeyboardInterrupt:
         kept.append(Frame(step, status="stopped"))

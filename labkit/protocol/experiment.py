@@ -19,7 +19,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Generator, Hashable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext, suppress
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -68,13 +68,6 @@ class Frame:
     @property
     def is_tick(self) -> bool:
         return not self.values and self.status == "running"
-
-    def glimpse(self) -> tuple[Frame, ...]:
-        """What a tick has to show, as a frame; none where that cannot be measured yet."""
-        if self.showing is not None:
-            with suppress(ValueError, ArithmeticError, RuntimeError):
-                return (Frame(self.step, self.showing()),)
-        return ()
 
 
 Frames = Sequence[Frame]

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -164,21 +165,29 @@ def run(setup: Setup, prediction: Prediction, *, measure: shared.Measure | None 
     for which, search in enumerate(searches):
         while (rate := search.next()) is not None:
             chains, found = _chains(setup, which, rate, order=1), []
+            place = np.s_[:, which, np.argmin(np.abs(LADDER - rate))]
             tried = which + min(len(search.losses) / (len(GRID) + 2), 0.99)
             for chunk in _chunks(settings.steps):
                 chains.advance(chunk)
                 found.append(_losses(chains))
-                yield Frame.tick(0, 0.35 * tried)
+                yield Frame.tick(0, 0.35 * tried, partial(_with, final, place, setup.by_seed(found[-1])))
             ends = np.mean(found[-max(1, round(LAST * len(found))) :], axis=0)
             search.tell(rate, np.where(ends < (setup.start[which] ** 2).mean(axis=-1) / 2, ends, np.inf))
             with np.errstate(over="ignore"):
-                final[:, which, np.argmin(np.abs(LADDER - rate))] = setup.by_seed(search.losses[rate])
+                final[place] = setup.by_seed(search.losses[rate])
             yield Frame(0, {"final": final.copy()}, 0.35 * tried)
         if not np.isfinite(min(search.means.values())):
             note = f"no rate from {min(search.losses):.3g} to {max(search.losses):.3g} was stable in d = "
             yield Frame(0, {}, 0.35 * (which + 1), "diverged", f"{note}{settings.dimensions[which]}")
             return
     yield from _tuned(setup, prediction, searches, measure or confusion)
+
+
+def _with(final: np.ndarray, place: Any, losses: np.ndarray) -> dict[str, np.ndarray]:
+    """The rates so far, and the losses of one that is tried."""
+    seen = final.copy()
+    seen[place] = losses
+    return {"final": seen}
 
 
 def _chains(setup: Setup, which: int, rate: float, order: int) -> Chains:

@@ -93,7 +93,7 @@ def run(setup: Setup, prediction: Prediction) -> Iterator[Frame]:
     def now(ensemble: training.Ensemble) -> dict[str, np.ndarray]:
         model, values = ensemble.member(0), dict[str, np.ndarray]()
         found = looked_at(setup, model, 0)
-        for place in range(3):  # enough to be seen as a line
+        for place in range(2):  # enough to be seen as a line
             at = _at(setup, model, found, 0, float(sigmas[place]))
             common.gather(values, (seeds, len(sigmas)), (0, place), at)
         return values

@@ -52,13 +52,13 @@ def prepare(settings: Spectrum) -> shared.Labelled:
 
 
 def predict(setup: shared.Labelled) -> Prediction:
-    """What `_exact` says of JJᵀ at the start."""
-    return common.stacked([once(_exact, *pair) for pair in zip(setup.models, setup.x, strict=True)])
+    """What `_exact` says of JJᵀ at the start; of the first seed, which is drawn."""
+    return common.stacked([once(_exact, setup.models[0], setup.x[0])])
 
 
 def run(setup: shared.Labelled, prediction: Prediction) -> Iterator[Frame]:
     settings = setup.settings
-    yield from _spectra(setup, setup.models, "initial", (0.0, 0.4), prediction)
+    yield from _spectra(setup, setup.models, "initial", (0.0, 0.4))
     ensemble = training.Ensemble(setup.models)
     frames = training.train(
         ensemble, setup.x, setup.targets, loss="half-mean", lr=0.1, momentum=0.9, steps=settings.steps,
@@ -71,17 +71,16 @@ def run(setup: shared.Labelled, prediction: Prediction) -> Iterator[Frame]:
 
 
 def _spectra(
-    setup: shared.Labelled, nets: Sequence[nn.Module], when: str, span: tuple[float, float],
-    known: Prediction | None = None,
-) -> Iterator[Frame]:  # fmt: skip
+    setup: shared.Labelled, nets: Sequence[nn.Module], when: str, span: tuple[float, float]
+) -> Iterator[Frame]:
     step = 0 if when == "initial" else setup.settings.steps
 
     def look(seed: int, least: bool = False) -> dict[str, Any]:
         """All that there is to see of a seed; or, at `least`, the poorer of the two estimates."""
         pair, steps = (nets[seed], setup.x[seed]), setup.settings.lanczos_steps
-        exact = {name: value[seed] for name, value in known.items()} if known else once(_exact, *pair)
+        exact = once(_exact, *pair)
         few, error = _estimated(*pair, exact, setup.settings, seed, max(2, steps // 8))
-        found = {**exact, "quadrature": few}
+        found: dict[str, Any] = {**exact, "quadrature": few}
         if not least:
             more, small = _estimated(*pair, exact, setup.settings, seed, steps)
             found |= {"quadrature": more, "error": small, "error_short": error}
