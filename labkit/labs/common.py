@@ -474,7 +474,7 @@ def by_seed(
         yield Frame(step, snapshot(values), now, "running" if left else status)
 
 
-def put(values: Mapping[str, np.ndarray], place: Any, found: Mapping[str, Any]) -> None:
+def put(values: Mapping[str, np.ndarray], place: tuple[int, ...], found: Mapping[str, Any]) -> None:
     """Writes what was found into the arrays of its names."""
     for name, value in found.items():
         values[name][place] = value

@@ -1,4 +1,4 @@
-"""What a tick has to show, looked at for half a second at most: Stop must be answered meanwhile."""
+"""What ticks have to show: seldom, and not for long, as Stop must be answered and the run go on."""
 
 from __future__ import annotations
 
@@ -12,32 +12,61 @@ from typing import Any
 from labkit.protocol.experiment import Frame
 from labkit.protocol.memory import remembering
 
-LONGEST = 0.5  # seconds
+LONGEST = 0.5  # seconds of a look, but for what other packages do in it
 
 
-def glimpse(frame: Frame) -> tuple[Frame, ...]:
+class _Late(BaseException):
+    """No Exception: measures fall back on slower ways after one."""
+
+
+class Glimpses:
+    """Of one run.
+
+    Args:
+        share: of the time that may go into them.
+
+    Attributes:
+        newest: what is to be drawn behind the frames so far: one frame, or none.
+    """
+
+    def __init__(self, share: float) -> None:
+        self.newest: tuple[Frame, ...] = ()
+        self._share, self._rested = share, 0.0
+
+    def clear(self) -> None:
+        """A frame has come that is kept."""
+        self.newest = ()
+
+    def look(self, tick: Frame) -> bool:
+        """Looks at what a tick shows, if that is due; says whether there is something new."""
+        begun = time.perf_counter()
+        if tick.showing is None or begun < self._rested:
+            return False
+        found = glimpse(tick)
+        self.newest = found or self.newest
+        self._rested = begun + min(time.perf_counter() - begun, LONGEST) / self._share
+        return bool(found)
+
+
+def glimpse(tick: Frame) -> tuple[Frame, ...]:
     """What is to be drawn until the next frame.
 
     Args:
-        frame: as a run yields it.
+        tick: as a run yields it.
 
     Returns:
         A frame, or none: where a tick shows nothing, or nothing that can be measured yet and in time.
     """
     found = None
-    if frame.showing is not None:
-        with (
-            suppress(ValueError, ArithmeticError, RuntimeError, TimeoutError),
-            remembering(None),
-            _at_most(LONGEST),
-        ):
-            found = frame.showing()
-    return () if found is None else (Frame(frame.step, found),)
+    if tick.showing is not None:
+        with suppress(ValueError, ArithmeticError, RuntimeError, _Late), remembering(None), _at_most(LONGEST):
+            found = tick.showing()
+    return () if found is None else (Frame(tick.step, found),)
 
 
 @contextmanager
 def _at_most(seconds: float) -> Iterator[None]:
-    """Raises TimeoutError where this thread calls a function of ours later than that.
+    """Ends it where this thread calls a function of ours later than that.
 
     Not within other packages: an import that is broken off would leave them in pieces.
     """
@@ -47,7 +76,7 @@ def _at_most(seconds: float) -> Iterator[None]:
         name = str(frame.f_globals.get("__name__"))
         ours = event == "call" and name.startswith("labkit.") and name != __name__
         if ours and time.perf_counter() > end:
-            raise TimeoutError
+            raise _Late
 
     sys.setprofile(look)
     try:

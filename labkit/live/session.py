@@ -22,7 +22,7 @@ from labkit.protocol.memory import Memory, remembering
 from labkit.protocol.shortage import shortage
 
 from . import words
-from .glimpse import glimpse
+from .glimpse import Glimpses
 from .worker import Ticket, Worker
 
 DEBOUNCE = 0.1  # seconds of quiet after which a moved slider counts as let go
@@ -75,7 +75,6 @@ class Session:
         self._setup: Any = None  # prepared and not yet run: a run may change it
         self._now: tuple[Any, Prediction, list[Frame]] = (settings, {}, [])  # replaced as one
         self._seconds = 0.0
-        self._glimpse: tuple[Frame, ...] = ()  # drawn behind the frames so far, and not kept
         self._worker = Worker(f"labkit-{experiment.name}", self._failed)
 
     # ---- the person's thread
@@ -148,10 +147,10 @@ class Session:
             return tuple(run for run in self.kept if run.settings != self.run.settings)
         return tuple(run for run in (*self.kept, ghost) if run.settings != self.run.settings)
 
-    def chart(self) -> Chart:
-        """The figure of the present run as it stands."""
+    def chart(self, *more: Frame) -> Chart:
+        """The figure of the present run as it stands, or with more that is not kept."""
         run = self.run
-        frames = (*run.frames, *self._glimpse)
+        frames = (*run.frames, *more)
         return self.experiment.draw(frames, run.prediction, self.previous, run.settings)
 
     def grey_text(self) -> str:
@@ -270,7 +269,7 @@ class Session:
         if worth and not (again and self._again):
             self.ghost = old
         self._again = again
-        self._now, self._seconds, self._glimpse = (settings, prediction, []), 0.0, ()
+        self._now, self._seconds = (settings, prediction, []), 0.0
         self._predicted, self.ended = True, False
 
     def _stopped_early(self) -> None:
@@ -307,7 +306,8 @@ class Session:
         empty = self._greyed(ticket) if self._again else 0.0
         begun = drawn = judged = time.perf_counter()
         interval, verdict_interval = WHOLE if self._again else 0.0, 1.0
-        unseen, last, first_step, rested = self._again and not self._slow, Frame(0), None, 0.0
+        unseen, last, first_step = self._again and not self._slow, Frame(0), None
+        glimpses = Glimpses(SHARE)
         for frame in frames:
             now = time.perf_counter()
             last = frame
@@ -315,8 +315,8 @@ class Session:
                 if self._again and not self._now[2]:
                     self._slow = time.monotonic() > empty
                 self._now[2].append(frame)
-                self._seconds, self._glimpse = now - begun, ()
-                unseen = True
+                self._seconds, unseen = now - begun, True
+                glimpses.clear()
             if first_step is None:
                 first_step, timed = frame.step, now
             # A drag asks for more before the first is drawn; something must be seen of it.
@@ -325,13 +325,11 @@ class Session:
             if now - drawn >= interval and (self._now[2] or time.monotonic() > empty):
                 speed = (frame.step - first_step) / (now - timed) if now - timed > 0.3 else None
                 line = words.progress_line(frame, str(self._now[0].device), speed, now - begun)
-                if frame.showing and not (unseen or self._again) and now >= rested:
-                    self._glimpse = glimpse(frame)
-                    unseen, rested = True, now + (time.perf_counter() - now) / SHARE
-                self._tell("status", f"{line} · shown as it stands" if self._glimpse else line, True)
+                unseen = unseen or (not self._again and glimpses.look(frame))
+                self._tell("status", f"{line} · shown as it stands" if glimpses.newest else line, True)
                 self._tell("progress", frame.progress, "info")
                 if unseen:
-                    self._tell("picture", self.chart())
+                    self._tell("picture", self.chart(*glimpses.newest))
                     unseen = False
                     share = 1.0 if self._again else SHARE  # somebody holds the slider
                     interval = min(max(FRAME, (time.perf_counter() - now) / share), 1.0)
@@ -351,7 +349,6 @@ class Session:
 
     def _conclude(self, last: Frame, ticket: Ticket) -> None:
         """The run is over: last picture, verdicts, and how it went."""
-        self._glimpse = ()
         if self._stopping and last.status == "running":
             self._now[2].append(Frame(last.step, {}, last.progress, "stopped"))
         run = self.run

@@ -12,8 +12,8 @@ from typing import Any
 from labkit.protocol.experiment import Experiment, Frame, Run, experiment_mode
 
 from .canvas import Canvas
-from .glimpse import glimpse
-from .session import FRAME
+from .glimpse import Glimpses
+from .session import FRAME, SHARE
 
 
 class _Output:
@@ -70,11 +70,11 @@ def watch(
         setup = experiment.prepare(settings)
         prediction = experiment.predict(setup)
 
-    def show(*glimpse: Frame) -> None:
-        output.show(canvas.frame(experiment.draw((*kept, *glimpse), prediction, previous, settings)))
+    def show(*more: Frame) -> None:
+        output.show(canvas.frame(experiment.draw((*kept, *more), prediction, previous, settings)))
 
     show()
-    drawn, step = time.perf_counter(), 0
+    drawn, step, glimpses = time.perf_counter(), 0, Glimpses(SHARE)
     frames = experiment.frames(settings, setup, prediction, **steps)
     try:
         with experiment_mode():
@@ -82,8 +82,10 @@ def watch(
                 step = frame.step
                 if not frame.is_tick:
                     kept.append(frame)
+                    glimpses.clear()
                 if time.perf_counter() - drawn >= every:
-                    show(*glimpse(frame))
+                    glimpses.look(frame)
+                    show(*glimpses.newest)
                     drawn = time.perf_counter()
     except KeyboardInterrupt:
         kept.append(Frame(step, status="stopped"))

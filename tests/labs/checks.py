@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import torch
 
+from labkit.figures import Raster
 from labkit.protocol.claims import Claim
 from labkit.protocol.experiment import Experiment, Frame, Run, drain
 from labkit.protocol.judging import judge, run_in
@@ -142,14 +143,24 @@ def equal(a: Sequence[Mapping[str, np.ndarray]], b: Sequence[Mapping[str, np.nda
     )
 
 
-def glimpses(run: Run, most: int = 3) -> Callable[[Frame], None]:
-    """Looks at the first ticks of a run like this one, as a panel would: what they show can be drawn."""
-    left = iter(range(most))
+def glimpses(run: Run) -> Callable[[Frame], None]:
+    """Looks at ticks of a run like this one, as a panel would, ever more seldom: something must be seen."""
+    looks = kept = 0
+
+    def drawn(*frames: Frame) -> int:
+        chart = run.experiment.draw(frames, run.prediction, (), run.settings)
+        curves = [mark.y for panel in chart.panels for mark in panel.marks if hasattr(mark, "y")]
+        pictures = [mark.values for panel in chart.panels for mark in panel.marks if isinstance(mark, Raster)]
+        return sum(int(np.isfinite(np.asarray(one, float)).sum()) for one in (*curves, *pictures))
 
     def look(frame: Frame) -> None:
-        if frame.showing is not None and next(left, None) is not None:
-            seen = replace(frame, values=frame.showing())
-            assert run.experiment.draw((seen,), run.prediction, (), run.settings).panels
+        nonlocal looks, kept
+        kept += not frame.is_tick
+        if frame.showing is not None:
+            looks += 1
+            if looks & (looks - 1) == 0:
+                more = drawn(*run.frames[:kept], replace(frame, values=frame.showing()))
+                assert more >= drawn(*run.frames[:kept]) and (kept or more > drawn())
 
     return look
 

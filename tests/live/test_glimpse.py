@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,8 @@ def test_what_takes_too_long_is_left() -> None:
 
     def forever() -> Any:
         while True:
-            calls.append(exponent(X, X[None]))
+            with suppress(Exception):  # as a measure that has a slower way
+                calls.append(exponent(X, X[None]))
 
     def profiler(*_: Any) -> None:
         pass

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -165,3 +166,25 @@ def test_a_measurement_that_fails_leaves_no_verdict_of_other_settings() -> None:
     assert panel.error_box.value == "" and "holds</span>" in panel.verdict_table.value
     panel.close()
     panel.wait(5)
+
+
+def test_the_sharp_picture_waits_until_the_drag_is_over(
+    trained: Counted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Catches: a move that waits for half a second of drawing; a stored picture of the run before."""
+    panel, _ = trained
+    sharp: list[int] = []
+    monkeypatch.setattr(
+        Panel, "picture", lambda one, chart, rest=False, **how: rest and sharp.append(one.run.settings.rank)
+    )
+    monkeypatch.setattr(session, "REST", 60.0)
+    for rank in (8, 9):
+        panel.controls.widgets["rank"].value = rank
+        while (
+            f"rank={rank}" not in repr(panel.run.settings) or "Measured again" not in panel.status_line.value
+        ):
+            time.sleep(0.01)
+    assert not sharp
+    monkeypatch.setattr(session, "REST", 0.1)
+    move(panel, rank=10)
+    assert sharp == [10]

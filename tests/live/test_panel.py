@@ -15,7 +15,8 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from labkit.live import Panel
+from labkit.figures import Measured
+from labkit.live import Panel, session
 from labkit.protocol.experiment import Frame, drain
 from labkit.protocol.replication import Replication
 
@@ -162,29 +163,32 @@ def test_the_first_frame_is_shown_while_the_run_goes_on(panel: Make, toy: Any) -
     assert one.wait(20)
 
 
-def test_what_a_tick_shows_is_drawn_until_the_next_frame_and_never_kept(toy: Any) -> None:
+def test_what_a_tick_shows_is_drawn_until_the_next_frame_and_never_kept(
+    toy: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Catches: a network in training whose numbers stand in the table, in a claim, or after Stop."""
 
     def run(setup: Any, prediction: Any) -> Any:
         frames = toy.run(setup, prediction)
         first = next(frames)
         yield Frame.tick(0, 0.0, lambda: first.values)
-        yield Frame.tick(0, 0.0, lambda: 1 / 0)
         while not released.wait(0.01):
-            yield Frame.tick(0, 0.0)
+            yield Frame.tick(0, 0.0, lambda: broken.append(0) or 1 / 0)
         yield from (first, *frames)
 
     def figure(frames: Any, *others: Any, **more: Any) -> Any:
         drawn.append(frames)
         return toy.figure(frames, *others, **more)
 
-    released, drawn = threading.Event(), list[Any]()
+    released, drawn, broken = threading.Event(), list[Any](), list[int]()
     experiment = dataclasses.replace(toy.TOY, run=run, figure=figure)
+    monkeypatch.setattr(session, "SHARE", 0.9)
     one = Panel(experiment, toy.TOY.preset("quick", pause=0.01), train=False)
     try:
         one.train_button.click()
-        assert until(lambda: drawn and drawn[-1] and "as it stands" in one.status_line.value)
+        assert until(lambda: len(broken) > 1 and "as it stands" in one.status_line.value)
         assert len(drawn[-1]) == 1 and not one.run.frames
+        assert not any(mark.y.size for mark in one._session.chart().panels[0].marks if type(mark) is Measured)
         one.stop_button.click()
         assert one.wait(20)
         assert [frame.status for frame in one.run.frames] == ["stopped"] and len(drawn[-1]) == 1

@@ -17,6 +17,7 @@ gradients of samples are compared: with the former there is no gradient of one s
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -202,7 +203,7 @@ def run(setup: Setup, prediction: Prediction, *, gram: shared.Gram | None = None
     `gradient_gram` when left out."""
     settings, gram = setup.settings, gram or gradient_gram
     nets = [_network(setup, seed) for seed in common.seeds(settings)[:1]]
-    yield Frame.tick(0, 0.0, lambda: common.stacked([_look(setup, nets[0], 0, gram, whole=False)]))
+    yield Frame.tick(0, 0.0, lambda: _before(setup, copy.deepcopy(nets[0]), gram))
     nets += [_network(setup, seed) for seed in common.seeds(settings)[1:]]
     ensemble = training.Ensemble(nets)
     losses, looks = ({round(settings.steps * i / many) for i in range(many + 1)} for many in (LOSSES, LOOKS))
@@ -230,6 +231,11 @@ def run(setup: Setup, prediction: Prediction, *, gram: shared.Gram | None = None
         if "over_all" in frame.values:
             values = {"loss": frame.values["over_all"], **found.pop(frame.step, {})}
         yield replace(frame, values=values)
+
+
+def _before(setup: Setup, net: nn.Module, gram: shared.Gram) -> Mapping[str, np.ndarray]:
+    """What the gradients of the first seed's network say before any step."""
+    return common.stacked([_look(setup, _fixed(net, setup.xs[0]), 0, gram, whole=False)])
 
 
 def _network(setup: Setup, seed: int) -> nn.Module:

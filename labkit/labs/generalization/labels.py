@@ -117,22 +117,14 @@ def _down(
     spent, missed = [0, 0], [False, False]
     for t, level in enumerate(levels):
         step = g * len(levels) + t
-
-        def now(k: int, ensemble: training.Ensemble, t: int = t) -> dict[str, np.ndarray]:
-            """What the first seed's network has become."""
-            one, model, seen = setup.sets[g][k][0], ensemble.member(0), common.snapshot(values)
-            if settings.network == "mlp":  # the norms of a VGG take longer than its training to a next look
-                common.put(seen, (0, g, k, t), _look(settings, model, one))
-            common.put(seen, (0, g, k, -1), shared.noisy(settings, model, one.x_train, one.y_train, 0))
-            return seen
-
         for k in (k for k in range(len(KINDS)) if not missed[k]):
             # Random labels take about four times the steps.
             begin, end = (begun + part * (t + share) / len(levels) for share in ((0, 0.2), (0.2, 1))[k])
             sets = setup.sets[g][k]
             outcome = yield from shared.fit(
                 settings, ensembles[k], shared.samples(sets), loss=float(level), span=(begin, end), step=step,
-                epochs=settings.epochs - spent[k], seed=settings.seed + 1000 * t, showing=partial(now, k),
+                epochs=settings.epochs - spent[k], seed=settings.seed + 1000 * t,
+                showing=partial(_look_early, setup, (0, g, k, t), values),
             )  # fmt: skip
             notes += outcome.told(f"{KINDS[k]} labels, m = {settings.sizes[g]}")
             if outcome.word == "diverged":
@@ -150,6 +142,18 @@ def _down(
                 yield Frame(step, common.snapshot(values), end)
         yield Frame(step + 1, common.snapshot(values), begun + part * (t + 1) / len(levels))
     return True
+
+
+def _look_early(
+    setup: common.Setup, place: tuple[int, ...], values: dict[str, np.ndarray], ensemble: training.Ensemble
+) -> dict[str, np.ndarray]:
+    """A copy of `values` with what the first seed's network has become."""
+    settings, (s, g, k, _) = setup.settings, place
+    one, model, seen = setup.sets[g][k][s], ensemble.member(s), common.snapshot(values)
+    if settings.network == "mlp":  # the norms of a VGG take longer than its training to a next look
+        common.put(seen, place, _look(settings, model, one))
+    common.put(seen, (s, g, k, -1), shared.noisy(settings, model, one.x_train, one.y_train, s))
+    return seen
 
 
 def _look(settings: Labels, model: nn.Module, one: data.Dataset) -> dict[str, float]:

@@ -183,33 +183,19 @@ def _trained(setup: Setup, end: float, showing: common.Showing) -> Generator[Fra
 
 
 def run(setup: Setup, prediction: Prediction, *, one_pass: OnePass = one_pass) -> Iterator[Frame]:
-    settings, factors, seeds = setup.settings, prediction["factor"].tolist(), len(setup.nets)
+    settings, factors = setup.settings, prediction["factor"].tolist()
     look, starts = settings.ascent * settings.n, []
     costs = [64 * settings.steps, *[look] * len(factors), *[4 * look / settings.seeds] * settings.seeds]
     done = [end for _, end in common.spans(costs)]
-
-    def measures(s: int, net: nn.Module) -> dict[str, float]:
-        one = setup.datasets[s]
-        return once(_measures, net, one.x_train, one.y_train, settings.alpha, settings.ascent)
-
-    def compare(s: int, net: nn.Module, start: Any, kind: str, factor: float) -> dict[str, float]:
-        one, ways = setup.datasets[s], setup.directions[s][kind]
-        scales = {layer: factor**way for layer, way in ways.items()}
-        return once(_compare, net, one.x_train, one.y_train, start, scales, settings.alpha, settings.ascent)
-
-    def now(ensemble: Ensemble) -> dict[str, np.ndarray]:
-        net = ensemble.member(0)
-        found = compare(0, net, measures(0, net), settings.kind, factors[0])
-        return common.alone((seeds,), (0,), found) | {"factor": np.full(seeds, factors[0])}
-
-    for s, net in enumerate(nets := (yield from _trained(setup, done[0], now))):
-        starts.append(measures(s, net))
+    nets = yield from _trained(setup, done[0], partial(_early, setup, factors[0]))
+    for s, net in enumerate(nets):
+        starts.append(_at_the_start(setup, s, net))
         yield Frame.tick(0, done[0])
     if not nets:
         return
 
     def beside(s: int, kind: str, factor: float) -> dict[str, float]:
-        return compare(s, nets[s], starts[s], kind, factor)
+        return _beside(setup, s, nets[s], starts[s], kind, factor)
 
     for step, factor in enumerate(factors):
         share, found = done[1 + step], []
@@ -231,6 +217,27 @@ def run(setup: Setup, prediction: Prediction, *, one_pass: OnePass = one_pass) -
         last[s]["fold"] = _folded(setup.vggs[s], setup.images[s], settings)
         yield Frame.tick(len(factors), done[len(factors) + s + 1])
     yield Frame(len(factors), common.stacked(last), 1.0, "done")
+
+
+def _at_the_start(setup: Setup, s: int, net: nn.Module) -> dict[str, float]:
+    one, settings = setup.datasets[s], setup.settings
+    return once(_measures, net, one.x_train, one.y_train, settings.alpha, settings.ascent)
+
+
+def _beside(
+    setup: Setup, s: int, net: nn.Module, start: Mapping[str, float], kind: str, factor: float
+) -> dict[str, float]:
+    """The network of a seed, rescaled, beside itself."""
+    one, ways, settings = setup.datasets[s], setup.directions[s][kind], setup.settings
+    scales = {layer: factor**way for layer, way in ways.items()}
+    return once(_compare, net, one.x_train, one.y_train, start, scales, settings.alpha, settings.ascent)
+
+
+def _early(setup: Setup, factor: float, ensemble: Ensemble) -> dict[str, np.ndarray]:
+    """A first comparison, of the first seed's network as it has become."""
+    net, seeds = ensemble.member(0), len(setup.nets)
+    found = _beside(setup, 0, net, _at_the_start(setup, 0, net), setup.settings.kind, factor)
+    return common.alone((seeds,), (0,), found) | {"factor": np.full(seeds, factor)}
 
 
 def _as_it_is(net: nn.Module, one: data.Dataset, start: Mapping[str, float]) -> dict[str, Any]:

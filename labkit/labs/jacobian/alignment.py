@@ -34,7 +34,7 @@ from labkit.theory import jacobian as theory
 
 LEVELS = (0.0, 0.25, 0.5, 0.75, 1.0)
 ALL = tuple(range(len(LEVELS)))
-SMALL = 4000  # rows of a JJᵀ that is formed
+SMALL = 4000  # rows of a JJᵀ that is formed: 128 MB
 RANKS = 200  # of the information space, looked at together where JJᵀ is formed
 NAMES = tuple(f"{level:.0%}" for level in LEVELS)
 # For each level: the share of `steps` that a training takes, and where in it the rate falls to a tenth
@@ -90,7 +90,9 @@ class Alignment(common.OnData):
 
     @property
     def limits(self) -> Mapping[str, tuple[int, str]]:
-        return {"rank": (self.n * self.classes, "n·K")}
+        if self.network == "mlp":
+            return {"rank": (self.n * self.classes, "n·K")}
+        return {"rank": (min(self.n, self.n_test) * self.classes, "K times n or n_test,")}
 
 
 class Setup(common.Setup):

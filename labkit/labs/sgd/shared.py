@@ -121,17 +121,6 @@ def minima(
         share: of a training's span, before anything is read.
     """
     notes, nets = [], trainings[0].nets
-
-    def now(step: int, ensemble: training.Ensemble) -> dict[str, np.ndarray]:
-        """With what is read first off the networks of the first set, as they are."""
-        each, before = trainings[step].sets[0], common.snapshot(values)
-        copies = ensemble.size // len(trainings[step].sets)
-        try:
-            any(read(step, 0, each, *(ensemble.member(k) for k in range(copies))))
-            return common.snapshot(values)
-        finally:
-            common.put(values, (...,), before)
-
     for step, one in enumerate(trainings):
         (begin, end), nets = one.span, one.nets or nets
         trained = begin + share * (end - begin)
@@ -140,8 +129,8 @@ def minima(
         samples = [(each.x_train, each.y_train) for each in one.sets for _ in range(copies)]
         own = {name: getattr(settings, knob) for name, knob in GIVEN.items() if name not in one.how}
         outcome = yield from common.fit(
-            ensemble, samples, span=(begin, trained), step=step, showing=partial(now, step),
-            **own, **one.how
+            ensemble, samples, span=(begin, trained), step=step,
+            showing=partial(_read_early, read, step, one.sets, values), **own, **one.how,
         )  # fmt: skip
         notes += outcome.told(one.who)
         if outcome.word == "diverged":
@@ -154,6 +143,21 @@ def minima(
             done = s + 1 == len(one.sets)
             yield Frame(step + done, common.snapshot(values), min(end, 0.99) if done else trained)
     yield Frame(len(trainings), {}, 1.0, "done", "; ".join(notes))
+
+
+def _read_early(
+    read: Callable[..., Iterator[bool]], step: int, sets: Sequence[data.Dataset],
+    values: Mapping[str, np.ndarray], ensemble: training.Ensemble,
+) -> dict[str, np.ndarray]:  # fmt: skip
+    """A copy of `values` with what is read first off the networks of the first set, as they are."""
+    before, copies = common.snapshot(values), ensemble.size // len(sets)
+    try:
+        any(read(step, 0, sets[0], *(ensemble.member(k) for k in range(copies))))
+        return common.snapshot(values)
+    finally:
+        # By no function of ours: a panel may break off at the call of one.
+        for name, old in before.items():
+            values[name][...] = old
 
 
 def ends(model: nn.Module, one: data.Dataset) -> dict[str, float]:
