@@ -148,18 +148,18 @@ def predict(setup: Setup) -> Prediction:
 
 
 def shares(
-    model: nn.Module, x: Tensor, asked: Sequence[tuple[Tensor, Tensor]], rank: int
+    model: nn.Module, x: Tensor, asked: Sequence[tuple[Tensor, Tensor]], rank: int, formed: bool
 ) -> list[np.ndarray]:
     """For each pair (y, r₀): ‖Π_I v‖/‖v‖ on the first 1 to `rank` left singular vectors of J (tables 1 to
-    18), (rank, 3), for v = y, for y with its classes centred, and for r₀.
+    18), (rank, 3), for v = y, for y with its classes centred, and for r₀; `formed`: by way of JJᵀ.
     """
-    U = _left_vectors(model, x, rank, asked[0][0].numel())
+    U = _left_vectors(model, x, rank, formed)
     return [_shares_on(U, *pair) for pair in asked]
 
 
-def _left_vectors(model: nn.Module, x: Tensor, rank: int, size: int) -> Tensor:
-    """(nK, rank) float64: of JJᵀ where it is small, and without it elsewhere."""
-    if size > SMALL:
+def _left_vectors(model: nn.Module, x: Tensor, rank: int, formed: bool) -> Tensor:
+    """(nK, rank) float64."""
+    if not formed:
         return krylov.svd(jacobian(model, x), rank).U.double()
     return leading_pairs(jacobian(copy.deepcopy(model).double(), x.double()).gram(), rank)[1]
 
@@ -244,9 +244,11 @@ def _looked(
         x = setup.images(look.seed, look.part)
         asked = tuple(setup.asked(level, look.seed, look.part) for level in look.levels)
         rank, size = setup.settings.rank, asked[0][0].numel()
-        # Where it is cheap, for every rank of the slider at once.
-        most = min(max(rank, RANKS), size) if size <= SMALL else rank
-        for level, share in zip(look.levels, once(shares, look.model, x, asked, most), strict=True):
+        # Where JJᵀ is cheap, for every rank of the slider at once.
+        formed = setup.settings.network == "mlp" and size <= SMALL
+        most = min(max(rank, RANKS), size) if formed else rank
+        several = once(shares, look.model, x, asked, most, formed)
+        for level, share in zip(look.levels, several, strict=True):
             curve, (_, centred, residual) = share[:rank, 0], share[rank - 1]
             found = {"": curve[-1], "_curve": curve, "_centred": centred, "_residual": residual}
             named = {f"{look.name}{what}": value for what, value in found.items()}
