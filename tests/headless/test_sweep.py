@@ -151,12 +151,10 @@ def test_two_hundred_points_on_a_cluster_lose_nothing(folder: Path) -> None:
     ]
     second = notes(folder)[len(first) :]
     assert not kept & {point for point, _ in second}
-    # A worker leaves neither what it is at nor what it has been handed, of which there are two or three.
-    again = sum(times - 1 for point, times in Counter(point for point, _ in second).items() if point != BAD)
-    assert again <= 2 * 3
+    # A worker cannot leave what it is at: each may still have begun a point of the first call.
+    assert sum(times - 1 for times in Counter(point for point, _ in second).values()) <= 2
     # In the first call twice: the point that raises, and what the killed process had not handed over.
     killed = int((folder / "killed").read_text())
     twice = {point for point, times in Counter(point for point, _ in first).items() if times > 1}
-    assert twice - {BAD} <= {point for point, process in first if process == killed}
-    assert begun(folder)[DEADLY] >= 2
+    assert twice - {BAD} <= {point for point, process in first if process == killed} and DEADLY in twice
     assert len(first) + len(second) <= 200 + 1 + 20
