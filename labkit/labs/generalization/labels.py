@@ -152,7 +152,8 @@ def _look_early(
     one, model, seen = setup.sets[g][k][s], ensemble.member(s), common.snapshot(values)
     if settings.network == "mlp":  # the norms of a VGG take longer than its training to a next look
         common.put(seen, place, _look(settings, model, one))
-    common.put(seen, (s, g, k, -1), shared.noisy(settings, model, one.x_train, one.y_train, s))
+    noise = shared.noisy(settings, shared.folded(model), one.x_train, one.y_train, s)
+    common.put(seen, (s, g, k, -1), noise)
     return seen
 
 

@@ -231,16 +231,20 @@ def measured(settings: Any, model: nn.Module, x: Tensor, y: Tensor) -> dict[str,
 
 def perturbed(settings: Any, model: nn.Module, x: Tensor, y: Tensor, *, seed: int) -> dict[str, Any]:
     """`noisy`, and sharpness, (4)."""
-    return {**noisy(settings, model, x, y, seed), "sharpness": steepest(settings, folded(model), x, y)}
+    model = folded(model)
+    return {**noisy(settings, model, x, y, seed), "sharpness": steepest(settings, model, x, y)}
 
 
 def noisy(settings: Any, model: nn.Module, x: Tensor, y: Tensor, seed: int) -> dict[str, Any]:
     """What noise in the weights does to the loss on the samples that a network was fitted to.
 
+    Args:
+        model: folded.
+
     Returns:
         divergence, the KL at an expected sharpness of .05; plane, the KL at each of `PLANE`.
     """
-    model, near = folded(model), probed(settings, len(x))
+    near = probed(settings, len(x))
     at, *plane = divergences(
         model, x[near], y[near], ALPHAS[settings.network], settings.draws, seed, (TARGET, *PLANE)
     )

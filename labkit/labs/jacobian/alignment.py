@@ -76,13 +76,9 @@ class Alignment(common.OnData):
         1.0, "factor on the outputs", slider=(0.01, 1), bounds=(1e-6, 1e3), scale="log"
     )
     rank: int = knob(
-        50,
-        "dimension r of the information space",
-        slider=(5, RANKS),
-        bounds=(1, None),
-        step=5,
+        50, "dimension r of the information space", slider=(5, RANKS), bounds=(1, None), step=5,
         remeasures=True,
-    )
+    )  # fmt: skip
     n: int = knob(200, "training images", slider=(50, 400), bounds=(10, None), step=50)
     n_test: int = knob(300, "test images, at most", slider=(100, 1000), bounds=(10, None), step=100)
     classes: int = knob(10, "classes K", slider=(2, 10), bounds=(2, None), step=1)
