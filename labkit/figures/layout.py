@@ -27,17 +27,22 @@ LEGEND_ROW, CAPTION_ROW = 17.0, 13.0
 LOWEST = 4 + CAPTION_ROW / 2  # middle of the lowest row of caption and key
 
 
-@lru_cache(maxsize=4096)
 def text_width(text: str, size: float, bold: bool = False) -> float:
-    """Width of ``text`` in logical pixels at ``size`` points.
+    """Width of ``text`` in logical pixels at ``size`` points, word by word: most words are known already."""
+    words = [text] if is_math_text(text) else text.split(" ")
+    spaces = (len(words) - 1) * _word_width(" ", size, bold) if len(words) > 1 else 0.0
+    return sum((_word_width(word, size, bold) for word in words), spaces)
 
-    The wider of what one and two dots a pixel give: small letters are set on whole dots, so a line that just
-    fits at one resolution may not at the other.
+
+@lru_cache(maxsize=4096)
+def _word_width(word: str, size: float, bold: bool) -> float:
+    """The wider of what one and two dots a pixel give: small letters are set on whole dots, so a line that
+    just fits at one resolution may not at the other.
     """
-    if not text:
+    if not word:
         return 0.0
     font = FontProperties(family=p.FONT, size=size, weight="bold" if bold else "normal")
-    return float(max(size_of(dots * PIXELS, text, font, is_math_text(text))[0] / dots for dots in (1, 2)))
+    return float(max(size_of(dots * PIXELS, word, font, is_math_text(word))[0] / dots for dots in (1, 2)))
 
 
 def fit(text: str, size: float, room: float, bold: bool = False) -> tuple[str, float]:
@@ -78,21 +83,10 @@ def wrap(text: str, size: float, room: float, rows: int) -> list[str]:
 
 
 def _held(pieces: Sequence[str], joint: str, size: float, room: float) -> int:
-    """How many pieces a line holds, at least one.
-
-    A text is measured letter by letter, and most words are known: their widths say where to look.
-    """
-
-    def fits(count: int) -> bool:
-        return text_width(joint.join(pieces[:count]), size) <= room
-
-    widths = accumulate(text_width(piece, size) + text_width(joint, size) for piece in pieces)
-    held = max(bisect(list(widths), room), 1)
-    while held > 1 and not fits(held):
-        held -= 1
-    while held < len(pieces) and fits(held + 1):
-        held += 1
-    return held
+    """How many pieces a line holds, at least one."""
+    between = text_width(joint, size)
+    ends = accumulate(text_width(piece, size) + between for piece in pieces)
+    return max(bisect(list(ends), room + between), 1)
 
 
 @dataclass(frozen=True)

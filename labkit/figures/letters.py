@@ -53,9 +53,30 @@ def size_of(dpi: float, s: str, prop: FontProperties, ismath: Any) -> tuple[floa
 @lru_cache(maxsize=1024)
 def _ink(dpi: float, s: str, prop: FontProperties, angle: float, ismath: Any) -> tuple[np.ndarray, int, int]:
     """Ink of each dot of a text, (rows, columns) of bytes; and columns left of its place, rows below."""
+    if " " in s.strip() and not ismath and not angle:
+        return _line(dpi, s, prop)
     wide, high, descent = size_of(dpi, s, prop, ismath)
     box = Bbox([(0, -descent), (wide, high - descent)]).rotated(radians(angle))
     left, right, above, below = (ceil(side) + EDGE for side in (-box.x0, box.x1, box.y1, -box.y0))
     sheet = RendererAgg(left + right, above + below, dpi)
     sheet.draw_text(sheet.new_gc(), left, above, s, prop, angle, ismath)
     return np.array(sheet.buffer_rgba())[..., 3], left, below
+
+
+def _line(dpi: float, s: str, prop: FontProperties) -> tuple[np.ndarray, int, int]:
+    """The same, of a line put together from its words: of a caption one number changes."""
+    space, at = size_of(dpi, " ", prop, False)[0], 0.0
+    parts: list[tuple[int, np.ndarray, int, int]] = []  # columns to the right, and as `_ink` gives it
+    for word in s.split(" "):
+        if word:
+            parts.append((round(at), *_ink(dpi, word, prop, 0.0, False)))
+            at += size_of(dpi, word, prop, False)[0]
+        at += space
+    left, below = max(aside for *_, aside, _ in parts), max(down for *_, down in parts)
+    above = max(len(ink) - down for _, ink, _, down in parts)
+    right = max(x - aside + ink.shape[1] for x, ink, aside, _ in parts)
+    sheet = np.zeros((above + below, left + right), dtype=np.uint8)
+    for x, ink, aside, down in parts:
+        place = sheet[above + down - len(ink) : above + down, left + x - aside :][:, : ink.shape[1]]
+        np.maximum(place, ink, out=place)
+    return sheet, left, below

@@ -450,7 +450,7 @@ def sweep(
     for place, (before, end) in enumerate(spans(costs, begin)):
         for seed in range(seeds):
             gather(values, (seeds, len(costs)), (seed, place), look(place, seed))
-            yield Frame.tick(place, before + (end - before) * seed / seeds)
+            yield Frame.tick(place, before + (end - before) * seed / seeds, partial(snapshot, values))
         last = place == len(costs) - 1
         yield Frame(place, snapshot(values), end, "done" if last else "running", note if last else "")
 

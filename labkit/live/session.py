@@ -288,8 +288,6 @@ class Session:
         with closing(self.experiment.frames(settings, setup, prediction, **self.steps)) as frames:
             last = self._watch(frames, ticket)
         if not ticket.current and not self._stopping:
-            if self._again:
-                self._tell("picture", self.chart())
             return  # superseded: the next job speaks now
         self._conclude(last, ticket)
         if ticket.current and self.ended and not self._again:
@@ -303,17 +301,15 @@ class Session:
 
     def _watch(self, frames: Any, ticket: Ticket) -> Frame:
         """Takes frames until the run ends or is not wanted any more; returns the last."""
+        unseen, last, first_step = self._again and not self._slow, Frame(0), None
         empty = self._greyed(ticket) if self._again else 0.0
         begun = drawn = judged = time.perf_counter()
         interval, verdict_interval = WHOLE if self._again else 0.0, 1.0
-        unseen, last, first_step = self._again and not self._slow, Frame(0), None
         glimpses = Glimpses(SHARE)
         for frame in frames:
             now = time.perf_counter()
             last = frame
             if not frame.is_tick:
-                if self._again and not self._now[2]:
-                    self._slow = time.monotonic() > empty
                 self._now[2].append(frame)
                 self._seconds, unseen = now - begun, True
                 glimpses.clear()
@@ -322,13 +318,16 @@ class Session:
             # A drag asks for more before the first is drawn; something must be seen of it.
             if not ticket.current and (self._stopping or not self._again or interval > WHOLE):
                 break
-            if now - drawn >= interval and (self._now[2] or time.monotonic() > empty):
+            if now - drawn < interval:
+                continue
+            unseen = unseen or glimpses.look(frame)
+            if self._now[2] or glimpses.newest or time.monotonic() > empty:
                 speed = (frame.step - first_step) / (now - timed) if now - timed > 0.3 else None
                 line = words.progress_line(frame, str(self._now[0].device), speed, now - begun)
-                unseen = unseen or (not self._again and glimpses.look(frame))
                 self._tell("status", f"{line} · shown as it stands" if glimpses.newest else line, True)
                 self._tell("progress", frame.progress, "info")
                 if unseen:
+                    self._slow = self._slow or (interval == WHOLE and time.monotonic() > empty)
                     self._tell("picture", self.chart(*glimpses.newest))
                     unseen = False
                     share = 1.0 if self._again else SHARE  # somebody holds the slider
@@ -338,6 +337,8 @@ class Session:
                 self._tell("verdicts", words.verdicts(words.decide(self.experiment, self.run), False))
                 judged = time.perf_counter()
                 verdict_interval = max(1.0, (judged - now) / SHARE)
+        if unseen and self._again and not ticket.current:
+            self._tell("picture", self.chart())
         return last
 
     def _greyed(self, ticket: Ticket) -> float:
@@ -345,6 +346,7 @@ class Session:
         begun = time.monotonic()
         if self._slow:
             self._tell("picture", self.chart())
+            self._slow = False  # until its first values are late, too
         return ticket.since + EMPTY + time.monotonic() - begun
 
     def _conclude(self, last: Frame, ticket: Ticket) -> None:

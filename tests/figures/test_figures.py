@@ -33,7 +33,7 @@ from labkit.figures import (
 )
 from labkit.figures.layout import text_width, wrap
 from labkit.figures.letters import KeptLetters
-from labkit.figures.palette import COLORS
+from labkit.figures.palette import COLORS, FONT
 
 T = np.arange(0.0, 50.0)
 CURVE = np.exp(-T / 10)
@@ -418,6 +418,28 @@ def test_a_long_caption_is_broken_between_settings() -> None:
     text = " · ".join(f"setting number {i}" for i in range(20))
     lines = wrap(text, 7.2, 400, 3)
     assert len(lines) == 3 and all(text_width(line, 7.2) <= 400 for line in lines)
+    font = FontProperties(family=FONT, size=7.2)
+    for dots in (1, 2):  # as matplotlib measures a whole line
+        wide = [RendererAgg(1, 1, 100 * dots).get_text_width_height_descent(s, font, False)[0] for s in lines]
+        assert all(300 < one / dots <= 401 for one in wide[:2]), wide
+
+
+@pytest.mark.parametrize("dpi", [100, 200])
+def test_a_line_of_known_words_looks_as_matplotlib_writes_it(dpi: int) -> None:
+    """Catches: words that run into each other, or stand off their line."""
+    text = "width 128 · learning rate 0.1 · ‖W‖ of (C1), percentile ε 0.0001 · AV To Wa y, j  g"
+    pictures = []
+    for kind in (RendererAgg, KeptLetters):
+        sheet = kind(1200, 60, dpi)
+        sheet.draw_text(sheet.new_gc(), 20, 40, text, FontProperties(family=FONT, size=7.2), 0.0)
+        pictures.append(np.asarray(sheet.buffer_rgba())[..., 3] / 255)
+    whole, words = pictures
+    for axis in (0, 1):  # where the ink begins and ends, to a dot; and how much of it there is
+        ends = [np.flatnonzero(picture.any(axis=axis))[[0, -1]] for picture in pictures]
+        assert np.abs(ends[0] - ends[1]).max() <= 1
+    assert abs(whole.sum() - words.sum()) < 0.03 * whole.sum()
+    near = [np.roll(whole, shift, axis=1) for shift in (-1, 0, 1)]
+    assert (words <= np.max(near, axis=0) + 0.3).mean() > 0.998
 
 
 @pytest.mark.parametrize(

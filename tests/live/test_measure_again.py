@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from torch import Tensor
 
-from labkit.figures import Chart, Earlier
+from labkit.figures import Chart, Earlier, Measured, Points
 from labkit.figures.change import kind
+from labkit.labs.generalization import LAYERS
 from labkit.labs.jacobian import RESIDUALS, shared
 from labkit.labs.sgd import ROBUSTNESS
 from labkit.live import Panel, session
@@ -86,6 +87,28 @@ def test_after_a_training_the_next_picture_is_made_ready(monkeypatch: pytest.Mon
     panel.close()
 
 
+def values(chart: Chart) -> int:
+    """How many measured numbers are drawn."""
+    marks = [mark for one in chart.panels for mark in one.marks if isinstance(mark, Measured | Points)]
+    return sum(int(np.isfinite(mark.y).sum()) for mark in marks)
+
+
+def test_what_one_seed_shows_is_drawn_before_the_others_are_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A drag that shows nothing until the slowest of all seeds is there."""
+    monkeypatch.setattr(session, "WHOLE", 0.0)
+    monkeypatch.setattr(session, "EMPTY", 60.0)
+    panel = Panel(LAYERS, LAYERS.preset(seeds=2, n=40, samples=20, width=16, epochs=3), train=False)
+    panel.train_button.click()
+    assert panel.wait(60)
+    seen: list[tuple[int, int]] = []
+    monkeypatch.setattr(
+        Panel, "picture", lambda panel, chart, **how: seen.append((len(panel.run.frames), values(chart)))
+    )
+    move(panel, sigma=0.4)
+    assert seen[0] == (0, 0) and seen[1][0] == 0 < seen[1][1] < seen[-1][1]
+    panel.close()
+
+
 def test_the_first_picture_of_a_drag_shows_what_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     """Curves that vanish under the hand, and come back a second later."""
     monkeypatch.setattr(session, "WHOLE", 0.0)
@@ -94,7 +117,7 @@ def test_the_first_picture_of_a_drag_shows_what_is_measured(monkeypatch: pytest.
     panel.train_button.click()
     assert panel.wait(60)
     seen: list[int] = []
-    monkeypatch.setattr(Panel, "picture", lambda panel, chart, **how: seen.append(len(panel.run.frames)))
+    monkeypatch.setattr(Panel, "picture", lambda panel, chart, **how: seen.append(values(chart)))
     move(panel, draws=7)
     assert seen[0] == 0 < seen[1]  # nobody knows yet how long it takes: the run before turns grey at once
     seen.clear()
