@@ -59,29 +59,27 @@ def carry_out(
     Raises:
         Exception: what a task raised, without `keep_going`.
     """
-    # A data set that is not there is told now, and not after half of the runs.
-    for place, task in enumerate(tasks):
-        try:
-            task.experiment.prepare(task.settings)
-        except Exception as problem:
-            _note(outcomes, place, task, problem, keep_going)
-    todo = [place for place in range(len(tasks)) if place not in outcomes]
     if executor is None:
-        _here(tasks, todo, outcomes, keep_going, draw, progress)
+        _here(tasks, outcomes, keep_going, draw, progress)
     else:
-        _there(tasks, todo, outcomes, keep_going, draw, executor, progress)
+        _there(tasks, outcomes, keep_going, draw, executor, progress)
     if progress is not None:
         progress(1.0, "done")
 
 
 def _here(
     tasks: Sequence[Task],
-    todo: Sequence[int],
     outcomes: dict[int, Outcome],
     keep_going: bool,
     draw: bool,
     progress: Progress | None,
 ) -> None:
+    for place, task in enumerate(tasks):
+        try:
+            _prepare(task)
+        except Exception as problem:
+            _note(outcomes, place, task, problem, keep_going)
+    todo = [place for place in range(len(tasks)) if place not in outcomes]
     total, before = sum(tasks[place].weight for place in todo), 0.0
     for place in todo:
         task = tasks[place]
@@ -95,22 +93,25 @@ def _here(
 
 def _there(
     tasks: Sequence[Task],
-    todo: Sequence[int],
     outcomes: dict[int, Outcome],
     keep_going: bool,
     draw: bool,
     executor: Executor,
     progress: Progress | None,
 ) -> None:
+    # Where a run that cannot begin has its message as its outcome, no other waits for it.
+    checks = [] if keep_going else [executor.submit(_prepare, task) for task in tasks]
     # The longest first: a long one that comes last would be waited for by itself.
-    order = sorted(todo, key=lambda place: -tasks[place].weight)
-    waiting: dict[Future[Outcome], int] = {}
+    order = sorted(range(len(tasks)), key=lambda place: -tasks[place].weight)
+    waiting = {executor.submit(_one, tasks[place], draw): place for place in order}
     begun: dict[Future[Outcome], float] = {}
-    for place in order:
-        task = tasks[place]
-        waiting[executor.submit(_one, task, draw)] = place
     pending = set(waiting)
     try:
+        for place, check in enumerate(checks):
+            try:
+                check.result()
+            except Exception as problem:
+                _note(outcomes, place, tasks[place], problem, keep_going)
         while pending:
             done, pending = wait(pending, timeout=1.0, return_when=FIRST_COMPLETED)
             for future in done:
@@ -145,6 +146,11 @@ def _state(
             running.append(_name(tasks, task))
     total = sum(tasks[place].weight for place in waiting.values())
     return min(done / total, 0.99), " + ".join(running[:2]) or "waiting"
+
+
+def _prepare(task: Task) -> None:
+    """A data set that is not there is told now, and not after half of the runs."""
+    task.experiment.prepare(task.settings)
 
 
 def _one(task: Task, draw: bool, report: Callable[[Frame], None] | None = None) -> Outcome:
