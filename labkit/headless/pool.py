@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import importlib
 import multiprocessing
 import os
@@ -51,6 +52,7 @@ def _ready(device: str) -> None:
     limit_memory(device)
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    atexit.register(os._exit, 0)  # taking a large process apart takes a second, and is waited for
     for name in ("labkit.labs.common", "labkit.figures"):
         importlib.import_module(name)
 
