@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from labkit.labs import load_lab
-from labkit.labs.jacobian import alignment
+from labkit.labs.jacobian import alignment_training
 from labkit.protocol.experiment import Frame, drain
 from labkit.protocol.memory import Memory, remembering
 from tests.labs.checks import equal, values
@@ -51,14 +51,14 @@ def test_lengths_and_rates_are_those_of_the_appendix(monkeypatch: Any) -> None:
         asked.append((steps, schedule, lr))
         return iter(())
 
-    monkeypatch.setattr(alignment.training, "train", noted)
+    monkeypatch.setattr(alignment_training.training, "train", noted)
     for preset, a_pass in (("paper", 391), ("mnist", 469), ("three-classes", 79)):
         settings = LAB.experiment("alignment").preset(preset)
         assert a_pass == -(-settings.n // settings.batch_size)
         stand_in = SimpleNamespace(settings=settings, images=lambda *_: None, targets=lambda *_: None)
         asked.clear()
         for level in range(5):
-            alignment._frames(stand_in, None, [("sgd", level, 0)])  # type: ignore[arg-type]
+            alignment_training._frames(stand_in, None, [("sgd", level, 0)])  # type: ignore[arg-type]
         epochs = [(steps / a_pass, [at / a_pass for at in drops]) for steps, drops, _ in asked]
         assert (
             epochs
