@@ -7,6 +7,7 @@ if the conditions fail with these, they fail).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -53,23 +54,10 @@ def prepare(settings: MetaTheorem) -> common.Setup:
 
 
 def predict(setup: common.Setup) -> Prediction:
-    """What the theorem asks for before training: α, ‖J₀‖, Γ and the number of steps T at η = 1/β²."""
+    """The widths that are looked at: the theorem's constants are measured, at each."""
     settings: MetaTheorem = setup.settings
-    first = min(NARROW, settings.width)
-    widths = np.unique(np.geomspace(first, settings.width, WIDTHS).round().astype(int))
-    found = np.empty((2, len(setup.sets), len(widths)))
-    for seed, place in np.ndindex(*found.shape[1:]):
-        model, x, _ = network(setup, int(widths[place]), "softplus", seed)
-        spectrum = torch.linalg.eigvalsh(kernel(model, x)).flip(0).clamp(min=0).sqrt()
-        found[:, seed, place] = float(spectrum[settings.rank - 1]), float(spectrum[0])
-    alpha, beta = found
-    # A little room: ‖J‖ may grow along the path, and η must stay below 1/β².
-    lr = 0.98 / beta**2
-    steps = np.ceil(settings.duration / (lr * alpha**2))
-    return {
-        "alpha": alpha, "beta": beta, "lr": lr, "steps": steps, "duration": steps * lr * alpha**2,
-        "rank": np.asarray(settings.rank), "widths": widths,
-    }  # fmt: skip
+    widths = np.geomspace(min(NARROW, settings.width), settings.width, WIDTHS)
+    return {"widths": np.unique(widths.round().astype(int))}
 
 
 def run(setup: common.Setup, prediction: Prediction) -> Iterator[Frame]:
@@ -78,25 +66,28 @@ def run(setup: common.Setup, prediction: Prediction) -> Iterator[Frame]:
     for place, width in enumerate(widths):
         found = []
         for seed in range(seeds):
-            how = float(prediction["lr"][seed, place]), int(prediction["steps"][seed, place])
             span = [(place + at / seeds) / len(widths) for at in (seed, seed + 1)]
-            found.append((yield from _track(setup, seed, width, *how, span)))
+            found.append((yield from _track(setup, seed, width, span)))
         end = (place + 1) / len(widths)
         yield Frame(width, common.stacked(found), end, "done" if end == 1 else "running")
 
 
 def _track(
-    setup: common.Setup, seed: int, width: int, lr: float, steps: int, span: Sequence[float]
+    setup: common.Setup, seed: int, width: int, span: Sequence[float]
 ) -> Generator[Frame, None, dict[str, float]]:
-    """Trains one seed beside its linearisation; returns the measured constants."""
+    """Trains one seed beside its linearisation, T steps of η = 1/β²; returns the measured constants."""
+    settings: MetaTheorem = setup.settings
+    rank = settings.rank
     model, x, y = network(setup, width, "softplus", seed)
-    rank: int = setup.settings.rank
     start, gram = model.W.detach().clone(), kernel(model, x)
     eigenvalues, basis = torch.linalg.eigh(gram)
     spectrum, basis = eigenvalues.flip(0).clamp(min=0).sqrt(), basis.flip(1)
+    alpha, beta = float(spectrum[rank - 1]), float(spectrum[0])
+    lr = 0.98 / beta**2  # a little room: ‖J‖ may grow along the path, and η must stay below 1/β²
+    steps = math.ceil(settings.duration / (lr * alpha**2))
     r0 = shared.residual(model, x, y)
     inside, outside = shared.project(basis, r0, rank)
-    linear, deviation, epsilon, beta = r0, 0.0, 0.0, float(spectrum[0])
+    linear, deviation, epsilon = r0, 0.0, 0.0
     checks = set(np.linspace(1, steps, min(steps, 5)).round().astype(int).tolist())
     for step in range(steps + 1):
         if step in checks:
@@ -111,6 +102,9 @@ def _track(
         yield Frame.tick(width, span[0] + (span[1] - span[0]) * step / steps)
     final = shared.residual(model, x, y)
     return {
+        "alpha": alpha,
+        "lr": lr,
+        "duration": steps * lr * alpha**2,
         "start": float(r0.norm()),
         "deviation": max(deviation, float((final - linear).norm())),
         "epsilon": epsilon,
@@ -123,15 +117,10 @@ def _track(
     }
 
 
-def meta_constants(
-    found: Mapping[str, np.ndarray], prediction: Prediction, place: int = -1
-) -> dict[str, np.ndarray]:
-    """δ and the right sides of (5.14), (5.15) and (5.16) for each seed, as measured at the width in this
-    place.
-    """
+def meta_constants(found: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """δ and the right sides of (5.14), (5.15) and (5.16) for each seed, from what was measured at a width."""
     rows = []
-    alphas, durations = (prediction[name][:, place] for name in ("alpha", "duration"))
-    for s, (alpha, gamma) in enumerate(zip(alphas, durations, strict=True)):
+    for s, (alpha, gamma) in enumerate(zip(found["alpha"], found["duration"], strict=True)):
         one = {name: float(values[s]) for name, values in found.items()}
         delta = theory.smallest_delta(alpha, one["beta"], one["epsilon"], 0.0, gamma)
         parts = one["nuisance"], one["start"], alpha
@@ -151,7 +140,7 @@ def figure(frames: Frames, prediction: Prediction, settings: MetaTheorem | None 
     shares: list[figures.Mark] = [figures.Level(1.0, label="the bound")]
     if done := [frame for frame in frames if "start" in frame.values]:
         widths = np.array([frame.step for frame in done])
-        found = [meta_constants(frame.values, prediction, place) for place, frame in enumerate(done)]
+        found = [meta_constants(frame.values) for frame in done]
         gap, bound = (
             np.stack([one[name] / one["start"] for one in found], axis=1)
             for name in ("deviation", "deviation_bound")
@@ -181,8 +170,8 @@ def figure(frames: Frames, prediction: Prediction, settings: MetaTheorem | None 
 def _meta_theorem(run: Run) -> tuple[Evidence, Evidence, Evidence]:
     if run.series("start")[0][-1] < run.prediction["widths"][-1]:
         raise ValueError("the run has not come to its widest network")
-    found = meta_constants(run.frames[-1].values, run.prediction)
-    speed = run.prediction["lr"][:, -1] * found["beta"] ** 2
+    found = meta_constants(run.frames[-1].values)
+    speed = found["lr"] * found["beta"] ** 2
     conditions = (
         Condition("δ, the least for which (5.13) holds", float(found["delta"].max()), 1.0),
         Condition("η‖J‖² along the path", float(speed.max()), 1.0),
