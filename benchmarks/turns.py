@@ -149,9 +149,8 @@ def _measured(row: Row, case: Case, rounds: int, clock: Callable[[], float]) -> 
     }
     counts = {way: dict(case.counts(answers[way])) if case.counts else {} for way in case.ours}
     answers.clear()
-    if case.floor:
-        calls["floor"] = case.floor[1]
-    times = first | _turns(calls, rounds, clock) if rounds else first
+    floor = {"floor": case.floor[1]} if case.floor else {}
+    times = first | (_turns(calls | floor, rounds, clock) if rounds else _turns(floor, 1, clock))
     if case.flops or case.bytes:
         times |= _peaks(rounds or 3, clock)
     for way in case.ours:
@@ -163,7 +162,9 @@ def _measured(row: Row, case: Case, rounds: int, clock: Callable[[], float]) -> 
             elif not wrong <= case.tolerance:
                 yield Line(row, way, peer, note=f"not timed: the answers are {wrong:.2g} apart")
             else:
-                yield Line(row, way, peer, times[peer] / ours, "×", ours, times[peer], note)
+                ratio = times[peer] / ours
+                told = f"{note}, where it would be {ratio / share:.3g} ×" if share else note
+                yield Line(row, way, peer, ratio, "×", ours, times[peer], told)
         for name, found in counts[way].items():
             value, told = found if isinstance(found, tuple) else (found, "")
             yield Line(row, way, name, value, "", note=told)
@@ -201,13 +202,13 @@ def _peaks(rounds: int, clock: Callable[[], float]) -> dict[str, float]:
 def _limit(case: Case, ours: float, times: Mapping[str, float]) -> tuple[float | None, str]:
     """The share of the machine's peak, and all that is told of how fast we could be."""
     share, notes = None, []
+    if case.floor:
+        notes.append(f"{case.floor[0]} alone: {times['floor'] / ours:.0%} of the time")
+    if case.many:
+        notes.append(f"{case.many[0] / ours:,.0f} {case.many[1]} a second")
     if case.flops or case.bytes:
         least = {"GEMM peak": case.flops * times["flop"], "bandwidth": case.bytes * times["byte"]}
         bound = max(least, key=lambda name: least[name])
         share = least[bound] / ours
         notes.append(f"{share:.0%} of the {bound}")
-    if case.floor:
-        notes.append(f"{case.floor[0]} alone: {times['floor'] / ours:.0%} of the time")
-    if case.many:
-        notes.append(f"{case.many[0] / ours:,.0f} {case.many[1]} a second")
     return share, "; ".join(notes)

@@ -10,7 +10,6 @@ from bisect import bisect
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from itertools import accumulate
 from typing import Any
 
 from matplotlib.cbook import is_math_text
@@ -27,22 +26,17 @@ LEGEND_ROW, CAPTION_ROW = 17.0, 13.0
 LOWEST = 4 + CAPTION_ROW / 2  # middle of the lowest row of caption and key
 
 
-def text_width(text: str, size: float, bold: bool = False) -> float:
-    """Width of ``text`` in logical pixels at ``size`` points, word by word: most words are known already."""
-    words = [text] if is_math_text(text) else text.split(" ")
-    spaces = (len(words) - 1) * _word_width(" ", size, bold) if len(words) > 1 else 0.0
-    return sum((_word_width(word, size, bold) for word in words), spaces)
-
-
 @lru_cache(maxsize=4096)
-def _word_width(word: str, size: float, bold: bool) -> float:
-    """The wider of what one and two dots a pixel give: small letters are set on whole dots, so a line that
-    just fits at one resolution may not at the other.
+def text_width(text: str, size: float, bold: bool = False) -> float:
+    """Width of ``text`` in logical pixels at ``size`` points.
+
+    The wider of what one and two dots a pixel give: small letters are set on whole dots, so a line that just
+    fits at one resolution may not at the other.
     """
-    if not word:
+    if not text:
         return 0.0
     font = FontProperties(family=p.FONT, size=size, weight="bold" if bold else "normal")
-    return float(max(size_of(dots * PIXELS, word, font, is_math_text(word))[0] / dots for dots in (1, 2)))
+    return float(max(size_of(dots * PIXELS, text, font, is_math_text(text))[0] / dots for dots in (1, 2)))
 
 
 def fit(text: str, size: float, room: float, bold: bool = False) -> tuple[str, float]:
@@ -84,9 +78,8 @@ def wrap(text: str, size: float, room: float, rows: int) -> list[str]:
 
 def _held(pieces: Sequence[str], joint: str, size: float, room: float) -> int:
     """How many pieces a line holds, at least one."""
-    between = text_width(joint, size)
-    ends = accumulate(text_width(piece, size) + between for piece in pieces)
-    return max(bisect(list(ends), room + between), 1)
+    counts = range(1, len(pieces) + 1)
+    return max(bisect(counts, room, key=lambda count: text_width(joint.join(pieces[:count]), size)), 1)
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from functools import lru_cache
 from math import ceil, radians
 from typing import Any
+from unicodedata import bidirectional
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg, RendererAgg
@@ -44,17 +45,36 @@ class Canvas(FigureCanvasAgg):
         return self.renderer
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=1024)
+def _words(s: str, ismath: Any) -> tuple[str, ...]:
+    """What of a text stands side by side, a space apart: all of it, where it is not written so."""
+    if ismath or any(bidirectional(letter) in ("R", "AL") for letter in s):
+        return (s,)
+    return tuple(s.split(" "))
+
+
 def size_of(dpi: float, s: str, prop: FontProperties, ismath: Any) -> tuple[float, float, float]:
-    """Width, height and descent of a text in dots."""
+    """Width, height and descent of a text in dots, from its words, most of which are known."""
+    words = _words(s, ismath)
+    sizes = [_size_of(dpi, word, prop, ismath) for word in words if word]
+    if len(words) == 1 or not sizes:
+        return _size_of(dpi, s, prop, ismath)
+    below = max(descent for *_, descent in sizes)
+    wide = sum(width for width, *_ in sizes) + (len(words) - 1) * _size_of(dpi, " ", prop, ismath)[0]
+    return wide, max(height - descent for _, height, descent in sizes) + below, below
+
+
+@lru_cache(maxsize=4096)
+def _size_of(dpi: float, s: str, prop: FontProperties, ismath: Any) -> tuple[float, float, float]:
     return RendererAgg(1, 1, dpi).get_text_width_height_descent(s, prop, ismath)
 
 
 @lru_cache(maxsize=1024)
 def _ink(dpi: float, s: str, prop: FontProperties, angle: float, ismath: Any) -> tuple[np.ndarray, int, int]:
     """Ink of each dot of a text, (rows, columns) of bytes; and columns left of its place, rows below."""
-    if " " in s.strip() and not ismath and not angle:
-        return _line(dpi, s, prop)
+    words = _words(s, ismath)
+    if len(words) > 1 and s.strip(" ") and not angle:
+        return _line(dpi, words, prop)
     wide, high, descent = size_of(dpi, s, prop, ismath)
     box = Bbox([(0, -descent), (wide, high - descent)]).rotated(radians(angle))
     left, right, above, below = (ceil(side) + EDGE for side in (-box.x0, box.x1, box.y1, -box.y0))
@@ -63,11 +83,11 @@ def _ink(dpi: float, s: str, prop: FontProperties, angle: float, ismath: Any) ->
     return np.array(sheet.buffer_rgba())[..., 3], left, below
 
 
-def _line(dpi: float, s: str, prop: FontProperties) -> tuple[np.ndarray, int, int]:
+def _line(dpi: float, words: tuple[str, ...], prop: FontProperties) -> tuple[np.ndarray, int, int]:
     """The same, of a line put together from its words: of a caption one number changes."""
     space, at = size_of(dpi, " ", prop, False)[0], 0.0
     parts: list[tuple[int, np.ndarray, int, int]] = []  # columns to the right, and as `_ink` gives it
-    for word in s.split(" "):
+    for word in words:
         if word:
             parts.append((round(at), *_ink(dpi, word, prop, 0.0, False)))
             at += size_of(dpi, word, prop, False)[0]

@@ -99,19 +99,15 @@ def _there(
     executor: Executor,
     progress: Progress | None,
 ) -> None:
-    # Where a run that cannot begin has its message as its outcome, no other waits for it.
-    checks = [] if keep_going else [executor.submit(_prepare, task) for task in tasks]
+    if not keep_going:  # where one that cannot begin stops no other, its own run will say so
+        _checked(tasks, outcomes, executor)
+    todo = [place for place in range(len(tasks)) if place not in outcomes]
     # The longest first: a long one that comes last would be waited for by itself.
-    order = sorted(range(len(tasks)), key=lambda place: -tasks[place].weight)
+    order = sorted(todo, key=lambda place: -tasks[place].weight)
     waiting = {executor.submit(_one, tasks[place], draw): place for place in order}
     begun: dict[Future[Outcome], float] = {}
     pending = set(waiting)
     try:
-        for place, check in enumerate(checks):
-            try:
-                check.result()
-            except Exception as problem:
-                _note(outcomes, place, tasks[place], problem, keep_going)
         while pending:
             done, pending = wait(pending, timeout=1.0, return_when=FIRST_COMPLETED)
             for future in done:
@@ -126,6 +122,22 @@ def _there(
         for future, place in waiting.items():
             if not future.cancel() and future.done() and future.exception() is None:
                 outcomes[place] = future.result()
+
+
+def _checked(tasks: Sequence[Task], outcomes: dict[int, Outcome], executor: Executor) -> None:
+    """Tries whether all can begin, before any does."""
+    checks = [executor.submit(_prepare, task) for task in tasks]
+    try:
+        for place, check in enumerate(checks):
+            while wait([check], timeout=1.0).not_done:  # a wait without an end is deaf to Ctrl-C on Windows
+                pass
+            try:
+                check.result()
+            except Exception as problem:
+                _note(outcomes, place, tasks[place], problem, False)
+    finally:
+        for check in checks:
+            check.cancel()
 
 
 def _state(

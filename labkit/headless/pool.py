@@ -7,6 +7,7 @@ import importlib
 import multiprocessing
 import os
 import signal
+import sys
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor
 from contextlib import contextmanager
@@ -52,9 +53,16 @@ def _ready(device: str) -> None:
     limit_memory(device)
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    atexit.register(os._exit, 0)  # taking a large process apart takes a second, and is waited for
+    atexit.register(_leave)
     for name in ("labkit.labs.common", "labkit.figures"):
         importlib.import_module(name)
+
+
+def _leave() -> None:
+    """Taking a large process apart takes a second, and is waited for."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
 
 
 def _end(children: Iterable[multiprocessing.process.BaseProcess]) -> None:

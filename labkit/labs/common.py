@@ -322,6 +322,13 @@ class Outcome:
 Showing = Callable[[Ensemble], Mapping[str, np.ndarray]]  # what a tick shows of networks as they are
 
 
+def shown_by(
+    frame: Frame, showing: Showing | None, ensemble: Ensemble
+) -> Callable[[], Mapping[str, np.ndarray]] | None:
+    """What a tick has to show at a frame of a training: nothing, where that is not being done now."""
+    return None if showing is None or frame.again else partial(showing, ensemble)
+
+
 def fit(
     ensemble: Ensemble, samples: Sequence[tuple[Tensor, Tensor]], *, loss: float, lr: float, epochs: int,
     seed: int, span: tuple[float, float], step: int, batch: int = 64,
@@ -352,8 +359,7 @@ def fit(
             share = min(max((first - now) / max(first - math.log(loss), 1e-9), share), 1.0)
         if ended.status == "running":
             told = lengths.shown(share, ended.progress or 0.0)
-            seen = partial(showing, ensemble) if showing else None
-            yield Frame.tick(step, span[0] + (span[1] - span[0]) * told, seen)
+            yield Frame.tick(step, span[0] + (span[1] - span[0]) * told, shown_by(ended, showing, ensemble))
     if ended.status == "diverged":
         return Outcome("diverged", 0, ended.note)
     taken = -(-int(ended.values["steps"].max()) // each)

@@ -310,6 +310,7 @@ class Session:
             now = time.perf_counter()
             last = frame
             if not frame.is_tick:
+                self._time_values(interval, empty)
                 self._now[2].append(frame)
                 self._seconds, unseen = now - begun, True
                 glimpses.clear()
@@ -318,16 +319,15 @@ class Session:
             # A drag asks for more before the first is drawn; something must be seen of it.
             if not ticket.current and (self._stopping or not self._again or interval > WHOLE):
                 break
-            if now - drawn < interval:
-                continue
-            unseen = unseen or glimpses.look(frame)
-            if self._now[2] or glimpses.newest or time.monotonic() > empty:
+            due = now - drawn >= interval
+            unseen = (due and glimpses.look(frame)) or unseen
+            if due and (self._now[2] or glimpses.newest or time.monotonic() > empty):
                 speed = (frame.step - first_step) / (now - timed) if now - timed > 0.3 else None
                 line = words.progress_line(frame, str(self._now[0].device), speed, now - begun)
                 self._tell("status", f"{line} · shown as it stands" if glimpses.newest else line, True)
                 self._tell("progress", frame.progress, "info")
                 if unseen:
-                    self._slow = self._slow or (interval == WHOLE and time.monotonic() > empty)
+                    self._time_values(interval, empty)
                     self._tell("picture", self.chart(*glimpses.newest))
                     unseen = False
                     share = 1.0 if self._again else SHARE  # somebody holds the slider
@@ -340,6 +340,10 @@ class Session:
         if unseen and self._again and not ticket.current:
             self._tell("picture", self.chart())
         return last
+
+    def _time_values(self, interval: float, empty: float) -> None:
+        """The first values of a measure tell how the next is to begin."""
+        self._slow = self._slow or (interval == WHOLE and time.monotonic() > empty)
 
     def _greyed(self, ticket: Ticket) -> float:
         """Draws the run before in grey, where the next value takes a while; until when it may take."""

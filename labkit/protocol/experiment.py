@@ -48,6 +48,7 @@ class Frame:
         note: one sentence for the person, such as the learning rate that would have been stable.
         showing: of a tick: gives values as they would be now, to be drawn until the next frame and not kept;
             called, if at all, before the run goes on.
+        again: of a training: done before and shown again; its networks are not those of this moment.
     """
 
     step: int
@@ -56,6 +57,7 @@ class Frame:
     status: str = "running"
     note: str = ""
     showing: Callable[[], Mapping[str, np.ndarray]] | None = None
+    again: bool = False
 
     @classmethod
     def tick(

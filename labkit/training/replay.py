@@ -68,7 +68,7 @@ def _again(run: TrainingRun, looks: list[Look]) -> Frames:
             copy_into(run.state, look.state)
         frame = look.frame
         if frame.status == "diverged":  # which shows the values of the last good step again
-            yield replace(frame, values=good)
+            yield replace(frame, values=good, again=True)
             continue
         good = {**frame.values, **run.measured()}
-        yield replace(frame, values=good)
+        yield replace(frame, values=good, again=True)

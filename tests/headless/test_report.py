@@ -7,7 +7,9 @@ import io
 import json
 import re
 import sys
+import time
 import types
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -199,6 +201,24 @@ def test_bad_input_is_refused_in_one_line_before_anything_runs(words, message, c
     lines = [line for line in err.splitlines() if "loading" not in line]
     assert out == "" and len(lines) == 1 and re.search(message, lines[0]), err
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("threads", [0, 1])
+def test_what_cannot_begin_is_told_before_anything_runs(threads, monkeypatch):
+    """A data set that is not there, found out after half of the runs."""
+    asked = []
+
+    def prepare(settings):
+        asked.append(settings)
+        time.sleep(0.5 * (len(asked) > 1))  # meanwhile the caller hears of the first
+        raise OSError("no data there")
+
+    monkeypatch.setattr("labkit.headless.carry.drain", lambda *_, **__: pytest.fail("it ran"))
+    several = [replace(EXTRA, name=f"extra-{number}", prepare=prepare) for number in range(9)]
+    broken = replace(LAB, experiments=tuple(several))
+    with ThreadPoolExecutor(1) as executor, pytest.raises(OSError, match="no data there"):
+        audit(broken, all_claims=True, executor=executor if threads else None)
+    assert 1 <= len(asked) <= 1 + threads  # a thread may have begun with the second
 
 
 def test_progress_is_of_the_whole():

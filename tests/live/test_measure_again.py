@@ -87,25 +87,37 @@ def test_after_a_training_the_next_picture_is_made_ready(monkeypatch: pytest.Mon
     panel.close()
 
 
+def numbers(chart: Chart) -> list[np.ndarray]:
+    """What is measured in a chart, mark by mark."""
+    return [mark.y for one in chart.panels for mark in one.marks if isinstance(mark, Measured | Points)]
+
+
 def values(chart: Chart) -> int:
     """How many measured numbers are drawn."""
-    marks = [mark for one in chart.panels for mark in one.marks if isinstance(mark, Measured | Points)]
-    return sum(int(np.isfinite(mark.y).sum()) for mark in marks)
+    return sum(int(np.isfinite(one).sum()) for one in numbers(chart))
 
 
 def test_what_one_seed_shows_is_drawn_before_the_others_are_measured(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A drag that shows nothing until the slowest of all seeds is there."""
+    """A drag that shows nothing until all seeds are there, or what networks were before their training."""
     monkeypatch.setattr(session, "WHOLE", 0.0)
     monkeypatch.setattr(session, "EMPTY", 60.0)
     panel = Panel(LAYERS, LAYERS.preset(seeds=2, n=40, samples=20, width=16, epochs=3), train=False)
     panel.train_button.click()
     assert panel.wait(60)
-    seen: list[tuple[int, int]] = []
+    drawn: list[tuple[int, Chart]] = []
     monkeypatch.setattr(
-        Panel, "picture", lambda panel, chart, **how: seen.append((len(panel.run.frames), values(chart)))
+        Panel, "picture", lambda panel, chart, **how: drawn.append((len(panel.run.frames), chart))
     )
-    move(panel, sigma=0.4)
-    assert seen[0] == (0, 0) and seen[1][0] == 0 < seen[1][1] < seen[-1][1]
+    for sigma in (0.05, 0.02):  # at first nobody knows how long it takes; then it is known to be soon
+        move(panel, sigma=sigma)
+        grey, early = (0, 1) if sigma == 0.05 else (None, 0)
+        assert grey is None or (drawn[grey][0], values(drawn[grey][1])) == (0, 0)
+        frames, chart = drawn[early]
+        assert frames == 0 < values(chart) < values(drawn[-1][1])
+        for now, end in zip(numbers(chart), numbers(drawn[-1][1]), strict=True):
+            there = np.isfinite(now)
+            assert now.shape == end.shape and np.array_equal(now[there], end[there])
+        drawn.clear()
     panel.close()
 
 

@@ -178,7 +178,7 @@ def _trained(setup: Setup, end: float, showing: common.Showing) -> Generator[Fra
         if frame.status == "diverged":
             yield frame
             return []
-        yield Frame.tick(0, end * (frame.progress or 0.0), partial(showing, ensemble))
+        yield Frame.tick(0, end * (frame.progress or 0.0), common.shown_by(frame, showing, ensemble))
     return [ensemble.member(s) for s in range(settings.seeds)]
 
 

@@ -83,6 +83,11 @@ def _track(
     eigenvalues, basis = torch.linalg.eigh(gram)
     spectrum, basis = eigenvalues.flip(0).clamp(min=0).sqrt(), basis.flip(1)
     alpha, beta = float(spectrum[rank - 1]), float(spectrum[0])
+    if alpha == 0:
+        raise ValueError(
+            f"rank must be at most that of the Jacobian at {width:,} hidden units, as to λ_r = 0 belongs no "
+            f"duration; got {rank}"
+        )
     lr = 0.98 / beta**2  # a little room: ‖J‖ may grow along the path, and η must stay below 1/β²
     steps = math.ceil(settings.duration / (lr * alpha**2))
     r0 = shared.residual(model, x, y)
