@@ -43,8 +43,9 @@ bet = None  # "a", "b" or "c", before you read on
 
 # %%
 # A second core makes what comes later: what takes long, then from the end, so that they meet.
-labkit.ahead(lab.WELLS, lab.BRIDGE, lab.SELECTION, lab.VALLEY, lab.POLYNOMIAL, lab.INTERPOLATION,
-             lab.BOUNDS, lab.ROBUSTNESS, lab.SEPARATOR, lab.MARGINS, lab.LANGEVIN)
+labkit.ahead(lab.WELLS, lab.BRIDGE, lab.SELECTION, lab.VALLEY, lab.POLYNOMIAL,
+             lab.INTERPOLATION, lab.BOUNDS, lab.ROBUSTNESS, lab.SEPARATOR, lab.MARGINS,
+             lab.LANGEVIN)
 puzzle = labkit.drain(lab.PUZZLE)
 display(puzzle.figure(), labkit.judge_all(puzzle, ("S8",)))
 

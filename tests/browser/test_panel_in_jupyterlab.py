@@ -102,6 +102,7 @@ def test_a_person_drags_trains_watches_stops_and_saves(
 DRAGGED = {
     "r": ("jacobian", "RESIDUALS", "seeds=3", "rank"),
     "σ": ("generalization", "PERTURBATION", "seeds=3", "largest σ"),
+    "λ": ("generalization", "RESCALING", "seeds=1, steps=200", "largest factor (decades)"),
     "ε": ("sgd", "FLATNESS", "seeds=1, n=100, width=32, stop=0.01", "ε"),
 }
 
@@ -136,7 +137,7 @@ def test_a_drag_measures_again_and_trains_nothing(
         took.append(page.wait_picture(seen))
     page.page.mouse.up()
     told = " ".join(f"{seconds:.2f}" for seconds in took)
-    (artifacts / f"drag-{lab}.txt").write_text(f"{label}: another picture after {told} s\n", "utf-8")
+    (artifacts / f"drag-{experiment.lower()}.txt").write_text(f"{label}: another picture after {told} s\n", "utf-8")
     page.page.wait_for_timeout(800)
     page.shot("dragged")
     page.wait_status("Measured again")
