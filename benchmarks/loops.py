@@ -215,7 +215,7 @@ ROWS = (
     Row("seeds", f"{SEEDS} networks together, {DENSE}, {TWO}",
         lambda: many_seeds(lambda s: mlp(inputs=64, width=256, depth=2, outputs=10, seed=s), 1024, BATCH),
         {"one by one": 2.5}, threads=2,
-        why="2.3 to 2.6 in five runs: the products are two thirds to three quarters of the time"),
+        why="1.9 to 3.2 on different machines: the products are two thirds to three quarters of the time"),
     Row("seeds-full", f"{SEEDS} networks together, one hidden layer of 200, full batch of 200, {TWO}",
         lambda: many_seeds(lambda s: one_hidden(64, 200, 10, seed=s), 200, None),
         {"one by one": 2.5}, threads=2,
@@ -223,8 +223,8 @@ ROWS = (
         "those of sixteen (2.5 MB) do not"),
     Row("langevin", "descend, 1000 chains in two dimensions, 1000 steps", langevin, {"a plain loop": 1.0}),
     Row("live", "a run of 3,000 steps and 300 frames on a panel", live, {"the bare run": 0.95},
-        why="pictures on the way take 3 % of a run at most; the first, and the last at twice the dots, 5 % "
-        "of four seconds"),
+        why="pictures on the way take 3 % of a run at most; the first, and the last at twice the dots, "
+        "a quarter of a second"),
     Row("first-frame", "slider released → first frame of the new run", first_frame, {"seconds": 0.15},
         why=f"a slider counts as let go after {DEBOUNCE:g} s of quiet, and two frames are drawn"),
     Row("frame", "a frame of training on the panel's canvas", a_frame, {"seconds": 0.05}),
