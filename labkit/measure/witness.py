@@ -61,5 +61,5 @@ def without_torch_warnings() -> Iterator[None]:
     """Keep to ourselves what torch says of its own inner ways, which no caller of ours has chosen."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*performance drop.*", category=UserWarning)
-        warnings.filterwarnings("ignore", message=".*torch.jit.script.*", category=FutureWarning)
+        warnings.filterwarnings("ignore", message=".*torch.jit.script.*")
         yield

@@ -137,7 +137,9 @@ def test_a_drag_measures_again_and_trains_nothing(
         took.append(page.wait_picture(seen))
     page.page.mouse.up()
     told = " ".join(f"{seconds:.2f}" for seconds in took)
-    (artifacts / f"drag-{experiment.lower()}.txt").write_text(f"{label}: another picture after {told} s\n", "utf-8")
+    (artifacts / f"drag-{experiment.lower()}.txt").write_text(
+        f"{label}: another picture after {told} s\n", "utf-8"
+    )
     page.page.wait_for_timeout(800)
     page.shot("dragged")
     page.wait_status("Measured again")

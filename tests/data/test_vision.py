@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from labkit.data import DatasetUnavailable, load
+from tests import peers
 
 
 class Kept:
@@ -149,10 +150,7 @@ def test_a_torchvision_that_cannot_be_imported_says_what_to_install(monkeypatch,
 
 def test_the_real_torchvision_reads_files_that_lie_in_the_folder(own_cache):
     """Catches a stand-in unlike torchvision: the real class reads tiny files of MNIST's format."""
-    try:
-        import torchvision.datasets  # noqa: F401
-    except Exception as error:
-        pytest.skip(f"torchvision cannot be imported here: {error}")
+    peers.torchvision()
     folder = own_cache / "torchvision" / "MNIST" / "raw"
     folder.mkdir(parents=True)
     pixels = np.arange(20 * 28 * 28, dtype=np.uint8).reshape(20, 28, 28)

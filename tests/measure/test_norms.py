@@ -6,7 +6,6 @@ import math
 
 import pytest
 import torch
-import torchvision
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
@@ -17,6 +16,7 @@ from labkit.measure.layers import Layer, weight_layers
 from labkit.measure.norms import frobenius, group_norm, layer_norms, spectral
 from labkit.models import fold_batch_norm, mlp
 from tests.measure.conftest import drawn, generator
+from tests.peers import torchvision
 
 CONVOLUTIONS = [
     ({"kernel_size": 3, "padding": 1}, (2, 6, 6)),
@@ -83,9 +83,9 @@ def test_of_one_and_three_axes_and_of_the_adjoint_too(
 
 
 SMALL = {
-    "shufflenet": lambda: (torchvision.models.shufflenet_v2_x0_5(), (3, 32, 32)),
-    "vit": lambda: (torchvision.models.VisionTransformer(16, 8, 2, 2, 12, 24), (3, 16, 16)),
-    "swin": lambda: (torchvision.models.SwinTransformer([2, 2], 12, [1, 2], [2, 2], [2, 2]), (3, 16, 16)),
+    "shufflenet": lambda: (torchvision().models.shufflenet_v2_x0_5(), (3, 32, 32)),
+    "vit": lambda: (torchvision().models.VisionTransformer(16, 8, 2, 2, 12, 24), (3, 16, 16)),
+    "swin": lambda: (torchvision().models.SwinTransformer([2, 2], 12, [1, 2], [2, 2], [2, 2]), (3, 16, 16)),
 }
 
 

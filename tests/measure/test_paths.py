@@ -9,7 +9,6 @@ from collections.abc import Iterator
 import pytest
 import torch
 import torch.nn.functional as F
-import torchvision
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
@@ -17,6 +16,7 @@ from torch import Tensor, nn
 from labkit.measure.paths import path_norm, path_norms
 from labkit.models import fold_batch_norm, mlp, rescale_nodes, vgg
 from tests.measure.conftest import drawn, generator
+from tests.peers import torchvision
 
 
 def paths(matrices: list[Tensor]) -> Iterator[tuple[int, float]]:
@@ -275,7 +275,7 @@ def test_one_pass_equals_products_of_matrices_in_networks_with_branches(
 @pytest.mark.parametrize("name", ["resnet18", "shufflenet_v2_x0_5", "regnet_x_400mf"])
 def test_torchvisions_networks_are_their_own_absolute_networks(name: str) -> None:
     """Weights replaced by their absolute values and a max by a sum: then paths are what a unit puts out."""
-    model = fold_batch_norm(drawn(getattr(torchvision.models, name)()), torch.zeros(2, 3, 32, 32))
+    model = fold_batch_norm(drawn(getattr(torchvision().models, name)()), torch.zeros(2, 3, 32, 32))
     x = torch.ones(1, 3, 32, 32, dtype=torch.float64)
     found = path_norms(model, x, 1)
     for part in list(model.modules()):

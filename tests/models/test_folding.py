@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-import torchvision
 from torch import Tensor, nn
 
 from labkit.models import fold_batch_norm, mlp, resnet20, vgg
+from tests.peers import torchvision
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -85,7 +85,7 @@ CASES |= {
     ),
     "tokens": (lambda: in_a_row(nn.Linear(4, 5), nn.BatchNorm1d(5)), (6, 5, 4)),
     **{
-        name: (lambda name=name, more=more: getattr(torchvision.models, name)(**more), (2, 3, side, side))
+        name: (lambda name=name, more=more: getattr(torchvision().models, name)(**more), (2, 3, side, side))
         for name, side, more in (
             ("densenet121", 32, {}), ("shufflenet_v2_x0_5", 32, {}), ("mobilenet_v3_small", 32, {}),
             ("googlenet", 32, {"init_weights": False}), ("inception_v3", 75, {"init_weights": False}),
