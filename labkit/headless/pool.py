@@ -48,10 +48,10 @@ def processes(jobs: int, device: str = "cpu") -> Iterator[Executor | None]:
 
 
 def _ready(device: str) -> None:
-    """In each process: one thread, no more memory than there is, Ctrl-C is the parent's business, and what
-    every experiment takes is imported."""
+    """In each process: no more memory than there is, Ctrl-C is the parent's business, and what every
+    experiment takes is imported; experiments themselves see to one thread (`experiment_mode`).
+    """
     limit_memory(device)
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     atexit.register(_leave)
     for name in ("labkit.labs.common", "labkit.figures"):
