@@ -85,12 +85,12 @@ def _ink(dpi: float, s: str, prop: FontProperties, angle: float, ismath: Any) ->
 
 def _line(dpi: float, words: tuple[str, ...], prop: FontProperties) -> tuple[np.ndarray, int, int]:
     """The same, of a line put together from its words: of a caption one number changes."""
-    space, at = size_of(dpi, " ", prop, False)[0], 0.0
+    space, at = _size_of(dpi, " ", prop, False)[0], 0.0
     parts: list[tuple[int, np.ndarray, int, int]] = []  # columns to the right, and as `_ink` gives it
     for word in words:
         if word:
             parts.append((round(at), *_ink(dpi, word, prop, 0.0, False)))
-            at += size_of(dpi, word, prop, False)[0]
+            at += _size_of(dpi, word, prop, False)[0]
         at += space
     left, below = max(aside for *_, aside, _ in parts), max(down for *_, down in parts)
     above = max(len(ink) - down for _, ink, _, down in parts)
