@@ -56,10 +56,12 @@ class Factorisation:
         self._append(x, self.C.shape[1] - 1)
         return self.C.shape[1] - 1
 
-    def advance(self, chain: int) -> bool:
-        """One more vector on a chain; False if the chain has broken down (its space is invariant)."""
+    def advance(self, chain: int, above: float | None = None) -> bool:
+        """One more vector on a chain; False if its space is invariant: it has broken down, with a next
+        direction no longer than `above`, by default rounding.
+        """
         _, x, norm = orthogonalise(self.X[: self.size], self.R[chain])
-        if norm <= self._noise():
+        if norm <= (self.noise() if above is None else above):
             self.R[chain] = 0
             return False
         self._append(x / norm, chain)
@@ -87,7 +89,7 @@ class Factorisation:
             return None
         norms = self.R.norm(dim=1).cpu().double()
         weight = norms * (self.C[: self.size].T @ left).abs().amax(1)
-        weight = torch.where(norms > self._noise(), weight, -1.0)
+        weight = torch.where(norms > self.noise(), weight, -1.0)
         best = int(weight.argmax())
         return best if weight[best] >= 0 else None
 
@@ -107,7 +109,7 @@ class Factorisation:
         left, right = left[:, :keep], right[:, :keep]
         combine(self.X[: self.size], right, out=self.X[:keep])
         combine(self.Y[: self.size], left, out=self.Y[:keep])
-        alive = self.R.norm(dim=1) > self._noise()
+        alive = self.R.norm(dim=1) > self.noise()
         C = left.T @ self.C[: self.size]
         drift = ((left**2).T @ self.drift[: self.size] ** 2).sqrt()
         self.B.zero_()
@@ -127,7 +129,8 @@ class Factorisation:
             self.drift[self.size] = self.scale or 1.0  # nothing is known: a residual of about s₁
             self.size += 1
 
-    def _noise(self) -> float:
+    def noise(self) -> float:
+        """The rounding of one product: directions no longer than this are counted as none."""
         return 10 * torch.finfo(self.view.dtype).eps * self.scale
 
     def _append(self, x: Tensor, chain: int) -> None:
@@ -140,7 +143,7 @@ class Factorisation:
         y = self.view.forward(x[:, None])[:, 0]
         self.scale = max(self.scale, length(y))
         coefficients, y, alpha = orthogonalise(self.Y[:j], y)
-        if alpha <= self._noise():  # x is in the null space of what is left: any new direction serves
+        if alpha <= self.noise():  # x is in the null space of what is left: any new direction serves
             alpha = 0.0
             y = random_direction(self.Y[:j], normal((self.view.long,), self.view, self.generator))
         else:
@@ -152,11 +155,11 @@ class Factorisation:
 
         f = self.view.backward(y[:, None])[:, 0]
         self.scale = max(self.scale, length(f))
-        coefficients, f, beta = orthogonalise(self.X[: j + 1], f)
+        coefficients, f, _ = orthogonalise(self.X[: j + 1], f)
         seen = coefficients.cpu().double()
         seen[j] -= alpha
         self.drift[j] = float(seen.norm())
-        self.R[chain] = f if beta > self._noise() else torch.zeros_like(f)
+        self.R[chain] = f
         self.C[:, chain] = 0
         self.C[j, chain] = 1
         self.size += 1

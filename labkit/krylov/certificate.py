@@ -25,7 +25,7 @@ from labkit.krylov.small import values_only
 MISS = 1e-3  # probability of a complete result that lacks a larger value, over all searches of one svd
 
 
-def overlooked(diagonal: Tensor, ahead: Tensor, t: float, n: int) -> float:
+def overlooked(diagonal: Tensor, ahead: Tensor, t: float, n: int, noise: float) -> float:
     """The probability that D has a singular value above t, and yet one Lanczos run from a random vector saw
     what it saw.
 
@@ -35,14 +35,19 @@ def overlooked(diagonal: Tensor, ahead: Tensor, t: float, n: int) -> float:
     for a start uniform on the sphere, P(|c| < ε) <= 0.8 √n ε (Kuczyński & Woźniakowski 1992; van Dorsselaer,
     Hochstenbach & van der Vorst 2000).
 
+    A direction of rounding only can hide what a start has of a vector, so no β of DᵀD counts for less than
+    what rounding of its two products may make of it. One that is zero to the last digit hides nothing.
+
     Args:
         diagonal: (q,), of the bidiagonal matrix.
         ahead: (q,), its off-diagonal, with the norm of the next direction last.
         t: above the largest singular value of that matrix.
         n: dimension that the start was drawn from.
+        noise: the rounding of one product.
     """
     alphas = (diagonal**2 + torch.cat([diagonal.new_zeros(1), ahead[:-1] ** 2])).tolist()
-    betas = (diagonal * ahead).tolist()
+    least = noise * (diagonal + t)
+    betas = torch.where(ahead == 0, 0.0, torch.maximum(diagonal * ahead, least)).tolist()
     before, now, total, beta_before = 0.0, 1.0, 1.0, 0.0
     for alpha, beta in zip(alphas, betas, strict=True):
         following = (t * t - alpha) * now - beta_before * before
@@ -85,7 +90,8 @@ def lock(values: Tensor, coupling: Tensor, k: int, slack: float, most: int) -> t
     edge = float(values[k - 1]) + slack
 
     def outside(count: int) -> float:
-        beyond = float(values[count]) if count < len(values) else 0.0
+        # Past the last, as much as the last: a flat spectrum goes on.
+        beyond = float(values[min(count, len(values) - 1)])
         return math.sqrt(0.1 * beyond**2 + 0.9 * edge**2)
 
     def serves(count: int) -> bool:

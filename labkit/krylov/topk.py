@@ -112,8 +112,9 @@ def _search(fact: Factorisation, kept: int, outside: float, miss: float, budget:
         diagonal, ahead = fact.tail(kept, chain)
         if float(values_only(torch.diag(diagonal) + torch.diag(ahead[:-1], 1))[0]) >= outside:
             return "more"
-        if overlooked(diagonal, ahead, outside, fact.view.short - kept) <= miss:
+        if overlooked(diagonal, ahead, outside, fact.view.short - kept, fact.noise()) <= miss:
             return "nothing"
-        if fact.full or fact.view.pairs >= budget or not fact.advance(chain):
+        # Through rounding as well: beside a flat spectrum a copy that was missed shows first in its digits.
+        if fact.full or fact.view.pairs >= budget or not fact.advance(chain, above=0.0):
             return "unknown"
     return "more"  # the basis is the whole space now, and has the exact answer

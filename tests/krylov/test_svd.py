@@ -113,8 +113,8 @@ def test_an_overlooked_value_is_as_improbable_as_said():
             run.advance(chain)
         diagonal, ahead = run.tail(0, chain)
         t = float(run.ritz()[1][0]) + 1e-9
-        wrong += t < 1 and certificate.overlooked(diagonal, ahead, t, 60) <= 0.2
-        sure += certificate.overlooked(diagonal, ahead, 1.2, 60) <= 0.2
+        wrong += t < 1 and certificate.overlooked(diagonal, ahead, t, 60, run.noise()) <= 0.2
+        sure += certificate.overlooked(diagonal, ahead, 1.2, 60, run.noise()) <= 0.2
     assert wrong <= 82
     assert sure >= 150
 
