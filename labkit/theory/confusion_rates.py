@@ -26,6 +26,7 @@ n eta/(2 mu), not to 0, as alpha -> 0, as section 6 says, too; SGD's own floor d
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,6 +47,8 @@ __all__ = [
     "sgd_floor",
     "stationary_bound",
 ]
+
+BLOCK = 1024  # steps whose sums are taken at once
 
 
 def largest_step(L: float, n: int) -> float:
@@ -226,25 +229,49 @@ def exact_moments(gram: Any, residuals: Any, alpha: float, steps: int) -> Moment
     lam, U, start = _modes(many, residuals)
     n, step = many.shape[-1], positive("alpha", alpha)
     c = np.einsum("...ij,...i->...j", U, start)
-    perp = start - np.einsum("...ij,...j->...i", U, c)
-    m, M, decay = c, c[..., :, None] * c[..., None, :], 1.0 - step / n * lam
-    shrink = 1.0 - step / n * (lam[..., :, None] + lam[..., None, :])
-    push, scaled = step**2 / n, U * lam[..., None, :]
-    norms = np.diagonal(many, axis1=-2, axis2=-1)
-    shape = (integer("steps", steps, 0) + 1, *many.shape[:-2])
-    loss, diagonal, total = (np.empty(shape) for _ in range(3))
+    perp = (start - np.einsum("...ij,...j->...i", U, c))[..., None, :]
+    decay = (1.0 - step / n * lam)[..., None, :]
+    T = integer("steps", steps, 0) + 1
+    loss, diagonal, total = (np.empty((*many.shape[:-2], T)) for _ in range(3))
+    follow = _covariance(lam, U, c, step)
     with np.errstate(over="ignore", invalid="ignore"):
-        for t in range(steps + 1):
-            square = perp**2 + 2 * perp * (U @ m[..., None])[..., 0] + ((U @ M) * U).sum(axis=-1)
-            loss[t] = square.sum(axis=-1) / (2 * n)
-            diagonal[t] = (norms * square).sum(axis=-1)
-            total[t] = np.einsum("...j,...jj->...", lam, M)
-            M = shrink * M + push * (np.swapaxes(scaled, -1, -2) @ (square[..., None] * scaled))
-            m = decay * m
-    loss, diagonal, total = (np.moveaxis(one, 0, -1) for one in (loss, diagonal, total))
+        for first in range(0, T, BLOCK):
+            at = slice(first, min(first + BLOCK, T))
+            m = np.repeat(decay, at.stop - first, axis=-2)
+            m[..., 0, :] = c
+            np.cumprod(m, axis=-2, out=m)
+            c = m[..., -1, :] * decay[..., 0, :]
+            square = perp * (perp + 2 * m @ np.swapaxes(U, -1, -2))  # E r^2 but for the part of M
+            spread = np.empty_like(m)
+            for t in range(at.stop - first):
+                spread[..., t, :] = follow(square[..., t, :])
+            loss[..., at] = square.sum(axis=-1) / (2 * n)
+            diagonal[..., at] = (square @ np.diagonal(many, axis1=-2, axis2=-1)[..., None])[..., 0]
+            total[..., at] = (spread @ lam[..., None])[..., 0]
     with np.errstate(invalid="ignore"):
         mean_inner = (total - diagonal) / (n * max(n - 1, 1))
     return Moments(loss, mean_inner, total / n**2)
+
+
+def _covariance(lam: Array, U: Array, c: Array, step: float) -> Callable[[Array], Array]:
+    """A step of M in `exact_moments`: completes E r^2 (..., n) in place, and tells the diagonal before it."""
+    n = U.shape[-2]
+    M = c[..., :, None] * c[..., None, :]
+    shrink = 1.0 - step / n * (lam[..., :, None] + lam[..., None, :])
+    scaled = U * lam[..., None, :]
+    push = step**2 / n * np.swapaxes(scaled, -1, -2)
+
+    def follow(square: Array) -> Array:
+        nonlocal M
+        part = U @ M
+        part *= U
+        square += part.sum(axis=-1)
+        before = np.diagonal(M, axis1=-2, axis2=-1)
+        M = shrink * M
+        M += push @ (square[..., None] * scaled)
+        return before
+
+    return follow
 
 
 def exact_floor(gram: Any, residuals: Any, alpha: float) -> float:

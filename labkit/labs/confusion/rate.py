@@ -88,8 +88,8 @@ def predict(setup: Setup) -> Prediction:
     mean, none = (np.full((settings.seeds, len(at)), np.nan) for _ in range(2))
     if _in_range(settings):
         etas = theory.average_confusion(moments.mean_inner[:, :-1], n)
-        mean = theory.sgd_bound(gap[:, 0], etas, 1.0, 1.0, n, settings.alpha)[:, at]
-        none = theory.sgd_bound(gap[:, 0], 0 * etas, 1.0, 1.0, n, settings.alpha)[:, at]
+        both, start = np.stack([etas, 0 * etas]), np.stack([gap[:, 0]] * 2)
+        mean, none = theory.sgd_bound(start, both, 1.0, 1.0, n, settings.alpha)[..., at]
     sizes = np.unique(np.concatenate([SIZES, np.geomspace(SIZES[0], 1.9, 12)]))
     eta, average = worst_pair(setup.rest, setup.gram), 2 * best / n
     times = np.unique(np.linspace(0, ORTHOGONAL * n**2, TIMES).round())
