@@ -13,6 +13,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from benchmarks import peers
@@ -59,28 +60,48 @@ AXES: tuple[tuple[str, str, Sequence[int], Callable[[int], Sides]], ...] = (
 )
 
 
+# Title, letter, and of each library its points: (size, seconds, bytes).
+Measured = list[tuple[str, str, dict[str, list[tuple[int, float, int]]]]]
+
+
 def draw(folder: Path) -> None:
     """Measures all points and writes scaling.svg."""
+    torch.set_num_threads(1)
+    found: Measured = []
+    for title, letter, sizes, make in AXES:
+        found.append((title, letter, {}))
+        for name in make(sizes[0]):
+            found[-1][2][name] = points = series(make, name, sizes)
+            print(f"{title}, {letter}, {name}: {points}", flush=True)
+    paint(found, folder / "scaling.svg")
+
+
+def paint(found: Measured, path: Path) -> None:
+    """A column for each axis, time above memory; a library has one colour in all of them."""
     import matplotlib
     from matplotlib.figure import Figure
 
-    torch.set_num_threads(1)
     matplotlib.rcParams |= {"svg.hashsalt": "labkit", "svg.fonttype": "none", "font.size": 8}
-    figure = Figure(figsize=(2.6 * len(AXES), 5), layout="constrained")
-    panels = figure.subplots(2, len(AXES))
-    for (title, letter, sizes, make), (above, below) in zip(AXES, panels.T, strict=True):
-        for name in make(sizes[0]):
-            points = series(make, name, sizes)
-            print(f"{title}, {letter}, {name}: {points}", flush=True)
-            if points:
-                x, seconds, size = zip(*points, strict=True)
-                style = {"lw": 2.5, "color": "black"} if name == "labkit" else {"lw": 1}
-                above.loglog(x, seconds, ".-", label=name, **style)
-                below.loglog(x, [max(value / 2**20, 1) for value in size], ".-", label=name, **style)
-        above.set(title=title, ylabel="seconds")
-        below.set(xlabel=letter, ylabel="MiB")
-        above.legend()
-    figure.savefig(folder / "scaling.svg", metadata={"Date": None})
+    figure = Figure(figsize=(2.2 * len(found), 4.4), layout="constrained")
+    panels = figure.subplots(2, len(found), sharex="col")
+    names = dict.fromkeys(name for _, _, sides in found for name in sides if name != "labkit")
+    styles = {name: {"lw": 1.0, "color": f"C{i}"} for i, name in enumerate(names)}
+    styles["labkit"] = {"lw": 2.5, "color": "black"}
+    lines: dict[str, Any] = {}
+    for (title, letter, sides), column in zip(found, panels.T, strict=True):
+        for name, points in sides.items():
+            x, seconds, size = zip(*points, strict=True) if points else ((), (), ())
+            (lines[name],) = column[0].loglog(x, seconds, ".-", **styles[name])
+            column[1].loglog(x, [max(value / 2**20, 1) for value in size], ".-", **styles[name])
+        column[0].set(title=title)
+        column[1].set(xlabel=letter)
+        for panel in column:
+            low, high = np.log10(panel.get_ylim())
+            panel.set_ylim(10 ** np.floor(low), 10 ** np.ceil(high))
+    panels[0, 0].set_ylabel("seconds")
+    panels[1, 0].set_ylabel("MiB")
+    figure.legend(lines.values(), lines, loc="outside lower center", ncols=len(lines), frameon=False)
+    figure.savefig(path, metadata={"Date": None})
 
 
 def series(make: Callable[[int], Sides], name: str, sizes: Sequence[int]) -> list[tuple[int, float, int]]:

@@ -145,7 +145,8 @@ ROWS = (
     Row("start", "a new process → labkit and a lab imported, → a panel's first picture", starting),
     Row("predictions", f"settings → each experiment's prediction: how many take {SOON:g} s, and how long",
         each_experiment(to_prediction), {"later": 0},
-        why="exact expectations step by step, and eigendecompositions of Jacobians"),
+        why="eigendecompositions of Jacobians, and exact expectations: two small products for each of 16,000 "
+        "steps, alone two fifths of the time"),
     Row("first-frames", f"Train → each experiment's first frame: how many take {SOON:g} s, and how long",
         each_experiment(to_first_frame), {"later": 0},
         why="an eigendecomposition of 2,000 rows; the others take hardly longer"),
