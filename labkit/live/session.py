@@ -304,20 +304,20 @@ class Session:
         unseen, last, first_step = self._again and not self._slow, Frame(0), None
         empty = self._greyed(ticket) if self._again else 0.0
         begun = drawn = judged = time.perf_counter()
-        interval, verdict_interval = WHOLE if self._again else 0.0, 1.0
+        interval, verdict_interval, shown = WHOLE if self._again else 0.0, 1.0, False
         glimpses = Glimpses(SHARE)
         for frame in frames:
             now = time.perf_counter()
             last = frame
             if not frame.is_tick:
-                self._time_values(interval, empty)
+                self._time_values(shown, empty)
                 self._now[2].append(frame)
                 self._seconds, unseen = now - begun, True
                 glimpses.clear()
             if first_step is None:
                 first_step, timed = frame.step, now
             # A drag asks for more before the first is drawn; something must be seen of it.
-            if not ticket.current and (self._stopping or not self._again or interval > WHOLE):
+            if not ticket.current and (self._stopping or not self._again or shown):
                 break
             due = now - drawn >= interval
             unseen = (due and glimpses.look(frame)) or unseen
@@ -327,9 +327,9 @@ class Session:
                 self._tell("status", f"{line} · shown as it stands" if glimpses.newest else line, True)
                 self._tell("progress", frame.progress, "info")
                 if unseen:
-                    self._time_values(interval, empty)
+                    self._time_values(shown, empty)
                     self._tell("picture", self.chart(*glimpses.newest))
-                    unseen = False
+                    unseen, shown = False, True
                     share = 1.0 if self._again else SHARE  # somebody holds the slider
                     interval = min(max(FRAME, (time.perf_counter() - now) / share), 1.0)
                 drawn = time.perf_counter()
@@ -341,9 +341,9 @@ class Session:
             self._tell("picture", self.chart())
         return last
 
-    def _time_values(self, interval: float, empty: float) -> None:
-        """The first values of a measure tell how the next is to begin."""
-        self._slow = self._slow or (interval == WHOLE and time.monotonic() > empty)
+    def _time_values(self, shown: bool, empty: float) -> None:
+        """The first values of a measure, of which nothing is shown yet, tell how the next is to begin."""
+        self._slow = self._slow or (self._again and not shown and time.monotonic() > empty)
 
     def _greyed(self, ticket: Ticket) -> float:
         """Draws the run before in grey, where the next value takes a while; until when it may take."""
