@@ -20,7 +20,20 @@ from . import palette as p
 from .artists import DOTS, Drawer, Image, dashes, drawer, grey_dashes
 from .axes import Limits, limits, prepare_axis, widen
 from .change import axes, kind, same_numbers
-from .layout import CAPTION_ROW, GAP, HANDLE, LEGEND_ROW, PIXELS, Cell, Entry, Layout, fit, layout, sides
+from .layout import (
+    CAPTION_ROW,
+    GAP,
+    HANDLE,
+    LEGEND_ROW,
+    PIXELS,
+    Cell,
+    Entry,
+    Layout,
+    fit,
+    layout,
+    sides,
+    spaced,
+)
 from .letters import Canvas
 from .marks import DYNAMIC, Raster
 from .overlap import show_through
@@ -135,6 +148,11 @@ class Drawing:
             *prepare_axis(ax, "x", scales[0], x, cell.width, panel.xticks),
             *prepare_axis(ax, "y", scales[1], y, cell.height, panel.yticks),
         ]
+        if panel.xticks:
+            places, texts = zip(*panel.xticks, strict=True)
+            at = ax.transData.transform([(place, y.low) for place in places])[:, 0] * PIXELS / ax.figure.dpi
+            size = spaced([float(place) for place in at], texts, p.TICK)
+            ax.tick_params(axis="x", labelsize=size)
 
     def _stretch(self, i: int) -> None:
         """Gives panel ``i`` other limits; with its axes, ticks and artists kept that takes half the time."""

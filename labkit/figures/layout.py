@@ -10,6 +10,7 @@ from bisect import bisect
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import pairwise
 from typing import Any
 
 from matplotlib.cbook import is_math_text
@@ -48,6 +49,15 @@ def fit(text: str, size: float, room: float, bold: bool = False) -> tuple[str, f
     if text_width(text, smaller, bold) <= room or "$" in text:
         return text, smaller
     return cut(text, smaller, room, bold), smaller
+
+
+def spaced(places: Sequence[float], texts: Sequence[str], size: float) -> float:
+    """The size, not below four fifths of ``size``, at which texts centred at these pixels keep apart."""
+    share = 1.0
+    for (here, one), (there, other) in pairwise(sorted(zip(places, texts, strict=True))):
+        wide = [max(text_width(line, size) for line in text.split("\n")) for text in (one, other)]
+        share = min(share, (there - here) / (sum(wide) / 2 + GAP))
+    return max(0.8, share) * size
 
 
 def cut(text: str, size: float, room: float, bold: bool = False) -> str:

@@ -33,7 +33,7 @@ from labkit.figures import (
 )
 from labkit.figures.layout import text_width, wrap
 from labkit.figures.letters import KeptLetters
-from labkit.figures.palette import COLORS, FONT
+from labkit.figures.palette import COLORS, FONT, TICK
 
 T = np.arange(0.0, 50.0)
 CURVE = np.exp(-T / 10)
@@ -253,6 +253,20 @@ def test_no_two_texts_overlap(count: int) -> None:
         assert wide <= 1 or high <= 2.5, f"{name!r} and {other!r} overlap by {wide:.1f} x {high:.1f} pixels"
     for name, box in shown:
         assert box.x0 >= -1 and box.x1 <= 901, f"{name!r} leaves the picture"
+
+
+def test_named_places_keep_apart() -> None:
+    """Catches: names under an axis that run together ("rescaledbalanced"); one with room is no smaller."""
+    names = ["all", "top layer", "rescaled", "balanced", "random"]
+    crowded = Panel("Radius", [Points(np.arange(5.0), CURVE[:5])], xticks=list(enumerate(names)))
+    roomy = Panel("Loss", [Points(np.arange(3.0), CURVE[:3])], xticks=[(2, "late\nloss 0.01"), (0, "early")])
+    figure = Chart([roomy, crowded, roomy], "").render(900)
+    figure.canvas.draw()
+    renderer = figure.canvas.get_renderer()  # type: ignore[attr-defined]
+    written = [[tick.label1 for tick in ax.xaxis.get_major_ticks()] for ax in figure.axes]
+    boxes = [label.get_window_extent(renderer) for label in written[1]]
+    assert all(b.x0 - a.x1 > 3 for a, b in itertools.pairwise(boxes))
+    assert written[1][0].get_size() < written[0][0].get_size() == TICK
 
 
 def test_the_colours_stay_apart_for_the_colour_blind() -> None:
