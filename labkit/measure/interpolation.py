@@ -130,11 +130,14 @@ def three_point(
         raise ValueError(f"{caller}: y is {got}, needs class numbers ({len(x)},) int64")
     corners = _alike(models, x, caller)
     between = private_copy(models[0])[0]
+    values = list(_mixed(between).values())
     points, weights = simplex(resolution)
     accuracy, loss = torch.empty_like(weights), torch.empty_like(weights)
     with undisturbed(x.device), torch.no_grad():
-        for place, at in enumerate(points):
-            _put(between, corners, at)
+        for place, at in enumerate(points.to(corners.device)):
+            mixed = (at @ corners).split([value.numel() for value in values])
+            for value, part in zip(values, mixed, strict=True):
+                value.copy_(part.view_as(value))
             if batch_norm == "refit":
                 _refit(between, x, batch_size)
             parts = x.split(batch_size)
@@ -144,18 +147,14 @@ def three_point(
     return Interpolation(points, weights, accuracy, loss)
 
 
-def _alike(models: Sequence[nn.Module], x: Tensor, caller: str) -> list[dict[str, Tensor]]:
-    """The tensors of each network, by name, if they are the same names and shapes."""
+def _alike(models: Sequence[nn.Module], x: Tensor, caller: str) -> Tensor:
+    """What is mixed of each network, a row each, float64, if their tensors are the same names and shapes."""
     found = list(models)
     if len(found) != 3 or not all(isinstance(model, nn.Module) for model in found):
         raise ValueError(f"{caller}: models has {len(found)} entries, needs three torch modules")
     for model in found:
         Network.to_evaluate(model, x, caller)
-    # In float64, in which they are mixed.
-    tensors = [
-        {name: value.double() for name, value in model.state_dict().items() if value.is_floating_point()}
-        for model in (private_copy(model)[0] for model in found)
-    ]
+    tensors = [_mixed(private_copy(model)[0]) for model in found]
     shapes = [{name: value.shape for name, value in one.items()} for one in tensors]
     for which in (1, 2):
         if shapes[which] != shapes[0]:
@@ -164,17 +163,12 @@ def _alike(models: Sequence[nn.Module], x: Tensor, caller: str) -> list[dict[str
                 f"{caller}: model {which} is not built like model 0 ({odd!r} differs); weights can only be "
                 "mixed within one architecture"
             )
-    return tensors
+    return torch.stack([torch.cat([one[name].double().flatten() for name in shapes[0]]) for one in tensors])
 
 
-def _put(model: nn.Module, corners: Sequence[dict[str, Tensor]], at: Tensor) -> None:
-    """Writes the mixed tensors into the copy; counters stay those of the first network."""
-    share = at.tolist()
-    for name, value in model.state_dict().items():
-        if value.is_floating_point():
-            mixed = sum(s * one[name] for s, one in zip(share, corners, strict=True))
-            assert isinstance(mixed, Tensor)
-            value.copy_(mixed)
+def _mixed(model: nn.Module) -> dict[str, Tensor]:
+    """Weights and running statistics by name; counters stay those of the first network."""
+    return {name: value for name, value in model.state_dict().items() if value.is_floating_point()}
 
 
 def _refit(model: nn.Module, x: Tensor, batch_size: int) -> None:

@@ -173,7 +173,7 @@ class _Climb:
 
     def run(self, plan: Plan) -> None:
         nu, order = torch.zeros_like(self._box), self._batches()
-        average, aside = torch.zeros_like(self._box), self._random_direction()
+        average, aside, least = torch.zeros_like(self._box), self._random_direction(), -self._box
         for step, (reach, signs) in enumerate(plan):
             self._net.place(self._net.weights, nu)
             index, due = next(order)
@@ -185,7 +185,7 @@ class _Climb:
             # In units of the box; at an exact stationary point any direction serves, another at each step.
             slope = torch.where(average.any(), average * self._box, aside.roll(step))
             slope = slope.sign() if signs else slope / slope.square().mean().sqrt()
-            nu = (nu + reach * self._box * slope).clamp(-self._box, self._box)
+            nu = torch.addcmul(nu, self._box, slope, value=reach).clamp_(least, self._box)
         if plan:
             self._net.place(self._net.weights, nu)
             self._look(nu, self._net.loss())
