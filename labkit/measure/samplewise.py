@@ -22,13 +22,15 @@ _ENTRYWISE = {
     "Mish", "Mul", "Neg", "Pow", "Reciprocal", "Relu", "Rsqrt", "Sigmoid", "Silu", "Sin", "Softplus",
     "Sqrt", "Sub", "Tanh", "Threshold", "ToCopy", "Where",
 }  # fmt: skip
-# Within a sample, whatever their settings, where the first axis has n before and after.
+# Within a sample, whatever their settings, where the first axis has n before and after. (Older torch slices
+# the first axis of h[:, 1:], too: all of it.)
 _WITHIN = {
     "AdaptiveAvgPool2D", "Alias", "AvgPool2D", "Bmm", "ConstantPadNd", "MaxPool2DWithIndices",
-    "NativeGroupNorm", "NllLoss", "Permute", "ReshapeAlias", "Squeeze", "UnsafeView", "Unsqueeze", "View",
+    "NativeGroupNorm", "NllLoss", "Permute", "ReshapeAlias", "Slice", "Squeeze", "UnsafeView", "Unsqueeze",
+    "View",
 }  # fmt: skip
 _ALONG_AXES = {
-    "Cat", "LogSoftmax", "Mean", "Select", "Slice", "Softmax", "Split", "Sum", "Transpose", "Unbind",
+    "Cat", "LogSoftmax", "Mean", "Select", "Softmax", "Split", "Sum", "Transpose", "Unbind",
 }  # fmt: skip
 # Of their operands one alone may hold samples, at this place.
 _OPERAND = {
