@@ -50,21 +50,22 @@ class Factorisation:
 
     def inject(self) -> int:
         """Start a new chain from a random direction orthogonal to all found so far; returns its number."""
-        x = random_direction(self.X[: self.size], normal((self.view.short,), self.view, self.generator))
+        x = self._random()
         self.C = torch.cat([self.C, torch.zeros(self.capacity, 1, dtype=torch.float64)], dim=1)
         self.R = torch.cat([self.R, torch.zeros_like(x)[None]])
         self._append(x, self.C.shape[1] - 1)
         return self.C.shape[1] - 1
 
-    def advance(self, chain: int, above: float | None = None) -> bool:
-        """One more vector on a chain; False if its space is invariant: it has broken down, with a next
-        direction no longer than `above`, by default rounding.
+    def advance(self, chain: int, through: bool = False) -> bool:
+        """One more vector on a chain; False if its space is invariant to rounding: it has broken down.
+
+        `through`: it goes on all the same, by the direction that rounding left, or any where it left none.
         """
         _, x, norm = orthogonalise(self.X[: self.size], self.R[chain])
-        if norm <= (self.noise() if above is None else above):
+        if norm <= self.noise() and not through:
             self.R[chain] = 0
             return False
-        self._append(x / norm, chain)
+        self._append(x / norm if norm else self._random(), chain)
         return True
 
     def ritz(self) -> tuple[Tensor, Tensor, Tensor]:
@@ -132,6 +133,10 @@ class Factorisation:
     def noise(self) -> float:
         """The rounding of one product: directions no longer than this are counted as none."""
         return 10 * torch.finfo(self.view.dtype).eps * self.scale
+
+    def _random(self) -> Tensor:
+        """A direction of the short side orthogonal to all found so far."""
+        return random_direction(self.X[: self.size], normal((self.view.short,), self.view, self.generator))
 
     def _append(self, x: Tensor, chain: int) -> None:
         j = self.size

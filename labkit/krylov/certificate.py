@@ -36,7 +36,7 @@ def overlooked(diagonal: Tensor, ahead: Tensor, t: float, n: int, noise: float) 
     Hochstenbach & van der Vorst 2000).
 
     A direction of rounding only can hide what a start has of a vector, so no β of DᵀD counts for less than
-    what rounding of its two products may make of it. One that is zero to the last digit hides nothing.
+    what rounding of its two products may make of it; not one that came out as 0 either.
 
     Args:
         diagonal: (q,), of the bidiagonal matrix.
@@ -47,11 +47,15 @@ def overlooked(diagonal: Tensor, ahead: Tensor, t: float, n: int, noise: float) 
     """
     alphas = (diagonal**2 + torch.cat([diagonal.new_zeros(1), ahead[:-1] ** 2])).tolist()
     least = noise * (diagonal + t)
-    betas = torch.where(ahead == 0, 0.0, torch.maximum(diagonal * ahead, least)).tolist()
+    betas = torch.maximum(diagonal * ahead.abs(), least).tolist()
     before, now, total, beta_before = 0.0, 1.0, 1.0, 0.0
     for alpha, beta in zip(alphas, betas, strict=True):
         following = (t * t - alpha) * now - beta_before * before
-        if abs(following) >= 1e100 * beta:
+        if beta == 0:  # all products are 0
+            return 0.0
+        if following <= 0:  # so much rounding may hide that t is no bound
+            return 1.0
+        if following >= 1e100 * beta:
             return 0.0
         before, now, beta_before = now, following / beta, beta
         total += now * now
@@ -77,12 +81,18 @@ def bounded(values: Tensor, coupling: Tensor, k: int, slack: float, outside: flo
     return bool((above[:k] <= values[:k] + slack).all())
 
 
-def lock(values: Tensor, coupling: Tensor, k: int, slack: float, most: int) -> tuple[int, float] | None:
+def lock(
+    values: Tensor, coupling: Tensor, k: int, slack: float, most: int, floor: float = 0.0
+) -> tuple[int, float] | None:
     """How many leading triplets to take out before a search, and the bound on the rest that it has to show.
 
     More triplets leave less outside, so that the search is shorter; but the later ones have not converged and
     are coupled to what is outside. So: the most of them that still allow ‖D‖² nine tenths of the way from the
-    square of the next Ritz value to that of the k-th.
+    square of the next Ritz value, past the last of the last, to that of the k-th with its slack.
+
+    Args:
+        values, coupling, k, slack: as in `bounded`. most: triplets at the most.
+        floor: what is asked for at the least, in place of a smaller next value.
 
     Returns:
         (l, outside) with k <= l <= most; None if not even l = k serves, so that residuals must fall first.
@@ -91,7 +101,7 @@ def lock(values: Tensor, coupling: Tensor, k: int, slack: float, most: int) -> t
 
     def outside(count: int) -> float:
         # Past the last, as much as the last: a flat spectrum goes on.
-        beyond = float(values[min(count, len(values) - 1)])
+        beyond = max(floor, float(values[min(count, len(values) - 1)]))
         return math.sqrt(0.1 * beyond**2 + 0.9 * edge**2)
 
     def serves(count: int) -> bool:

@@ -40,17 +40,20 @@ def top_k(
     fact = Factorisation(view, capacity, generator)
     budget += view.pairs
     fact.inject()
-    searches, need = 0, tol
+    searches, need, before = 0, tol, -1.0
     while _converge(fact, k, need, budget):
         if fact.exhausted:
             return _leading(fact, k, complete=True)
         left, values, _ = fact.ritz()
         most = fact.size if fact.capacity == view.short else min(fact.size, fact.capacity - ROOM)
-        locked = lock(values, fact.coupling(left), k, tol * (float(values[0]) or 1.0), most)
+        slack, last = tol * (float(values[0]) or 1.0), float(values[k - 1])
+        # Where a search brought only more copies of the k-th value, the next asks for what is above it.
+        floor = last if last <= before + slack else 0.0
+        locked = lock(values, fact.coupling(left), k, slack, most, floor)
         if locked is None:
             need /= 2
             continue
-        searches += 1
+        searches, before = searches + 1, last
         answer = _leading(fact, k, complete=False)
         # Σ_i MISS/(i (i + 1)) = MISS: the searches of one run share the probability.
         seen = _search(fact, *locked, MISS / (searches * (searches + 1)), budget)
@@ -114,7 +117,8 @@ def _search(fact: Factorisation, kept: int, outside: float, miss: float, budget:
             return "more"
         if overlooked(diagonal, ahead, outside, fact.view.short - kept, fact.noise()) <= miss:
             return "nothing"
-        # Through rounding as well: beside a flat spectrum a copy that was missed shows first in its digits.
-        if fact.full or fact.view.pairs >= budget or not fact.advance(chain, above=0.0):
+        if fact.full or fact.view.pairs >= budget:
             return "unknown"
+        # Beside a flat spectrum a copy that was missed shows first in the digits of rounding.
+        fact.advance(chain, through=True)
     return "more"  # the basis is the whole space now, and has the exact answer

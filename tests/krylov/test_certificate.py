@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 
 import pytest
@@ -78,6 +79,24 @@ def test_a_copy_that_rounding_hides_is_found(seed):
     assert check_flags(hidden(A), s, 13, seed, method="lanczos")
 
 
+@pytest.mark.parametrize(("n", "above", "seed"), [(50, 1.2e-5, 1696), (10, 1.2e-5, 2182), (20, 8e-6, 1688)])
+def test_what_rounds_to_zero_is_not_taken_for_the_end(n, above, seed):
+    """Catches a search that ends at an off-diagonal of exactly 0: a value is 1 + `above`, the rest are 1."""
+    v = torch.randn(n, 1, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    v = v.sign().float() / math.sqrt(n)
+    A = operator_from(*[lambda V: V + v @ (above * (v.T @ V))] * 2, (n, n), dtype=torch.float32)
+    assert check_flags(A, torch.tensor([1 + above]).double(), 1, seed + 10**6, method="lanczos")
+
+
+@pytest.mark.parametrize("k", [1, 5, 20])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_value_of_many_copies_costs_few_products(k, dtype):
+    """Catches searches that each find another copy of the k-th value, until the budget or the space ends."""
+    s = torch.cat([torch.ones(200), torch.full((200,), 0.5)]).double()
+    A = reflected(s, 400, 500, dtype)
+    assert check_flags(hidden(A), s, k, 0, method="lanczos", max_products=30 + 2 * k)
+
+
 def test_a_search_orthogonal_to_the_whole_basis_would_be_caught(monkeypatch):
     """Catches tests too easy to fail: without the cut of the basis before the search, wrong is flagged."""
     monkeypatch.setattr(Factorisation, "compress", lambda *_: None)
@@ -89,7 +108,7 @@ def test_a_search_orthogonal_to_the_whole_basis_would_be_caught(monkeypatch):
             check_flags(hidden(A), s, 5, seed, method="lanczos")
 
 
-def _whole_basis(values: Tensor, _coupling: Tensor, k: int, slack: float, _most: int) -> tuple[int, float]:
+def _whole_basis(values: Tensor, _coupling: Tensor, k: int, slack: float, *_: float) -> tuple[int, float]:
     return len(values), float(values[k - 1]) + slack
 
 
