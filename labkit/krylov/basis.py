@@ -32,6 +32,11 @@ def length(w: Tensor) -> float:
     return float(torch.linalg.vector_norm(w, dtype=wide(w.device)))
 
 
+def lengths(W: Tensor) -> Tensor:
+    """‖w‖ of each column, summed in float64."""
+    return torch.linalg.vector_norm(W, dim=0, dtype=wide(W.device))
+
+
 def orthogonalise(basis: Tensor, w: Tensor) -> tuple[Tensor, Tensor, float]:
     """Take the part of w in the span of the basis out of it, by two or more full passes.
 

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from labkit.krylov.small import values_only
 
+SQUARED = 1e-140, 1e140  # what has a square in float64, and its rounding, too
 MISS = 1e-3  # probability of a complete result that lacks a larger value, over all searches of one svd
 
 
@@ -62,6 +63,16 @@ def overlooked(diagonal: Tensor, ahead: Tensor, t: float, n: int, noise: float) 
     return min(1.0, 0.8 * math.sqrt(n / total))
 
 
+def refuse_scale(largest: float) -> None:
+    """Raises ValueError where float64 cannot hold the squares that a certificate compares."""
+    low, high = SQUARED
+    if largest and not low < largest < high:
+        raise ValueError(
+            f"A: its first singular value is about {largest:.0e}, needs one from {low:.0e} to {high:.0e}, as "
+            "squares are compared. Multiply A by a constant."
+        )
+
+
 def bounded(values: Tensor, coupling: Tensor, k: int, slack: float, outside: float) -> bool:
     """Whether s_i(A) <= values_i + slack for all i <= k, given that ‖D‖ <= outside.
 
@@ -72,6 +83,7 @@ def bounded(values: Tensor, coupling: Tensor, k: int, slack: float, outside: flo
         slack: that they may fall short.
         outside: the bound on ‖D‖.
     """
+    refuse_scale(float(values[0]))
     edge = float(values[k - 1]) + slack
     if outside >= edge:
         return False

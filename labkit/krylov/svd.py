@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from labkit.krylov.basis import departure
+from labkit.krylov.basis import departure, length, lengths
+from labkit.krylov.certificate import refuse_scale
 from labkit.krylov.gram import gram_top_k
 from labkit.krylov.operators import DenseOperator, MiB, Operator, ShortSide, as_operator, normal, seeded
 from labkit.krylov.price import Price, svd_price
@@ -114,8 +115,8 @@ def svd(
 
     Raises:
         ValueError: if k, tol, max_products, method or verify cannot be taken; if `memory` does not hold k +
-            20 vectors of both sides (or the Gram matrix that was asked for); if a product is not finite; or
-            if gram() is not A Aᵀ.
+            20 vectors of both sides (or the Gram matrix that was asked for); if a product is not finite, or
+            s₁ so small or large that its square is not; or if gram() is not A Aᵀ.
 
     Reference: Golub & Kahan 1965; Baglama & Reichel 2005 (restart); Kuczyński & Woźniakowski 1992, van
         Dorsselaer, Hochstenbach & van der Vorst 2000 (the search).
@@ -206,6 +207,7 @@ def _result(
     memory: int,
     generator: torch.Generator,
 ) -> SVD:
+    refuse_scale(float(found.s[0]))
     s1 = float(found.s[0]) or 1.0
     residual = found.residual / s1
     if not each:
@@ -240,8 +242,8 @@ def _probe(view: ShortSide, found: Found, generator: torch.Generator) -> float:
     """
     z = normal((len(found.s), 1), view, generator)
     sz = found.s.to(z)[:, None] * z
-    ahead = float((view.forward(found.X @ z) - found.Y @ sz).norm())
-    return max(ahead, float((view.backward(found.Y @ z) - found.X @ sz).norm()))
+    ahead = length(view.forward(found.X @ z) - found.Y @ sz)
+    return max(ahead, length(view.backward(found.Y @ z) - found.X @ sz))
 
 
 def _true_residuals(view: ShortSide, found: Found, memory: int) -> Tensor:
@@ -250,6 +252,6 @@ def _true_residuals(view: ShortSide, found: Found, memory: int) -> Tensor:
     parts = []
     for c in range(0, k, width):
         X, Y, s = found.X[:, c : c + width], found.Y[:, c : c + width], found.s[c : c + width].to(found.X)
-        ahead = (view.forward(X) - Y * s).norm(dim=0)
-        parts.append(torch.maximum(ahead, (view.backward(Y) - X * s).norm(dim=0)))
+        ahead = lengths(view.forward(X) - Y * s)
+        parts.append(torch.maximum(ahead, lengths(view.backward(Y) - X * s)))
     return torch.cat(parts).cpu().double()

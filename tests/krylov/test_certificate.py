@@ -138,3 +138,22 @@ def test_a_gram_of_another_matrix_is_named():
     for wrong in (lambda: 2 * A @ A.T, lambda: lost @ lost.T):
         with pytest.raises(ValueError, match=r"A: gram\(\) is not A Aᵀ"):
             svd(operator_from(lambda V: A @ V, lambda U: A.T @ U, (40, 50), dtype=A.dtype, gram=wrong), 5)
+
+
+@pytest.mark.parametrize("scale", [1e-200, 1e-150, 1e150, 1e200])
+@pytest.mark.parametrize("k", [1, 5])
+def test_squares_beyond_float64_are_refused(scale, k):
+    """Catches a bare ZeroDivisionError, and values that are half of the true ones and called complete."""
+    A = scale * reflected(torch.linspace(1, 0.1, 5).double(), 5, 8)
+    with pytest.raises(ValueError, match="A: its first singular value is about"):
+        svd(hidden(A), k, method="lanczos")
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e30])
+@pytest.mark.parametrize("method", ["lanczos", "auto"])
+def test_squares_beyond_float32_are_summed_in_float64(scale, method):
+    """Catches residuals that overflow: right triplets, and none of them called converged."""
+    s = torch.linspace(1, 0.1, 40).double()
+    A = (scale * reflected(s, 40, 60)).float()
+    result = svd(A, 4, method=method)
+    assert result.converged.all() and torch.allclose(result.s.double() / scale, s[:4], rtol=1e-5)
