@@ -36,8 +36,8 @@ def overlooked(diagonal: Tensor, ahead: Tensor, t: float, n: int, noise: float) 
     for a start uniform on the sphere, P(|c| < ε) <= 0.8 √n ε (Kuczyński & Woźniakowski 1992; van Dorsselaer,
     Hochstenbach & van der Vorst 2000).
 
-    A direction of rounding only can hide what a start has of a vector, so no β of DᵀD counts for less than
-    what rounding of its two products may make of it; not one that came out as 0 either.
+    A direction of rounding only can hide what a start has of a vector, so no β of DᵀD, even one that came out
+    as 0, counts for less than what rounding of its two products may make of it.
 
     Args:
         diagonal: (q,), of the bidiagonal matrix.
