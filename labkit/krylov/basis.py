@@ -29,7 +29,7 @@ def inner(P: Tensor, Q: Tensor) -> Tensor:
 
 def length(w: Tensor) -> float:
     """‖w‖ of a vector, summed in float64."""
-    return float(torch.linalg.vector_norm(w, dtype=wide(w.device)))
+    return float(lengths(w))
 
 
 def lengths(W: Tensor) -> Tensor:

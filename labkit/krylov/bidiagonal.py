@@ -50,7 +50,7 @@ class Factorisation:
 
     def inject(self) -> int:
         """Start a new chain from a random direction orthogonal to all found so far; returns its number."""
-        x = self._random()
+        x = self._random(self.X)
         self.C = torch.cat([self.C, torch.zeros(self.capacity, 1, dtype=torch.float64)], dim=1)
         self.R = torch.cat([self.R, torch.zeros_like(x)[None]])
         self._append(x, self.C.shape[1] - 1)
@@ -65,7 +65,7 @@ class Factorisation:
         if norm <= self.noise() and not through:
             self.R[chain] = 0
             return False
-        self._append(x / norm if norm else self._random(), chain)
+        self._append(x / norm if norm else self._random(self.X), chain)
         return True
 
     def ritz(self) -> tuple[Tensor, Tensor, Tensor]:
@@ -125,8 +125,7 @@ class Factorisation:
         """Fill up to k vectors without products, as zeros of B, for a budget that ran out before k."""
         while self.size < k:
             for rows in (self.X, self.Y):
-                draw = normal((rows.shape[1],), self.view, self.generator)
-                rows[self.size] = random_direction(rows[: self.size], draw)
+                rows[self.size] = self._random(rows)
             self.drift[self.size] = self.scale or 1.0  # nothing is known: a residual of about s₁
             self.size += 1
 
@@ -134,9 +133,10 @@ class Factorisation:
         """The rounding of one product: directions no longer than this are counted as none."""
         return 10 * torch.finfo(self.view.dtype).eps * self.scale
 
-    def _random(self) -> Tensor:
-        """A direction of the short side orthogonal to all found so far."""
-        return random_direction(self.X[: self.size], normal((self.view.short,), self.view, self.generator))
+    def _random(self, rows: Tensor) -> Tensor:
+        """A direction orthogonal to all found so far, on the side of X or Y."""
+        draw = normal((rows.shape[1],), self.view, self.generator)
+        return random_direction(rows[: self.size], draw)
 
     def _append(self, x: Tensor, chain: int) -> None:
         j = self.size
@@ -150,7 +150,7 @@ class Factorisation:
         coefficients, y, alpha = orthogonalise(self.Y[:j], y)
         if alpha <= self.noise():  # x is in the null space of what is left: any new direction serves
             alpha = 0.0
-            y = random_direction(self.Y[:j], normal((self.view.long,), self.view, self.generator))
+            y = self._random(self.Y)
         else:
             y = y / alpha
         self.Y[j] = y

@@ -14,7 +14,7 @@ import scipy.linalg
 import torch
 from torch import Tensor
 
-from labkit.krylov.basis import inner, polish, wide
+from labkit.krylov.basis import inner, lengths, polish, wide
 from labkit.krylov.certificate import MISS, bounded
 from labkit.krylov.operators import (
     DenseOperator,
@@ -102,7 +102,7 @@ def gram_top_k(view: ShortSide, k: int, tol: float, memory: int, generator: torc
     low = s <= torch.finfo(view.dtype).eps ** 0.5 * s[0]
     if bool(low.any()):
         ahead = view.backward(Y[:, low]) - X[:, low] * s[low].to(X)
-        residual[low] = ahead.norm(dim=0).cpu().double()
+        residual[low] = lengths(ahead).cpu().double()
     wrong += 8 * view.short**0.5 * torch.finfo(gram.dtype).eps * float(eigenvalues[0])
     outside = (max(float(eigenvalues[-1]), 0.0) + wrong) ** 0.5 if k < view.short else 0.0
     # Nothing says in which directions the residuals point: any that their norm allows.

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from labkit.krylov.basis import inner, wide
+from labkit.krylov.basis import inner, lengths
 from labkit.krylov.operators import PATIENCE, Watch
 
 
@@ -127,5 +127,5 @@ def advanced(product: Callable[[Tensor], Tensor], starts: Tensor, steps: int) ->
 
 
 def _lengths(rows: Tensor) -> Tensor:
-    """Norms of the rows, summed in float64."""
-    return torch.linalg.vector_norm(rows, dim=1, dtype=wide(rows.device)).to(rows.dtype)
+    """Norms of the rows, in their own dtype."""
+    return lengths(rows.T).to(rows.dtype)

@@ -14,6 +14,8 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from labkit.krylov.basis import lengths
+
 MiB = 2**20
 PATIENCE = 16  # products between looks at them, where a look is to wait for a device
 REAL = (torch.float32, torch.float64)
@@ -288,5 +290,5 @@ def adjoint_gap(A: Operator | Tensor, *, probes: int = 3, generator: torch.Gener
     AV = finite(operator.matmat(V).detach(), "matmat gave")
     AtU = finite(operator.rmatmat(U).detach(), "rmatmat gave")
     gap = ((AV * U).sum(0) - (V * AtU).sum(0)).abs()
-    size = torch.maximum(AV.norm(dim=0) * U.norm(dim=0), AtU.norm(dim=0) * V.norm(dim=0))
+    size = torch.maximum(lengths(AV) * lengths(U), lengths(AtU) * lengths(V))
     return float((gap / size.clamp_min(torch.finfo(operator.dtype).tiny)).max())

@@ -8,6 +8,7 @@ vector orthogonal to those alone is run on what is left of the operator, until e
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 import torch
@@ -40,7 +41,7 @@ def top_k(
     fact = Factorisation(view, capacity, generator)
     budget += view.pairs
     fact.inject()
-    searches, need, before = 0, tol, -1.0
+    searches, need, before = 0, tol, -math.inf
     while _converge(fact, k, need, budget):
         if fact.exhausted:
             return _leading(fact, k, complete=True)

@@ -31,6 +31,14 @@ def test_adjoint_gap_is_rounding_for_a_right_pair_and_large_for_a_wrong_one(dtyp
         assert adjoint_gap(hidden(A, rmatmat=wrong)) > 1e-3
 
 
+@pytest.mark.parametrize("scale", [1e-30, 1e25])
+def test_adjoint_gap_sees_a_wrong_pair_at_any_scale(scale):
+    """Catches norms whose squares overflow in float32, of which any gap is no share."""
+    A = scale * problem("decaying", 12, 20, torch.float32)[0]
+    assert adjoint_gap(A) < 1e-5
+    assert adjoint_gap(hidden(A, rmatmat=lambda U: 2 * A.T @ U)) > 1e-3
+
+
 def test_a_tensor_and_its_functions_are_both_operators():
     """Catches a dense tensor that is treated as another thing than the operator it stands for."""
     A = torch.randn(3, 5, generator=torch.Generator().manual_seed(0), requires_grad=True)
