@@ -128,12 +128,6 @@ def triangle() -> Case:
 
 
 SIZES = f"64-256-256-10, n = {SAMPLES}"
-_made: dict[str, tuple[str, Callable[[], Case]]] = {
-    "expected": (f"expected_sharpness, {len(ALPHAS)} sizes of {DRAWS} draws, {SIZES}", expected),
-    "max-sharpness": (f"max_sharpness, {STEPS} steps, {SIZES}", worst),
-    "radius": (f"flatness_radius, {DIRECTIONS} directions, {SIZES}", radius),
-    "three-point": (f"three_point, {len(simplex(RESOLUTION)[0])} points, {SIZES}", triangle),
-}
 WHY = (
     "the same passes on both sides; ours has one more, which looks whether samples meet, and ten over 1 to "
     "3, and gives each pass a copy of x, as forward may work in place"
@@ -142,7 +136,10 @@ CLIMB = (
     "the same passes on both sides; of ours 3 % looks whether the model keeps its promises, 10 % is the "
     "climb's own, whose best point and exact zeros are told apart on the device"
 )
-ROWS = tuple(
-    Row(name, what, make, {"a plain loop": 1.0}, why=CLIMB if make is worst else WHY)
-    for name, (what, make) in _made.items()
+_made: tuple[tuple[str, str, Callable[[], Case], str], ...] = (
+    ("expected", f"expected_sharpness, {len(ALPHAS)} sizes of {DRAWS} draws, {SIZES}", expected, WHY),
+    ("max-sharpness", f"max_sharpness, {STEPS} steps, {SIZES}", worst, CLIMB),
+    ("radius", f"flatness_radius, {DIRECTIONS} directions, {SIZES}", radius, WHY),
+    ("three-point", f"three_point, {len(simplex(RESOLUTION)[0])} points, {SIZES}", triangle, WHY),
 )
+ROWS = tuple(Row(name, what, make, {"a plain loop": 1.0}, why=why) for name, what, make, why in _made)

@@ -131,12 +131,12 @@ def three_point(
     corners = _alike(models, x, caller)
     between = private_copy(models[0])[0]
     values = list(_mixed(between).values())
+    sizes = [value.numel() for value in values]
     points, weights = simplex(resolution)
     accuracy, loss = torch.empty_like(weights), torch.empty_like(weights)
     with undisturbed(x.device), torch.no_grad():
         for place, at in enumerate(points.to(corners.device)):
-            mixed = (at @ corners).split([value.numel() for value in values])
-            for value, part in zip(values, mixed, strict=True):
+            for value, part in zip(values, (at @ corners).split(sizes), strict=True):
                 value.copy_(part.view_as(value))
             if batch_norm == "refit":
                 _refit(between, x, batch_size)
@@ -163,7 +163,7 @@ def _alike(models: Sequence[nn.Module], x: Tensor, caller: str) -> Tensor:
                 f"{caller}: model {which} is not built like model 0 ({odd!r} differs); weights can only be "
                 "mixed within one architecture"
             )
-    return torch.stack([torch.cat([one[name].double().flatten() for name in shapes[0]]) for one in tensors])
+    return torch.cat([one[name].flatten() for one in tensors for name in shapes[0]]).double().view(3, -1)
 
 
 def _mixed(model: nn.Module) -> dict[str, Tensor]:
