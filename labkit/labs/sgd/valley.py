@@ -24,6 +24,7 @@ from torch import Tensor
 from labkit import figures
 from labkit.labs import common
 from labkit.labs.sgd import chains
+from labkit.labs.sgd.chains import slope
 from labkit.labs.sgd.shared import LANGEVIN, SGD, SGDL
 from labkit.protocol.claims import Claim, World
 from labkit.protocol.experiment import Experiment, Frame, Frames, Prediction, Run
@@ -132,7 +133,7 @@ def minibatch_gradient(
                 for own, pick in zip(slopes, picks, strict=True)
             ]
             drawn[:] = torch.stack(means).unflatten(1, shape[:2]).transpose(0, 1)
-        result = potential.gradient(w)
+        result = slope(potential, w)
         result[..., : slopes.shape[2]] += drawn[step % BLOCK]
         return result
 
@@ -158,7 +159,7 @@ def run(setup: chains.Setup, prediction: Prediction) -> Iterator[Frame]:
 def _gradient(setup: chains.Setup, kind: int, place: int) -> Callable[[Tensor, int], Tensor]:
     settings, U = setup.settings, setup.settings.potential
     if KINDS[kind] == "GD + noise":
-        return lambda w, step: U.gradient(w)
+        return lambda w, step: slope(U, w)
     slopes = setup.slopes[_effective(settings, KINDS[kind], place + 1) - 1]
     draws = chains.generators(settings, f"minibatches {KINDS[kind]} {place + 1}")
     return minibatch_gradient(U, slopes, settings.batch_size, settings.chains, draws)

@@ -79,8 +79,8 @@ def run(
     settings, U = setup.settings, setup.settings.potential
     walks = [
         chains.Walk(
-            (place,), {"dimension": place + 1}, lambda w, step: U.gradient(w), start, settings.temperature,
-            settings.temperature, place + 1,
+            (place,), {"dimension": place + 1}, lambda w, step: chains.slope(U, w), start,
+            settings.temperature, settings.temperature, place + 1,
             # Another noise for each dimension: their errors are independent.
             chains.generators(settings, f"wells {place + 1}"),
         )
