@@ -86,8 +86,9 @@ labkit.ahead(lab.CONCENTRATION, lab.COMPLEXITY, lab.BOUNDS)
 labkit.ahead(lab.SCALING, settings=all_noise, distance=distance)
 labkit.ahead(lab.NOISE, distance=distance)
 labkit.ahead(lab.INITIALIZATION, settings=habit)
-for settings in reversed(pairs.values()):
-    labkit.ahead(lab.SCALING, settings=settings)
+for images in ("digits", "mnist-5k"):
+    for loss in losses:
+        labkit.ahead(lab.SCALING, settings=pairs[loss, images])
 scaling = labkit.drain(lab.SCALING, distance=distance)
 widths = scaling.prediction["widths"]
 errors = Chart(

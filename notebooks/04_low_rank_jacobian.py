@@ -36,9 +36,9 @@ from labkit.labs import jacobian as lab
 # strictly different class; the test labels are clean.
 
 # %%
-# A second core makes what comes later while this one trains.
-labkit.ahead(lab.LINEARIZATION, lab.ALIGNMENT, lab.META, lab.SPECTRUM, lab.ONESTEP, lab.LINEAR,
-             lab.CUTOFF)
+# A second core makes what comes later: what takes longest, then from the end, so that they meet.
+labkit.ahead(lab.ALIGNMENT, lab.SPECTRUM, lab.META, lab.ONESTEP, lab.LINEAR, lab.CUTOFF,
+             lab.LINEARIZATION)
 half_wrong = labkit.drain(lab.CORRUPTION)
 half_wrong.figure()
 
