@@ -132,6 +132,17 @@ def test_long_steps_miss_the_share() -> None:
     assert (run.last("heating") > chains.HEATING).all()
 
 
+@pytest.mark.parametrize("potential", [TwoWells(offset=0.2), Valley().potential], ids=["wells", "valley"])
+@pytest.mark.parametrize("scale", [1.0, 1e12], ids=["here", "run away"])
+def test_the_chains_slope_is_that_of_torch_bit_for_bit_and_quiet_where_they_run_away(
+    potential: Any, scale: float
+) -> None:
+    w = scale * torch.randn(4, 2, 50, generator=torch.Generator().manual_seed(0)).permute(1, 2, 0)
+    torch.testing.assert_close(
+        chains.slope(potential, w), potential.gradient(w), rtol=0, atol=0, equal_nan=True
+    )
+
+
 def test_heating_is_the_excess_of_the_virial() -> None:
     """⟨w·∇U⟩ = D T + (η/2)⟨|∇U|²⟩, exactly for this update; an excess of another size tells nothing."""
     U, T, lr, D = TwoWells(height=0.4), 2.0, 0.02, 2
