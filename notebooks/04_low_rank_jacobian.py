@@ -36,7 +36,7 @@ from labkit.labs import jacobian as lab
 # strictly different class; the test labels are clean.
 
 # %%
-# A second core makes what comes later: what takes longest, then from the end, so that they meet.
+# A second core makes what comes later: first what takes longest, then from the end.
 labkit.ahead(lab.ALIGNMENT, lab.SPECTRUM, lab.META, lab.ONESTEP, lab.LINEAR, lab.CUTOFF,
              lab.LINEARIZATION)
 half_wrong = labkit.drain(lab.CORRUPTION)
