@@ -16,11 +16,11 @@ from benchmarks.networks import dense_kernel_flops, forward_flops, images, param
 from benchmarks.turns import Call, Case, Row, distance
 from labkit.krylov import operator_from, spectral_density, svd
 from labkit.measure import batch_gram, empirical_ntk, gradient_gram, jacobian, sample_gradients
+from labkit.measure.factors import _TILE as TILE
 from labkit.measure.price import MiB
 from labkit.models import resnet20
 
 WIDTHS = (784, 512, 512, 512, 10)
-TILE = 400  # rows of a tile of the dense kernel
 
 
 def ntk(model: Any, x: Tensor, flops: float, *others: str, floor: tuple[str, Call] | None = None) -> Case:
