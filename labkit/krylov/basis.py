@@ -51,14 +51,16 @@ def orthogonalise(basis: Tensor, w: Tensor) -> tuple[Tensor, Tensor, float]:
         (coefficients (j,), remainder (n,), norm of the remainder).
     """
     coefficients = torch.zeros(len(basis), dtype=wide(w.device), device=w.device)
-    norm = length(w)
+    left = list[Tensor]()
     for sweep in range(5):
         part = inner(basis, w[:, None])[:, 0]
         w = w - basis.T @ part.to(w.dtype)
         coefficients += part
-        before, norm = norm, length(w)
-        if sweep >= 1 and norm > 0.5 * before:
-            break
+        left.append(lengths(w))
+        if sweep:
+            before, norm = torch.stack(left[-2:]).tolist()
+            if norm > 0.5 * before:
+                break
     return coefficients, w, norm
 
 

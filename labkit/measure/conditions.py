@@ -130,29 +130,30 @@ def _measured(weights: list[Tensor], x: Tensor, deltas: list[float]) -> tuple[Te
     """Norms of products (n, d+1, d+1) at [a, b], C_2, C_3 and |D_i W_i|_F of one chunk of samples."""
     before, masks = forward(weights, x)
     n, d = len(x), len(weights)
-    products = torch.zeros(n, d + 1, d + 1, dtype=torch.float64)
-    products[:, 0, 0] = x.double().norm(dim=1).cpu()
+    products = torch.zeros(n, d + 1, d + 1, dtype=torch.float64, device=x.device)
+    products[:, 0, 0] = x.double().norm(dim=1)
     for b, (z, mask) in enumerate(zip(before, masks, strict=True), start=1):
-        products[:, 0, b] = (z * mask).double().norm(dim=1).cpu()
+        products[:, 0, b] = (z * mask).double().norm(dim=1)
     for a in range(1, d + 1):
         # (h_b, n, h_(a-1)): layer b acts on all samples of the chunk as one product.
         P = masks[a - 1].T[:, :, None] * weights[a - 1][:, None, :]
-        products[:, a, a] = P.double().square().sum((0, 2)).sqrt().cpu()
+        products[:, a, a] = P.double().square().sum((0, 2)).sqrt()
         for b in range(a + 1, d + 1):
             P = (weights[b - 1] @ P.flatten(1)).view(-1, n, P.shape[2]) * masks[b - 1].T[:, :, None]
-            products[:, a, b] = P.double().square().sum((0, 2)).sqrt().cpu()
+            products[:, a, b] = P.double().square().sum((0, 2)).sqrt()
     c2 = [_closeness(z, deltas) for z in before[:-1]]
     masked = torch.stack([products[:, i, i] for i in range(1, d + 1)], dim=1)
-    peak = torch.stack([math.sqrt(len(W)) * W.double().norm(dim=1).max() for W in weights]).cpu()
+    peak = torch.stack([math.sqrt(len(W)) * W.double().norm(dim=1).max() for W in weights])
     c3 = torch.where(masked > 0, peak / masked, math.inf)
-    return products, torch.stack(c2, dim=1) if c2 else torch.zeros(n, 0, dtype=torch.float64), c3, masked
+    closest = torch.stack(c2, dim=1) if c2 else products.new_zeros(n, 0)
+    return products.cpu(), closest.cpu(), c3.cpu(), masked.cpu()
 
 
 def _closeness(z: Tensor, deltas: list[float]) -> Tensor:
     """The largest over delta of share(|z| <= delta rms)/delta, (n,)."""
     size = z.double().abs()
     edge = size.square().mean(1, keepdim=True).sqrt()
-    return torch.stack([(size <= d * edge).double().mean(1) / d for d in deltas]).amax(0).cpu()
+    return torch.stack([(size <= d * edge).double().mean(1) / d for d in deltas]).amax(0)
 
 
 @torch.no_grad()
@@ -196,7 +197,7 @@ def linear_perturbation(
         raise ValueError(f"{caller}: draws is {draws!r}, needs a whole number of at least 2")
     source = generator_of(generator, caller)
     before, masks = forward(weights, samples)
-    changes, flips = [], torch.zeros(len(samples), len(weights) - 1, dtype=torch.float64)
+    changes, flips = list[Tensor](), list[Tensor]()
     for _ in range(draws):
         moved = [
             W + s * torch.randn(W.shape, generator=source, dtype=W.dtype, device=source.device).to(W.device)
@@ -205,10 +206,12 @@ def linear_perturbation(
         true, own = forward(moved, samples)
         kept = forward(moved, samples, masks)[0][-1]
         pairs = ((kept, before[-1]), (true[-1], before[-1]), (true[-1], kept))
-        changes.append(torch.stack([(u - v).double().norm(dim=1) for u, v in pairs]).cpu())
-        for layer in range(len(weights) - 1):
-            flips[:, layer] += (own[layer] != masks[layer]).double().mean(1).cpu()
-    values = torch.stack(changes)
+        changes += [(u - v).double().norm(dim=1) for u, v in pairs]
+        flips += [(a != b).double().mean(1) for a, b in zip(own[:-1], masks[:-1], strict=True)]
+    values = torch.stack(changes).cpu().unflatten(0, (draws, 3))
     frozen, full, error = values.mean(0)
     doubt = values.std(0) / math.sqrt(draws)
-    return Perturbation(frozen, full, error, doubt[0], doubt[1], doubt[2], flips / draws)
+    share = values.new_zeros(len(samples), 0)  # of a single layer, which has no mask
+    if flips:
+        share = torch.stack(flips).cpu().unflatten(0, (draws, -1)).mean(0).T
+    return Perturbation(frozen, full, error, doubt[0], doubt[1], doubt[2], share)

@@ -133,17 +133,17 @@ def three_point(
     values = list(_mixed(between).values())
     sizes = [value.numel() for value in values]
     points, weights = simplex(resolution)
-    accuracy, loss = torch.empty_like(weights), torch.empty_like(weights)
+    seen = list[Tensor]()
     with undisturbed(x.device), torch.no_grad():
-        for place, at in enumerate(points.to(corners.device)):
+        for at in points.to(corners.device):
             for value, part in zip(values, (at @ corners).split(sizes), strict=True):
                 value.copy_(part.view_as(value))
             if batch_norm == "refit":
                 _refit(between, x, batch_size)
             parts = x.split(batch_size)
             outputs = torch.cat([between(part.clone()) for part in parts]).double()
-            accuracy[place] = (outputs.argmax(1) == y).double().mean()
-            loss[place] = F.cross_entropy(outputs, y)
+            seen += [(outputs.argmax(1) == y).double().mean(), F.cross_entropy(outputs, y)]
+    accuracy, loss = torch.stack(seen).view(-1, 2).T.cpu().contiguous()
     return Interpolation(points, weights, accuracy, loss)
 
 

@@ -28,6 +28,7 @@ __all__ = ["RademacherEstimate", "Supremum", "ball_sup", "rademacher_lower"]
 
 STEP = 5.0  # times r. From 1 to 10 every factor arrives; short steps are slow, endless ones may cycle
 _KEPT = 32  # outer products: 4^-32 is below the rounding of a sum
+_PATIENCE = 8  # steps between looks at who has arrived, for which a device is waited for
 _ALIGNED = 1e-10  # 1 - cos^2 of the angle between displacement and gradient at which a climb has arrived
 _TINY = 1e-300  # keeps 0/0 out where a gradient vanishes
 
@@ -202,7 +203,7 @@ class _Climb:
             inner = _sum((d * shift).sum(1) for d, shift in zip(delta, moved, strict=True))
             length2 = _length2(delta, h[:-1])
             aligned = inner.clamp(min=0) ** 2 >= (1 - _ALIGNED) * self.size2 * length2
-            if bool(aligned.all()):
+            if self.taken % _PATIENCE == 0 and bool(aligned.all()):
                 return self.best
             self.taken += 1
             self._move(self.taken, delta, h[:-1], inner)

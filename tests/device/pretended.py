@@ -34,6 +34,7 @@ if not UNAVAILABLE:
         from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
 
         _setup_privateuseone_for_python_backend(NAME)
+        torch.get_device_module(NAME).get_amp_supported_dtype = list  # a checkpoint asks
     except ImportError:
         UNAVAILABLE = f"torch {torch.__version__} takes no backend that is written in Python"
 
@@ -42,7 +43,8 @@ aten = torch.ops.aten
 # The host asks for a value, or for a shape that depends on values.
 WAITS = {
     aten._local_scalar_dense.default, aten.equal.default, aten.is_nonzero.default, aten.nonzero.default,
-    aten.masked_select.default, aten._unique2.default, aten.unique_consecutive.default,
+    aten.masked_select.default, aten._unique2.default, aten.unique_consecutive.default, aten.bincount.default,
+    aten.repeat_interleave.Tensor,
 }  # fmt: skip
 # These alone take indices from the host, and copy them.
 INDEXING = {
@@ -161,13 +163,15 @@ def _carried_out(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) ->
         return Pretended(done()) if goes else done()
     if there:
         _refuse_two_devices(func, here)
-        if func in WAITS:
+        if func in WAITS or (func in INDEXING and _as_many_as_a_mask_says(args)):
             _logs[-1].waited()
     elif not _is_there(asked):
         return func(*args, **kwargs)
     found = done()
     if asked is not None and not _is_there(asked):
         return found
+    if func is aten._efficientzerotensor.default:  # has no numbers, which nothing below here would expect
+        found = torch.zeros_like(found, device="cpu")
     known = {id(t.inner): t for t in there}  # what an operator in place gives back
 
     def wrapped(value: Any) -> Any:
@@ -176,6 +180,12 @@ def _carried_out(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) ->
         return known[id(value)] if id(value) in known else Pretended(value)
 
     return tree_map(wrapped, found)
+
+
+def _as_many_as_a_mask_says(args: tuple[Any, ...]) -> bool:
+    """x[mask], or x[mask] = y with several numbers: the host has to know how many."""
+    masks = [index for index in args[1] if index is not None and index.dtype in (torch.bool, torch.uint8)]
+    return bool(masks) and (len(args) < 3 or args[2].numel() > 1)
 
 
 def _refuse_two_devices(func: Any, here: list[torch.Tensor]) -> None:

@@ -115,6 +115,10 @@ def test_a_number_asked_for_at_every_step_is_seen(monkeypatch: pytest.MonkeyPatc
 # What grows -> a measure, and what more of it may cost in waits. The door of a measure waits a few times.
 GROWING: dict[str, tuple[Callable[..., Any], float]] = {
     "steps of lanczos": (lambda net, x, y, n: krylov.lanczos(lambda v: 2 * v + v.roll(1), long(), n), 2 / 16),
+    "products of an svd": (  # which goes by what it saw: lengths, coefficients, whether one is not finite
+        lambda net, x, y, n: krylov.svd(decaying(), 60, max_products=n, method="lanczos"),
+        8,
+    ),
     "steps of a density": (
         lambda net, x, y, n: krylov.spectral_density(
             krylov.operator_from(*[lambda V: V + V.roll(1, 0)] * 2, (200, 200), device=NAME),
@@ -133,6 +137,20 @@ GROWING: dict[str, tuple[Callable[..., Any], float]] = {
         lambda net, x, y, n: measure.error_under_noise(net, x, y, (0.1, 0.2), draws=n),
         0,
     ),
+    "draws of noise on a chain": (
+        lambda net, x, y, n: measure.linear_perturbation(without_biases(), x, 0.1, draws=n),
+        0,
+    ),
+    "points of a triangle": (
+        lambda net, x, y, n: measure.three_point(
+            [net, network(NAME, 1), network(NAME, 2)], x, y, resolution=n
+        ),
+        0,
+    ),
+    "steps in a ball": (
+        lambda net, x, y, n: measure.rademacher_lower([x[:6], x[:1]], x, 5.0, steps=n),
+        1 / 8,
+    ),
     "minibatches": (lambda net, x, y, n: measure.batch_gram(net, x, y, [[i % 24] for i in range(n)]), 0),
     "layers": (lambda net, x, y, n: measure.empirical_ntk(deep(n), x), 0),
     "looks at a radius": (  # a line search goes by what it saw
@@ -144,6 +162,15 @@ GROWING: dict[str, tuple[Callable[..., Any], float]] = {
 
 def long() -> Tensor:
     return torch.randn(200, generator=torch.Generator().manual_seed(0)).to(NAME)
+
+
+def decaying() -> krylov.Operator:
+    scale = (1 / torch.arange(1, 201)).double().to(NAME)[:, None]
+    return krylov.operator_from(*[lambda V: scale * V] * 2, (200, 200), dtype=scale.dtype, device=NAME)
+
+
+def without_biases() -> nn.Module:
+    return models.mlp(INPUTS, 8, 2, CLASSES, bias=False, seed=0, device=NAME)
 
 
 def deep(layers: int) -> nn.Module:

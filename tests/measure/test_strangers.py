@@ -150,7 +150,7 @@ class Attends(nn.Module):
             q, k, v = (part.unflatten(2, (2, 4)).transpose(1, 2) for part in self.qkv(x).chunk(3, 2))
             h = F.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2).flatten(2)
         elif self.how == "mask":
-            padding = torch.zeros(x.shape[:2], dtype=torch.bool)
+            padding = torch.zeros(x.shape[:2], dtype=torch.bool, device=x.device)
             padding[:, -1] = True
             h = self.attend(x, x, x, key_padding_mask=padding, need_weights=False)[0]
         else:
@@ -274,7 +274,7 @@ RIGHT: dict[str, tuple[Callable[[], nn.Module], Tensor]] = {
 
 
 def made(build: Callable[[], nn.Module]) -> nn.Module:
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         default = torch.get_default_dtype()
         torch.set_default_dtype(torch.float64)
