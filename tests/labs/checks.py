@@ -177,6 +177,7 @@ class LabTests:
         cheap: experiment -> settings with which a run takes a moment.
         repeated: experiment -> settings for the test of its randomness; those of `cheap` otherwise.
         elsewhere: experiment -> changes of `cheap` with which another device's rounding stays rounding.
+        longer: experiment with a training loop of its own -> changes of `cheap` that add 20 steps or more.
     """
 
     lab: ClassVar[str]
@@ -187,6 +188,7 @@ class LabTests:
     cheap: ClassVar[dict[str, dict[str, Any]]]
     repeated: ClassVar[dict[str, dict[str, Any]]] = {}
     elsewhere: ClassVar[dict[str, dict[str, Any]]] = {}
+    longer: ClassVar[dict[str, dict[str, Any]]] = {}
 
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
         claims = [(claim.id, one.name) for one in self.experiments for claim in one.claims]
@@ -379,6 +381,10 @@ class LabTests:
                     if line.startswith("training/") and not line.startswith(once))  # fmt: skip
         steps, looks = counts.values()
         assert waits <= WAITS_A_STEP * steps + WAITS_A_FRAME * frames + 2 * looks + 32
+        if name in self.longer:
+            with pretended() as more:
+                drain(self.experiment(name), on_device(self.small(name, **self.longer[name])))
+            assert more.waits.total() - log.waits.total() < 20
 
     @pytest.mark.gpu
     def test_a_card_gives_the_same(self, name: str) -> None:

@@ -80,6 +80,7 @@ class TestSkips(TrainingTests):
     experiments = (SKIPS,)
     quick = staticmethod(skips_runs)
     cheap = {"skips": CHEAP["skips"] | {"batch_size": 8, "minibatches": 3, "base": 1, "n": 40}}
+    longer = {"skips": {"steps": 60}}
     too_fast = {"skips": {**CHEAP["skips"], "lr": 1e9}}
     violated: ClassVar[dict[str, list[Callable[[Run], Run]]]] = {
         "C10": [
@@ -102,6 +103,7 @@ class TestEnding(TrainingTests):
     experiments = (ENDING,)
     quick = staticmethod(skips_runs)
     cheap = {"ending": {"base": 8, "steps": 4, "batch_size": 8, "minibatches": 4, "n": 60, "rates": 2}}
+    longer = {"ending": {"steps": 44}}
     too_fast = {"ending": {"base": 8, "steps": 20, "batch_size": 16, "lr": 1e9, "n": 60, "rates": 2}}
     violated: ClassVar[dict[str, list[Callable[[Run], Run]]]] = {
         # Refuted as it stands; that it could hold is tested below.

@@ -133,6 +133,7 @@ class TestLab(TrainingTests):
     violated = VIOLATED
     apart = frozenset({"J7"})
     cheap = CHEAP
+    longer = {"linearization": {"steps": 50}, "meta-theorem": {"duration": 5.0, "rank": 12}}
     # At the sizes of the lesson, where a product may be summed in another order.
     repeated = {"residuals": {"steps": 40}, "corruption": {"steps": 10, "seeds": 1}, "linear": {"steps": 40}}
     too_fast = {

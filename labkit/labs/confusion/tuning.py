@@ -100,7 +100,7 @@ def _minibatches(settings: Any, sets: Sequence[data.Dataset]) -> Iterator[tuple[
     orders = [torch.Generator().manual_seed(seed + 1_000_000) for seed in common.seeds(settings)]
     size = settings.batch_size
     while True:
-        epoch = [torch.randperm(settings.n, generator=order) for order in orders]
+        epoch = [torch.randperm(settings.n, generator=order).to(settings.device) for order in orders]
         for begin in range(0, settings.n - size + 1, size):
             drawn = [(one, order[begin : begin + size]) for one, order in zip(sets, epoch, strict=True)]
             x, y = ([getattr(one, name)[rows] for one, rows in drawn] for name in ("x_train", "y_train"))
@@ -116,7 +116,7 @@ def _side_by_side(
     ensemble = training.Ensemble([net for net in nets for _ in rates])
     weights = list(ensemble.parameters())
     lr = torch.tensor(rates, dtype=ensemble.dtype, device=settings.device).repeat(S)
-    losses = np.full((S, R, settings.steps), np.nan)
+    seen = list[Tensor]()
     path: list[list[Sequence[float]]] = [[] for _ in range(S * R)]
     for now, (x, y) in zip(range(settings.steps), _minibatches(settings, sets), strict=False):
         tick = Frame.tick(step, span[0] + (span[1] - span[0]) * now / settings.steps)
@@ -127,13 +127,14 @@ def _side_by_side(
         outputs, labels = ensemble(x.repeat_interleave(R, 0)), y.repeat_interleave(R, 0)
         each = F.cross_entropy(outputs.flatten(0, 1), labels.flatten(), reduction="none")
         loss = each.view(S * R, -1).mean(1)
-        losses[:, :, now] = loss.detach().cpu().numpy().reshape(S, R)
+        seen.append(loss.detach())
         slopes = torch.autograd.grad(loss.sum(), weights)
         factor = 0.1 ** sum(settings.decay and now >= share * settings.steps for share in DECAY)
         with torch.no_grad():
             for weight, slope in zip(weights, slopes, strict=True):
                 weight.sub_(factor * lr.view(-1, *[1] * (slope.ndim - 1)) * slope)
         yield tick
+    losses = torch.stack(seen, 1).cpu().numpy().reshape(S, R, -1).astype(float)
     final = losses[:, :, -max(1, settings.steps // 4) :].mean(axis=-1)
     final = np.where(np.isfinite(final), final, np.inf)
     return [

@@ -72,13 +72,12 @@ def _deviation(setup: common.Setup, width: int, activation: str, seed: int, repe
     gram = kernel(model, x)
     lr = setup.settings.lr / norm(gram) ** 2
     linear = shared.residual(model, x, y)
-    start, worst = 0.0, 0.0
+    start, worst = linear.norm(), torch.zeros_like(linear[0])
     for _ in range(setup.settings.steps + 1):
         true = descend(model, x, y, lr).flatten()
-        start = start or float(true.norm())
-        worst = max(worst, float((true - linear).norm()) / start)
+        worst = torch.fmax(worst, (true - linear).norm())
         linear = linear - lr * (gram @ linear)
-    return worst
+    return float(worst / start)
 
 
 def figure(frames: Frames, prediction: Prediction, settings: Linearization | None = None) -> figures.Chart:

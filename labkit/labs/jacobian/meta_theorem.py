@@ -92,7 +92,7 @@ def _track(
     steps = math.ceil(settings.duration / (lr * alpha**2))
     r0 = shared.residual(model, x, y)
     inside, outside = shared.project(basis, r0, rank)
-    linear, deviation, epsilon = r0, 0.0, 0.0
+    linear, deviation, epsilon = r0, torch.zeros_like(r0[0]), 0.0
     checks = set(np.linspace(1, steps, min(steps, 5)).round().astype(int).tolist())
     for step in range(steps + 1):
         if step in checks:
@@ -102,7 +102,7 @@ def _track(
         if step == steps:
             break
         true = descend(model, x, y, lr).flatten()
-        deviation = max(deviation, float((true - linear).norm()))
+        deviation = torch.fmax(deviation, (true - linear).norm())
         linear = linear - lr * (gram @ linear)
         yield Frame.tick(width, span[0] + (span[1] - span[0]) * step / steps)
     final = shared.residual(model, x, y)
@@ -111,7 +111,7 @@ def _track(
         "lr": lr,
         "duration": steps * lr * alpha**2,
         "start": float(r0.norm()),
-        "deviation": max(deviation, float((final - linear).norm())),
+        "deviation": float(torch.fmax(deviation, (final - linear).norm())),
         "epsilon": epsilon,
         "beta": beta,
         "information": float(inside),
