@@ -6,13 +6,13 @@ All but the experiments' frames are told by a clock on the wall, and take every 
 from __future__ import annotations
 
 import cProfile
-import os
 import pstats
 import re
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -119,27 +119,36 @@ def each_experiment(wait: Callable[[Experiment], tuple[float, str]]) -> Callable
     return lambda: Case({"": ours}, counts=lambda found: found, rounds=0)
 
 
-def notebooks() -> Case:
-    """Each notebook, run whole."""
+def notebooks(cores: int = 0) -> Case:
+    """Each notebook, run whole, by so many cores; 0: by all."""
     paths = sorted((ROOT / "notebooks").glob("0*.ipynb"))
-    return Case(
-        {"": lambda: {path.name[:2]: _whole(path) for path in paths}},
-        counts=lambda found: found, wall=True, rounds=0,
-    )  # fmt: skip
+
+    def ours() -> dict[str, tuple[float, str]]:
+        if not cores:
+            return {path.name[:2]: _whole(path, psutil.cpu_count() or 1) for path in paths}
+        may = psutil.Process().cpu_affinity()  # on Linux and Windows
+        psutil.Process().cpu_affinity(may[:cores])
+        try:
+            return {path.name[:2]: _whole(path, cores) for path in paths}
+        finally:
+            psutil.Process().cpu_affinity(may)
+
+    return Case({"": ours}, counts=lambda found: found, wall=True, rounds=0)
 
 
-def _whole(path: Path) -> tuple[float, str]:
+def _whole(path: Path, cores: int) -> tuple[float, str]:
     """Seconds of a notebook on the wall; and how long cores were at work, which they can but share.
 
     The machine's own count: that of a kernel's helper is lost with it. Other programs are in it, too.
     """
-    before, cores = psutil.cpu_times(), os.cpu_count() or 1
+    before = psutil.cpu_times()
     begun = time.perf_counter()
     with TemporaryDirectory() as folder:
         outside("-m", "nbconvert", "--to", "notebook", "--execute", "--output-dir", folder, str(path))()
     taken, after = time.perf_counter() - begun, psutil.cpu_times()
     busy = sum(getattr(after, kind) - getattr(before, kind) for kind in ("user", "system"))
-    return taken, f"{busy:.0f} s of processor time: {busy / cores:.0f} s if {cores} cores share all of it"
+    shared = f": {busy / cores:.0f} s if {cores} cores share all of it" if cores > 1 else ""
+    return taken, f"{busy:.0f} s of processor time{shared}"
 
 
 def report() -> Case:
@@ -166,6 +175,8 @@ ROWS = (
     Row("notebooks", "seconds of each notebook, run whole by nbconvert", notebooks,
         {f"{number:02d}": 60.0 for number in LABS},
         why="of the rest, imports, exercises and the kernel's end are work of one core alone, 10 to 20 s"),
+    Row("notebooks-one", "the same, on one core", partial(notebooks, 1),
+        {f"{number:02d}": 75.0 for number in LABS}),
     Row("report", "lab 4's report by two processes", report, {"--jobs 2: --jobs 1": 1 / 0.6},
         why="two cores that are both at work are slower here than one alone"),
 )  # fmt: skip

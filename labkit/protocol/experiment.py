@@ -301,12 +301,17 @@ def ahead(*experiments: Experiment, settings: Any = None, **steps: Any) -> None:
     """Begins runs that `drain` will be asked for, on another core: while a cell computes or a person reads.
 
     They are made one after the other. Begin with what is needed last: whoever needs one that waits makes it.
+    Where this process may use one core only, nothing is begun.
 
     Args:
         *experiments: what to run.
         settings: of each; its quick preset when left out.
         **steps: as `drain` will be given them; with another function it makes another run.
     """
+    from joblib import cpu_count  # It knows the limits of a container. Late, as it takes a tenth of a second.
+
+    if cpu_count() < 2:
+        return
     for experiment in experiments:
         asked = experiment.presets["quick"] if settings is None else settings
         _AHEAD.begin(_asked(experiment, asked, steps), partial(_early, experiment, asked, steps))

@@ -42,6 +42,12 @@ def elsewhere() -> Iterator[Elsewhere]:
     other.end()
 
 
+@pytest.fixture(autouse=True)
+def two_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever machine the tests run on."""
+    monkeypatch.setattr("joblib.cpu_count", lambda: 2)
+
+
 @pytest.fixture(autouse=True, scope="module")
 def ended() -> Iterator[None]:
     yield
@@ -72,6 +78,14 @@ def test_a_run_begun_ahead_is_the_run_that_is_asked_for_and_is_made_once(experim
     assert place(late) == HERE, "a cell that is run again must train again"
     np.testing.assert_array_equal(early.series("loss")[1], late.series("loss")[1])
     assert early.settings == late.settings and early.experiment is experiment
+
+
+def test_on_one_core_nothing_is_begun(experiment: Experiment, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two processes that take turns, one of which has to import torch first."""
+    monkeypatch.setattr("joblib.cpu_count", lambda: 1)
+    ahead(experiment)
+    assert protocol._asked(experiment, experiment.preset(), {}) not in protocol._AHEAD._coming
+    assert place(drain(experiment)) == HERE
 
 
 def test_another_step_or_setting_is_another_run(experiment: Experiment) -> None:
