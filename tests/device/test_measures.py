@@ -132,6 +132,15 @@ OF_CLASSES: dict[str, Measured] = {
     "margin": lambda net, x, y: measure.margin(net(x).detach(), y),
     "local_lipschitz": lambda net, x, y: measure.local_lipschitz(net, x),
     "error_under_noise": lambda net, x, y: measure.error_under_noise(net, x, y, (0.1,), draws=2),
+    "expected_sharpness at sizes that lie there": lambda net, x, y: measure.expected_sharpness(
+        net, x, y, alphas=torch.tensor([0.1]).to(x.device), draws=2
+    ),
+    "error_under_noise at sizes that lie there": lambda net, x, y: measure.error_under_noise(
+        net, x, y, torch.tensor([0.1]).to(x.device), draws=2
+    ),
+    "batch_gram of batches that lie there": lambda net, x, y: measure.batch_gram(
+        net, x, y, torch.tensor([[0, 1], [2, 3]]).to(x.device)
+    ),
     "three_point": lambda net, x, y: measure.three_point(three(net), x, y, resolution=2),
 }
 # Of networks that are a chain of layers.
@@ -168,6 +177,11 @@ OF_NUMBERS: dict[str, Measured] = {
         krylov.operator_from(lambda V: x @ V, lambda U: x.T @ U, (6, 5), device=x.device), 2
     ).s,
     "gaussian_density": lambda net, x, y: krylov.gaussian_density(x, None, x[0], 0.5),
+    "gaussian_density of weights": lambda net, x, y: krylov.gaussian_density(x, x.abs(), x[0], 0.5),
+    "spectral_density over a grid that lies there": lambda net, x, y: krylov.spectral_density(
+        x, steps=3, grid=x[0].sort().values
+    ).cdf(x[0]),
+    "svd of a matrix of rank one": lambda net, x, y: krylov.svd(x[:, :1] * x[:1, :], 2),
     "svd_price": lambda net, x, y: krylov.svd_price(x, 2),
 }  # fmt: skip
 # These take arrays of the host, as runs keep them: series of chains, a curve and its KL.

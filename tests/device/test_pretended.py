@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map
 
 from labkit import data, krylov, measure, models, training
 from labkit.measure.perturbed import PerturbedCopy
+from labkit.protocol.memory import Memory, remembering
+from labkit.training import kept
 from labkit.training._run import PATIENCE, TrainingRun
 from labkit.training.stopping import LossBelow
 from tests.device.pretended import NAME, UNAVAILABLE, Log, pretended
@@ -248,6 +253,54 @@ def test_copies_stop_at_the_same_steps_on_every_device(level: float) -> None:
     np.testing.assert_allclose(here[2], there[2], rtol=1e-5)
     for a, b in zip(here[3], there[3], strict=True):
         torch.testing.assert_close(a, b)
+
+
+def last(frames: Iterator[Any]) -> Any:
+    *_, found = (frame for frame in frames if not frame.is_tick)
+    return found
+
+
+def test_a_run_that_diverges_says_the_same_on_every_device() -> None:
+    """The rate that would be stable, which is looked for where the weights are. (Heard of later.)"""
+
+    def run(device: str) -> Any:
+        ensemble = training.Ensemble([network(device, seed) for seed in range(2)])
+        return last(training.train(ensemble, *images(device), loss="cross-entropy", lr=1e6, steps=200))
+
+    here = run("cpu")
+    with pretended():
+        there = run(NAME)
+    assert here.status == there.status == "diverged" and here.step <= there.step < here.step + PATIENCE
+    assert here.note.partition("lr=")[2] == there.note.partition("lr=")[2]
+    np.testing.assert_allclose(there.values["loss"], here.values["loss"], rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["langevin", "momentum and minibatches"])
+def test_a_run_goes_on_where_it_stood(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """State that a file gives back where the weights are, and a generator that lives on the host."""
+
+    def put(where: str) -> Callable[[Any], Any]:
+        return lambda value: value.to(where) if isinstance(value, Tensor) else value
+
+    save = kept._save  # the pretended tensors cannot be written; a card's come back to it
+    monkeypatch.setattr(kept, "_save", lambda path, parts: save(path, tree_map(put("cpu"), parts)))
+    monkeypatch.setattr(kept, "_load", lambda path, run: tree_map(put(NAME), torch.load(path)))
+
+    def run(folder: Path | None, frames: int = 100) -> Any:
+        ensemble = training.Ensemble([network(NAME, seed) for seed in range(2)])
+        how = LOOPS.get(name, {"momentum": 0.9, "batch_size": 8, "seed": 3})
+        with remembering(Memory(0, folder, 0.0) if folder else None):
+            found = training.train(
+                ensemble, *images(NAME), loss="cross-entropy", lr=0.1, steps=30, measure_at=3, **how
+            )
+            return last(islice((frame for frame in found if not frame.is_tick), frames))
+
+    with pretended():
+        whole = run(None)
+        run(tmp_path, 4)
+        ended = run(tmp_path)
+    assert whole.step == ended.step == 30
+    np.testing.assert_array_equal(whole.values["loss"], ended.values["loss"])
 
 
 def test_a_copy_to_the_host_that_is_left_out_is_seen(log: Log) -> None:
