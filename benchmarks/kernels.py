@@ -160,7 +160,7 @@ DENSE, CNN = "784-512-512-512-10", "6 convolutions"
 EACH = {"opacus": 1.0, "BackPACK": 1.0, "torch.func": 1.0}
 CHECKED = (
     "the same work on both sides, a forward pass and twice its flops backward; ours has ten more passes over "
-    "1 to 3 samples, which look whether the model keeps its promises: 13 ms, half of what 16 images take"
+    "1 to 3 samples, which look whether the model keeps its promises: 8 to 13 ms, half of what 16 images take"
 )
 LEAST = "the peak is that of a matrix product of 1,500 rows, and these flops are the fewest that are known"
 FORWARDS = "both sides do a forward pass and {}, three passes' flops; kept, two are left"

@@ -215,7 +215,7 @@ ROWS = (
     Row("seeds", f"{SEEDS} networks together, {DENSE}, {TWO}",
         lambda: many_seeds(lambda s: mlp(inputs=64, width=256, depth=2, outputs=10, seed=s), 1024, BATCH),
         {"one by one": 2.5}, threads=2,
-        why="1.9 to 3.2 on different machines: the products are two thirds to three quarters of the time"),
+        why="1.7 to 3.2 on different machines: the products are two thirds to three quarters of the time"),
     Row("seeds-full", f"{SEEDS} networks together, one hidden layer of 200, full batch of 200, {TWO}",
         lambda: many_seeds(lambda s: one_hidden(64, 200, 10, seed=s), 200, None),
         {"one by one": 2.5}, threads=2,
