@@ -26,6 +26,7 @@ OF_THE_CPU = {
     "sparse embedding": "its gradient is sparse, which a pretended tensor cannot be",
     "gru": "one kernel of CUDA's, which the pretended device lacks",
     "time first, turned": "another one",
+    "group norm": "torch 2.13 aborts the process on its rows, if pretended",
     "data parallel": "goes to the devices that torch knows when it is made",
 }
 
