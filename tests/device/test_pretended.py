@@ -255,8 +255,9 @@ def test_copies_stop_at_the_same_steps_on_every_device(level: float) -> None:
         torch.testing.assert_close(a, b)
 
 
-def last(frames: Iterator[Any]) -> Any:
-    *_, found = (frame for frame in frames if not frame.is_tick)
+def last(frames: Iterator[Any], count: int | None = None) -> Any:
+    """The last of them, or of the first so many; ticks do not count."""
+    *_, found = islice((frame for frame in frames if not frame.is_tick), count)
     return found
 
 
@@ -282,18 +283,18 @@ def test_a_run_goes_on_where_it_stood(name: str, tmp_path: Path, monkeypatch: py
     def put(where: str) -> Callable[[Any], Any]:
         return lambda value: value.to(where) if isinstance(value, Tensor) else value
 
-    save = kept._save  # the pretended tensors cannot be written; a card's come back to it
+    save = kept._save  # a pretended tensor cannot be written: it goes by the host
     monkeypatch.setattr(kept, "_save", lambda path, parts: save(path, tree_map(put("cpu"), parts)))
     monkeypatch.setattr(kept, "_load", lambda path, run: tree_map(put(NAME), torch.load(path)))
 
-    def run(folder: Path | None, frames: int = 100) -> Any:
+    def run(folder: Path | None, frames: int | None = None) -> Any:
         ensemble = training.Ensemble([network(NAME, seed) for seed in range(2)])
         how = LOOPS.get(name, {"momentum": 0.9, "batch_size": 8, "seed": 3})
         with remembering(Memory(0, folder, 0.0) if folder else None):
             found = training.train(
                 ensemble, *images(NAME), loss="cross-entropy", lr=0.1, steps=30, measure_at=3, **how
             )
-            return last(islice((frame for frame in found if not frame.is_tick), frames))
+            return last(found, frames)
 
     with pretended():
         whole = run(None)
